@@ -1,0 +1,1 @@
+"""ConvMixer ("Patches Are All You Need?") for Keras 3 and TensorFlow."""

@@ -1,0 +1,122 @@
+"""ImageNet's pixel statistics and class names."""
+
+import csv
+import functools
+import importlib.resources
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+# Per channel (red, green, blue), of pixels scaled to [0, 1]. They are the
+# values the published weights were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageNetClass(NamedTuple):
+    """One class: its WordNet identifier and its name."""
+
+    wnid: str
+    name: str
+
+
+@functools.cache
+def imagenet_classes():
+    """Lists ImageNet's 1,000 classes in the order of the models' outputs.
+
+    Returns:
+        A tuple of 1,000 `(wnid, name)` named tuples, such as
+        `("n01440764", "tench")`. The names are those of `keras.applications`.
+    """
+    table = importlib.resources.files(__package__) / "imagenet_classes.csv"
+    with table.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            ImageNetClass(row["wnid"], row["name"])
+            for row in csv.DictReader(file)
+        )
+
+
+def decode_predictions(preds, top=5):
+    """Names the best classes of each prediction.
+
+    Args:
+        preds: Array or tensor of shape (batch, 1000): what a model with the
+            ImageNet classifier returns.
+        top: Integer from 1 to 1000, how many classes to name per image.
+
+    Returns:
+        One list per image, best class first, of `(wnid, name, score)` tuples,
+        as in `keras.applications`. Nothing is downloaded.
+
+    Raises:
+        ValueError: If `preds` has another shape or `top` is out of range.
+
+    Example:
+
+    ```python
+    preds = np.eye(1000)[:1]
+    decode_predictions(preds, top=1)  # [[("n01440764", "tench", 1.0)]]
+    ```
+    """
+    classes = imagenet_classes()
+    shape = tuple(np.shape(preds))
+    if len(shape) != 2 or shape[1] != len(classes):
+        raise ValueError(
+            "Argument `preds` must be a batch of predictions over the 1000 "
+            f"ImageNet classes, of shape (batch, 1000). Received: shape={shape}"
+        )
+    if not isinstance(top, int) or not 1 <= top <= len(classes):
+        raise ValueError(
+            "Argument `top` must be an integer from 1 to 1000. "
+            f"Received: top={top}"
+        )
+    preds = ops.convert_to_numpy(preds)
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [
+        [(*classes[index], scores[index]) for index in indices]
+        for indices, scores in zip(best, preds, strict=True)
+    ]
+
+
+def preprocess_input(x, data_format=None):
+    """Returns `x` unchanged: the models normalise their input themselves.
+
+    It exists so that code written for `keras.applications` runs as it is.
+    With `include_preprocessing=False`, call `normalize` instead.
+
+    Args:
+        x: Array or tensor of pixels in [0, 255].
+        data_format: Not used.
+
+    Returns:
+        `x`.
+    """
+    del data_format
+    return x
+
+
+def normalize(x, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format=None):
+    """Normalises pixels for a model built with `include_preprocessing=False`.
+
+    Args:
+        x: Array or tensor of pixels in [0, 255], of shape
+            (..., height, width, channels), or (..., channels, height, width)
+            for `"channels_first"`.
+        mean: Mean of each channel, of pixels scaled to [0, 1].
+        std: Standard deviation of each channel, of pixels scaled to [0, 1].
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to
+            `keras.config.image_data_format()`.
+
+    Returns:
+        A float32 array if `x` is a NumPy array, otherwise a float32 tensor:
+        `(x / 255 - mean) / std`.
+    """
+    data_format = data_format or keras.config.image_data_format()
+    shape = (-1, 1, 1) if data_format == "channels_first" else (-1,)
+    mean = np.reshape(np.asarray(mean, "float32"), shape)
+    std = np.reshape(np.asarray(std, "float32"), shape)
+    if not isinstance(x, np.ndarray):
+        x = ops.cast(x, "float32")
+    return (x / np.float32(255) - mean) / std
