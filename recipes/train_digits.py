@@ -218,9 +218,7 @@ def main(argv):
     draw_predictions(picture, test_images, test_labels, predictions)
     results = os.path.join(_OUTPUT.value, "results.json")
     with replaced(results) as unfinished, open(unfinished, "w") as file:
-        json.dump(
-            {"held_out": len(test_labels), "models": rows}, file, indent=2
-        )
+        json.dump({"images": len(test_labels), "models": rows}, file, indent=2)
     print_table(rows)
     print(f"\n{picture}\n{results}\n{time.perf_counter() - start:.0f} seconds")
 
