@@ -1,0 +1,110 @@
+"""Comparing a set of weights with what is expected."""
+
+import dataclasses
+
+from convmixer_tf.weights.names import few
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What the shapes of a ConvMixer's weights tell about it.
+
+    Attributes:
+        dim: Width of the model, in channels.
+        depth: Number of blocks.
+        kernel_size: Side of the depthwise kernels, in patches.
+        patch_size: Side of a patch, in pixels.
+        channels: Channels of the input.
+        classes: Number of classes, or `None` without a classifier.
+    """
+
+    dim: int
+    depth: int
+    kernel_size: int
+    patch_size: int
+    channels: int
+    classes: int | None
+
+    def shapes(self):
+        """Lists the variables of such a model.
+
+        Returns:
+            Dictionary from variable paths to shapes.
+        """
+        patch, kernel, dim = self.patch_size, self.kernel_size, self.dim
+        layers = {"patch_embed/conv": (patch, patch, self.channels, dim)}
+        for block in range(self.depth):
+            layers[f"block_{block}/depthwise"] = (kernel, kernel, dim, 1)
+            layers[f"block_{block}/pointwise"] = (1, 1, dim, dim)
+        shapes = {}
+        for layer, shape in layers.items():
+            shapes[f"{layer}/kernel"] = shape
+            shapes[f"{layer}/bias"] = (dim,)
+            norm = layer.replace("/conv", "/norm")
+            norm = norm.replace("wise", "wise_norm")
+            for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+                shapes[f"{norm}/{name}"] = (dim,)
+        if self.classes is not None:
+            shapes["predictions/kernel"] = (dim, self.classes)
+            shapes["predictions/bias"] = (self.classes,)
+        return shapes
+
+
+def infer_architecture(weights):
+    """Reads the architecture off a complete set of weights.
+
+    Args:
+        weights: Dictionary from variable paths to arrays, as `read_weights`
+            returns it.
+
+    Returns:
+        An `Architecture`.
+
+    Raises:
+        ValueError: If the weights aren't those of exactly one ConvMixer.
+    """
+    stem = weights.get("patch_embed/conv/kernel")
+    depthwise = weights.get("block_0/depthwise/kernel")
+    head = weights.get("predictions/kernel")
+    if stem is None or depthwise is None:
+        raise ValueError(
+            "a ConvMixer's weights must have `patch_embed/conv/kernel` and "
+            f"`block_0/depthwise/kernel`. Received: {few(weights)}"
+        )
+    blocks = {path.partition("/")[0] for path in weights}
+    architecture = Architecture(
+        dim=stem.shape[3],
+        depth=sum(block.startswith("block_") for block in blocks),
+        kernel_size=depthwise.shape[0],
+        patch_size=stem.shape[0],
+        channels=stem.shape[2],
+        classes=None if head is None else head.shape[1],
+    )
+    mismatch = describe_mismatch(weights, architecture.shapes())
+    if mismatch:
+        raise ValueError(f"the weights are not one ConvMixer's: {mismatch}")
+    return architecture
+
+
+def describe_mismatch(weights, shapes):
+    """Says how a set of weights differs from what is expected.
+
+    Args:
+        weights: Dictionary from variable paths to arrays.
+        shapes: Dictionary from variable paths to expected shapes.
+
+    Returns:
+        One or more sentences, or an empty string if everything fits.
+    """
+    missing = [path for path in shapes if path not in weights]
+    extra = [path for path in weights if path not in shapes]
+    wrong = [
+        f"{path} (expected {tuple(shapes[path])}, "
+        f"received {tuple(weights[path].shape)})"
+        for path in shapes
+        if path in weights and tuple(shapes[path]) != weights[path].shape
+    ]
+    parts = (("Missing", missing), ("Unexpected", extra), ("Shape", wrong))
+    return " ".join(
+        f"{title}: {few(names)}." for title, names in parts if names
+    )
