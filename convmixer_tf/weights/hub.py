@@ -7,8 +7,8 @@ import re
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 
 
-def fetch_weights(name):
-    """Fetches a file of published weights, or finds it in the cache.
+def fetch_weights(dim, depth, kernel_size, patch_size):
+    """Fetches the published weights of an architecture, or finds them cached.
 
     `huggingface_hub` does the work, so its cache (`HF_HOME`, `HF_HUB_CACHE`),
     offline mode (`HF_HUB_OFFLINE`), mirrors (`HF_ENDPOINT`), tokens and
@@ -18,30 +18,28 @@ def fetch_weights(name):
     doesn't keep the name and the comparison is left out.
 
     Args:
-        name: Name of a variant: `"convmixer_1536_20"`, `"convmixer_768_32"`
-            or `"convmixer_1024_20"`.
+        dim: Integer, width of the model, in channels.
+        depth: Integer, number of blocks.
+        kernel_size: Integer, side of the depthwise kernels, in patches.
+        patch_size: Integer, side of a patch, in pixels.
 
     Returns:
-        Path of the `.safetensors` file in the cache.
+        Path of a `.safetensors` file in the cache.
 
     Raises:
-        ValueError: If there are no published weights of that name.
+        ValueError: If there are no published weights of that architecture.
         OSError: If the file is neither in the cache nor can be fetched, or
             its content is damaged.
 
     Example:
 
     ```python
-    path = fetch_weights("convmixer_768_32")
+    path = fetch_weights(dim=768, depth=32, kernel_size=7, patch_size=7)
     ```
     """
-    if name not in PUBLISHED_WEIGHTS:
-        raise ValueError(
-            "Argument `name` must be one of "
-            f"{', '.join(sorted(PUBLISHED_WEIGHTS))}. Received: name={name!r}"
-        )
     import huggingface_hub
 
+    name = _find_name(dim, depth, kernel_size, patch_size)
     published = PUBLISHED_WEIGHTS[name]
     try:
         path = huggingface_hub.hf_hub_download(
@@ -56,6 +54,21 @@ def fetch_weights(name):
         ) from error
     _verify(path, name, published.repository)
     return path
+
+
+def _find_name(*architecture):
+    known = {
+        name: (entry.dim, entry.depth, entry.kernel_size, entry.patch_size)
+        for name, entry in PUBLISHED_WEIGHTS.items()
+    }
+    for name, published in known.items():
+        if published == architecture:
+            return name
+    raise ValueError(
+        "There are published weights for (dim, depth, kernel_size, patch_size)"
+        f" in {', '.join(map(str, known.values()))} only. Pass the path of a "
+        f"file as `weights`, or None. Received: {architecture}"
+    )
 
 
 def _reason(error):

@@ -106,9 +106,7 @@ def _check_values(weights):
                 f"Received dtype {array.dtype}."
             )
     broken = [
-        path
-        for path, array in weights.items()
-        if not np.isfinite(array).all()
+        path for path, array in weights.items() if not np.isfinite(array).all()
     ]
     if broken:
         raise ValueError(
