@@ -73,10 +73,10 @@ def _find_name(*architecture):
 
 def _reason(error):
     """Says in one or two sentences why fetching failed, and what to do."""
-    import huggingface_hub
+    from huggingface_hub import constants
     from huggingface_hub import errors
 
-    endpoint = huggingface_hub.constants.ENDPOINT
+    endpoint = constants.ENDPOINT
     if isinstance(error, errors.LocalEntryNotFoundError):
         if isinstance(error.__cause__, errors.OfflineModeIsEnabled):
             return (
