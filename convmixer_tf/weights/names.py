@@ -126,7 +126,7 @@ def to_keras(state_dict):
         elif not (_is_norm(layer) and parameter == "num_batches_tracked"):
             unknown.append(name)
     if unknown:
-        raise ValueError(f"it has names that no ConvMixer has: {few(unknown)}")
+        raise ValueError(f"it has names that no ConvMixer has: {few(unknown)}.")
     return weights
 
 

@@ -245,47 +245,65 @@ def test_model_loads_what_it_fetches(hub):
         assert same != path.startswith("predictions"), path
 
 
+# The package without its __init__: importing TensorFlow would take seconds.
 SCRIPT = """
-from convmixer_tf import ConvMixer
-from convmixer_tf.weights import PUBLISHED_WEIGHTS, PublishedWeights
-PUBLISHED_WEIGHTS["convmixer_small"] = PublishedWeights(
+import sys
+import types
+
+package = sys.modules["convmixer_tf"] = types.ModuleType("convmixer_tf")
+package.__path__ = [sys.argv[1]]
+from convmixer_tf import weights
+
+assert not {"huggingface_hub", "keras", "torch"} & set(sys.modules)
+weights.PUBLISHED_WEIGHTS["convmixer_small"] = weights.PublishedWeights(
     "test/convmixer_small", 6, 2, 3, 4, "gelu", 0.0, 0.0
 )
-model = ConvMixer(6, 2, 3, 4, weights="imagenet", include_top=False)
-print(float(model.get_layer("patch_embed").conv.kernel[0, 0, 0, 0]))
+path = weights.fetch_weights(6, 2, 3, 4)
+print(weights.read_weights(path)["patch_embed/conv/kernel"][0, 0, 0, 0])
 """
 
 
-def test_environment_variables_are_obeyed(hub, tmp_path):
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": "hf_secret",
-        "NO_PROXY": "127.0.0.1",
+def run(**environment):
+    """Fetches in a process that knows nothing but its environment."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("HF_")
     }
-    environment.pop("HF_HUB_CACHE", None)
-    environment.pop("HF_HUB_OFFLINE", None)
+    package = pathlib.Path(weights_lib.__file__).parents[1]
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(package)],
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_environment_variables_are_obeyed(hub, tmp_path):
+    home = {"HF_HOME": str(tmp_path / "home")}
     kernel = random_weights()["patch_embed/conv/kernel"]
 
-    def run(**variables):
-        result = subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**environment, **variables},
-            cwd=pathlib.Path(weights_lib.__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return float(result.stdout)
-
-    assert run() == kernel[0, 0, 0, 0]
+    online = run(HF_ENDPOINT=hub.url, HF_TOKEN="hf_secret", **home)
+    assert online.returncode == 0, online.stderr
+    assert float(online.stdout) == kernel[0, 0, 0, 0]
     assert len(blobs(tmp_path / "home")) == 1
-    tokens = {
-        host: headers.get("authorization")
-        for host, _, _, headers in hub.requests
-    }
-    assert tokens == {"hub": "Bearer hf_secret", "cdn": None}
-    hub.close()
-    assert run(HF_HUB_OFFLINE="1") == kernel[0, 0, 0, 0]
+    tokens = [
+        (host, headers.get("authorization"))
+        for host, _, path, headers in hub.requests
+        if not path.startswith("/api/")
+    ]
+    assert tokens == [("hub", "Bearer hf_secret"), ("cdn", None)]
+
+    before = len(hub.requests)
+    offline = run(HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1", **home)
+    assert offline.returncode == 0, offline.stderr
+    assert offline.stdout == online.stdout
+    assert len(hub.requests) == before
+
+
+def test_environment_without_a_network(tmp_path):
+    result = run(HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="1")
+    assert result.returncode == 1
+    assert "OSError: Cannot fetch the published weights" in result.stderr
+    assert "Unset HF_HUB_OFFLINE" in result.stderr
