@@ -16,10 +16,9 @@ from convmixer_tf.weights.saving import write_safetensors
 def convert_weights(source, destination, *, overwrite=False):
     """Converts a file of ConvMixer weights for Keras or for timm.
 
-    The architecture is read off the shapes. No value changes, unless the
-    destination is `.weights.h5` and `source` isn't stored in the precision of
-    Keras variables, float32 by default. PyTorch is only needed to read its
-    own files.
+    The architecture is read off the shapes. A `.weights.h5` file is written
+    in float32, a `.safetensors` file in the precision of `source`; from
+    float32, no bit changes. PyTorch is only needed to read its own files.
 
     Args:
         source: Path of a file that `weights.read_weights` reads:
@@ -65,6 +64,16 @@ def convert_weights(source, destination, *, overwrite=False):
 
 
 def _build(architecture, source):
+    """Builds the model, in float32 whatever the user's policy is."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return _convmixer(architecture, source)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _convmixer(architecture, source):
     shape = (None, None, architecture.channels)
     if keras.config.image_data_format() == "channels_first":
         shape = (architecture.channels, None, None)

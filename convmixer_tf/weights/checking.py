@@ -65,7 +65,7 @@ def infer_architecture(weights):
     """
     stem = weights.get("patch_embed/conv/kernel")
     depthwise = weights.get("block_0/depthwise/kernel")
-    head = weights.get("predictions/kernel")
+    bias = weights.get("predictions/bias")
     if stem is None or depthwise is None:
         raise ValueError(
             "a ConvMixer's weights must have `patch_embed/conv/kernel` and "
@@ -78,7 +78,7 @@ def infer_architecture(weights):
         kernel_size=depthwise.shape[0],
         patch_size=stem.shape[0],
         channels=stem.shape[2],
-        classes=None if head is None else head.shape[1],
+        classes=None if bias is None else bias.shape[0],
     )
     mismatch = describe_mismatch(weights, architecture.shapes())
     if mismatch:

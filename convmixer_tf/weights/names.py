@@ -63,6 +63,11 @@ def is_convmixer_variable(path):
     return name in (variable_names(layer) or ())
 
 
+def rank(path):
+    """Returns the number of axes of the ConvMixer variable at `path`."""
+    return len(_torch_axes(path))
+
+
 def keras_layer(module):
     """Maps timm's name of a module to the path of the Keras layer, or `None`.
 

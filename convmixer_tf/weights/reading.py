@@ -8,6 +8,7 @@ import numpy as np
 from convmixer_tf.weights.keras_files import read_h5
 from convmixer_tf.weights.keras_files import read_keras
 from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import rank
 from convmixer_tf.weights.names import to_keras
 from convmixer_tf.weights.torch_files import read_torch
 
@@ -96,10 +97,15 @@ def _read_safetensors(path):
 
 
 def _check_values(weights):
-    """Checks that the arrays hold finite floating-point numbers."""
+    """Checks for arrays of the right rank with finite float numbers."""
     if not weights:
         raise ValueError("it holds no weights of a ConvMixer.")
     for path, array in weights.items():
+        if array.ndim != rank(path):
+            raise ValueError(
+                f"`{path}` must have {rank(path)} axes. "
+                f"Received shape {array.shape}."
+            )
         if array.dtype not in _FLOAT_DTYPES:
             raise ValueError(
                 f"`{path}` must hold floating-point numbers. "

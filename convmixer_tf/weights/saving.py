@@ -59,10 +59,12 @@ def write_safetensors(state_dict, path):
         state_dict: Dictionary from names to C-contiguous NumPy arrays.
         path: Path of the file to write.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    with replaced(path) as unfinished:
-        save_file(state_dict, unfinished, metadata={"format": "pt"})
+    # `save_file` would make a file that only its owner can read.
+    content = save(state_dict, metadata={"format": "pt"})
+    with replaced(path) as unfinished, open(unfinished, "wb") as file:
+        file.write(content)
 
 
 def check_destination(path, suffixes, overwrite):

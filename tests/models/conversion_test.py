@@ -83,6 +83,17 @@ def test_other_architectures(tmp_path, changes, data_format):
     assert_same(load_file(back), load_file(source))
 
 
+def test_dtype_policy_does_not_matter(timm_file, tmp_path):
+    keras.config.set_dtype_policy("bfloat16")
+    convert_weights(timm_file, tmp_path / "small.weights.h5")
+    assert keras.config.dtype_policy().name == "bfloat16"
+    convert_weights(
+        tmp_path / "small.weights.h5", tmp_path / "back.safetensors"
+    )
+    back = tmp_path / "back.safetensors"
+    assert back.read_bytes() == timm_file.read_bytes()
+
+
 def test_names_of_the_authors_become_those_of_timm(tmp_path):
     flat = {flat_names()[n]: v for n, v in random_state_dict().items()}
     save_file(flat, tmp_path / "flat.safetensors")

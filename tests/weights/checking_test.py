@@ -26,13 +26,19 @@ def test_round_trip(changes):
         "block_0/depthwise/kernel",
         "block_1/pointwise_norm/gamma",
         "predictions/kernel",
-        "predictions/bias",
     ],
 )
 def test_incomplete(path):
     weights = random_weights()
     del weights[path]
     with pytest.raises(ValueError, match=path):
+        infer_architecture(weights)
+
+
+def test_half_a_classifier():
+    weights = random_weights()
+    del weights["predictions/bias"]
+    with pytest.raises(ValueError, match="Unexpected: predictions/kernel"):
         infer_architecture(weights)
 
 

@@ -173,6 +173,16 @@ def test_layer_with_a_variable_too_many(h5):
         read_weights(h5)
 
 
+def test_array_of_another_rank(h5):
+    with h5py.File(h5, "a") as file:
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars/0"] = np.zeros(30, "float32")
+    with pytest.raises(
+        ValueError, match=r"`predictions/kernel` must have 2 axes.*\(30,\)"
+    ):
+        read_weights(h5)
+
+
 def replace_bias(path, make):
     """Replaces one dataset by what `make(group)` puts in its place."""
     with h5py.File(path, "a") as file:
