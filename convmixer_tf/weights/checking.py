@@ -3,6 +3,7 @@
 import dataclasses
 
 from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import variable_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,18 +33,16 @@ class Architecture:
             Dictionary from variable paths to shapes.
         """
         patch, kernel, dim = self.patch_size, self.kernel_size, self.dim
-        layers = {"patch_embed/conv": (patch, patch, self.channels, dim)}
-        for block in range(self.depth):
-            layers[f"block_{block}/depthwise"] = (kernel, kernel, dim, 1)
-            layers[f"block_{block}/pointwise"] = (1, 1, dim, dim)
-        shapes = {}
-        for layer, shape in layers.items():
-            shapes[f"{layer}/kernel"] = shape
-            shapes[f"{layer}/bias"] = (dim,)
-            norm = layer.replace("/conv", "/norm")
-            norm = norm.replace("wise", "wise_norm")
-            for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-                shapes[f"{norm}/{name}"] = (dim,)
+        kernels = {"patch_embed/conv": (patch, patch, self.channels, dim)}
+        norms = ["patch_embed/norm"]
+        for i in range(self.depth):
+            kernels[f"block_{i}/depthwise"] = (kernel, kernel, dim, 1)
+            kernels[f"block_{i}/pointwise"] = (1, 1, dim, dim)
+            norms += [f"block_{i}/depthwise_norm", f"block_{i}/pointwise_norm"]
+        shapes = {f"{layer}/kernel": s for layer, s in kernels.items()}
+        shapes |= {f"{layer}/bias": (dim,) for layer in kernels}
+        for norm in norms:
+            shapes |= {f"{norm}/{n}": (dim,) for n in variable_names(norm)}
         if self.classes is not None:
             shapes["predictions/kernel"] = (dim, self.classes)
             shapes["predictions/bias"] = (self.classes,)
@@ -104,7 +103,11 @@ def describe_mismatch(weights, shapes):
         for path in shapes
         if path in weights and tuple(shapes[path]) != weights[path].shape
     ]
-    parts = (("Missing", missing), ("Unexpected", extra), ("Shape", wrong))
+    parts = (
+        ("Missing", missing),
+        ("Unexpected", extra),
+        ("Wrong shape", wrong),
+    )
     return " ".join(
         f"{title}: {few(names)}." for title, names in parts if names
     )

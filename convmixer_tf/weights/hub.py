@@ -87,18 +87,14 @@ def _reason(error):
             f"the file is not in the cache and the hub at {endpoint} cannot "
             "be reached. Check the network, the proxy and HF_ENDPOINT."
         )
-    if isinstance(
-        error,
-        (
-            errors.RepositoryNotFoundError,
-            errors.RevisionNotFoundError,
-            errors.EntryNotFoundError,
-        ),
-    ):
-        return (
-            f"the hub at {endpoint} says that it doesn't exist or that this "
-            "user may not read it. Check HF_ENDPOINT and HF_TOKEN."
-        )
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403, 404):
+            return (
+                f"the hub at {endpoint} says that it doesn't exist or that "
+                f"you may not read it (HTTP status {status}). Check "
+                "HF_ENDPOINT and HF_TOKEN."
+            )
     summary = str(error).strip().partition("\n")[0]
     return (
         f"the download failed ({type(error).__name__}: {summary}). "

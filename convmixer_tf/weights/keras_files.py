@@ -41,7 +41,9 @@ def read_h5(file):
                 raise ValueError("it was not written by Keras 3.")
             arrays = {}
             _collect(_child(h5, "layers"), (), 0, arrays)
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
+    except ValueError:  # From here: it says what is wrong.
+        raise
+    except Exception as error:  # From a damaged file: of many kinds.
         raise ValueError(
             f"it is not a Keras 3 weights file or is truncated ({error})."
         ) from error
@@ -63,10 +65,10 @@ def read_keras(path):
     try:
         with zipfile.ZipFile(path) as archive:
             content = archive.read(_H5_IN_KERAS)
-    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError) as e:
+    except Exception as error:  # From a damaged archive: of many kinds.
         raise ValueError(
-            f"it is not a .keras file of Keras 3 or is truncated ({e})."
-        ) from e
+            f"it is not a .keras file of Keras 3 or is truncated ({error})."
+        ) from error
     return read_h5(io.BytesIO(content))
 
 

@@ -32,9 +32,9 @@ class PublishedWeights:
     license: str = "MIT"
 
 
-# Accuracies: timm's results-imagenet.csv (224 x 224, crop 0.96). They were
-# published with the weights, not measured by this project. The architectures
-# are those of the authors' repository, github.com/locuslab/convmixer.
+# Accuracies: timm's table of ImageNet results (224 x 224, crop 0.96). They are
+# published figures, not measured by this project. The architectures are those
+# of the authors' repository, github.com/locuslab/convmixer.
 PUBLISHED_WEIGHTS = {
     "convmixer_1536_20": PublishedWeights(
         repository="timm/convmixer_1536_20.in1k",

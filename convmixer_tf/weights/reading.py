@@ -13,7 +13,7 @@ from convmixer_tf.weights.names import to_keras
 from convmixer_tf.weights.torch_files import read_torch
 
 # The suffix decides; the longer ones come first.
-READERS = {
+_READERS = {
     ".weights.h5": read_h5,
     ".keras": read_keras,
     ".safetensors": lambda path: to_keras(_read_safetensors(path)),
@@ -75,11 +75,11 @@ def read_weights(path):
 
 
 def _find_reader(path):
-    for suffix, reader in READERS.items():
+    for suffix, reader in _READERS.items():
         if path.endswith(suffix):
             return reader
     raise ValueError(
-        f"A file of weights must end in one of {', '.join(READERS)}. "
+        f"A file of weights must end in one of {', '.join(_READERS)}. "
         f"Received: `{path}`"
     )
 
@@ -90,9 +90,13 @@ def _read_safetensors(path):
 
     try:
         return load_file(path)
-    except (safetensors.SafetensorError, KeyError) as error:
+    except safetensors.SafetensorError as error:
         raise ValueError(
             f"it is not a safetensors file or is truncated ({error})."
+        ) from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"it holds numbers of a type that NumPy lacks ({error})."
         ) from error
 
 

@@ -58,6 +58,6 @@ def test_blocks_that_differ():
     weights = random_weights()
     weights["block_1/pointwise/kernel"] = wide["block_1/pointwise/kernel"]
     with pytest.raises(
-        ValueError, match=r"Shape: block_1/pointwise/kernel \(expected"
+        ValueError, match=r"Wrong shape: block_1/pointwise/kernel \(expected"
     ):
         infer_architecture(weights)

@@ -10,8 +10,6 @@ import http.server
 import re
 import threading
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
 
 class HubServer:
     """A hub and, on a second port, the content network it redirects to.
@@ -20,6 +18,8 @@ class HubServer:
         files: Dictionary from (repository, file name) to content.
         requests: List of `(host, method, path, headers)` as they came in,
             `host` being `"hub"` or `"cdn"`.
+        status: What the hub answers to everything, such as 503, or `None`
+            to answer as it should.
         cuts: How many bytes each of the next downloads sends before the
             connection breaks; once the list is empty, downloads are whole.
         announce_cuts: Whether a cut download looks whole (its Content-Length
@@ -30,6 +30,7 @@ class HubServer:
     def __init__(self):
         self.files = {}
         self.requests = []
+        self.status = None
         self.cuts = []
         self.announce_cuts = False
         self.corrupt = False
@@ -113,11 +114,12 @@ class _Hub(_Handler):
     def answer(self, with_body):
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/(.+)", self.path)
         repositories = {repository for repository, _ in self.hub.files}
-        if match is None or match[1] not in repositories:
+        if self.hub.status is not None:
+            self.send(self.hub.status, {})
+        elif match is None or match[1] not in repositories:
             self.send(404, {"X-Error-Code": "RepoNotFound"})
         elif match.groups() not in self.hub.files:
-            code = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
-            self.send(404, code)
+            self.send(404, {"X-Error-Code": "EntryNotFound"})
         else:
             content = self.hub.files[match.groups()]
             digest = hashlib.sha256(content).hexdigest()
@@ -128,7 +130,7 @@ class _Hub(_Handler):
                     "ETag": '"of the redirect"',
                     "X-Linked-Etag": f'"{digest}"',
                     "X-Linked-Size": len(content),
-                    "X-Repo-Commit": COMMIT,
+                    "X-Repo-Commit": hashlib.sha1(content).hexdigest(),
                     "Content-Length": 0,
                 },
             )

@@ -102,9 +102,6 @@ def test_new_content_on_the_hub_is_fetched(hub):
     fetch_weights(*ARCHITECTURE)
     newer = save(random_state_dict(seed=1))
     hub.files[REPOSITORY, "model.safetensors"] = newer
-    # The commit is the same here, so the cache's pointer has to go first.
-    for pointer in pathlib.Path(constants.HF_HUB_CACHE).rglob("snapshots/*/*"):
-        pointer.unlink()
     path = fetch_weights(*ARCHITECTURE)
     assert pathlib.Path(path).read_bytes() == newer
 
@@ -135,7 +132,8 @@ def test_server_down_without_cache(hub, cache):
 def test_no_such_repository(hub):
     hub.files.clear()
     with pytest.raises(
-        OSError, match=r"`test/convmixer_small`.*says that it doesn't exist"
+        OSError,
+        match=r"`test/convmixer_small`.*says that it doesn't exist .*404",
     ):
         fetch_weights(*ARCHITECTURE)
 
@@ -145,7 +143,7 @@ def test_no_such_file(hub):
         (REPOSITORY, "model.safetensors")
     )
     with pytest.raises(
-        OSError, match=r"`model.safetensors`.*says that it doesn't exist"
+        OSError, match=r"`model.safetensors`.*says that it doesn't exist .*404"
     ):
         fetch_weights(*ARCHITECTURE)
 
@@ -216,11 +214,36 @@ def test_damage_in_the_cache_is_found_offline(offset, cache, monkeypatch):
         fetch_weights(*ARCHITECTURE)
 
 
-def test_cache_without_symbolic_links_is_used_unverified(cache):
+def test_cache_without_symbolic_links_is_used_unverified():
     path = pathlib.Path(fetch_weights(*ARCHITECTURE))
     path.unlink()
     path.write_bytes(CONTENT)
     assert fetch_weights(*ARCHITECTURE) == str(path)
+
+
+def test_content_not_named_by_sha256_is_used_unverified(tmp_path):
+    path = pathlib.Path(fetch_weights(*ARCHITECTURE))
+    path.unlink()
+    (tmp_path / "0123").write_bytes(CONTENT)
+    path.symlink_to(tmp_path / "0123")
+    assert fetch_weights(*ARCHITECTURE) == str(path)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "you may not read it .*401.* Check HF_ENDPOINT and HF_TOKEN"),
+        (503, "cannot be reached"),
+    ],
+)
+def test_hub_that_answers_with_an_error(hub, cache, status, message):
+    hub.status = status
+    with pytest.raises(OSError, match=f"convmixer_small .*{message}"):
+        fetch_weights(*ARCHITECTURE)
+    assert not blobs(cache)
+    hub.status = None
+    path = fetch_weights(*ARCHITECTURE)
+    assert pathlib.Path(path).read_bytes() == CONTENT
 
 
 def test_unwritable_cache(cache, monkeypatch):

@@ -70,7 +70,7 @@ def test_wrong_shape(tmp_path):
     path = save(tmp_path, random_weights(architecture(kernel_size=5)))
     assert_refused(
         path,
-        r"Shape: block_0/depthwise/kernel \(expected \(3, 3, 6, 1\), "
+        r"Wrong shape: block_0/depthwise/kernel \(expected \(3, 3, 6, 1\), "
         r"received \(5, 5, 6, 1\)\), block_1/depthwise/kernel .*\)\.$",
     )
 
@@ -81,7 +81,7 @@ def test_everything_wrong_at_once(tmp_path):
     assert_refused(
         save(tmp_path, weights),
         r"Missing: block_0/pointwise/bias\. Unexpected: block_2/.* and 7 more\."
-        r" Shape: patch_embed/conv/kernel .* more\.",
+        r" Wrong shape: patch_embed/conv/kernel .* more\.",
     )
 
 
@@ -134,7 +134,7 @@ def test_adapt_channels(tmp_path, channels):
     shape = (None, None, channels)
     assert_refused(
         path,
-        rf"Shape: patch_embed/conv/kernel \(expected \(4, 4, {channels}, 6\), "
+        rf"Wrong shape: patch_embed/conv/kernel \(expected \(4, 4, {channels}, 6\), "
         r"received \(4, 4, 3, 6\)\).*adapt_channels=True\.$",
         small_model(input_shape=shape),
     )

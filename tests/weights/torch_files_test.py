@@ -203,6 +203,17 @@ def test_sparse_tensor(torch, tmp_path):
 
 
 @pytest.mark.peer
+def test_safetensors_in_a_precision_that_numpy_lacks(torch, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "small.safetensors"
+    bias = torch.zeros(5).to(torch.float8_e4m3fn)
+    save_file({"head.bias": bias}, path)
+    with pytest.raises(ValueError, match="numbers of a type that NumPy lacks"):
+        read_weights(path)
+
+
+@pytest.mark.peer
 def test_values_do_not_share_memory_with_a_closed_file(torch, tmp_path):
     path = tmp_path / "small.pth"
     torch.save(tensors(torch), path)
