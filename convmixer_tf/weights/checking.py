@@ -103,11 +103,7 @@ def describe_mismatch(weights, shapes):
         for path in shapes
         if path in weights and tuple(shapes[path]) != weights[path].shape
     ]
-    parts = (
-        ("Missing", missing),
-        ("Unexpected", extra),
-        ("Wrong shape", wrong),
-    )
+    parts = {"Missing": missing, "Unexpected": extra, "Wrong shape": wrong}
     return " ".join(
-        f"{title}: {few(names)}." for title, names in parts if names
+        f"{title}: {few(paths)}." for title, paths in parts.items() if paths
     )

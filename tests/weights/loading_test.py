@@ -134,7 +134,8 @@ def test_adapt_channels(tmp_path, channels):
     shape = (None, None, channels)
     assert_refused(
         path,
-        rf"Wrong shape: patch_embed/conv/kernel \(expected \(4, 4, {channels}, 6\), "
+        r"Wrong shape: patch_embed/conv/kernel "
+        rf"\(expected \(4, 4, {channels}, 6\), "
         r"received \(4, 4, 3, 6\)\).*adapt_channels=True\.$",
         small_model(input_shape=shape),
     )
