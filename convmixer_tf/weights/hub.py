@@ -37,10 +37,10 @@ def fetch_weights(dim, depth, kernel_size, patch_size):
     path = fetch_weights(dim=768, depth=32, kernel_size=7, patch_size=7)
     ```
     """
-    import huggingface_hub
-
     name = _find_name(dim, depth, kernel_size, patch_size)
     published = PUBLISHED_WEIGHTS[name]
+    import huggingface_hub  # Not above: importing it takes time.
+
     try:
         path = huggingface_hub.hf_hub_download(
             published.repository, published.filename

@@ -80,7 +80,10 @@ def _collect(group, layer, nesting, arrays):
         variables = _child(group, "vars")
         layer = (*layer, str(variables.attrs["name"]))
         if len(variables):
-            arrays["/".join(layer)] = [
+            path = "/".join(layer)
+            if path in arrays:
+                raise ValueError(f"it has two layers `{path}`.")
+            arrays[path] = [
                 _read_array(_child(variables, str(index)))
                 for index in range(len(variables))
             ]

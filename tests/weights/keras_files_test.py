@@ -190,6 +190,13 @@ def test_layer_with_a_variable_too_many(h5):
         read_weights(h5)
 
 
+def test_two_layers_of_one_name(h5):
+    with h5py.File(h5, "a") as file:
+        file.copy("layers/dense", "layers/dense_1")
+    with pytest.raises(ValueError, match="two layers `predictions`"):
+        read_weights(h5)
+
+
 def test_array_of_another_rank(h5):
     with h5py.File(h5, "a") as file:
         del file["layers/dense/vars/0"]
