@@ -4,12 +4,12 @@ import os
 
 import keras
 
+from convmixer_tf.files import check_destination
+from convmixer_tf.files import replaced
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.weights import infer_architecture
 from convmixer_tf.weights import read_weights
 from convmixer_tf.weights.names import to_timm
-from convmixer_tf.weights.saving import check_destination
-from convmixer_tf.weights.saving import replaced
 from convmixer_tf.weights.saving import write_safetensors
 
 

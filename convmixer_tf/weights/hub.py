@@ -7,7 +7,7 @@ import re
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 
 
-def fetch_weights(dim, depth, kernel_size, patch_size):
+def fetch_weights(dim, depth, kernel_size, patch_size, activation):
     """Fetches the published weights of an architecture, or finds them cached.
 
     `huggingface_hub` does the work, so its cache (`HF_HOME`, `HF_HUB_CACHE`),
@@ -22,6 +22,7 @@ def fetch_weights(dim, depth, kernel_size, patch_size):
         depth: Integer, number of blocks.
         kernel_size: Integer, side of the depthwise kernels, in patches.
         patch_size: Integer, side of a patch, in pixels.
+        activation: Keras name of the activation.
 
     Returns:
         Path of a `.safetensors` file in the cache.
@@ -34,10 +35,10 @@ def fetch_weights(dim, depth, kernel_size, patch_size):
     Example:
 
     ```python
-    path = fetch_weights(dim=768, depth=32, kernel_size=7, patch_size=7)
+    path = fetch_weights(768, 32, 7, 7, "relu")
     ```
     """
-    name = _find_name(dim, depth, kernel_size, patch_size)
+    name = _find_name(dim, depth, kernel_size, patch_size, activation)
     published = PUBLISHED_WEIGHTS[name]
     import huggingface_hub  # Not above: importing it takes time.
 
@@ -58,16 +59,23 @@ def fetch_weights(dim, depth, kernel_size, patch_size):
 
 def _find_name(*architecture):
     known = {
-        name: (entry.dim, entry.depth, entry.kernel_size, entry.patch_size)
+        name: (
+            entry.dim,
+            entry.depth,
+            entry.kernel_size,
+            entry.patch_size,
+            entry.activation,
+        )
         for name, entry in PUBLISHED_WEIGHTS.items()
     }
     for name, published in known.items():
         if published == architecture:
             return name
     raise ValueError(
-        "There are published weights for (dim, depth, kernel_size, patch_size)"
-        f" in {', '.join(map(str, known.values()))} only. Pass the path of a "
-        f"file as `weights`, or None. Received: {architecture}"
+        "There are published weights for (dim, depth, kernel_size, "
+        f"patch_size, activation) in {', '.join(map(str, known.values()))} "
+        "only. Pass the path of a file as `weights`, or None. "
+        f"Received: {architecture}"
     )
 
 

@@ -31,8 +31,9 @@ ARCHITECTURE = (
     SMALL.depth,
     SMALL.kernel_size,
     SMALL.patch_size,
+    "gelu",
 )
-ENTRY = PublishedWeights(REPOSITORY, *ARCHITECTURE, "gelu", 0.0, 0.0)
+ENTRY = PublishedWeights(REPOSITORY, *ARCHITECTURE, 0.0, 0.0)
 CONTENT = save(random_state_dict(), metadata={"format": "pt"})
 
 
@@ -252,11 +253,14 @@ def test_unwritable_cache(cache, monkeypatch):
         fetch_weights(*ARCHITECTURE)
 
 
-def test_unknown_architecture(hub):
-    with pytest.raises(
-        ValueError, match=r"\(768, 32, 7, 7\).*Received: \(768, 32, 9, 7\)"
-    ):
-        fetch_weights(768, 32, 9, 7)
+@pytest.mark.parametrize(
+    "architecture", [(768, 32, 9, 7, "relu"), (768, 32, 7, 7, "gelu")]
+)
+def test_unknown_architecture(hub, architecture):
+    message = r"\(768, 32, 7, 7, 'relu'\).*Received: "
+    with pytest.raises(ValueError, match=message) as error:
+        fetch_weights(*architecture)
+    assert str(error.value).endswith(str(architecture))
     assert not hub.requests
 
 
@@ -281,7 +285,7 @@ assert not {"huggingface_hub", "keras", "torch"} & set(sys.modules)
 weights.PUBLISHED_WEIGHTS["convmixer_small"] = weights.PublishedWeights(
     "test/convmixer_small", 6, 2, 3, 4, "gelu", 0.0, 0.0
 )
-path = weights.fetch_weights(6, 2, 3, 4)
+path = weights.fetch_weights(6, 2, 3, 4, "gelu")
 print(weights.read_weights(path)["patch_embed/conv/kernel"][0, 0, 0, 0])
 """
 

@@ -9,7 +9,6 @@ from safetensors.numpy import load_file
 
 from convmixer_tf.weights import save_timm_weights
 from convmixer_tf.weights import timm_state_dict
-from convmixer_tf.weights.saving import replaced
 from tests.weights.samples import assert_same
 from tests.weights.samples import assign
 from tests.weights.samples import model_weights
@@ -102,23 +101,6 @@ def test_model_that_is_no_convmixer(tmp_path):
     with pytest.raises(ValueError, match="Argument `model` must be"):
         save_timm_weights(model, tmp_path / "small.safetensors")
     assert not os.listdir(tmp_path)
-
-
-def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "small.safetensors"
-    path.write_text("old")
-
-    def write():
-        with replaced(path) as unfinished:
-            with open(unfinished, "w") as file:
-                file.write("half")
-            assert path.read_text() == "old"
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write()
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["small.safetensors"]
 
 
 def test_result_is_readable_by_others_as_any_new_file(model, tmp_path):
