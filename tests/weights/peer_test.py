@@ -8,6 +8,7 @@ from convmixer_tf.weights import save_timm_weights
 from convmixer_tf.weights import timm_state_dict
 from convmixer_tf.weights.loading import adapt_stem
 from convmixer_tf.weights.names import to_keras
+from tests.peers import import_timm
 from tests.weights.samples import SMALL
 from tests.weights.samples import assert_same
 from tests.weights.samples import assign
@@ -17,6 +18,11 @@ from tests.weights.samples import random_weights
 from tests.weights.samples import small_model
 
 pytestmark = pytest.mark.peer
+
+
+@pytest.fixture(autouse=True)
+def _timm():
+    import_timm()
 
 
 def timm_model():
