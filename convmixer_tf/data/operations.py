@@ -116,8 +116,9 @@ def sharpness(images, factor):
 
 def shear_x(images, slope, cubic):
     """Shifts rows, each by `slope` times its distance from the top."""
-    rows = tf.range(tf.shape(images)[1], dtype=tf.float32) + 0.5
-    return _shift_rows(images, slope[:, None] * rows, cubic)
+    rows = tf.range(tf.shape(images)[1], dtype=tf.float64) + 0.5
+    shift = tf.cast(slope, tf.float64)[:, None] * rows
+    return _shift_rows(images, shift, cubic)
 
 
 def shear_y(images, slope, cubic):
@@ -128,7 +129,7 @@ def shear_y(images, slope, cubic):
 def translate_x(images, fraction, cubic):
     """Shifts the image to the left by a fraction of its width."""
     height, width = tf.unstack(tf.shape(images)[1:3])
-    shift = fraction * tf.cast(width, tf.float32)
+    shift = tf.cast(fraction, tf.float64) * tf.cast(width, tf.float64)
     shift = tf.broadcast_to(shift[:, None], [tf.shape(images)[0], height])
     return _shift_rows(images, shift, cubic)
 
@@ -230,7 +231,8 @@ def _shift_rows(images, shift, cubic):
     """Moves row y of each image left by shift[:, y] pixels.
 
     A row has one fraction, so it is interpolated in place, then moved by
-    whole pixels.
+    whole pixels. The shift is float64, since at half a pixel rounding decides
+    whether a column is filled.
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     whole = tf.floor(shift)
@@ -238,7 +240,9 @@ def _shift_rows(images, shift, cubic):
     # Interpolated pixels lie `fraction` right of the columns -1 to width - 1.
     taps = _neighbours(cubic)
     padded = tf.cast(_pad_columns(images, 1 - taps[0], taps[-1]), tf.float32)
-    weights = _neighbour_weights(fraction[..., None, None], cubic)
+    weights = _neighbour_weights(
+        tf.cast(fraction, tf.float32)[..., None, None], cubic
+    )
     pixels = tf.add_n(
         [
             weight * padded[:, :, tap : tap + width + 1]

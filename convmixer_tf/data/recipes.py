@@ -13,6 +13,9 @@ from convmixer_tf.data.validation import check_positive_integer
 from convmixer_tf.data.validation import check_range
 
 
+_AUTHORS_CROP = RandomResizedCrop()
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that happens to training images, in this order.
@@ -30,7 +33,7 @@ class Recipe:
             much fewer images.
     """
 
-    crop: RandomResizedCrop | PadAndCrop = RandomResizedCrop()
+    crop: RandomResizedCrop | PadAndCrop = _AUTHORS_CROP
     flip: float = 0.5
     rand_augment: RandAugment | None = None
     color_jitter: ColorJitter | None = None
