@@ -153,39 +153,42 @@ def test_repeats(record_folder, monkeypatch, cache_bytes):
     assert len(set(names)) == 7
 
 
-def test_tfds_folder(tmp_path, record_folder):
+def test_prepared_by_tfds(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(8, 6, 3)),
-            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-        }
-    )
-    folder = tmp_path / "prepared" / "1.0.0"
-    folder.mkdir(parents=True)
-    with tf.io.TFRecordWriter(
-        str(folder / "pets-train.tfrecord-00000-of-00001")
-    ) as writer:
-        for index in range(3):
-            example = {"image": IMAGE + np.uint8(index), "label": index % 2}
-            writer.write(features.serialize_example(example))
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder,
-        features=features,
-        split_infos=[
-            tfds.core.SplitInfo(name="train", shard_lengths=[3], num_bytes=9)
-        ],
-        filename_template=(
-            "pets-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        ),
-    )
-    dataset = open_dataset(str(folder), "train")
-    assert dataset.class_names == ("cat", "dog")
-    assert len(dataset) == 3
-    labels = [int(label) for *_, label in read_all(dataset)]
-    assert labels == [0, 1, 0]
+
+    class Pets(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = tmp_path
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(8, 6, 3)),
+                        "label": tfds.features.ClassLabel(names=["cat", "dög"]),
+                    }
+                ),
+            )
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for index in range(5):
+                yield index, {"image": IMAGE + np.uint8(index), "label": 1}
+
+    builder = Pets(data_dir=str(tmp_path))
+    builder.download_and_prepare()
+    dataset = open_dataset(str(builder.data_path), "train")
+    assert dataset.class_names == ("cat", "dög")
+    assert len(dataset) == 5
+    examples = read_all(dataset)
+    assert {int(label) for *_, label in examples} == {1}
+    first = sorted(int(decode_image(x)[0, 0, 0]) for _, x, _ in examples)
+    assert first == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="`split` must be one of 'train'"):
-        open_dataset(str(folder), "test")
+        open_dataset(str(builder.data_path), "test")
 
 
 def test_tfds_is_not_downloaded(tmp_path):

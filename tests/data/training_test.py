@@ -183,6 +183,7 @@ def test_skips_names_and_counts_the_unreadable(broken_folder, monkeypatch):
     batches = run(dataset, size=16, batch=5)
     assert len(batches) == 3
     assert all(np.isfinite(images).all() for images, _ in batches)
+    assert lines.pop(0).startswith("No images of class 'empty'")
     assert len(lines) == 3
     assert [line.split(":")[0] for line in sorted(lines)] == [
         f"Skipped an unreadable image, the {n}. so far" for n in (1, 2, 3)
