@@ -1,1 +1,21 @@
 """ConvMixer ("Patches Are All You Need?") for Keras 3 and TensorFlow."""
+
+from convmixer_tf.layers import ConvMixerBlock
+from convmixer_tf.layers import PatchEmbed
+from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import ConvMixer768_32
+from convmixer_tf.models import ConvMixer1024_20
+from convmixer_tf.models import ConvMixer1536_20
+from convmixer_tf.preprocessing import decode_predictions
+from convmixer_tf.preprocessing import preprocess_input
+
+__all__ = [
+    "ConvMixer",
+    "ConvMixer768_32",
+    "ConvMixer1024_20",
+    "ConvMixer1536_20",
+    "ConvMixerBlock",
+    "PatchEmbed",
+    "decode_predictions",
+    "preprocess_input",
+]

@@ -1,0 +1,6 @@
+"""The layers that a ConvMixer is made of, on every Keras backend."""
+
+from convmixer_tf.layers.convmixer_block import ConvMixerBlock
+from convmixer_tf.layers.patch_embed import PatchEmbed
+
+__all__ = ["ConvMixerBlock", "PatchEmbed"]

@@ -1,0 +1,146 @@
+"""The block: mix in space, channel by channel, then mix the channels."""
+
+import keras
+from keras import activations
+from keras import layers
+
+from convmixer_tf.layers.conv_act_norm import batch_norm
+from convmixer_tf.layers.conv_act_norm import conv_act_norm
+from convmixer_tf.layers.initializers import torch_uniform
+from convmixer_tf.layers.validation import channels_of
+from convmixer_tf.layers.validation import check_positive_integer
+from convmixer_tf.layers.validation import check_rate
+
+
+@keras.saving.register_keras_serializable("convmixer_tf")
+class ConvMixerBlock(layers.Layer):
+    """One ConvMixer block, which keeps the shape of its input.
+
+    A depthwise convolution with a large kernel mixes locations, within a
+    residual connection; a 1 x 1 convolution mixes channels, without one. Each
+    is followed by the activation and then by the normalisation:
+
+        x = x + norm(activation(depthwise(x)))
+        x = norm(activation(pointwise(x)))
+
+    Reference: Trockman and Kolter, "Patches Are All You Need?",
+    https://arxiv.org/abs/2201.09792
+
+    Args:
+        kernel_size: Integer, the side of the depthwise kernel, in patches.
+        activation: Any Keras activation: a name or a function. `"gelu"` is
+            the exact one.
+        drop_path: Fraction of the training images for which the residual
+            branch is left out (stochastic depth); for the others it is
+            scaled by 1 / (1 - drop_path).
+        remat: Boolean, whether to recompute activations in the backward pass
+            instead of keeping them: less memory, more time, same gradients.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to
+            `keras.config.image_data_format()`.
+        **kwargs: What every `keras.layers.Layer` takes: `name`, `dtype`,
+            `trainable`.
+
+    Input shape:
+        (batch, height, width, dim), in patches. For `"channels_first"`:
+        (batch, dim, height, width).
+
+    Output shape:
+        The input shape.
+
+    Raises:
+        ValueError: If `kernel_size` is not a positive integer, if `drop_path`
+            is not in [0, 1), or if the input has no static number of
+            channels.
+
+    Example:
+
+    ```python
+    patches = np.zeros((1, 32, 32, 64))
+    ConvMixerBlock(kernel_size=9)(patches).shape  # (1, 32, 32, 64)
+    ```
+    """
+
+    def __init__(
+        self,
+        kernel_size,
+        activation="gelu",
+        drop_path=0.0,
+        remat=False,
+        data_format=None,
+        **kwargs,
+    ):
+        check_positive_integer("kernel_size", kernel_size)
+        check_rate("drop_path", drop_path)
+        super().__init__(**kwargs)
+        self.kernel_size = kernel_size
+        self.activation = activations.get(activation)
+        self.drop_path = drop_path
+        self.remat = remat
+        self.data_format = data_format or keras.config.image_data_format()
+        self.residual_dropout = layers.Dropout(
+            drop_path,
+            noise_shape=(None, 1, 1, 1),
+            dtype=self.dtype_policy,
+            name="residual_dropout",
+        )
+
+    def build(self, input_shape):
+        dim = channels_of(input_shape, self.data_format)
+        common = {"data_format": self.data_format, "dtype": self.dtype_policy}
+        self.depthwise = layers.DepthwiseConv2D(
+            self.kernel_size,
+            padding="same",
+            depthwise_initializer=torch_uniform(self.kernel_size**2),
+            bias_initializer=torch_uniform(self.kernel_size**2),
+            name="depthwise",
+            **common,
+        )
+        self.depthwise_norm = batch_norm(name="depthwise_norm", **common)
+        self.pointwise = layers.Conv2D(
+            dim,
+            1,
+            kernel_initializer=torch_uniform(dim),
+            bias_initializer=torch_uniform(dim),
+            name="pointwise",
+            **common,
+        )
+        self.pointwise_norm = batch_norm(name="pointwise_norm", **common)
+        for layer in (
+            self.depthwise,
+            self.depthwise_norm,
+            self.pointwise,
+            self.pointwise_norm,
+        ):
+            layer.build(input_shape)
+
+    def call(self, inputs, training=None):
+        x = conv_act_norm(
+            inputs,
+            self.depthwise,
+            self.activation,
+            self.depthwise_norm,
+            training,
+            self.remat,
+        )
+        x = inputs + self.residual_dropout(x, training=training)
+        return conv_act_norm(
+            x,
+            self.pointwise,
+            self.activation,
+            self.pointwise_norm,
+            training,
+            self.remat,
+        )
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "activation": activations.serialize(self.activation),
+            "drop_path": self.drop_path,
+            "remat": self.remat,
+            "data_format": self.data_format,
+        }

@@ -1,0 +1,15 @@
+"""ConvMixer and its published variants, as `keras.applications` has them."""
+
+from convmixer_tf.models.conversion import convert_weights
+from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.variants import ConvMixer768_32
+from convmixer_tf.models.variants import ConvMixer1024_20
+from convmixer_tf.models.variants import ConvMixer1536_20
+
+__all__ = [
+    "ConvMixer",
+    "ConvMixer768_32",
+    "ConvMixer1024_20",
+    "ConvMixer1536_20",
+    "convert_weights",
+]

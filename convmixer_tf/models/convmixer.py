@@ -1,0 +1,195 @@
+"""ConvMixer: patch embedding, `depth` equal blocks, pooling, classifier."""
+
+import keras
+from keras import layers
+
+from convmixer_tf.layers import ConvMixerBlock
+from convmixer_tf.layers import PatchEmbed
+from convmixer_tf.layers.initializers import torch_uniform
+from convmixer_tf.layers.validation import check_positive_integer
+from convmixer_tf.layers.validation import check_rate
+from convmixer_tf.models.contract import check_head
+from convmixer_tf.models.contract import check_image_shape
+from convmixer_tf.models.contract import check_weights
+from convmixer_tf.models.contract import image_shape
+from convmixer_tf.models.contract import source_inputs
+from convmixer_tf.models.normalization import normalization
+from convmixer_tf.weights import fetch_weights
+from convmixer_tf.weights import load_weights
+
+
+def ConvMixer(
+    dim,
+    depth,
+    kernel_size,
+    patch_size,
+    activation="gelu",
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="convmixer",
+    *,
+    include_preprocessing=True,
+    mean=None,
+    std=None,
+    dropout=0.0,
+    drop_path=0.0,
+    remat=False,
+    reset_classifier=False,
+    adapt_channels=False,
+):
+    """Builds a ConvMixer, a functional Keras model.
+
+    An image is cut into patches, and every patch is embedded; `depth` equal
+    blocks then mix them, at one resolution and one width; global average
+    pooling and a linear classifier end it. Pixels go in as they are, in
+    [0, 255]: the model normalises them itself.
+
+    Reference: Trockman and Kolter, "Patches Are All You Need?",
+    https://arxiv.org/abs/2201.09792
+
+    Args:
+        dim: Integer, the number of channels of an embedded patch.
+        depth: Integer, the number of blocks.
+        kernel_size: Integer, the side of the depthwise kernels, in patches.
+        patch_size: Integer, the side of a patch, in pixels.
+        activation: Any Keras activation: a name or a function. `"gelu"` is
+            the exact one.
+        include_top: Boolean, whether to end in the classifier.
+        weights: What to load. `None`: nothing, the weights are random, as
+            PyTorch would draw them. `"imagenet"`: the published weights of
+            this architecture, where there are any. Or the path of a
+            `.weights.h5`, `.keras`, `.safetensors`, `.pth` or `.pth.tar`
+            file, written here, by timm or by the authors.
+        input_tensor: Symbolic output of other Keras layers, to be used as
+            the image.
+        input_shape: Tuple (height, width, channels), or (channels, height,
+            width) if `keras.config.image_data_format()` says so; any size
+            from one patch up. `None` as height or width admits every size.
+            Defaults to (224, 224, 3), and to (None, None, 3) if `include_top`
+            is false.
+        pooling: What ends a model without classifier. `None`: nothing, the
+            output is 4-D. `"avg"` or `"max"`: global pooling, the output is
+            2-D.
+        classes: Integer, the number of classes of the classifier.
+        classifier_activation: Activation of the classifier. `None` gives
+            logits, `"softmax"` probabilities, `"sigmoid"` probabilities of
+            labels that do not exclude each other.
+        name: The model's name.
+        include_preprocessing: Boolean, whether the model takes pixels in
+            [0, 255] and normalises them. If false, it takes what
+            `preprocessing.normalize` gives.
+        mean: Mean of the pixels scaled to [0, 1]: a number, or one for each
+            channel. Defaults to ImageNet's, the average of which serves for
+            one channel, and which repeats beyond three.
+        std: Standard deviation of the pixels scaled to [0, 1], likewise.
+        dropout: Fraction of the pooled features that is dropped in training.
+        drop_path: Fraction of the images for which the last block's residual
+            branch is left out in training (stochastic depth). It grows
+            linearly with depth, from 0 in the first block.
+        remat: Boolean, whether to recompute activations in the backward pass
+            instead of keeping them: less memory, more time, same gradients.
+        reset_classifier: Boolean, whether to leave the classifier random when
+            weights are loaded, as is needed for other classes.
+        adapt_channels: Boolean, whether weights made for three channels may
+            be adapted to another number: summed to one channel, else repeated
+            and scaled by 3 / channels.
+
+    Returns:
+        A `keras.Model`. Its layers are `patch_embed`, `block_0` and so on,
+        `avg_pool` and `predictions`.
+
+    Raises:
+        ValueError: If an argument is invalid or does not go with another, or
+            if the weights do not fit. Nothing is half-loaded.
+
+    Example:
+
+    ```python
+    model = ConvMixer(256, 8, 5, 2, input_shape=(32, 32, 3), classes=10)
+    model.count_params()  # 602890, of which 594186 are trainable
+    ```
+    """
+    check_positive_integer("dim", dim)
+    check_positive_integer("depth", depth)
+    check_positive_integer("kernel_size", kernel_size)
+    check_positive_integer("patch_size", patch_size)
+    check_rate("drop_path", drop_path)
+    check_head(include_top, pooling, classes, dropout)
+    shape = image_shape(input_shape, input_tensor, include_top)
+    channels = check_image_shape(shape, patch_size)
+    check_weights(
+        weights,
+        include_top,
+        channels,
+        classes,
+        classifier_activation,
+        reset_classifier,
+        adapt_channels,
+    )
+    if weights == "imagenet":
+        activation_name = keras.activations.serialize(
+            keras.activations.get(activation)
+        )
+        weights = fetch_weights(
+            dim, depth, kernel_size, patch_size, activation_name
+        )
+
+    if input_tensor is None:
+        inputs = x = keras.Input(shape, name="image")
+    else:
+        inputs, x = source_inputs(input_tensor), input_tensor
+    if include_preprocessing:
+        x = normalization(channels, mean, std)(x)
+    x = PatchEmbed(dim, patch_size, activation, name="patch_embed")(x)
+    for i in range(depth):
+        x = ConvMixerBlock(
+            kernel_size,
+            activation,
+            drop_path=drop_path * i / max(depth - 1, 1),
+            remat=remat,
+            name=f"block_{i}",
+        )(x)
+    if include_top:
+        x = _classifier(x, dim, classes, classifier_activation, dropout)
+    elif pooling:
+        x = _pooling(pooling)(x)
+    model = keras.Model(inputs, x, name=name)
+    if weights is not None:
+        load_weights(
+            model,
+            weights,
+            reset_classifier=reset_classifier,
+            adapt_channels=adapt_channels,
+        )
+    return model
+
+
+def _pooling(pooling):
+    cls = {
+        "avg": layers.GlobalAveragePooling2D,
+        "max": layers.GlobalMaxPooling2D,
+    }[pooling]
+    return cls(dtype=_full_precision(), name=f"{pooling}_pool")
+
+
+def _classifier(x, dim, classes, activation, dropout):
+    x = _pooling("avg")(x)
+    x = layers.Dropout(dropout, dtype=_full_precision(), name="head_dropout")(x)
+    return layers.Dense(
+        classes,
+        activation,
+        kernel_initializer=torch_uniform(dim),
+        bias_initializer=torch_uniform(dim),
+        dtype=_full_precision(),
+        name="predictions",
+    )(x)
+
+
+def _full_precision():
+    """The variables' dtype: a head in half precision would round its sums."""
+    return keras.config.dtype_policy().variable_dtype

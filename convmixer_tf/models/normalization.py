@@ -1,0 +1,54 @@
+"""Pixels to the numbers that a ConvMixer computes with."""
+
+import keras
+from keras import layers
+
+from convmixer_tf.preprocessing import IMAGENET_MEAN
+from convmixer_tf.preprocessing import IMAGENET_STD
+
+
+def normalization(channels, mean=None, std=None):
+    """Builds the layer that normalises pixels in [0, 255].
+
+    Args:
+        channels: Integer, the number of channels of the image.
+        mean: Mean of the pixels scaled to [0, 1]: a number, one for each
+            channel, or `None` for ImageNet's.
+        std: Standard deviation of the pixels scaled to [0, 1], likewise.
+
+    Returns:
+        A layer that computes (pixels / 255 - mean) / std, in the variables'
+        precision also where the rest of a model computes in half.
+
+    Raises:
+        ValueError: If `mean` or `std` has another length, or if a standard
+            deviation is not positive.
+    """
+    mean = _per_channel("mean", mean, IMAGENET_MEAN, channels)
+    std = _per_channel("std", std, IMAGENET_STD, channels)
+    if min(std) <= 0:
+        raise ValueError(f"Argument `std` must be positive. Received: {std}")
+    # `layers.Rescaling` can't give each channel its offset in channels_first.
+    first = keras.config.image_data_format() == "channels_first"
+    return layers.Normalization(
+        axis=1 if first else -1,
+        mean=[255 * m for m in mean],
+        variance=[(255 * s) ** 2 for s in std],
+        dtype=keras.config.dtype_policy().variable_dtype,
+        name="normalization",
+    )
+
+
+def _per_channel(name, values, default, channels):
+    if values is None:
+        if channels == 1:
+            return [sum(default) / len(default)]
+        return [default[i % len(default)] for i in range(channels)]
+    if isinstance(values, int | float):
+        return [float(values)] * channels
+    if len(values) != channels:
+        raise ValueError(
+            f"Argument `{name}` must be a number or one for each of the "
+            f"{channels} channels. Received: {name}={values!r}"
+        )
+    return [float(value) for value in values]
