@@ -93,9 +93,7 @@ def test_image_folder(tmp_path, save, monkeypatch, cache_bytes):
     assert len(train) == 3
     found = [(name.split("/")[-1], int(y)) for name, _, y in read_all(train)]
     assert found == [("b.JPG", 1), ("été.png", 1), ("c.jpeg", 3)]
-    np.testing.assert_array_equal(
-        decode_image(read_all(train)[1][1]), IMAGE
-    )
+    np.testing.assert_array_equal(decode_image(read_all(train)[1][1]), IMAGE)
 
 
 def test_warns_of_an_empty_class(tmp_path, save, caplog):

@@ -98,9 +98,7 @@ def test_names_an_unreadable_image(broken):
 def test_skips_an_unreadable_image_if_asked(broken, caplog):
     batches = evaluation_batches(broken, 16, 3, skip_unreadable=True)
     images, labels, weights = zip(*batches, strict=True)
-    np.testing.assert_array_equal(
-        np.concatenate(weights), [1, 0, 1, 1, 0, 0]
-    )
+    np.testing.assert_array_equal(np.concatenate(weights), [1, 0, 1, 1, 0, 0])
     np.testing.assert_array_equal(np.concatenate(labels)[[0, 2, 3]], [0, 1, 1])
     assert not np.any(images[0][1])
     (line,) = caplog.messages

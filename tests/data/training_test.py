@@ -37,9 +37,7 @@ def assert_equal(first, second):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_batches_of_every_recipe(dataset, recipe):
-    batches = train_batches(
-        dataset, RECIPES[recipe], 24, 12, seed=0, epoch=0
-    )
+    batches = train_batches(dataset, RECIPES[recipe], 24, 12, seed=0, epoch=0)
     assert len(batches) == 3
     images, labels = batches.element_spec
     assert images.shape == (12, 24, 24, 3)
