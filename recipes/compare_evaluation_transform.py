@@ -69,7 +69,7 @@ def batches():
     ):
         chosen = [next(paths).decode() for _ in range(int(sum(weights)))]
         theirs = [
-            np.transpose(peer(Image.open(path).convert("RGB")), (1, 2, 0))
+            peer(Image.open(path).convert("RGB")).numpy().transpose(1, 2, 0)
             for path in chosen
         ]
         plain = [tensorflow_transform(tf.io.read_file(p)) for p in chosen]

@@ -83,7 +83,7 @@ def test_operation_equals_timm(
     elif index < 10:
         # The factor is a float32 here and a float64 there.
         assert error.max() <= 1
-        assert error.mean() < 0.01
+        assert error.mean() < 0.05
     else:
         assert error.mean() < 0.2
 
@@ -96,7 +96,8 @@ def test_evaluation_transform_equals_timm(timm, photos, size):
         size, interpolation="bicubic", crop_pct=0.96, use_prefetcher=True
     )
     for image in (photos[0], photos[1].swapaxes(0, 1)):
-        expected = np.transpose(transform(Image.fromarray(image)), (1, 2, 0))
+        expected = transform(Image.fromarray(image)).numpy()
+        expected = expected.transpose(1, 2, 0)
         actual = resize_and_center_crop(image, size).numpy()
         error = np.abs(actual - expected.astype(int))
         assert error.mean() < 0.5
