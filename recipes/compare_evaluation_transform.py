@@ -4,9 +4,9 @@
         --split validation
 
 Needs a folder `split/class/*.jpg`, PyTorch and timm. Prints and writes the mean
-absolute difference in grey levels, for our transform and for
-`tf.image.resize`, and, through ConvMixer-1024/20 with one set of random
-weights, how many images get the same class from either.
+absolute difference in grey levels, of our transform and of `tf.image.resize`,
+and how many images get the same class from ConvMixer-1024/20, with one set of
+random weights, after our transform and after timm's.
 
 Time: five minutes for 500 images. Result:
 recipes/results/evaluation_transform.json.
@@ -86,11 +86,17 @@ def random_model():
     model = ConvMixer1024_20(weights=None, classifier_activation=None)
     random = np.random.default_rng(0)
     for weight in model.weights:
-        name = weight.path.rsplit("/", 1)[1]
-        if name in ("gamma", "moving_variance"):
-            weight.assign(random.uniform(0.5, 1.5, weight.shape))
-        elif name in ("beta", "moving_mean"):
-            weight.assign(random.normal(0, 0.1, weight.shape))
+        shape, kind = weight.shape, weight.path.rsplit("/", 1)[1]
+        if kind in ("gamma", "moving_variance"):
+            value = random.uniform(0.5, 1.5, shape)
+        elif kind == "kernel":
+            # At this scale signals neither die nor explode.
+            depthwise = shape[-1] == 1
+            fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
+            value = random.normal(0, fan_in**-0.5, shape)
+        else:
+            value = random.normal(0, 0.2, shape)
+        weight.assign(value)
     return model
 
 
@@ -100,14 +106,13 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     check_destination(_OUTPUT.value, (".json",), overwrite=True)
     model = random_model()
-    names = ("timm", "ours", "tf.image.resize")
-    logits = {name: [] for name in names}
-    errors = {name: [] for name in names[1:]}
-    for group in batches():
-        for name, pixels in zip(names, group, strict=True):
-            logits[name] += list(model.predict_on_batch(pixels))
-        for name, pixels in zip(names[1:], group[1:], strict=True):
-            error = np.abs(pixels - group[0])
+    errors = {"ours": [], "tf.image.resize": []}
+    logits = {"timm": [], "ours": []}
+    for theirs, ours, plain in batches():
+        logits["timm"] += list(model.predict_on_batch(theirs))
+        logits["ours"] += list(model.predict_on_batch(ours))
+        for name, pixels in (("ours", ours), ("tf.image.resize", plain)):
+            error = np.abs(pixels - theirs)
             errors[name] += zip(
                 error.mean((1, 2, 3)), error.max((1, 2, 3)), strict=True
             )
@@ -124,8 +129,9 @@ def main(argv):
             "mean_absolute_difference": mean.mean(),
             "mean_absolute_difference_of_the_worst_image": mean.max(),
             "largest_difference": most.max(),
-            "top1_agreement": float(np.mean(classes[name] == classes["timm"])),
         }
+    same = classes["ours"] == classes["timm"]
+    report["ours"]["top1_agreement"] = float(same.mean())
     with replaced(_OUTPUT.value) as unfinished, open(unfinished, "w") as file:
         json.dump(report, file, indent=2)
     print(json.dumps(report, indent=2))

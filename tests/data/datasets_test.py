@@ -223,7 +223,7 @@ def test_refuses_unknown_splits(tmp_path, save):
 
 def test_refuses_a_folder_without_images(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
-    with pytest.raises(ValueError, match="No images found in .*train"):
+    with pytest.raises(ValueError, match=r"No images found in .*train"):
         open_dataset(tmp_path, "train")
 
 

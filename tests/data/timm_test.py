@@ -64,13 +64,13 @@ def test_operation_equals_timm(
             "interpolation": Image.Resampling.BICUBIC,
         },
     )
-    try:
+    if theirs.startswith("Posterize") and not operation.level_fn(level, {})[0]:
+        # Pillow 13 refuses to keep no bit.
+        expected = np.zeros_like(small_photos)
+    else:
         expected = [
             np.asarray(operation(Image.fromarray(x))) for x in small_photos
         ]
-    except ValueError as error:
-        assert "bits" in str(error)  # Pillow 13 refuses to keep none.
-        expected = np.zeros_like(small_photos)
     value = arguments(
         tf.fill([4], level), tf.fill([4], float(sign)), increasing
     )[index]
