@@ -9,6 +9,7 @@ from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
 
 
+@pytest.mark.large
 def test_augments_batches():
     pytest.importorskip("keras_cv", reason="needs keras-cv")
     dataset = open_dataset("digits", "train")
