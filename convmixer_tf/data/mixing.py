@@ -1,0 +1,174 @@
+"""Mixup and CutMix, with labels that match the pixels."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from convmixer_tf.data.validation import check_choice
+from convmixer_tf.data.validation import check_range
+
+MODES = ("batch", "pair", "elem")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """Settings of Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
+
+    The defaults are the authors'.
+
+    Attributes:
+        mixup_alpha: Mixup draws its share from Beta(alpha, alpha). 0 turns it
+            off.
+        cutmix_alpha: The same for CutMix.
+        probability: Probability of mixing at all.
+        cutmix_probability: Probability of CutMix where both are on.
+        mode: `"batch"`: one draw for the batch; `"pair"`: one for an image and
+            its partner; `"elem"`: one for each image.
+    """
+
+    mixup_alpha: float = 0.5
+    cutmix_alpha: float = 0.5
+    probability: float = 1.0
+    cutmix_probability: float = 0.5
+    mode: str = "batch"
+
+    def __post_init__(self):
+        check_range("mixup_alpha", self.mixup_alpha, 0, 100)
+        check_range("cutmix_alpha", self.cutmix_alpha, 0, 100)
+        check_range("probability", self.probability, 0, 1)
+        check_range("cutmix_probability", self.cutmix_probability, 0, 1)
+        check_choice("mode", self.mode, MODES)
+        if not self.mixup_alpha and not self.cutmix_alpha:
+            raise ValueError(
+                "Arguments `mixup_alpha` and `cutmix_alpha` must not both be "
+                "0. To mix nothing, use None in place of a Mixing."
+            )
+
+
+def smooth_labels(labels, num_classes, smoothing=0.0):
+    """Turns class indices into target distributions.
+
+    Args:
+        labels: Integer tensor of shape (batch,).
+        num_classes: Number of classes.
+        smoothing: Share of the label that is spread evenly over all classes.
+
+    Returns:
+        float32 tensor of shape (batch, num_classes); every row sums to 1.
+    """
+    off = smoothing / num_classes
+    return tf.one_hot(labels, num_classes, 1.0 - smoothing + off, off)
+
+
+def mix(images, labels, seed, config):
+    """Mixes each image of a batch with the one at its mirrored position.
+
+    It may run in a `tf.data` pipeline or in a replica function, on the
+    replica's own batch; all shapes are static.
+
+    Args:
+        images: Tensor of shape (batch, height, width, channels). uint8 images
+            stay uint8 (rounded, as in the authors' run), others stay float.
+        labels: float tensor of shape (batch, classes).
+        seed: Integer tensor of shape (2,); the same seed gives the same result.
+        config: A `Mixing`.
+
+    Returns:
+        Images and labels like the arguments.
+    """
+    batch, height, width = tf.unstack(tf.shape(images)[:3])
+    position = tf.range(batch)
+    group = {
+        "batch": tf.zeros_like(position),
+        "pair": tf.minimum(position, batch - 1 - position),
+        "elem": position,
+    }[config.mode]
+    num_groups = 1 if config.mode == "batch" else batch
+    share, is_cut, centre = _draw(num_groups, seed, config)
+    top, bottom = _interval(height, centre[:, 0], share)
+    left, right = _interval(width, centre[:, 1], share)
+    # The box is clipped at the borders, so its pixels are counted.
+    area = tf.cast((bottom - top) * (right - left), tf.float32)
+    share = tf.where(is_cut, area / tf.cast(height * width, tf.float32), share)
+
+    partners = tf.reverse(position, [0])
+    partners = tf.gather(images, partners), tf.gather(labels, partners)
+    if config.mode == "batch":
+        # One box for all images can be sliced.
+        images = tf.cond(
+            is_cut[0],
+            lambda: _paste(
+                images, partners[0], top[0], bottom[0], left[0], right[0]
+            ),
+            lambda: _interpolate(images, partners[0], share[0]),
+        )
+    else:
+        box = _mask(height, top, bottom)[:, :, None]
+        box *= _mask(width, left, right)[:, None, :]
+        weight = tf.where(is_cut[:, None, None], box, share[:, None, None])
+        weight = tf.gather(weight, group)[..., None]
+        images = _interpolate(images, partners[0], weight)
+    share = tf.cast(tf.gather(share, group), labels.dtype)[:, None]
+    return images, labels + share * (partners[1] - labels)
+
+
+def _paste(images, partners, top, bottom, left, right):
+    middle = tf.concat(
+        [
+            images[:, top:bottom, :left],
+            partners[:, top:bottom, left:right],
+            images[:, top:bottom, right:],
+        ],
+        axis=2,
+    )
+    pasted = tf.concat([images[:, :top], middle, images[:, bottom:]], axis=1)
+    return tf.ensure_shape(pasted, images.shape)
+
+
+def _interpolate(images, partners, weight):
+    if images.dtype != tf.uint8:
+        return images + tf.cast(weight, images.dtype) * (partners - images)
+    pixels = tf.cast(images, tf.float32)
+    pixels += weight * (tf.cast(partners, tf.float32) - pixels)
+    return tf.cast(pixels + 0.5, tf.uint8)
+
+
+def _draw(count, seed, config):
+    """Draws the partner's share, whether to cut, and where, in [0, 1)."""
+    seeds = tf.random.split(seed, 3)
+    uniform = tf.random.stateless_uniform([count, 4], seeds[0])
+    cut_probability = config.cutmix_probability
+    if not config.mixup_alpha:
+        cut_probability = 1.0
+    if not config.cutmix_alpha:
+        cut_probability = 0.0
+    is_cut = uniform[:, 0] < cut_probability
+    share = tf.where(
+        is_cut,
+        _beta(count, config.cutmix_alpha, seeds[1]),
+        _beta(count, config.mixup_alpha, seeds[2]),
+    )
+    share = tf.where(uniform[:, 1] < config.probability, share, 0.0)
+    return share, is_cut, uniform[:, 2:]
+
+
+def _beta(count, alpha, seed):
+    """Draws from Beta(alpha, alpha); zeros if alpha is 0."""
+    if not alpha:
+        return tf.zeros([count])
+    gamma = tf.random.stateless_gamma([count, 2], seed, alpha)
+    return tf.math.divide_no_nan(gamma[:, 0], tf.reduce_sum(gamma, axis=1))
+
+
+def _interval(length, centre, share):
+    """First position and end of a box around `centre` along one axis."""
+    side = tf.cast(length, tf.float32)
+    half = tf.cast(side * tf.sqrt(share), tf.int32) // 2
+    middle = tf.cast(centre * side, tf.int32)
+    return tf.maximum(middle - half, 0), tf.minimum(middle + half, length)
+
+
+def _mask(length, first, end):
+    position = tf.range(length)
+    inside = (position >= first[:, None]) & (position < end[:, None])
+    return tf.cast(inside, tf.float32)
