@@ -27,7 +27,8 @@ def activate(activation, x, training):
         training: Boolean, whether gradients are going to be asked for.
 
     Returns:
-        Tensor of the shape and dtype of `x`.
+        Tensor of the shape of `x`. In inference it may be of single precision
+        where `x` is not: the normalisation that follows computes in it.
     """
     fast = activation is keras.activations.gelu and tensorflow_cpu()
     if not fast:

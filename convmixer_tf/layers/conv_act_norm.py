@@ -22,6 +22,7 @@ def batch_norm(data_format, dtype, name):
         axis=1 if data_format == "channels_first" else -1,
         epsilon=1e-5,
         momentum=0.9,
+        autocast=False,  # It computes in single precision anyway.
         dtype=dtype,
         name=name,
     )

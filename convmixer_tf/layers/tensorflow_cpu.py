@@ -17,7 +17,6 @@ def only_cpus():
     return all(device.device_type == "CPU" for device in devices)
 
 
-@tf.custom_gradient
 def depthwise_conv2d(x, kernel):
     """Computes a depthwise convolution, `SAME`, whose gradients are fast.
 
@@ -31,6 +30,12 @@ def depthwise_conv2d(x, kernel):
     Returns:
         Tensor of the shape of `x`.
     """
+    # A custom gradient must not see a variable, only its value.
+    return _depthwise_conv2d(x, tf.convert_to_tensor(kernel))
+
+
+@tf.custom_gradient
+def _depthwise_conv2d(x, kernel):
     strides = [1, 1, 1, 1]
 
     def gradient(dy):
@@ -86,15 +91,22 @@ def gelu(x):
         x: Tensor.
 
     Returns:
-        Tensor of the same shape and dtype.
+        Tensor of the same shape; float32 for a half-precision `x`, otherwise
+        of its dtype.
     """
-    x, dtype = _at_least_single(x)
+    x = _at_least_single(x)
     # Written so that the TFLite converter recognises its GELU.
-    return tf.cast(0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5))), dtype)
+    return 0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5)))
 
 
-def _gelu_gradient(x, dy):
-    x, dtype = _at_least_single(x)
+@tf.function(jit_compile=True, autograph=False)
+def _fused_gelu(x):
+    return tf.cast(gelu(x), x.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _fused_gelu_gradient(x, dy):
+    dtype, x = x.dtype, _at_least_single(x)
     distribution = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
     density = tf.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     slope = distribution + x * density
@@ -102,13 +114,7 @@ def _gelu_gradient(x, dy):
 
 
 def _at_least_single(x):
-    return tf.cast(x, tf.float32) if x.dtype in _HALF else x, x.dtype
-
-
-_fused_gelu = tf.function(gelu, jit_compile=True, autograph=False)
-_fused_gelu_gradient = tf.function(
-    _gelu_gradient, jit_compile=True, autograph=False
-)
+    return tf.cast(x, tf.float32) if x.dtype in _HALF else x
 
 
 @tf.custom_gradient
