@@ -101,7 +101,9 @@ def gelu(x):
 
 @tf.function(jit_compile=True, autograph=False)
 def _fused_gelu(x):
-    return tf.cast(gelu(x), x.dtype)
+    y = gelu(x)
+    # XLA's erf stops just short of -1, and x may be large.
+    return tf.cast(tf.where(x < -9, tf.zeros_like(y), y), x.dtype)
 
 
 @tf.function(jit_compile=True, autograph=False)

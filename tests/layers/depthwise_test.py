@@ -11,6 +11,7 @@ from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import DepthwiseConv2D
 from tests.helpers import randomize
 from tests.helpers import relative_difference
+from tests.helpers import run_python
 
 tf = pytest.importorskip("tensorflow")
 
@@ -294,3 +295,35 @@ def test_converted_model_has_builtin_operations_only():
     runner.invoke()
     output = runner.get_tensor(runner.get_output_details()[0]["index"])
     np.testing.assert_allclose(output, model(x), atol=1e-5)
+
+
+STOCK_ELSEWHERE = """
+import sys, numpy as np, keras
+from keras import layers
+from convmixer_tf.layers import BatchNormalization, DepthwiseConv2D
+
+x = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype("float32")
+convolution = {"kernel_size": 5, "padding": "same"}
+for ours, stock, kwargs in (
+    (DepthwiseConv2D(**convolution), layers.DepthwiseConv2D(**convolution), {}),
+    (BatchNormalization(), layers.BatchNormalization(), {"training": True}),
+):
+    ours.build(x.shape), stock.build(x.shape)
+    stock.set_weights(ours.get_weights())
+    to_numpy = keras.ops.convert_to_numpy
+    np.testing.assert_array_equal(
+        to_numpy(ours(x, training=True)), to_numpy(stock(x, **kwargs))
+    )
+    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+assert keras.backend.backend() == sys.argv[1]
+print("tensorflow" in sys.modules)
+"""
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_have_keras_own_and_no_tensorflow(backend):
+    pytest.importorskip(backend)
+    printed = run_python(STOCK_ELSEWHERE, backend, KERAS_BACKEND=backend)
+    assert printed.strip() == "False"
