@@ -161,7 +161,7 @@ def compare(paths, images, labels):
                 "top1": float(np.mean(classes == labels)),
                 "agreement": float(np.mean(classes == reference)),
                 "bytes": os.path.getsize(path),
-                "file": path,
+                "file": os.path.basename(path),
             }
         )
     return rows, predictions
@@ -216,11 +216,25 @@ def main(argv):
 
     picture = os.path.join(_OUTPUT.value, "predictions.png")
     draw_predictions(picture, test_images, test_labels, predictions)
+    seconds = time.perf_counter() - start
     results = os.path.join(_OUTPUT.value, "results.json")
     with replaced(results) as unfinished, open(unfinished, "w") as file:
-        json.dump({"images": len(test_labels), "models": rows}, file, indent=2)
+        json.dump(
+            {
+                "models": rows,
+                "images": len(test_labels),
+                "epochs": _EPOCHS.value,
+                "seed": _SEED.value,
+                "seconds": round(seconds),
+                "cores": os.cpu_count(),
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+            },
+            file,
+            indent=2,
+        )
     print_table(rows)
-    print(f"\n{picture}\n{results}\n{time.perf_counter() - start:.0f} seconds")
+    print(f"\n{picture}\n{results}\n{seconds:.0f} seconds")
 
 
 if __name__ == "__main__":

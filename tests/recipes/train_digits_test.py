@@ -33,7 +33,7 @@ def test_it_does_what_the_readme_says(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     for name, row in rows.items():
         assert name in result.stdout
-        assert os.path.getsize(row["file"]) == row["bytes"]
+        assert os.path.getsize(picture.parent / row["file"]) == row["bytes"]
 
 
 def test_wrong_flags_end_it_at_once(tmp_path):
