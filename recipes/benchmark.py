@@ -1,17 +1,18 @@
-"""Step time of ConvMixer, ours against timm's, on one machine in one run.
+"""Times ConvMixer, ours against timm's, on a CPU, in one run.
 
-Command:  python recipes/benchmark.py --out=benchmark.json
-Needs:    pip install torch timm
-Time:     a quarter of an hour on one core
-Result:   results/benchmark_cpu.json, and "Speed" in BUILD.md
+    taskset -c 0 python recipes/benchmark.py
 
-A training step is forward, backward and AdamW; inference is one forward pass
-of the classifier. The contestants take turns, one step each, so that what else
-the machine does falls on all of them; only ratios within a run count. Run it
-under `taskset -c 0` to keep one thread on one core.
+Needs `pip install torch timm`. A training step is forward, backward and AdamW;
+inference is a forward pass to the logits. The contestants take turns, one step
+each, so that whatever else the machine does falls on all of them: only the
+ratios mean something. Both use the same number of threads; `taskset` keeps
+one thread on one core.
+
+Time: ten minutes. Result: results/benchmark.json, and "Speed" in BUILD.md.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -22,33 +23,47 @@ import time
 from absl import app
 from absl import flags
 
-MODELS = {  # name: dim, depth, kernel size, patch size, image side, classes
+from convmixer_tf.files import check_destination
+from convmixer_tf.files import replaced
+
+MODELS = {  # dim, depth, kernel size, patch size, image's side, classes
     "1024_20": (1024, 20, 9, 14, 224, 1000),
     "768_32": (768, 32, 7, 7, 224, 1000),
     "1536_20": (1536, 20, 9, 7, 224, 1000),
     "256_8": (256, 8, 5, 2, 32, 10),
 }
-BATCH = {"1024_20": 4, "768_32": 4, "1536_20": 2, "256_8": 64}
+BATCH_SIZES = {"1024_20": 4, "768_32": 4, "1536_20": 2, "256_8": 64}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 LEARNING_RATE = 1e-4  # small: nothing may overflow while the clock runs
 
-FLAGS = flags.FLAGS
-flags.DEFINE_multi_enum(
-    "model", ["1024_20", "256_8"], list(MODELS), "What is timed; repeatable."
+_MODEL = flags.DEFINE_multi_enum(
+    "model", ["1024_20", "256_8"], list(MODELS), "What to time; repeatable."
 )
-flags.DEFINE_multi_enum(
-    "mode", ["train", "infer"], ["train", "infer"], "Which step; repeatable."
+_STEP = flags.DEFINE_multi_enum(
+    "step", ["train", "infer"], ["train", "infer"], "Which step; repeatable."
 )
-flags.DEFINE_multi_enum(
-    "dtype", ["float32", "bfloat16"], ["float32", "bfloat16"], "Repeatable."
+_DTYPE = flags.DEFINE_multi_enum(
+    "dtype",
+    ["float32", "bfloat16"],
+    ["float32", "bfloat16"],
+    "float32, or mixed precision with bfloat16; repeatable.",
 )
-flags.DEFINE_integer(
-    "batch_size", None, "Images per step; default: 4, or 64 for 256_8.", 1
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Images a step. By default 64 for 256_8, else 4.", 1
 )
-flags.DEFINE_integer("rounds", 9, "How many steps of each are timed.", 3)
-flags.DEFINE_integer("warmup", 2, "How many steps go before, untimed.", 1)
-flags.DEFINE_integer("threads", 1, "Threads that each framework may use.", 1)
-flags.DEFINE_bool("compile", False, "Whether torch.compile runs as well.")
-flags.DEFINE_string("out", "benchmark.json", "The JSON file to write.")
+_ROUNDS = flags.DEFINE_integer("rounds", 11, "Timed steps of each.", 3)
+_WARMUP = flags.DEFINE_integer("warmup", 2, "Untimed steps before.", 1)
+_THREADS = flags.DEFINE_integer("threads", 1, "Threads for each.", 1)
+_CLOCK = flags.DEFINE_enum(
+    "clock",
+    "wall",
+    ["wall", "cpu"],
+    "cpu leaves out the time in which other processes had the core.",
+)
+_COMPILE = flags.DEFINE_bool("compile", False, "Whether to add torch.compile.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "benchmark.json", "JSON file to write; it is replaced."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +71,33 @@ class Case:
     """What is timed: a model, a step, a precision, a batch size."""
 
     model: str
-    mode: str
+    step: str
     dtype: str
     batch_size: int
 
 
-def ours(case):
+def our_model(case):
+    """Builds our model of a case, in its precision."""
+    import keras
+
+    from convmixer_tf import ConvMixer
+
+    dim, depth, kernel_size, patch_size, side, classes = MODELS[case.model]
+    policy = "float32" if case.dtype == "float32" else f"mixed_{case.dtype}"
+    keras.config.set_dtype_policy(policy)
+    return ConvMixer(
+        dim,
+        depth,
+        kernel_size,
+        patch_size,
+        input_shape=(side, side, 3),
+        classes=classes,
+        classifier_activation=None,
+        include_preprocessing=False,
+    )
+
+
+def our_step(case):
     """Builds our step.
 
     Args:
@@ -73,29 +109,16 @@ def ours(case):
     import keras
     import tensorflow as tf
 
-    from convmixer_tf import ConvMixer
-
-    dim, depth, kernel_size, patch_size, side, classes = MODELS[case.model]
-    mixed = case.dtype != "float32"
-    keras.config.set_dtype_policy(f"mixed_{case.dtype}" if mixed else "float32")
-    model = ConvMixer(
-        dim,
-        depth,
-        kernel_size,
-        patch_size,
-        input_shape=(side, side, 3),
-        classes=classes,
-        classifier_activation=None,
-        include_preprocessing=False,
-    )
-    keras.config.set_dtype_policy("float32")
+    *_, side, classes = MODELS[case.model]
+    model = our_model(case)
     images = tf.random.normal((case.batch_size, side, side, 3))
     labels = tf.random.uniform((case.batch_size,), 0, classes, tf.int32)
-    if case.mode == "infer":
+    if case.step == "infer":
         infer = tf.function(lambda x: model(x, training=False))
         return lambda: infer(images).numpy()
+    variables = model.trainable_variables
     optimizer = keras.optimizers.AdamW(LEARNING_RATE)
-    optimizer.build(model.trainable_variables)
+    optimizer.build(variables)
 
     @tf.function
     def train(x, y):
@@ -103,14 +126,29 @@ def ours(case):
             logits = model(x, training=True)
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
             loss = tf.reduce_mean(loss)
-        variables = model.trainable_variables
         optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
 
     return lambda: train(images, labels).numpy()
 
 
-def timms(case, channels_last, compiled=False):
+def timm_model(case, channels_last):
+    """Builds timm's model of a case."""
+    import torch
+    from timm.models.convmixer import ConvMixer
+
+    dim, depth, kernel_size, patch_size, _, classes = MODELS[case.model]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return ConvMixer(
+        dim,
+        depth,
+        kernel_size=kernel_size,
+        patch_size=patch_size,
+        num_classes=classes,
+    ).to(memory_format=layout)
+
+
+def timm_step(case, channels_last, compiled=False):
     """Builds timm's step.
 
     Args:
@@ -122,23 +160,16 @@ def timms(case, channels_last, compiled=False):
         Function without arguments that runs one step to its end.
     """
     import torch
-    from timm.models.convmixer import ConvMixer
 
-    dim, depth, kernel_size, patch_size, side, classes = MODELS[case.model]
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = ConvMixer(
-        dim,
-        depth,
-        kernel_size=kernel_size,
-        patch_size=patch_size,
-        num_classes=classes,
-    ).to(memory_format=layout)
-    images = torch.randn(case.batch_size, 3, side, side)
-    images = images.to(memory_format=layout)
-    labels = torch.randint(classes, (case.batch_size,))
+    *_, side, classes = MODELS[case.model]
+    model = timm_model(case, channels_last)
     network = torch.compile(model) if compiled else model
+    images = torch.randn(case.batch_size, 3, side, side)
+    if channels_last:
+        images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(classes, (case.batch_size,))
     half = torch.autocast("cpu", torch.bfloat16, case.dtype == "bfloat16")
-    if case.mode == "infer":
+    if case.step == "infer":
         model.eval()
 
         def infer():
@@ -171,16 +202,16 @@ def contestants(case, compiled):
         Dictionary from names to functions that run one step.
     """
     steps = {
-        "ours": ours(case),
-        "timm NCHW": timms(case, channels_last=False),
-        "timm NHWC": timms(case, channels_last=True),
+        "ours": our_step(case),
+        "timm NCHW": timm_step(case, channels_last=False),
+        "timm NHWC": timm_step(case, channels_last=True),
     }
     if compiled:
-        steps["timm NHWC compiled"] = timms(case, True, compiled=True)
+        steps["timm NHWC compiled"] = timm_step(case, True, compiled=True)
     return steps
 
 
-def take_turns(steps, rounds, warmup, clock=time.perf_counter):
+def take_turns(steps, rounds, warmup, clock):
     """Times every step `rounds` times, one after the other.
 
     Args:
@@ -256,7 +287,7 @@ def table(results):
         times, best = r["ms_per_image"], r["timm_best"]
         low, high = r["ratio_quartiles"]
         lines.append(
-            f"| {r['model']} | {r['mode']} | {r['dtype']} | {r['batch_size']} "
+            f"| {r['model']} | {r['step']} | {r['dtype']} | {r['batch_size']} "
             f"| {times['ours']:.2f} | {times[best]:.2f} ({best[5:]}) "
             f"| {r['ratio']:.2f} | {low:.2f} to {high:.2f} |"
         )
@@ -270,38 +301,31 @@ def machine():
     import timm
     import torch
 
-    cpu = platform.processor()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        facts = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in cpuinfo.read_text().split("\n\n")[0].splitlines()
-        )
-        cpu = {
-            key: facts.get(key)
-            for key in ("model name", "cpu family", "model", "flags")
-        }
     return {
-        "cpu": cpu,
+        "cpu": cpu(),
         "cores": os.cpu_count(),
-        "cores_allowed": sorted(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg(),
-        "threads": FLAGS.threads,
+        "cores allowed": len(os.sched_getaffinity(0)),
+        "threads": _THREADS.value,
+        "clock": _CLOCK.value,
+        "load average": os.getloadavg(),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def write_json(path, content):
-    """Writes beside `path`, then renames: no reader sees half a file."""
-    path = pathlib.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+def cpu(path="/proc/cpuinfo"):
+    """Reads what Linux says about the first core; {} elsewhere."""
+    if not os.path.exists(path):
+        return {}
+    core = pathlib.Path(path).read_text().split("\n\n")[0]
+    facts = dict(line.split(":", 1) for line in core.splitlines())
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    names = ("model name", "cpu family", "model", "cache size", "flags")
+    return {name: facts[name] for name in names if name in facts}
 
 
 def limit_threads(threads):
@@ -314,37 +338,43 @@ def limit_threads(threads):
         ImportError: If PyTorch or timm is missing.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    import tensorflow as tf
-
     try:
         import timm  # noqa: F401
         import torch
     except ImportError as error:
         raise ImportError(
-            "The benchmark compares with timm and needs torch and timm: "
-            "`pip install torch timm`."
+            "The benchmark needs torch and timm: `pip install torch timm`."
         ) from error
+    import tensorflow as tf
+
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     torch.set_num_threads(threads)
 
 
-def main(_):
+def main(arguments):
     """Times every case and writes the JSON file after each of them."""
-    limit_threads(FLAGS.threads)
+    if len(arguments) > 1:
+        raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
+    check_destination(_OUTPUT.value, (".json",), overwrite=True)
+    limit_threads(_THREADS.value)
     results = []
-    for name in FLAGS.model:
-        for mode in FLAGS.mode:
-            for dtype in FLAGS.dtype:
-                batch_size = FLAGS.batch_size or BATCH[name]
-                case = Case(name, mode, dtype, batch_size)
-                seconds = take_turns(
-                    contestants(case, FLAGS.compile), FLAGS.rounds, FLAGS.warmup
-                )
-                results.append(summarise(case, seconds))
-                print(table(results[-1:]).splitlines()[-1], flush=True)
-                content = {"machine": machine(), "results": results}
-                write_json(FLAGS.out, content)
+    for model, step, dtype in itertools.product(
+        _MODEL.value, _STEP.value, _DTYPE.value
+    ):
+        batch_size = _BATCH_SIZE.value or BATCH_SIZES[model]
+        case = Case(model, step, dtype, batch_size)
+        seconds = take_turns(
+            contestants(case, _COMPILE.value),
+            _ROUNDS.value,
+            _WARMUP.value,
+            CLOCKS[_CLOCK.value],
+        )
+        results.append(summarise(case, seconds))
+        print(table(results[-1:]).splitlines()[-1], flush=True)
+        content = {"machine": machine(), "results": results}
+        with replaced(_OUTPUT.value) as unfinished:
+            pathlib.Path(unfinished).write_text(json.dumps(content, indent=1))
     print(table(results))
 
 
