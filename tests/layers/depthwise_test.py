@@ -14,6 +14,7 @@ from tests.helpers import relative_difference
 from tests.helpers import run_python
 
 tf = pytest.importorskip("tensorflow")
+tensorflow_cpu = pytest.importorskip("convmixer_tf.layers.tensorflow_cpu")
 
 RNG = np.random.default_rng(0)
 KERNELS = [4, 5, 9, (1, 4), (6, 5), (3, 8)]
@@ -126,6 +127,29 @@ def test_frozen_layer_computes_no_kernel_gradient():
     np.testing.assert_allclose(tape.gradient(y, x, dy), expected, rtol=1e-5)
     ops = _ops(lambda x: layer(x, training=True), x)
     assert ops["IdentityN"] == 0  # That is how a custom gradient shows.
+
+
+@pytest.mark.parametrize(
+    ("values_in_cache", "images"), [(1, 1), (300, 2), (2000, 4)]
+)
+def test_images_go_in_groups_that_fit_the_cache(
+    values_in_cache, images, monkeypatch
+):
+    monkeypatch.setattr(tensorflow_cpu, "_VALUES_IN_CACHE", values_in_cache)
+    layer, (x, dy) = _layer(5), _data(6, 7, batch=12)  # 126 values an image
+    filters = []
+    depthwise_conv2d = tf.nn.depthwise_conv2d
+
+    def spy(image, kernel, strides, padding):
+        if padding == "VALID":
+            filters.append(kernel.shape)
+        return depthwise_conv2d(image, kernel, strides, padding)
+
+    monkeypatch.setattr(tf.nn, "depthwise_conv2d", spy)
+    actual = _gradients(layer, x, dy)[1]
+    assert filters == [(6, 7, images * 3, 1)] * (12 // images)
+    exact = _exact_gradients(x, dy, layer.kernel)[1]
+    assert relative_difference(actual, exact) < 1e-6
 
 
 def _jitted(layer, x, dy):
