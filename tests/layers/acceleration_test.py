@@ -171,3 +171,14 @@ def test_half_precision_inference_follows_keras_own(monkeypatch):
     )
     stock = block(x, training=False)
     assert relative_difference(fast, stock) < 2e-2
+
+
+def test_half_precision_inference_does_not_round_between_gelu_and_norm():
+    block = ConvMixerBlock(5, dtype="mixed_bfloat16")
+    x = tf.zeros((1, 6, 6, 2), "bfloat16")
+    block.build(x.shape)
+    step = tf.function(lambda x: block(x, training=False))
+    operations = step.get_concrete_function(x).graph.get_operations()
+    casts = [op for op in operations if op.type == "Cast"]
+    assert casts
+    assert all(op.inputs[0].op.type != "Cast" for op in casts)
