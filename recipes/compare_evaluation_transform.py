@@ -8,7 +8,7 @@ absolute difference in grey levels, of our transform and of `tf.image.resize`,
 and how many images get the same class from ConvMixer-1024/20, with one set of
 random weights, after our transform and after timm's.
 
-Time: five minutes for 500 images. Result:
+Time: seven minutes for 500 images beside other jobs. Result:
 recipes/results/evaluation_transform.json.
 """
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from convmixer_tf.data import RECIPES
 from convmixer_tf.data import Mixing
+from convmixer_tf.data import RandomErasing
 from convmixer_tf.data import Recipe
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import save_contact_sheet
@@ -26,7 +27,9 @@ def test_stages_build_on_each_other():
 def test_later_stages_leave_earlier_ones_alone():
     dataset = open_dataset("digits", "train")
     recipe = dataclasses.replace(
-        RECIPES["imagenet"], mixing=Mixing(mixup_alpha=100.0, cutmix_alpha=0.0)
+        RECIPES["imagenet"],
+        mixing=Mixing(mixup_alpha=100.0, cutmix_alpha=0.0),
+        erasing=RandomErasing(probability=1.0),
     )
     last = None
     for stage in stages(recipe).values():
