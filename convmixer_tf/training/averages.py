@@ -1,0 +1,87 @@
+"""Averages of a model's weights: over time, and over replicas."""
+
+import keras
+import tensorflow as tf
+
+from convmixer_tf.training.optimizer import raw
+
+
+class MovingAverage(tf.Module):
+    """The running mean of all floating-point variables of a model.
+
+    It starts as a copy and includes the statistics of the batch
+    normalisations, as timm's `ModelEmaV2` does.
+
+    Args:
+        model: A `keras.Model`.
+        decay: Decay of the mean, per update.
+    """
+
+    def __init__(self, model, decay):
+        super().__init__()
+        self.decay = decay
+        self.targets = [
+            raw(variable)
+            for variable in model.variables
+            if variable.dtype == "float32"
+        ]
+        self.means = [
+            tf.Variable(target.read_value(), trainable=False)
+            for target in self.targets
+        ]
+
+    def apply(self, strategy):
+        """Takes the weights in. For a cross-replica context (`merge_call`)."""
+        for mean, target in zip(self.means, self.targets, strict=True):
+            strategy.extended.update(
+                mean,
+                lambda mean, value: mean.assign_add(
+                    (value - mean) * (1 - self.decay)
+                ),
+                args=(target,),
+                group=False,
+            )
+
+    def swap(self):
+        """Exchanges the model's variables with their means."""
+        for mean, target in zip(self.means, self.targets, strict=True):
+            value = target.numpy()
+            target.assign(mean.numpy())
+            mean.assign(value)
+
+
+def average_over_replicas(strategy, variables):
+    """Replaces each replica's copy of some variables by the replicas' mean.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+        variables: List of variables that replicas change on their own, such
+            as the running statistics of batch normalisations.
+    """
+    variables = [raw(variable) for variable in variables]
+
+    def average():
+        context = tf.distribute.get_replica_context()
+        values = [variable.read_value() for variable in variables]
+        values = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    if variables and strategy.num_replicas_in_sync > 1:
+        tf.function(lambda: strategy.run(average))()
+
+
+def batch_norms(layer):
+    """Lists the batch normalisations within a layer or a model."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return [layer]
+    inner = (
+        layer.layers
+        if isinstance(layer, keras.Model)
+        else [
+            value
+            for value in vars(layer).values()
+            if isinstance(value, keras.layers.Layer)
+        ]
+    )
+    return [norm for part in inner for norm in batch_norms(part)]

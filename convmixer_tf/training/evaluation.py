@@ -1,0 +1,185 @@
+"""Top-1, top-5 and per-class accuracy, every image counted once."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf.training.loss import smooth_labels
+from convmixer_tf.training.loss import soft_cross_entropy
+
+# The label of an image that only fills up a batch.
+PADDING = -1
+
+
+class Tally:
+    """Counts, batch by batch, how a classifier does.
+
+    Args:
+        classes: Integer, the number of classes.
+    """
+
+    def __init__(self, classes):
+        self.confusion = np.zeros((classes, classes), np.int64)
+        self.top5 = np.zeros(classes, np.int64)
+        self.loss = 0.0
+
+    def add(self, labels, predictions, ranks, losses):
+        """Counts a batch.
+
+        Args:
+            labels: Integer array of shape (batch,). Where it is `PADDING`,
+                the image is left out.
+            predictions: Integer array of shape (batch,), the best class.
+            ranks: Integer array of shape (batch,), how many classes are
+                better than the label.
+            losses: Float array of shape (batch,).
+        """
+        real = labels != PADDING
+        labels = labels[real]
+        np.add.at(self.confusion, (labels, predictions[real]), 1)
+        np.add.at(self.top5, labels, ranks[real] < 5)
+        self.loss += float(np.sum(losses[real], dtype=np.float64))
+
+    def scores(self):
+        """Sums up, as `Scores`.
+
+        Raises:
+            ValueError: If nothing was counted.
+        """
+        images = int(self.confusion.sum())
+        if not images:
+            raise ValueError("There was no image to evaluate.")
+        per_class = self.confusion.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            recall = np.diag(self.confusion) / per_class
+        return Scores(
+            images=images,
+            top1=float(np.trace(self.confusion)) / images,
+            top5=float(self.top5.sum()) / images,
+            loss=self.loss / images,
+            per_class=recall,
+            confusion=self.confusion,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Attributes:
+        images: Integer, how many images there were.
+        top1: Fraction of the images whose best class is the label.
+        top5: Fraction of the images whose label is among the best five.
+        loss: Mean cross entropy against the labels, in nats.
+        per_class: Array of shape (classes,), fraction of a class's images
+            that are recognised; NaN for a class without images.
+        confusion: Integer array of shape (classes, classes), images counted
+            by label and by prediction.
+    """
+
+    images: int
+    top1: float
+    top5: float
+    loss: float
+    per_class: np.ndarray
+    confusion: np.ndarray
+
+    def summary(self):
+        """Returns the figures that are one number each, by name."""
+        names = ("images", "top1", "top5", "loss")
+        return {name: getattr(self, name) for name in names}
+
+
+def judge(labels, logits):
+    """Compares a batch of logits with the labels, on the device.
+
+    A class that scores the same as the label counts as better if it comes
+    before it, so a constant prediction is right only for the first class.
+
+    Args:
+        labels: Integer tensor of shape (batch,).
+        logits: Tensor of shape (batch, classes).
+
+    Returns:
+        What `Tally.add` takes, as tensors.
+    """
+    logits = tf.cast(logits, tf.float32)
+    classes = logits.shape[-1]
+    labels = tf.cast(labels, tf.int32)
+    own = tf.gather(logits, tf.maximum(labels, 0), batch_dims=1)[:, None]
+    earlier = tf.range(classes)[None] < labels[:, None]
+    # Written so that a NaN counts as better than anything.
+    better = ~(logits <= own) | ((logits == own) & earlier)
+    ranks = tf.reduce_sum(tf.cast(better, tf.int32), axis=-1)
+    predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    losses = soft_cross_entropy(smooth_labels(labels, classes, 0.0), logits)
+    return labels, predictions, ranks, losses
+
+
+def pad_batches(dataset, batch_size):
+    """Fills up batches that are too small, with images labelled `PADDING`.
+
+    So all have one shape and divide evenly among replicas, and still each
+    image counts once.
+
+    Args:
+        dataset: A `tf.data.Dataset` of images and integer labels in batches
+            of at most `batch_size`.
+        batch_size: Integer.
+
+    Returns:
+        A `tf.data.Dataset` of batches of exactly `batch_size`.
+    """
+
+    def pad(images, labels):
+        missing = batch_size - tf.shape(labels)[0]
+        labels = tf.cast(labels, tf.int32)
+        labels = tf.pad(labels, [[0, missing]], constant_values=PADDING)
+        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        labels = tf.ensure_shape(labels, [batch_size])
+        return tf.ensure_shape(images, [batch_size, None, None, None]), labels
+
+    return dataset.map(pad, num_parallel_calls=1)
+
+
+class Evaluator:
+    """Evaluates a model on all replicas.
+
+    Args:
+        model: A `keras.Model` that gives logits.
+        strategy: The `tf.distribute.Strategy` under which it was built.
+        batch_size: Integer, images per batch, over all replicas.
+    """
+
+    def __init__(self, model, strategy, batch_size):
+        self.model = model
+        self.strategy = strategy
+        self.batch_size = batch_size
+        self._judge = tf.function(self._run)
+
+    def __call__(self, dataset):
+        """Evaluates.
+
+        Args:
+            dataset: A `tf.data.Dataset` of images and integer labels, in
+                batches of `batch_size` of which the last may be smaller.
+
+        Returns:
+            `Scores`.
+
+        Raises:
+            ValueError: If there is no image.
+        """
+        tally = Tally(self.model.output_shape[-1])
+        padded = pad_batches(dataset, self.batch_size)
+        for batch in self.strategy.experimental_distribute_dataset(padded):
+            tally.add(*(value.numpy() for value in self._judge(batch)))
+        return tally.scores()
+
+    def _run(self, batch):
+        results = self.strategy.run(self._replica_judge, args=batch)
+        return [self.strategy.gather(value, axis=0) for value in results]
+
+    def _replica_judge(self, images, labels):
+        return judge(labels, self.model(images, training=False))

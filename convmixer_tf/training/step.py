@@ -1,0 +1,237 @@
+"""One update of the weights, on every replica."""
+
+import tensorflow as tf
+
+from convmixer_tf.training.averages import MovingAverage
+from convmixer_tf.training.averages import average_over_replicas
+from convmixer_tf.training.averages import batch_norms
+from convmixer_tf.training.loss import smooth_labels
+from convmixer_tf.training.loss import soft_cross_entropy
+from convmixer_tf.training.loss_scale import LossScale
+from convmixer_tf.training.optimizer import AdamW
+from convmixer_tf.training.optimizer import clip_by_global_norm
+from convmixer_tf.training.optimizer import layer_rates
+from convmixer_tf.training.optimizer import raw
+from convmixer_tf.training.schedule import make_schedule
+
+
+class Engine:
+    """A model, what trains it, and the function that does so.
+
+    The gradient is summed over replicas first; then unscaled, checked and
+    clipped, once and with the same result everywhere; then applied. Keras
+    clips before the sum, which with ten replicas is hardly a clip.
+
+    Build it in the scope of the strategy.
+
+    Args:
+        config: A `TrainConfig`.
+        model: A `keras.Model` that gives logits.
+        strategy: The `tf.distribute.Strategy` under which `model` was built.
+        mix: Function of a replica's images, of its labels and of a seed
+            (an int64 tensor of shape (2,)), that gives images and targets of
+            shape (batch, classes). `None` smooths the labels.
+    """
+
+    def __init__(self, config, model, strategy, mix=None):
+        self.config = config
+        self.model = model
+        self.strategy = strategy
+        self.mix = mix
+        variables = model.trainable_variables
+        self.optimizer = AdamW(
+            variables,
+            config.beta_1,
+            config.beta_2,
+            config.epsilon,
+            config.weight_decay,
+            config.decay_all,
+            layer_rates(variables, config.layer_decay),
+        )
+        self.schedule = make_schedule(config)
+        self.average = self.loss_scale = None
+        if config.ema_decay is not None:
+            self.average = MovingAverage(model, config.ema_decay)
+        if "float16" in {layer.compute_dtype for layer in model.layers}:
+            self.loss_scale = LossScale()
+        for norm in batch_norms(model):
+            norm.synchronized = config.sync_batch_norm
+        self.steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.first_bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
+        self._variables = [raw(variable) for variable in variables]
+        self._sums = self._accumulators()
+        jit = config.jit_compile
+        self._accumulate = tf.function(self._run_accumulate, jit_compile=jit)
+        self._update = tf.function(self._run_update, jit_compile=jit)
+
+    def step(self, batches):
+        """Updates the weights once.
+
+        Args:
+            batches: List of `config.accumulation_steps` batches, as a
+                distributed dataset yields them: images and integer labels.
+
+        Returns:
+            Dictionary of scalar tensors: the "loss" (mean over the images, as
+            trained on), the "gradient_norm" before clipping and the
+            "learning_rate". Reading one waits for the update.
+        """
+        for i, batch in enumerate(batches[:-1]):
+            self._accumulate(batch, tf.constant(i, tf.int64))
+        last = tf.constant(len(batches) - 1, tf.int64)
+        results = self._update(batches[-1], last)
+        return {
+            name: self.strategy.experimental_local_results(value)[0]
+            for name, value in results.items()
+        }
+
+    def state(self):
+        """Collects all that a run must keep to go on as if never stopped.
+
+        Returns:
+            A `tf.train.Checkpoint`. The model's variables include the states
+            of its random generators, which Keras leaves out of its own.
+        """
+        parts = {
+            "model": [raw(variable) for variable in self.model.variables],
+            "means": self.optimizer.means,
+            "squares": self.optimizer.squares,
+            "updates": self.optimizer.updates,
+            "steps": self.steps,
+            "first_bad_step": self.first_bad_step,
+        }
+        if self.average:
+            parts["average"] = self.average.means
+        if self.loss_scale:
+            parts["factor"] = self.loss_scale.factor
+            parts["good_steps"] = self.loss_scale.good_steps
+        return tf.train.Checkpoint(**parts)
+
+    def merge_batch_norms(self):
+        """Averages the running statistics over replicas, as the authors do.
+
+        Between calls each replica moves its own. The mean is linear, so how
+        often this is called does not change what it ends in.
+        """
+        statistics = [
+            variable
+            for norm in batch_norms(self.model)
+            for variable in (norm.moving_mean, norm.moving_variance)
+        ]
+        if self.average:
+            statistics += self.average.means
+        average_over_replicas(self.strategy, statistics)
+
+    def spread_seeds(self):
+        """Gives each replica its own dropout. For the start of a process."""
+        weights = {id(weight) for weight in self.model.weights}
+        seeds = [
+            raw(variable)
+            for variable in self.model.variables
+            if id(variable) not in weights
+        ]
+
+        def spread():
+            context = tf.distribute.get_replica_context()
+            replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+            for seed in seeds:
+                offset = tf.stack([replica * 1_000_003, 0])
+                seed.assign_add(tf.cast(offset, seed.dtype))
+
+        if seeds and self.strategy.num_replicas_in_sync > 1:
+            tf.function(lambda: self.strategy.run(spread))()
+
+    def _accumulators(self):
+        if self.config.accumulation_steps == 1:
+            return []
+        shapes = [()] + [variable.shape for variable in self._variables]
+        return [
+            tf.Variable(
+                tf.zeros(shape),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for shape in shapes
+        ]
+
+    def _run_accumulate(self, batch, index):
+        self.strategy.run(self._replica_accumulate, args=(*batch, index))
+
+    def _run_update(self, batch, index):
+        return self.strategy.run(self._replica_update, args=(*batch, index))
+
+    def _replica_accumulate(self, images, labels, index):
+        values = self._loss_and_gradients(images, labels, index)
+        for total, value in zip(self._sums, values, strict=True):
+            total.assign_add(value)
+
+    def _replica_update(self, images, labels, index):
+        context = tf.distribute.get_replica_context()
+        values = self._loss_and_gradients(images, labels, index)
+        if self._sums:
+            values = [
+                total.read_value() + value
+                for total, value in zip(self._sums, values, strict=True)
+            ]
+            for total in self._sums:
+                total.assign(tf.zeros(total.shape))
+        values = context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+        loss, *gradients = values
+        if self.loss_scale:
+            factor = self.loss_scale.factor.read_value()
+            gradients = [gradient / factor for gradient in gradients]
+        gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
+        finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+        rate = self.schedule(self.steps.read_value())
+        context.merge_call(self._apply, args=(gradients, rate, finite))
+        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+
+    def _loss_and_gradients(self, images, labels, index):
+        """Computes this replica's part of the loss and of its gradient."""
+        images, targets = self._inputs(images, labels, index)
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            losses = soft_cross_entropy(targets, logits)
+            loss = scaled = tf.reduce_sum(losses) / self.config.batch_size
+            if self.loss_scale:
+                scaled = loss * self.loss_scale.factor
+        gradients = tape.gradient(
+            scaled,
+            self._variables,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return [loss, *gradients]
+
+    def _inputs(self, images, labels, index):
+        if self.mix is None:
+            classes = self.model.output_shape[-1]
+            smoothing = self.config.label_smoothing
+            return images, smooth_labels(labels, classes, smoothing)
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        batch = self.steps * self.config.accumulation_steps + index
+        part = batch * context.num_replicas_in_sync + replica
+        return self.mix(images, labels, tf.stack([self.config.seed, part]))
+
+    def _apply(self, strategy, gradients, rate, finite):
+        self.optimizer.apply(strategy, gradients, rate, finite)
+        if self.average:
+            self.average.apply(strategy)
+        if self.loss_scale:
+            self.loss_scale.apply(strategy, finite)
+        factor = self.loss_scale.factor if self.loss_scale else None
+        strategy.extended.update(
+            self.steps,
+            self._count,
+            args=(self.first_bad_step, finite, factor),
+            group=False,
+        )
+
+    def _count(self, steps, first_bad_step, finite, factor):
+        if factor is not None:
+            # An overflow now and then is what the scale is for.
+            finite = factor > 2.0**-14
+        steps.assign_add(1)
+        is_first = ~finite & (first_bad_step < 0)
+        first_bad_step.assign(tf.where(is_first, steps, first_bad_step))
