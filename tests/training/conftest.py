@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,10 +11,9 @@ def split_cpu(count=2):
     """Makes one CPU look like several devices, if it is not too late."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     parts = [tf.config.LogicalDeviceConfiguration()] * count
-    try:
+    # If TensorFlow has started already, the fixture below says so.
+    with contextlib.suppress(RuntimeError):
         tf.config.set_logical_device_configuration(cpu, parts)
-    except RuntimeError:
-        pass  # TensorFlow has started; the fixture below says so.
 
 
 split_cpu()
