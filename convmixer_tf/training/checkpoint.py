@@ -92,21 +92,21 @@ class CheckpointStore:
             OSError: If there are checkpoints, but none is whole.
             ValueError: If the checkpoint is of something else.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        damaged = []
+        for step in reversed(self.steps()):
             damage = self._damage(step)
             if not damage:
-                return self.read(checkpoint, step)
+                info = self.read(checkpoint, step)
+                self._put_aside(damaged)
+                return info
             logging.error(
                 "The checkpoint of step %d is damaged (%s). Falling back to "
                 "the one before it.",
                 step,
                 damage,
             )
-            if self.writes:
-                path = self.path(step)
-                path.rename(path.with_name(f"damaged_{path.name}"))
-        if not steps:
+            damaged.append(step)
+        if not damaged:
             return None
         raise OSError(
             f"All checkpoints in {self.directory} are damaged. Remove the "
@@ -149,6 +149,11 @@ class CheckpointStore:
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
+
+    def _put_aside(self, steps):
+        for step in steps if self.writes else ():
+            path = self.path(step)
+            path.rename(path.with_name(f"damaged_{path.name}"))
 
     def _prune(self, best_step):
         kept = {*self.steps()[-self.keep :], best_step}
