@@ -50,15 +50,21 @@ class MovingAverage(tf.Module):
             mean.assign(value)
 
 
-def average_over_replicas(strategy, variables):
-    """Replaces each replica's copy of some variables by the replicas' mean.
+def averaging_over_replicas(strategy, variables):
+    """Builds the function that levels what replicas change on their own.
 
     Args:
         strategy: A `tf.distribute.Strategy`.
-        variables: List of variables that replicas change on their own, such
-            as the running statistics of batch normalisations.
+        variables: List of variables, such as the running statistics of batch
+            normalisations.
+
+    Returns:
+        Function without arguments, which replaces each replica's copy of each
+        variable by the mean of all copies.
     """
     variables = [raw(variable) for variable in variables]
+    if not variables or strategy.num_replicas_in_sync == 1:
+        return lambda: None
 
     def average():
         context = tf.distribute.get_replica_context()
@@ -67,8 +73,7 @@ def average_over_replicas(strategy, variables):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    if variables and strategy.num_replicas_in_sync > 1:
-        tf.function(lambda: strategy.run(average))()
+    return tf.function(lambda: strategy.run(average))
 
 
 def batch_norms(layer):

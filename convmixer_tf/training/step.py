@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from convmixer_tf.training.averages import MovingAverage
-from convmixer_tf.training.averages import average_over_replicas
+from convmixer_tf.training.averages import averaging_over_replicas
 from convmixer_tf.training.averages import batch_norms
 from convmixer_tf.training.loss import smooth_labels
 from convmixer_tf.training.loss import soft_cross_entropy
@@ -31,6 +31,11 @@ class Engine:
         mix: Function of a replica's images, of its labels and of a seed
             (an int64 tensor of shape (2,)), that gives images and targets of
             shape (batch, classes). `None` smooths the labels.
+
+    Attributes:
+        merge_batch_norms: Function without arguments that averages the
+            running statistics over replicas, as the authors do after each
+            epoch. Between calls each replica moves its own.
     """
 
     def __init__(self, config, model, strategy, mix=None):
@@ -61,6 +66,10 @@ class Engine:
         self._variables = [raw(variable) for variable in variables]
         self._sums = self._accumulators()
         jit = config.jit_compile
+        # The mean is linear: how often it is taken does not change the result.
+        self.merge_batch_norms = averaging_over_replicas(
+            strategy, self._running_statistics()
+        )
         self._accumulate = tf.function(self._run_accumulate, jit_compile=jit)
         self._update = tf.function(self._run_update, jit_compile=jit)
 
@@ -107,21 +116,6 @@ class Engine:
             parts["good_steps"] = self.loss_scale.good_steps
         return tf.train.Checkpoint(**parts)
 
-    def merge_batch_norms(self):
-        """Averages the running statistics over replicas, as the authors do.
-
-        Between calls each replica moves its own. The mean is linear, so how
-        often this is called does not change what it ends in.
-        """
-        statistics = [
-            variable
-            for norm in batch_norms(self.model)
-            for variable in (norm.moving_mean, norm.moving_variance)
-        ]
-        if self.average:
-            statistics += self.average.means
-        average_over_replicas(self.strategy, statistics)
-
     def spread_seeds(self):
         """Gives each replica its own dropout. For the start of a process."""
         weights = {id(weight) for weight in self.model.weights}
@@ -140,6 +134,14 @@ class Engine:
 
         if seeds and self.strategy.num_replicas_in_sync > 1:
             tf.function(lambda: self.strategy.run(spread))()
+
+    def _running_statistics(self):
+        statistics = [
+            variable
+            for norm in batch_norms(self.model)
+            for variable in (norm.moving_mean, norm.moving_variance)
+        ]
+        return statistics + (self.average.means if self.average else [])
 
     def _accumulators(self):
         if self.config.accumulation_steps == 1:

@@ -73,7 +73,7 @@ def train(
         strategy = make_strategy(strategy)
     run = Run(config, build_model, directory, strategy, mix)
     with run, stop_signals() as stop:
-        for epoch in range(run.step // config.steps_per_epoch, config.epochs):
+        for epoch in range(len(run.history), config.epochs):
             for batches in run.batches(train_batches, epoch):
                 run.update(batches)
                 if stop:
@@ -141,6 +141,8 @@ class Run:
         """
         count = self.config.accumulation_steps
         done = self.step - epoch * self.config.steps_per_epoch
+        if done == self.config.steps_per_epoch:
+            return  # Stopped between the last update and the evaluation.
         dataset = train_batches(epoch, done * count)
         _check_batch_size(dataset, _batch_size(self.config))
         batches = iter(distribute(self.strategy, dataset))
@@ -292,7 +294,7 @@ class Run:
         summary = {
             "parameters": self.model.count_params(),
             "replicas": self.strategy.num_replicas_in_sync,
-            "precision": self.model.layers[-2].compute_dtype,
+            "precision": resolve_precision(self.config.precision),
             "images_per_second": images / seconds,
             "seconds": seconds,
             "last": self.history[-1],

@@ -118,10 +118,10 @@ def test_nothing_but_damage_is_an_error(tmp_path, variable, checkpoint):
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
     truncate(store.path(1))
-    with pytest.raises(OSError, match="All checkpoints in .* are damaged"):
+    with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
         store.restore(checkpoint)
     # Nor does asking again make it start from the beginning.
-    with pytest.raises(OSError, match="All checkpoints in .* are damaged"):
+    with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
         store.restore(checkpoint)
 
 

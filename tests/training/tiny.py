@@ -80,7 +80,7 @@ def eval_batches(batch_size=16):
 
 def weights_of(model):
     return {
-        f"{i} {variable.path}": variable.numpy()
+        f"{i} {variable.name}": variable.numpy()
         for i, variable in enumerate(model.variables)
     }
 
