@@ -38,8 +38,6 @@ class TrainConfig:
             before it. 1 treats all alike; fine-tuning likes 0.65 to 0.9.
         clip_norm: The largest global L2 norm of the gradient averaged over
             replicas, or `None`.
-        label_smoothing: Fraction of a label that is spread over all classes.
-            Used only where no function makes the labels soft itself.
         precision: `"float32"`, `"bfloat16"`, `"float16"` (with a loss scale)
             or `"auto"`: bfloat16 on a TPU and on a GPU that has it, float16
             on an older GPU, float32 on a CPU.
@@ -77,7 +75,6 @@ class TrainConfig:
     decay_all: bool = False
     layer_decay: float = 1.0
     clip_norm: float | None = 1.0
-    label_smoothing: float = 0.1
     precision: str = "auto"
     sync_batch_norm: bool = False
     ema_decay: float | None = None
@@ -106,7 +103,7 @@ class TrainConfig:
         for name in ("weight_decay", "warmup_epochs", "final_learning_rate"):
             value = getattr(self, name)
             _check(name, value, value >= 0, "at least 0")
-        for name in ("beta_1", "beta_2", "label_smoothing"):
+        for name in ("beta_1", "beta_2"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < 1, "at least 0 and below 1")
         for name in ("layer_decay", "ema_decay", "clip_norm"):

@@ -5,11 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from convmixer_tf.training.loss import smooth_labels
-from convmixer_tf.training.loss import soft_cross_entropy
-
-# The label of an image that only fills up a batch.
-PADDING = -1
+from convmixer_tf.training.inputs import distribute
+from convmixer_tf.training.loss import cross_entropy
 
 
 class Tally:
@@ -24,18 +21,19 @@ class Tally:
         self.top5 = np.zeros(classes, np.int64)
         self.loss = 0.0
 
-    def add(self, labels, predictions, ranks, losses):
+    def add(self, weights, labels, predictions, ranks, losses):
         """Counts a batch.
 
         Args:
-            labels: Integer array of shape (batch,). Where it is `PADDING`,
-                the image is left out.
+            weights: Array of shape (batch,). Where it is 0, the image only
+                fills up the batch and is left out.
+            labels: Integer array of shape (batch,).
             predictions: Integer array of shape (batch,), the best class.
             ranks: Integer array of shape (batch,), how many classes are
                 better than the label.
             losses: Float array of shape (batch,).
         """
-        real = labels != PADDING
+        real = weights > 0
         labels = labels[real]
         np.add.at(self.confusion, (labels, predictions[real]), 1)
         np.add.at(self.top5, labels, ranks[real] < 5)
@@ -102,45 +100,17 @@ def judge(labels, logits):
         logits: Tensor of shape (batch, classes).
 
     Returns:
-        What `Tally.add` takes, as tensors.
+        What `Tally.add` takes after the weights, as tensors.
     """
     logits = tf.cast(logits, tf.float32)
-    classes = logits.shape[-1]
     labels = tf.cast(labels, tf.int32)
-    own = tf.gather(logits, tf.maximum(labels, 0), batch_dims=1)[:, None]
-    earlier = tf.range(classes)[None] < labels[:, None]
+    own = tf.gather(logits, labels, batch_dims=1)[:, None]
+    earlier = tf.range(logits.shape[-1])[None] < labels[:, None]
     # Written so that a NaN counts as better than anything.
     better = ~(logits <= own) | ((logits == own) & earlier)
     ranks = tf.reduce_sum(tf.cast(better, tf.int32), axis=-1)
     predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    losses = soft_cross_entropy(smooth_labels(labels, classes, 0.0), logits)
-    return labels, predictions, ranks, losses
-
-
-def pad_batches(dataset, batch_size):
-    """Fills up batches that are too small, with images labelled `PADDING`.
-
-    So all have one shape and divide evenly among replicas, and still each
-    image counts once.
-
-    Args:
-        dataset: A `tf.data.Dataset` of images and integer labels in batches
-            of at most `batch_size`.
-        batch_size: Integer.
-
-    Returns:
-        A `tf.data.Dataset` of batches of exactly `batch_size`.
-    """
-
-    def pad(images, labels):
-        missing = batch_size - tf.shape(labels)[0]
-        labels = tf.cast(labels, tf.int32)
-        labels = tf.pad(labels, [[0, missing]], constant_values=PADDING)
-        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-        labels = tf.ensure_shape(labels, [batch_size])
-        return tf.ensure_shape(images, [batch_size, None, None, None]), labels
-
-    return dataset.map(pad, num_parallel_calls=1)
+    return labels, predictions, ranks, cross_entropy(labels, logits)
 
 
 class Evaluator:
@@ -149,21 +119,22 @@ class Evaluator:
     Args:
         model: A `keras.Model` that gives logits.
         strategy: The `tf.distribute.Strategy` under which it was built.
-        batch_size: Integer, images per batch, over all replicas.
     """
 
-    def __init__(self, model, strategy, batch_size):
+    def __init__(self, model, strategy):
         self.model = model
         self.strategy = strategy
-        self.batch_size = batch_size
         self._judge = tf.function(self._run)
 
-    def __call__(self, dataset):
+    def __call__(self, eval_batches):
         """Evaluates.
 
         Args:
-            dataset: A `tf.data.Dataset` of images and integer labels, in
-                batches of `batch_size` of which the last may be smaller.
+            eval_batches: Function of a `tf.distribute.InputContext` that
+                gives a `tf.data.Dataset` of what this worker evaluates:
+                images, integer labels and weights, 0 for what only fills up
+                the last batch. All batches have the same size, and all
+                workers as many of them.
 
         Returns:
             `Scores`.
@@ -172,8 +143,7 @@ class Evaluator:
             ValueError: If there is no image.
         """
         tally = Tally(self.model.output_shape[-1])
-        padded = pad_batches(dataset, self.batch_size)
-        for batch in self.strategy.experimental_distribute_dataset(padded):
+        for batch in distribute(self.strategy, eval_batches):
             tally.add(*(value.numpy() for value in self._judge(batch)))
         return tally.scores()
 
@@ -181,5 +151,5 @@ class Evaluator:
         results = self.strategy.run(self._replica_judge, args=batch)
         return [self.strategy.gather(value, axis=0) for value in results]
 
-    def _replica_judge(self, images, labels):
-        return judge(labels, self.model(images, training=False))
+    def _replica_judge(self, images, labels, weights):
+        return weights, *judge(labels, self.model(images, training=False))

@@ -1,34 +1,21 @@
-"""Cross entropy against soft targets."""
+"""Cross entropy, against labels or shares of labels."""
 
 import tensorflow as tf
 
 
-def smooth_labels(labels, classes, smoothing):
-    """Spreads a fraction of each label evenly over all classes.
-
-    Args:
-        labels: Integer tensor of shape (batch,).
-        classes: Integer, the number of classes.
-        smoothing: The fraction.
-
-    Returns:
-        Float32 tensor of shape (batch, classes): smoothing / classes, and
-        1 - smoothing more where the label is. Rows sum to 1.
-    """
-    off = smoothing / classes
-    return tf.one_hot(labels, classes) * (1 - smoothing) + off
-
-
-def soft_cross_entropy(targets, logits):
+def cross_entropy(labels, logits):
     """Computes the cross entropy of each image, in float32.
 
     Args:
-        targets: Tensor of shape (batch, classes), rows that sum to 1.
+        labels: Integer tensor of shape (batch,), or floating-point tensor of
+            shape (batch, classes), the shares of the classes in each image:
+            what smoothing and mixing make of labels.
         logits: Tensor of shape (batch, classes).
 
     Returns:
-        Float32 tensor of shape (batch,).
+        Float32 tensor of shape (batch,), in nats.
     """
     log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-    targets = tf.cast(targets, tf.float32)
-    return -tf.reduce_sum(targets * log_probabilities, axis=-1)
+    if labels.shape.rank == 1:
+        labels = tf.one_hot(labels, logits.shape[-1])
+    return -tf.reduce_sum(tf.cast(labels, tf.float32) * log_probabilities, -1)

@@ -5,8 +5,7 @@ import tensorflow as tf
 from convmixer_tf.training.averages import MovingAverage
 from convmixer_tf.training.averages import averaging_over_replicas
 from convmixer_tf.training.averages import batch_norms
-from convmixer_tf.training.loss import smooth_labels
-from convmixer_tf.training.loss import soft_cross_entropy
+from convmixer_tf.training.loss import cross_entropy
 from convmixer_tf.training.loss_scale import LossScale
 from convmixer_tf.training.optimizer import AdamW
 from convmixer_tf.training.optimizer import clip_by_global_norm
@@ -28,9 +27,6 @@ class Engine:
         config: A `TrainConfig`.
         model: A `keras.Model` that gives logits.
         strategy: The `tf.distribute.Strategy` under which `model` was built.
-        mix: Function of a replica's images, of its labels and of a seed
-            (an int64 tensor of shape (2,)), that gives images and targets of
-            shape (batch, classes). `None` smooths the labels.
 
     Attributes:
         merge_batch_norms: Function without arguments that averages the
@@ -38,11 +34,10 @@ class Engine:
             epoch. Between calls each replica moves its own.
     """
 
-    def __init__(self, config, model, strategy, mix=None):
+    def __init__(self, config, model, strategy):
         self.config = config
         self.model = model
         self.strategy = strategy
-        self.mix = mix
         variables = model.trainable_variables
         self.optimizer = AdamW(
             variables,
@@ -78,17 +73,19 @@ class Engine:
 
         Args:
             batches: List of `config.accumulation_steps` batches, as a
-                distributed dataset yields them: images and integer labels.
+                distributed dataset yields them: images and labels. These are
+                integers, of shape (batch,), or shares of all classes, of
+                shape (batch, classes).
 
         Returns:
             Dictionary of scalar tensors: the "loss" (mean over the images, as
             trained on), the "gradient_norm" before clipping and the
             "learning_rate". Reading one waits for the update.
         """
-        for i, batch in enumerate(batches[:-1]):
-            self._accumulate(batch, tf.constant(i, tf.int64))
-        last = tf.constant(len(batches) - 1, tf.int64)
-        results = self._update(batches[-1], last)
+        *first, last = batches
+        for batch in first:
+            self._accumulate(batch)
+        results = self._update(last)
         return {
             name: self.strategy.experimental_local_results(value)[0]
             for name, value in results.items()
@@ -157,20 +154,20 @@ class Engine:
             for shape in shapes
         ]
 
-    def _run_accumulate(self, batch, index):
-        self.strategy.run(self._replica_accumulate, args=(*batch, index))
+    def _run_accumulate(self, batch):
+        self.strategy.run(self._replica_accumulate, args=batch)
 
-    def _run_update(self, batch, index):
-        return self.strategy.run(self._replica_update, args=(*batch, index))
+    def _run_update(self, batch):
+        return self.strategy.run(self._replica_update, args=batch)
 
-    def _replica_accumulate(self, images, labels, index):
-        values = self._loss_and_gradients(images, labels, index)
+    def _replica_accumulate(self, images, labels):
+        values = self._loss_and_gradients(images, labels)
         for total, value in zip(self._sums, values, strict=True):
             total.assign_add(value)
 
-    def _replica_update(self, images, labels, index):
+    def _replica_update(self, images, labels):
         context = tf.distribute.get_replica_context()
-        values = self._loss_and_gradients(images, labels, index)
+        values = self._loss_and_gradients(images, labels)
         if self._sums:
             values = [
                 total.read_value() + value
@@ -189,12 +186,11 @@ class Engine:
         context.merge_call(self._apply, args=(gradients, rate, finite))
         return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
 
-    def _loss_and_gradients(self, images, labels, index):
+    def _loss_and_gradients(self, images, labels):
         """Computes this replica's part of the loss and of its gradient."""
-        images, targets = self._inputs(images, labels, index)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            losses = soft_cross_entropy(targets, logits)
+            losses = cross_entropy(labels, logits)
             loss = scaled = tf.reduce_sum(losses) / self.config.batch_size
             if self.loss_scale:
                 scaled = loss * self.loss_scale.factor
@@ -204,17 +200,6 @@ class Engine:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return [loss, *gradients]
-
-    def _inputs(self, images, labels, index):
-        if self.mix is None:
-            classes = self.model.output_shape[-1]
-            smoothing = self.config.label_smoothing
-            return images, smooth_labels(labels, classes, smoothing)
-        context = tf.distribute.get_replica_context()
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
-        batch = self.steps * self.config.accumulation_steps + index
-        part = batch * context.num_replicas_in_sync + replica
-        return self.mix(images, labels, tf.stack([self.config.seed, part]))
 
     def _apply(self, strategy, gradients, rate, finite):
         self.optimizer.apply(strategy, gradients, rate, finite)

@@ -12,6 +12,7 @@ from absl import logging
 
 from convmixer_tf.training.checkpoint import CheckpointStore
 from convmixer_tf.training.evaluation import Evaluator
+from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import RunLog
 from convmixer_tf.training.run_log import open_run
 from convmixer_tf.training.step import Engine
@@ -28,7 +29,6 @@ def train(
     eval_batches,
     directory,
     strategy="auto",
-    mix=None,
 ):
     """Trains a model, or goes on training it.
 
@@ -41,20 +41,17 @@ def train(
         build_model: Function without arguments that builds a `keras.Model`
             that gives logits. It is called under the strategy and with the
             precision of the run.
-        train_batches: Function (epoch, first_batch) that gives a
-            `tf.data.Dataset` of images and integer labels: the batches of
-            that epoch from `first_batch` on, all of
-            `config.batch_size / config.accumulation_steps` images. What it
+        train_batches: Function (epoch, first_batch, context) that gives a
+            `tf.data.Dataset` of images and labels (integers, or shares of
+            all classes): this worker's part of the batches of that epoch from
+            `first_batch` on, without a smaller one at the end. Over all
+            workers, a batch has `batch_size / accumulation_steps` images.
+            `context` is a `tf.distribute.InputContext`, which says which
+            worker this is and how many replicas there are. What the function
             gives may depend on nothing else.
-        eval_batches: Function without arguments that gives a
-            `tf.data.Dataset` of images and integer labels, in batches of at
-            most the same size. Each image is counted once.
+        eval_batches: Function of such a context, as `Evaluator` takes it.
         directory: Path of the run's folder.
         strategy: What `make_strategy` takes, or a `tf.distribute.Strategy`.
-        mix: Function of a replica's images, of its labels and of a seed
-            (an int64 tensor of shape (2,)), that gives images and targets of
-            shape (batch, classes). It is called on the device, under
-            `tf.function`. `None` smooths the labels.
 
     Returns:
         The model, with the trained weights, or their running mean if
@@ -71,7 +68,7 @@ def train(
     check_backend()
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
-    run = Run(config, build_model, directory, strategy, mix)
+    run = Run(config, build_model, directory, strategy)
     with run, stop_signals() as stop:
         for epoch in range(len(run.history), config.epochs):
             for batches in run.batches(train_batches, epoch):
@@ -92,7 +89,7 @@ class Run:
     Its arguments are those of `train`.
     """
 
-    def __init__(self, config, build_model, directory, strategy, mix):
+    def __init__(self, config, build_model, directory, strategy):
         check_replicas(config, strategy)
         self.config = config
         self.strategy = strategy
@@ -102,8 +99,8 @@ class Run:
             open_run(self.directory, config)
         with strategy.scope():
             self.model = _build(build_model, config)
-            self.engine = Engine(config, self.model, strategy, mix)
-        self.evaluator = Evaluator(self.model, strategy, _batch_size(config))
+            self.engine = Engine(config, self.model, strategy)
+        self.evaluator = Evaluator(self.model, strategy)
         self.store = CheckpointStore(
             self.directory / "checkpoints", config.keep, writes
         )
@@ -143,9 +140,14 @@ class Run:
         done = self.step - epoch * self.config.steps_per_epoch
         if done == self.config.steps_per_epoch:
             return  # Stopped between the last update and the evaluation.
-        dataset = train_batches(epoch, done * count)
-        _check_batch_size(dataset, _batch_size(self.config))
-        batches = iter(distribute(self.strategy, dataset))
+        replicas = self.strategy.num_replicas_in_sync
+        batches = iter(
+            distribute(
+                self.strategy,
+                lambda context: train_batches(epoch, done * count, context),
+                self.config.batch_size // count // replicas,
+            )
+        )
         for step in range(done, self.config.steps_per_epoch):
             try:
                 yield [next(batches) for _ in range(count)]
@@ -205,7 +207,7 @@ class Run:
         """
         self.engine.merge_batch_norms()
         with self.averaged():
-            return self.evaluator(eval_batches())
+            return self.evaluator(eval_batches)
 
     @contextlib.contextmanager
     def averaged(self):
@@ -308,25 +310,6 @@ class Run:
         self.losses = []
 
 
-def distribute(strategy, dataset):
-    """Divides the batches of a dataset among replicas.
-
-    Args:
-        strategy: A `tf.distribute.Strategy`.
-        dataset: A `tf.data.Dataset` of batches for all replicas together.
-
-    Returns:
-        A distributed dataset.
-    """
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.DATA
-    )
-    return strategy.experimental_distribute_dataset(
-        dataset.with_options(options)
-    )
-
-
 @contextlib.contextmanager
 def stop_signals():
     """Collects SIGTERM and SIGINT in a list instead of dying from them.
@@ -389,19 +372,6 @@ def _build(build_model, config):
             f"activation={activation.__name__!r}"
         )
     return model
-
-
-def _batch_size(config):
-    return config.batch_size // config.accumulation_steps
-
-
-def _check_batch_size(dataset, expected):
-    size = tf.nest.flatten(dataset.element_spec)[0].shape[0]
-    if size != expected:
-        raise ValueError(
-            f"`train_batches` must give batches of {expected} images, and no "
-            f"smaller one (drop_remainder=True). Received: batch size {size}"
-        )
 
 
 def _check_agreement(strategy, step):

@@ -3,10 +3,8 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf.training import Evaluator
-from convmixer_tf.training.evaluation import PADDING
 from convmixer_tf.training.evaluation import Tally
 from convmixer_tf.training.evaluation import judge
-from convmixer_tf.training.evaluation import pad_batches
 from tests.training import tiny
 
 
@@ -28,8 +26,7 @@ def test_every_image_counts_once(strategy, count, request):
     with strategy.scope():
         model = tiny.build_model()
     images, labels = (x[:count] for x in tiny.examples())
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    scores = Evaluator(model, strategy, 16)(data)
+    scores = Evaluator(model, strategy)(tiny.eval_batches(count))
     top1, top5, losses, predicted = expected_scores(model, images, labels)
     assert scores.images == count
     assert scores.top1 == pytest.approx(top1.mean())
@@ -55,12 +52,10 @@ def test_every_image_counts_once(strategy, count, request):
 
 
 def test_no_image_is_an_error(one_device):
-    images, labels = (x[:0] for x in tiny.examples())
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
     with one_device.scope():
-        evaluator = Evaluator(tiny.build_model(), one_device, 16)
+        evaluator = Evaluator(tiny.build_model(), one_device)
     with pytest.raises(ValueError, match="There was no image to evaluate"):
-        evaluator(data)
+        evaluator(tiny.eval_batches(0))
 
 
 def test_ranks_count_the_classes_that_are_better():
@@ -81,15 +76,15 @@ def test_nan_is_never_right():
     labels, _, ranks, losses = judge(tf.range(8), logits)
     assert min(ranks.numpy()) == 8
     tally = Tally(8)
-    predictions = np.zeros(8, int)
-    tally.add(labels.numpy(), predictions, ranks.numpy(), losses.numpy())
+    ones, zeros = np.ones(8), np.zeros(8, int)
+    tally.add(ones, labels.numpy(), zeros, ranks.numpy(), losses.numpy())
     assert tally.scores().top5 == 0
 
 
-def test_padding_has_one_shape_and_no_label():
-    images, labels = (x[:19] for x in tiny.examples())
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    first, last = pad_batches(data, 16)
-    assert first[0].shape == last[0].shape == (16, 16, 16, 3)
-    np.testing.assert_array_equal(first[1], labels[:16])
-    np.testing.assert_array_equal(last[1], [*labels[16:], *[PADDING] * 13])
+def test_images_without_weight_do_not_count():
+    tally = Tally(3)
+    labels = np.array([0, 1, 2])
+    tally.add(np.array([1, 0, 1]), labels, labels, 0 * labels, labels * 10.0)
+    scores = tally.scores()
+    assert (scores.images, scores.top1, scores.loss) == (2, 1.0, 10.0)
+    assert np.isnan(scores.per_class[1])

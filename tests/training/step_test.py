@@ -1,12 +1,14 @@
 """One replica, two, and accumulated batches: the same training."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.step import Engine
-from convmixer_tf.training.trainer import distribute
 from tests.training import tiny
 
 STEPS = 20
@@ -21,20 +23,22 @@ SETTINGS = {
 }
 
 
-def run(strategy, frozen_norms=False, mix=None, images=None, **changes):
+def run(strategy, frozen_norms=False, change=None, **changes):
     config = tiny.config(**{**SETTINGS, **changes})
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = tiny.build_model(frozen_norms=frozen_norms)
-        engine = Engine(config, model, strategy, mix)
+        engine = Engine(config, model, strategy)
     count = config.accumulation_steps
     batches = tiny.train_batches(config.batch_size // count)
+
+    def load(epoch, context):
+        data = batches(epoch, 0, context)
+        return data.map(change) if change else data
+
     results = []
     for epoch in range(STEPS // 4):
-        data = batches(epoch, 0)
-        if images is not None:
-            data = data.map(images)
-        data = iter(distribute(strategy, data))
+        data = iter(distribute(strategy, functools.partial(load, epoch)))
         for _ in range(4):
             step = engine.step([next(data) for _ in range(count)])
             results.append({k: float(v) for k, v in step.items()})
@@ -47,6 +51,12 @@ def everything(engine):
     for i, mean in enumerate(engine.average.means):
         values[f"average {i}"] = mean.numpy()
     return values
+
+
+def step_once(engine, images, labels):
+    data = tf.data.Dataset.from_tensors((images, labels))
+    batches = distribute(engine.strategy, lambda context: data)
+    return engine.step([next(iter(batches))])
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +105,7 @@ def test_running_statistics_are_averaged_over_replicas(two_replicas):
     images, labels = tiny.examples()
     # The second replica's images are black.
     images = np.concatenate([images[:8], 0 * images[:8]])
-    data = tf.data.Dataset.from_tensors((images, np.tile(labels[:8], 2)))
-    batch = next(iter(distribute(two_replicas, data)))
-    engine.step([batch])
+    step_once(engine, images, np.tile(labels[:8], 2))
     own = [copy.numpy() for copy in norm.moving_mean.value.values]
     assert np.max(np.abs(own[0] - own[1])) > 1e-3
     engine.merge_batch_norms()
@@ -130,8 +138,7 @@ def test_an_infinite_gradient_on_any_replica_changes_no_weight(
     before = tiny.weights_of(model)
     images, labels = tiny.examples()
     images[8 * bad_replica] = np.inf
-    data = tf.data.Dataset.from_tensors((images[:16], labels[:16]))
-    engine.step([next(iter(distribute(two_replicas, data)))])
+    step_once(engine, images[:16], labels[:16])
     assert tiny.worst_difference(before, tiny.weights_of(model)) == 0
     assert engine.first_bad_step.numpy() == 1
     assert engine.steps.numpy() == 1
@@ -153,8 +160,7 @@ def test_float16_scales_the_loss_by_what_all_replicas_see(
     images, labels = tiny.examples()
     if bad_replica is not None:
         images[8 * bad_replica] = np.inf
-    data = tf.data.Dataset.from_tensors((images[:16], labels[:16]))
-    engine.step([next(iter(distribute(two_replicas, data)))])
+    step_once(engine, images[:16], labels[:16])
     good = bad_replica is None
     assert (tiny.worst_difference(before, tiny.weights_of(model)) > 0) == good
     assert engine.loss_scale.factor.numpy() == 2.0 ** (16 if good else 15)
@@ -186,30 +192,19 @@ def test_xla_computes_the_same(one_replica, one_device):
     assert tiny.worst_difference(one_replica[0], everything(engine)) < 1e-4
 
 
-def test_mixing_gets_a_seed_of_its_own_per_replica_and_step(two_replicas):
-    seeds = []
+def test_labels_may_be_shares_of_classes(one_replica, one_device):
+    def one_hot(images, labels):
+        return images, tf.one_hot(labels, tiny.CLASSES)
 
-    def record(seed):
-        seeds.append(tuple(seed.numpy()))
-        return True
+    def smooth(images, labels):
+        return images, 0.9 * tf.one_hot(labels, tiny.CLASSES) + 0.01
 
-    def mix(images, labels, seed):
-        done = tf.py_function(record, [seed], tf.bool)
-        with tf.control_dependencies([done]):
-            return tf.identity(images), tf.one_hot(labels, tiny.CLASSES)
-
-    run(two_replicas, mix=mix, seed=7, batch_size=32, accumulation_steps=2)
-    assert {first for first, _ in seeds} == {7}
-    assert sorted(part for _, part in seeds) == list(range(STEPS * 2 * 2))
-
-
-def test_mixing_replaces_images_and_targets(one_device):
-    def mix(images, labels, seed):
-        return images[::-1], tf.one_hot(labels[::-1], tiny.CLASSES)
-
-    _, mixed = run(one_device, mix=mix, sync_batch_norm=False)
-    _, plain = run(one_device, label_smoothing=0.0)
-    assert mixed[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-5)
+    _, same = run(one_device, change=one_hot)
+    assert [step["loss"] for step in same] == pytest.approx(
+        [step["loss"] for step in one_replica[1]], rel=1e-5
+    )
+    _, other = run(one_device, change=smooth)
+    assert other[-1]["loss"] > same[-1]["loss"] + 0.01
 
 
 def test_replicas_drop_other_units(two_replicas):

@@ -54,9 +54,11 @@ def train_batches(batch_size=16, augment=True, seed=0):
     """Data as a function of the epoch and of the first batch, and no more."""
     images, labels = examples()
 
-    def batches(epoch, first_batch):
+    def batches(epoch, first_batch, context):
+        workers = context.num_input_pipelines
         order = np.random.default_rng((seed, epoch)).permutation(EXAMPLES)
         order = order[first_batch * batch_size :]
+        order = order[context.input_pipeline_id :: workers].astype(np.int64)
 
         def example(i):
             image = tf.gather(images, i)
@@ -65,17 +67,27 @@ def train_batches(batch_size=16, augment=True, seed=0):
                 image += 20 * noise
             return image, tf.gather(labels, i)
 
-        indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int64))
-        return indices.map(example).batch(batch_size, drop_remainder=True)
+        data = tf.data.Dataset.from_tensor_slices(order).map(example)
+        return data.batch(batch_size // workers, drop_remainder=True)
 
     return batches
 
 
-def eval_batches(batch_size=16):
-    images, labels = examples()
-    # 61 images: neither a multiple of the batch nor of the replicas.
-    data = tf.data.Dataset.from_tensor_slices((images[:61], labels[:61]))
-    return lambda: data.batch(batch_size)
+def eval_batches(count=61, batch_size=16):
+    """Every image once: 61 is no multiple of the batch or of the replicas."""
+    images, labels = (x[:count] for x in examples())
+    missing = -count % batch_size
+    images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+    labels = np.pad(labels, (0, missing))
+    weights = np.float32(np.arange(count + missing) < count)
+
+    def batches(context):
+        workers = context.num_input_pipelines
+        data = tf.data.Dataset.from_tensor_slices((images, labels, weights))
+        data = data.shard(workers, context.input_pipeline_id)
+        return data.batch(batch_size // workers, drop_remainder=True)
+
+    return batches
 
 
 def weights_of(model):

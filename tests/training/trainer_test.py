@@ -21,8 +21,8 @@ def run(directory, strategy, before_batch=None, **changes):
     """Trains with augmentation and dropout on."""
     batches = tiny.train_batches()
 
-    def train_batches(epoch, first):
-        data = batches(epoch, first)
+    def train_batches(epoch, first, context):
+        data = batches(epoch, first, context)
         return data if before_batch is None else before_batch(data, epoch)
 
     return train(
@@ -249,7 +249,7 @@ def test_xla_takes_one_device(two_replicas, tmp_path):
 
 
 def test_batches_of_another_size_are_an_error(one_device, tmp_path):
-    message = "must give batches of 32 images.* Received: batch size 16"
+    message = "32 images on this worker. Received: batch size 16"
     with pytest.raises(ValueError, match=message):
         run(tmp_path, one_device, batch_size=32)
 
