@@ -54,7 +54,6 @@ def decode_predictions(preds, top=5):
         ValueError: If `preds` has another shape or `top` is out of range.
 
     Example:
-
     ```python
     preds = np.eye(1000)[:1]
     decode_predictions(preds, top=1)  # [[("n01440764", "tench", 1.0)]]

@@ -1,0 +1,51 @@
+"""Files on disk in, batches of pixels and labels out."""
+
+from convmixer_tf.data.color_jitter import ColorJitter
+from convmixer_tf.data.color_jitter import color_jitter
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.cropping import PadAndCrop
+from convmixer_tf.data.cropping import RandomResizedCrop
+from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.data.datasets import ImageList
+from convmixer_tf.data.datasets import ImageRecords
+from convmixer_tf.data.datasets import open_dataset
+from convmixer_tf.data.decoding import decode_image
+from convmixer_tf.data.erasing import RandomErasing
+from convmixer_tf.data.erasing import random_erase
+from convmixer_tf.data.evaluation import evaluation_batches
+from convmixer_tf.data.loading import Shard
+from convmixer_tf.data.mixing import Mixing
+from convmixer_tf.data.mixing import mix
+from convmixer_tf.data.mixing import smooth_labels
+from convmixer_tf.data.rand_augment import RandAugment
+from convmixer_tf.data.rand_augment import rand_augment
+from convmixer_tf.data.recipes import RECIPES
+from convmixer_tf.data.recipes import Recipe
+from convmixer_tf.data.recipes import get_recipe
+from convmixer_tf.data.training import train_batches
+
+__all__ = [
+    "CROP_FRACTION",
+    "RECIPES",
+    "ColorJitter",
+    "ImageList",
+    "ImageRecords",
+    "Mixing",
+    "PadAndCrop",
+    "RandAugment",
+    "RandomErasing",
+    "RandomResizedCrop",
+    "Recipe",
+    "Shard",
+    "color_jitter",
+    "decode_image",
+    "evaluation_batches",
+    "get_recipe",
+    "mix",
+    "open_dataset",
+    "rand_augment",
+    "random_erase",
+    "resize_and_center_crop",
+    "smooth_labels",
+    "train_batches",
+]

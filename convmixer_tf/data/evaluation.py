@@ -1,0 +1,112 @@
+"""Batches for evaluation: every image exactly once."""
+
+import tensorflow as tf
+
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.data.decoding import decode_image
+from convmixer_tf.data.loading import Shard
+from convmixer_tf.data.loading import UnreadableLog
+from convmixer_tf.data.loading import finish
+from convmixer_tf.data.loading import load_batches
+from convmixer_tf.data.validation import check_positive_integer
+from convmixer_tf.data.validation import check_range
+
+
+def evaluation_batches(
+    dataset,
+    image_size,
+    batch_size,
+    *,
+    crop_fraction=CROP_FRACTION,
+    skip_unreadable=False,
+    shard=None,
+):
+    """Yields every image exactly once, in batches of one size.
+
+    What is missing in the last batch is padded with zeros and has weight 0.
+    All workers get the same number of batches, of which some may be padding.
+    The batches are what `keras.Model.evaluate` takes.
+
+    Args:
+        dataset: What `open_dataset` returns.
+        image_size: Side of the images, in pixels.
+        batch_size: Images per batch.
+        crop_fraction: As in `resize_and_center_crop`.
+        skip_unreadable: Log unreadable images and give them weight 0, in
+            place of raising an error.
+        shard: A `Shard`; by default this is the only worker.
+
+    Returns:
+        A `tf.data.Dataset` of triples: images, float32 of shape (batch_size,
+        image_size, image_size, 3), in pixels; labels, int64 of shape
+        (batch_size,); weights, float32 of shape (batch_size,), 1 for an image
+        and 0 for padding.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        tf.errors.InvalidArgumentError: While iterating, if an image is
+            unreadable; the message names it.
+    """
+    shard = shard or Shard()
+    check_positive_integer("image_size", image_size)
+    check_positive_integer("batch_size", batch_size)
+    check_range("crop_fraction", crop_fraction, 0.01, 1)
+
+    def prepare(example):
+        encoded, label = dataset.read(example["record"])
+        image = resize_and_center_crop(
+            decode_image(encoded), image_size, crop_fraction
+        )
+        return image, label, tf.constant(1.0)
+
+    log = UnreadableLog() if skip_unreadable else None
+    groups = dataset.examples().shard(shard.num_workers, shard.worker)
+    groups = groups.batch(batch_size)
+    # Other workers may have a batch more.
+    per_worker = -(-len(dataset) // shard.num_workers)
+    num_batches = -(-per_worker // batch_size)
+    nothing = tf.nest.map_structure(
+        lambda spec: tf.zeros([0], spec.dtype), groups.element_spec
+    )
+    padding = tf.data.Dataset.from_tensors(nothing).repeat()
+    groups = groups.concatenate(padding).take(num_batches)
+    batches = load_batches(
+        groups,
+        prepare,
+        batch_size,
+        on_lost=lambda *args: _pad(log, batch_size, *args),
+    )
+    batches = batches.map(
+        lambda images, labels, weights: (
+            tf.cast(images, tf.float32),
+            labels,
+            weights,
+        ),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return finish(batches, num_batches)
+
+
+def _pad(log, batch_size, names, tensors, position):
+    """Fills up with zeros; raises an error, or logs, for unreadable images."""
+    if log:
+        report = log.write(names)
+    else:
+        report = tf.debugging.Assert(
+            tf.size(names) == 0,
+            [
+                "Unreadable image. Repair or remove it, or pass "
+                "skip_unreadable=True:",
+                names,
+            ],
+        )
+    with tf.control_dependencies([report]):
+        return tuple(
+            tf.scatter_nd(
+                position[:, None],
+                tensor,
+                tf.concat([[batch_size], tf.shape(tensor)[1:]], axis=0),
+            )
+            for tensor in tensors
+        )

@@ -1,0 +1,138 @@
+"""Reads batches of images, some of which may be unreadable."""
+
+import dataclasses
+
+import tensorflow as tf
+from absl import logging
+
+from convmixer_tf.data.validation import check_positive_integer
+
+# Batches that are read and decoded at a time. The second one keeps all cores
+# busy while the last images of the first one are decoded.
+_BATCHES_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Which part of the data this process delivers.
+
+    Attributes:
+        num_workers: Number of processes that train or evaluate together.
+        worker: Index of this one.
+    """
+
+    num_workers: int = 1
+    worker: int = 0
+
+    def __post_init__(self):
+        check_positive_integer("num_workers", self.num_workers)
+        if not 0 <= self.worker < self.num_workers:
+            raise ValueError(
+                "Argument `worker` must be from 0 to num_workers - 1 = "
+                f"{self.num_workers - 1}. Received: worker={self.worker}"
+            )
+
+
+def load_batches(groups, prepare, batch_size, on_lost):
+    """Reads groups of examples into batches of a fixed size.
+
+    An image that cannot be read costs neither its batch nor the epoch.
+
+    Args:
+        groups: A `tf.data.Dataset` of examples in groups of at most
+            `batch_size`.
+        prepare: Function from an example to a tuple of tensors of static
+            shape, which raises an error if it cannot.
+        batch_size: Number of images in a batch.
+        on_lost: Function `(names, loaded, position) -> tensors`, called in the
+            graph when images are missing: the names of the unreadable ones,
+            what was loaded, and the positions in the batch that it is for. It
+            returns full batches.
+
+    Returns:
+        A `tf.data.Dataset` of tuples of tensors with `batch_size` rows.
+    """
+
+    def load(group):
+        size = tf.shape(group["name"])[0]
+        examples = tf.data.Dataset.from_tensor_slices((tf.range(size), group))
+        loaded = examples.map(
+            lambda position, example: (position, prepare(example)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        # If none is left, there is still a batch, an empty one.
+        loaded = loaded.ignore_errors().batch(batch_size)
+        nothing = tf.nest.map_structure(
+            lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype),
+            loaded.element_spec,
+        )
+        loaded = loaded.concatenate(tf.data.Dataset.from_tensors(nothing))
+        position, tensors = loaded.take(1).get_single_element()
+
+        def complete():
+            lost = tf.scatter_nd(
+                position[:, None], tf.ones_like(position), [size]
+            )
+            names = tf.boolean_mask(group["name"], lost == 0)
+            return on_lost(names, tensors, position)
+
+        tensors = tf.cond(
+            tf.shape(position)[0] < batch_size, complete, lambda: tensors
+        )
+        return tuple(
+            tf.ensure_shape(tensor, [batch_size, *tensor.shape[1:]])
+            for tensor in tensors
+        )
+
+    return groups.map(load, num_parallel_calls=_BATCHES_IN_FLIGHT)
+
+
+class UnreadableLog:
+    """Logs and counts the images that could not be read.
+
+    Attributes:
+        count: How many there were so far.
+    """
+
+    def __init__(self):
+        self.count = 0
+
+    def write(self, names):
+        """Adds a graph operation that logs.
+
+        Args:
+            names: String tensor of shape (images,).
+
+        Returns:
+            The operation.
+        """
+        return tf.numpy_function(self._write, [names], [], stateful=True)
+
+    def _write(self, names):
+        for name in names:
+            self.count += 1
+            logging.warning(
+                "Skipped an unreadable image, the %d. so far: %s",
+                self.count,
+                name.decode("utf-8", "replace"),
+            )
+
+
+def finish(batches, num_batches):
+    """Declares the number of batches and fetches ahead.
+
+    Args:
+        batches: A `tf.data.Dataset`.
+        num_batches: Its length.
+
+    Returns:
+        The data set, which `tf.distribute` will not shard once more.
+    """
+    batches = batches.apply(
+        tf.data.experimental.assert_cardinality(num_batches)
+    )
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

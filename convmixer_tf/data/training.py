@@ -1,0 +1,200 @@
+"""Augmented batches for training."""
+
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf.data.color_jitter import color_jitter_with
+from convmixer_tf.data.erasing import random_erase
+from convmixer_tf.data.loading import Shard
+from convmixer_tf.data.loading import UnreadableLog
+from convmixer_tf.data.loading import finish
+from convmixer_tf.data.loading import load_batches
+from convmixer_tf.data.mixing import mix
+from convmixer_tf.data.mixing import smooth_labels
+from convmixer_tf.data.rand_augment import rand_augment_with
+from convmixer_tf.data.validation import check_positive_integer
+
+
+def train_batches(
+    dataset,
+    recipe,
+    image_size,
+    batch_size,
+    *,
+    seed,
+    epoch,
+    skip_steps=0,
+    replicas=1,
+    shard=None,
+):
+    """Yields the augmented batches of one epoch.
+
+    The order is a function of `(seed, epoch)`; crops, flips, RandAugment and
+    jitter are functions of `(seed, epoch, image)`; mixing and erasing of
+    `(seed, epoch, step, replica)`. Nothing depends on earlier calls, on the
+    number of cores or on how images are spread over workers and replicas, so
+    `skip_steps` continues an interrupted epoch exactly.
+
+    An unreadable image is logged with its name and number, and its successor
+    in the batch takes its place, so that the steps and all other images stay
+    as they are.
+
+    Args:
+        dataset: What `open_dataset` returns.
+        recipe: A `Recipe`.
+        image_size: Side of the images, in pixels.
+        batch_size: Images per replica.
+        seed: Non-negative integer that controls all randomness.
+        epoch: Number of the epoch, from 0.
+        skip_steps: Number of steps to leave out at the start.
+        replicas: Replicas that a batch is for. Each has its own part of the
+            batch, one after the other, mixed in itself.
+        shard: A `Shard`; by default this is the only worker.
+
+    Returns:
+        A `tf.data.Dataset` of pairs: images, float32 of shape
+        (batch_size * replicas, image_size, image_size, 3), in pixels; and
+        labels, float32 of shape (batch_size * replicas, classes). Its length
+        is that of the rest of the epoch; images that fill no batch are left
+        out, others each epoch.
+
+    Raises:
+        ValueError: If an argument is out of range, or no batch can be filled.
+    """
+    shard = shard or Shard()
+    for name, value in (
+        ("image_size", image_size),
+        ("batch_size", batch_size),
+        ("replicas", replicas),
+    ):
+        check_positive_integer(name, value)
+    local = batch_size * replicas
+    steps = len(dataset) // (local * shard.num_workers)
+    if steps < 1:
+        raise ValueError(
+            "Argument `batch_size` must be small enough for one batch of the "
+            f"{len(dataset)} images on {replicas * shard.num_workers} "
+            f"replicas. Received: batch_size={batch_size}"
+        )
+    if not 0 <= skip_steps <= steps:
+        raise ValueError(
+            f"Argument `skip_steps` must be from 0 to {steps}, the number of "
+            f"steps of an epoch. Received: skip_steps={skip_steps}"
+        )
+    image_seed, batch_seed = _seeds(seed, epoch)
+
+    examples = dataset.examples(
+        seed,
+        epoch,
+        repeats=recipe.repeats,
+        skip=skip_steps * local * shard.num_workers,
+    )
+    examples = examples.shard(shard.num_workers, shard.worker)
+    groups = examples.batch(local, drop_remainder=True)
+    groups = groups.map(lambda group: _deal(group, replicas))
+
+    log = UnreadableLog()
+    batches = load_batches(
+        groups,
+        lambda example: _prepare(
+            dataset, recipe, image_size, example, image_seed
+        ),
+        local,
+        on_lost=lambda *args: _replace(log, local, *args),
+    )
+
+    def augment(step, tensors):
+        first = (step * shard.num_workers + shard.worker) * replicas
+        return _augment(
+            tensors,
+            recipe,
+            len(dataset.class_names),
+            [tf.stack([batch_seed, first + part]) for part in range(replicas)],
+        )
+
+    batches = batches.enumerate(skip_steps).map(
+        augment, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return finish(batches, steps - skip_steps)
+
+
+def _seeds(seed, epoch):
+    """Seeds for what depends on the image and for what depends on the step."""
+    state = np.random.SeedSequence([seed, epoch]).generate_state(2)
+    return [tf.constant(part, tf.int64) for part in state]
+
+
+def _deal(group, replicas):
+    """Deals examples to replicas one by one, as `shard` does to workers."""
+
+    def deal(tensor):
+        dealt = tf.transpose(tf.reshape(tensor, [-1, replicas]))
+        return tf.reshape(dealt, [-1])
+
+    return tf.nest.map_structure(deal, group)
+
+
+def _prepare(dataset, recipe, image_size, example, seed):
+    """Reads, decodes, crops and flips an image; draws what comes later."""
+    encoded, label = dataset.read(example["record"])
+    counts = [1, recipe.crop.num_draws, *_num_batch_draws(recipe)]
+    # A single call, since each costs as much as cropping does.
+    draws = tf.random.stateless_uniform(
+        [sum(counts)], tf.stack([seed, example["key"]])
+    )
+    flip, crop, *batch_draws = tf.split(draws, counts)
+    image = recipe.crop(encoded, image_size, crop, flip[0] < recipe.flip)
+    image = tf.ensure_shape(image, [image_size, image_size, 3])
+    return image, label, *batch_draws
+
+
+def _num_batch_draws(recipe):
+    """Random numbers per image of the steps that treat whole batches."""
+    return [
+        step.num_draws if step else 0
+        for step in (recipe.rand_augment, recipe.color_jitter)
+    ]
+
+
+def _replace(log, batch_size, names, tensors, position):
+    """Puts the successor of each missing image in its place."""
+    count = tf.shape(position)[0]
+    some = tf.debugging.Assert(
+        count > 0, ["No image of a batch could be read:", names], summarize=9
+    )
+    source = tf.searchsorted(position, tf.range(batch_size))
+    source = tf.minimum(source, count - 1)
+    with tf.control_dependencies([log.write(names), some]):
+        return tuple(tf.gather(tensor, source) for tensor in tensors)
+
+
+def _augment(tensors, recipe, num_classes, replica_seeds):
+    """Applies what treats whole batches."""
+    images, labels, policy_draws, jitter_draws = tensors
+    if recipe.rand_augment:
+        images = rand_augment_with(policy_draws, images, recipe.rand_augment)
+    if recipe.color_jitter:
+        images = color_jitter_with(jitter_draws, images, recipe.color_jitter)
+    labels = smooth_labels(labels, num_classes, recipe.label_smoothing)
+    parts = [
+        _mix_and_erase(*part, recipe)
+        for part in zip(
+            tf.split(images, len(replica_seeds)),
+            tf.split(labels, len(replica_seeds)),
+            replica_seeds,
+            strict=True,
+        )
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(tf.concat(part, axis=0) for part in zip(*parts, strict=True))
+
+
+def _mix_and_erase(images, labels, seed, recipe):
+    mix_seed, erase_seed = tf.unstack(tf.random.split(seed))
+    if recipe.mixing:
+        images, labels = mix(images, labels, mix_seed, recipe.mixing)
+    images = tf.cast(images, tf.float32)
+    if recipe.erasing:
+        images = random_erase(images, erase_seed, recipe.erasing)
+    return images, labels

@@ -1,0 +1,28 @@
+"""Checks of arguments that several configurations share."""
+
+
+def check_range(name, value, low, high, unit=""):
+    """Raises ValueError unless `low <= value <= high`."""
+    if not low <= value <= high:
+        raise ValueError(
+            f"Argument `{name}` must be from {low:g} to {high:g}"
+            f"{unit and ' ' + unit}. Received: {name}={value!r}"
+        )
+
+
+def check_positive_integer(name, value):
+    """Raises ValueError unless `value` is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"Argument `{name}` must be a positive integer. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_choice(name, value, choices):
+    """Raises ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(
+            f"Argument `{name}` must be one of "
+            f"{', '.join(map(repr, choices))}. Received: {name}={value!r}"
+        )
