@@ -1,5 +1,6 @@
 """ConvMixer and its published variants, as `keras.applications` has them."""
 
+from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.models.variants import ConvMixer768_32
 from convmixer_tf.models.variants import ConvMixer1024_20
@@ -10,4 +11,5 @@ __all__ = [
     "ConvMixer768_32",
     "ConvMixer1024_20",
     "ConvMixer1536_20",
+    "convert_weights",
 ]

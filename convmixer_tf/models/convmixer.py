@@ -132,7 +132,12 @@ def ConvMixer(
         adapt_channels,
     )
     if weights == "imagenet":
-        weights = fetch_weights(dim, depth, kernel_size, patch_size)
+        activation_name = keras.activations.serialize(
+            keras.activations.get(activation)
+        )
+        weights = fetch_weights(
+            dim, depth, kernel_size, patch_size, activation_name
+        )
 
     if input_tensor is None:
         inputs = x = keras.Input(shape, name="image")

@@ -28,9 +28,12 @@ def normalization(channels, mean=None, std=None):
     std = _per_channel("std", std, IMAGENET_STD, channels)
     if min(std) <= 0:
         raise ValueError(f"Argument `std` must be positive. Received: {std}")
-    return layers.Rescaling(
-        scale=[1 / (255 * s) for s in std],
-        offset=[-m / s for m, s in zip(mean, std, strict=True)],
+    # `layers.Rescaling` can't give each channel its offset in channels_first.
+    first = keras.config.image_data_format() == "channels_first"
+    return layers.Normalization(
+        axis=1 if first else -1,
+        mean=[255 * m for m in mean],
+        variance=[(255 * s) ** 2 for s in std],
         dtype=keras.config.dtype_policy().variable_dtype,
         name="normalization",
     )

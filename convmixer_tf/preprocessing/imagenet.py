@@ -116,6 +116,8 @@ def normalize(x, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format=None):
     shape = (-1, 1, 1) if data_format == "channels_first" else (-1,)
     mean = np.reshape(np.asarray(mean, "float32"), shape)
     std = np.reshape(np.asarray(std, "float32"), shape)
-    if not isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray):
+        x = x.astype("float32")
+    else:
         x = ops.cast(x, "float32")
-    return (x / np.float32(255) - mean) / std
+    return (x / 255 - mean) / std

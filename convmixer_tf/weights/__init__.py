@@ -1,11 +1,23 @@
-"""To be replaced by the weights branch."""
+"""Published weights, and weights in and out of other formats."""
 
+from convmixer_tf.weights.checking import Architecture
+from convmixer_tf.weights.checking import infer_architecture
+from convmixer_tf.weights.hub import fetch_weights
+from convmixer_tf.weights.loading import load_weights
+from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
+from convmixer_tf.weights.published import PublishedWeights
+from convmixer_tf.weights.reading import read_weights
+from convmixer_tf.weights.saving import save_timm_weights
+from convmixer_tf.weights.saving import timm_state_dict
 
-def fetch_weights(*args):
-    """Fetches."""
-    raise NotImplementedError
-
-
-def load_weights(*args, **kwargs):
-    """Loads."""
-    raise NotImplementedError
+__all__ = [
+    "PUBLISHED_WEIGHTS",
+    "Architecture",
+    "PublishedWeights",
+    "fetch_weights",
+    "infer_architecture",
+    "load_weights",
+    "read_weights",
+    "save_timm_weights",
+    "timm_state_dict",
+]

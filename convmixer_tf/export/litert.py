@@ -1,0 +1,62 @@
+"""Running a TFLite file, as a phone would."""
+
+import os
+
+import numpy as np
+
+
+class LiteRTModel:
+    """A TFLite file in the LiteRT interpreter, image after image.
+
+    Args:
+        path: Path of a `.tflite` file of one input and one output.
+        num_threads: Integer, how many threads to use.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: If the file is not a TFLite file.
+
+    Example:
+
+    ```python
+    LiteRTModel("model.tflite").predict(images).shape  # (images, classes)
+    ```
+    """
+
+    def __init__(self, path, num_threads=1):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise ImportError(
+                "Running TFLite files needs `ai-edge-litert`. Install the "
+                'extra: pip install "convmixer_tf[export]".'
+            ) from error
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"There is no file `{path}`.")
+        self._interpreter = Interpreter(
+            model_path=os.fspath(path), num_threads=num_threads
+        )
+        self._interpreter.allocate_tensors()
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+
+    def predict(self, images):
+        """Runs the model on images, one by one.
+
+        Args:
+            images: Pixels in [0, 255], (batch, height, width, channels). A
+                file that takes uint8 gets them rounded.
+
+        Returns:
+            float32 array of shape (batch, ...), the outputs.
+        """
+        images = np.asarray(images)
+        if self._input["dtype"] == np.uint8:
+            images = np.rint(images)
+        outputs = []
+        for image in images.astype(self._input["dtype"]):
+            self._interpreter.set_tensor(self._input["index"], image[None])
+            self._interpreter.invoke()
+            outputs.append(self._interpreter.get_tensor(self._output["index"]))
+        return np.concatenate(outputs)

@@ -1,0 +1,54 @@
+"""Writing files so that none is ever half there."""
+
+import contextlib
+import os
+import uuid
+
+
+def check_destination(path, suffixes, overwrite=False):
+    """Checks that a file can be written, before work is put into it.
+
+    Args:
+        path: Path of the file to write.
+        suffixes: Tuple of suffixes, one of which `path` must have.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        FileNotFoundError: If its directory doesn't exist.
+        ValueError: If the suffix is another one.
+    """
+    path = os.fspath(path)
+    directory = os.path.dirname(path) or os.curdir
+    if not path.endswith(suffixes):
+        raise ValueError(
+            f"The file to write must end in {' or '.join(suffixes)}. "
+            f"Received: `{path}`"
+        )
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(f"There is no directory `{directory}`.")
+    if os.path.exists(path) and not overwrite:
+        raise FileExistsError(
+            f"`{path}` exists. To replace it, pass overwrite=True."
+        )
+
+
+@contextlib.contextmanager
+def replaced(path):
+    """Lets a file appear only when it is complete.
+
+    Args:
+        path: Path of the file to write or to replace.
+
+    Yields:
+        Path of a new file in the same directory, with the same suffix. It is
+        renamed to `path` on success and deleted on failure.
+    """
+    directory, name = os.path.split(os.fspath(path))
+    unfinished = os.path.join(directory, f".{uuid.uuid4().hex}.{name}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(unfinished)

@@ -1,0 +1,89 @@
+"""Converting files of weights between frameworks."""
+
+import os
+
+import keras
+
+from convmixer_tf.files import check_destination
+from convmixer_tf.files import replaced
+from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.weights import infer_architecture
+from convmixer_tf.weights import read_weights
+from convmixer_tf.weights.names import to_timm
+from convmixer_tf.weights.saving import write_safetensors
+
+
+def convert_weights(source, destination, *, overwrite=False):
+    """Converts a file of ConvMixer weights for Keras or for timm.
+
+    The architecture is read off the shapes. A `.weights.h5` file is written
+    in float32, a `.safetensors` file in the precision of `source`; from
+    float32, no bit changes. PyTorch is only needed to read its own files.
+
+    Args:
+        source: Path of a file that `weights.read_weights` reads:
+            `.weights.h5`, `.keras`, `.safetensors`, `.pth`, `.pth.tar` or
+            `.bin`.
+        destination: Path of the file to write. `.weights.h5`: what
+            `save_weights` of that ConvMixer writes and `load_weights` reads.
+            `.safetensors`: what timm reads.
+        overwrite: Whether to replace an existing file.
+
+    Returns:
+        The `weights.Architecture` of the model.
+
+    Raises:
+        FileExistsError: If `destination` exists and `overwrite` is `False`.
+        FileNotFoundError: If `source` or the directory of `destination`
+            doesn't exist.
+        ImportError: If `source` needs PyTorch and that isn't installed.
+        ValueError: If `source` can't be read or isn't one whole ConvMixer, or
+            `destination` has another suffix. Nothing is written then.
+
+    Example:
+
+    ```python
+    convert_weights("convmixer_768_32.pth.tar", "convmixer_768_32.weights.h5")
+    ```
+    """
+    check_destination(destination, (".weights.h5", ".safetensors"), overwrite)
+    weights = read_weights(source)
+    try:
+        architecture = infer_architecture(weights)
+    except ValueError as error:
+        raise ValueError(
+            f"Cannot convert `{os.fspath(source)}`: {error}"
+        ) from error
+    if os.fspath(destination).endswith(".safetensors"):
+        write_safetensors(to_timm(weights), destination)
+    else:
+        model = _build(architecture, source)
+        with replaced(destination) as unfinished:
+            model.save_weights(unfinished)
+    return architecture
+
+
+def _build(architecture, source):
+    """Builds the model, in float32 whatever the user's policy is."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return _convmixer(architecture, source)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _convmixer(architecture, source):
+    shape = (None, None, architecture.channels)
+    if keras.config.image_data_format() == "channels_first":
+        shape = (architecture.channels, None, None)
+    return ConvMixer(
+        architecture.dim,
+        architecture.depth,
+        architecture.kernel_size,
+        architecture.patch_size,
+        include_top=architecture.classes is not None,
+        classes=architecture.classes,
+        input_shape=shape,
+        weights=source,
+    )

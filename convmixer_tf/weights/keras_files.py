@@ -1,0 +1,138 @@
+"""Reading weights out of Keras 3 files, without building a model.
+
+Keras lays a model out as HDF5 groups: `layers/<class>/<attribute>/vars/0`,
+with the layer's name as the attribute `name` of its group `vars`. Each `vars`
+holds the layer's variables in order. Reading that directly allows to check
+everything before a variable of a model changes, and runs nothing from the
+file's `config.json`.
+"""
+
+import io
+import zipfile
+
+import h5py
+import ml_dtypes
+
+from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import variable_names
+
+_H5_IN_KERAS = "model.weights.h5"
+# layers / block / depthwise_norm / vars is what a ConvMixer needs.
+_MAX_NESTING = 6
+
+
+def read_h5(file):
+    """Reads a `.weights.h5` file as Keras 3's `save_weights` writes it.
+
+    Args:
+        file: Path or binary file object.
+
+    Returns:
+        Dictionary from variable paths, such as `"block_0/depthwise/kernel"`,
+        to NumPy arrays.
+
+    Raises:
+        ValueError: If the file is damaged, or of another format, or has
+            weights in layers that a ConvMixer doesn't have.
+    """
+    try:
+        with h5py.File(file, "r") as h5:
+            if "layers" not in h5:
+                raise ValueError("it was not written by Keras 3.")
+            arrays = {}
+            _collect(_child(h5, "layers"), (), 0, arrays)
+    except ValueError:  # From here: it says what is wrong.
+        raise
+    except Exception as error:  # From a damaged file: of many kinds.
+        raise ValueError(
+            f"it is not a Keras 3 weights file or is truncated ({error})."
+        ) from error
+    return _name_variables(arrays)
+
+
+def read_keras(path):
+    """Reads the weights in a `.keras` file as Keras 3's `save` writes it.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        What `read_h5` returns.
+
+    Raises:
+        ValueError: As `read_h5`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(_H5_IN_KERAS)
+    except Exception as error:  # From a damaged archive: of many kinds.
+        raise ValueError(
+            f"it is not a .keras file of Keras 3 or is truncated ({error})."
+        ) from error
+    return read_h5(io.BytesIO(content))
+
+
+def _collect(group, layer, nesting, arrays):
+    """Adds to `arrays`, per layer path, the list of the layer's arrays."""
+    if nesting > _MAX_NESTING:
+        raise ValueError("its groups are nested deeper than a ConvMixer's.")
+    if "vars" in group:
+        variables = _child(group, "vars")
+        layer = (*layer, str(variables.attrs["name"]))
+        if len(variables):
+            path = "/".join(layer)
+            if path in arrays:
+                raise ValueError(f"it has two layers `{path}`.")
+            arrays[path] = [
+                _read_array(_child(variables, str(index)))
+                for index in range(len(variables))
+            ]
+    for key in group:
+        child = _child(group, key)
+        if key != "vars" and isinstance(child, h5py.Group):
+            _collect(child, layer, nesting + 1, arrays)
+
+
+def _child(group, key):
+    """Returns a member of a group that lies in this very file."""
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise ValueError(f"`{group.name}/{key}` links to another place.")
+    return group[key]
+
+
+def _read_array(dataset):
+    stored = (
+        isinstance(dataset, h5py.Dataset)
+        and not dataset.is_virtual
+        and dataset.external is None
+        and dataset.nbytes == dataset.id.get_storage_size()
+    )
+    if not stored:
+        raise ValueError(f"`{dataset.name}` is not stored as a plain array.")
+    array = dataset[()]
+    if dataset.attrs.get("dtype") == "bfloat16":  # HDF5 has no bfloat16.
+        return array.view(ml_dtypes.bfloat16)
+    return array
+
+
+def _name_variables(arrays):
+    unknown = [layer for layer in arrays if variable_names(layer) is None]
+    if unknown:
+        raise ValueError(
+            "it has weights in layers that no ConvMixer has: "
+            f"{few(unknown)}. For a ConvMixer with further layers, build that "
+            "model and call its own `load_weights`."
+        )
+    weights = {}
+    for layer, values in arrays.items():
+        names = variable_names(layer)
+        if len(values) != len(names):
+            raise ValueError(
+                f"layer `{layer}` must have {len(names)} variables "
+                f"({', '.join(names)}). Received: {len(values)}"
+            )
+        weights.update(
+            (f"{layer}/{name}", value)
+            for name, value in zip(names, values, strict=True)
+        )
+    return weights

@@ -1,0 +1,147 @@
+"""Loading a file of weights into a model: all of it or nothing."""
+
+import os
+
+import numpy as np
+
+from convmixer_tf.weights.checking import describe_mismatch
+from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import is_convmixer_variable
+from convmixer_tf.weights.reading import read_weights
+
+_STEM = "patch_embed/conv/kernel"
+_CLASSIFIER = ("predictions/kernel", "predictions/bias")
+_RGB = 3
+
+
+def load_weights(
+    model, weights, *, reset_classifier=False, adapt_channels=False
+):
+    """Loads a file of weights into a ConvMixer.
+
+    Everything is read and checked before the first variable changes. A
+    classifier in the file is left out if the model has none. Layers of the
+    model that aren't a ConvMixer's, such as those in front of an
+    `input_tensor`, keep their values.
+
+    Args:
+        model: Functional Keras model that contains the layers of a ConvMixer.
+        weights: Path of a file that `read_weights` reads.
+        reset_classifier: Whether to leave the model's classifier as it is,
+            whatever the file holds, for example for other classes.
+        adapt_channels: Whether to fit a first kernel for 3 channels to the
+            model's channels, see `adapt_stem`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the file needs PyTorch and that isn't installed.
+        ValueError: If the file can't be read, or its names or shapes aren't
+            those of the model. The model is unchanged then.
+
+    Example:
+
+    ```python
+    load_weights(model, "convmixer_768_32.safetensors")
+    ```
+    """
+    variables = convmixer_variables(model)
+    shapes = {path: tuple(v.shape) for path, v in variables.items()}
+    values = read_weights(weights)
+    if reset_classifier or _CLASSIFIER[0] not in shapes:
+        for path in _CLASSIFIER:
+            values.pop(path, None)
+    if reset_classifier:
+        shapes = {p: s for p, s in shapes.items() if p not in _CLASSIFIER}
+    if adapt_channels and _STEM in values and _STEM in shapes:
+        values[_STEM] = adapt_stem(values[_STEM], shapes[_STEM][2])
+    mismatch = describe_mismatch(values, shapes)
+    if mismatch:
+        raise ValueError(
+            f"The weights in `{os.fspath(weights)}` do not fit the model "
+            f"`{model.name}`. {mismatch}{_advice(values, shapes)}"
+        )
+    values = {
+        path: _cast(values[path], variables[path].dtype, path, weights)
+        for path in shapes
+    }
+    for path, value in values.items():
+        variables[path].assign(value)
+
+
+def convmixer_variables(model):
+    """Finds the variables of a ConvMixer in a model.
+
+    Args:
+        model: Functional Keras model that contains the layers of a ConvMixer.
+
+    Returns:
+        Dictionary from paths, such as `"block_0/depthwise/kernel"`, to
+        `keras.Variable` objects.
+
+    Raises:
+        ValueError: If the model has none.
+    """
+    variables = {
+        variable.path: variable
+        for variable in model.weights
+        if is_convmixer_variable(variable.path)
+    }
+    if not variables:
+        raise ValueError(
+            "Argument `model` must be a functional model with the layers of "
+            f"a ConvMixer. Received: model={model}"
+        )
+    return variables
+
+
+def adapt_stem(kernel, channels):
+    """Fits a kernel over 3 input channels to another number, as timm does.
+
+    Args:
+        kernel: Array of shape (height, width, 3, dim). One over another
+            number of channels is returned as it is.
+        channels: Channels of the model's input. For 1, the kernel is summed
+            over its channels; otherwise its channels are repeated in turn and
+            scaled by `3 / channels`.
+
+    Returns:
+        Array of shape (height, width, channels, dim).
+    """
+    if kernel.shape[2] != _RGB or channels == _RGB:
+        return kernel
+    single = kernel.astype("float32")
+    if channels == 1:
+        adapted = single.sum(axis=2, keepdims=True)
+    else:
+        repeated = single[:, :, np.arange(channels) % _RGB]
+        adapted = repeated * np.float32(_RGB / channels)
+    return adapted.astype(kernel.dtype)
+
+
+def _advice(values, shapes):
+    """Names the arguments that would make the rest fit."""
+    advice = ""
+    if any(
+        path in shapes
+        and (path not in values or values[path].shape != shapes[path])
+        for path in _CLASSIFIER
+    ):
+        advice += " To keep the model's classifier: reset_classifier=True."
+    if (
+        _STEM in values
+        and _STEM in shapes
+        and values[_STEM].shape[2] == _RGB != shapes[_STEM][2]
+    ):
+        advice += " To fit the input channels: adapt_channels=True."
+    return advice
+
+
+def _cast(value, dtype, path, weights):
+    with np.errstate(over="ignore"):
+        value = value.astype(np.dtype(dtype))
+    if not np.isfinite(value).all():
+        raise ValueError(
+            f"Weights in `{os.fspath(weights)}` are too large for the model's "
+            f"{dtype} variables: {few([path])}."
+        )
+    return value

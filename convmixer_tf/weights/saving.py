@@ -1,0 +1,65 @@
+"""Writing a model's weights for timm."""
+
+import numpy as np
+
+from convmixer_tf.files import check_destination
+from convmixer_tf.files import replaced
+from convmixer_tf.weights.loading import convmixer_variables
+from convmixer_tf.weights.names import to_timm
+
+
+def timm_state_dict(model):
+    """Turns a ConvMixer's weights into a state dict for timm.
+
+    Args:
+        model: Functional Keras model that contains the layers of a ConvMixer.
+
+    Returns:
+        Dictionary from the names of timm's `ConvMixer` to NumPy arrays in
+        PyTorch's layout. `num_batches_tracked` of the batch norms, which
+        Keras doesn't count, is 0.
+
+    Raises:
+        ValueError: If the model isn't a ConvMixer.
+    """
+    return to_timm(
+        {
+            path: np.asarray(variable.numpy())
+            for path, variable in convmixer_variables(model).items()
+        }
+    )
+
+
+def save_timm_weights(model, path, *, overwrite=False):
+    """Saves a ConvMixer's weights as a `.safetensors` file for timm.
+
+    `timm.create_model("convmixer_768_32", checkpoint_path=path)` loads it.
+
+    Args:
+        model: Functional Keras model that contains the layers of a ConvMixer.
+        path: Path of the file to write, ending in `.safetensors`. It appears
+            when it is complete.
+        overwrite: Whether to replace an existing file.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        FileNotFoundError: If its directory doesn't exist.
+        ValueError: If the model isn't a ConvMixer or the suffix is another.
+    """
+    check_destination(path, (".safetensors",), overwrite)
+    write_safetensors(timm_state_dict(model), path)
+
+
+def write_safetensors(state_dict, path):
+    """Writes a PyTorch state dict as a `.safetensors` file, in one step.
+
+    Args:
+        state_dict: Dictionary from names to C-contiguous NumPy arrays.
+        path: Path of the file to write.
+    """
+    from safetensors.numpy import save
+
+    # `save_file` would make a file that only its owner can read.
+    content = save(state_dict, metadata={"format": "pt"})
+    with replaced(path) as unfinished, open(unfinished, "wb") as file:
+        file.write(content)

@@ -1,0 +1,41 @@
+"""Converts ConvMixer weights to `.weights.h5` (Keras) or `.safetensors` (timm).
+
+    python export/convert_weights.py --source convmixer_768_32.pth.tar \
+        --destination convmixer_768_32.weights.h5
+
+Reads `.weights.h5`, `.keras`, `.safetensors`, and with PyTorch installed
+`.pth`, `.pth.tar` and `.bin` of timm and of the authors.
+"""
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from convmixer_tf.models.conversion import convert_weights
+
+_SOURCE = flags.DEFINE_string(
+    "source", None, "File of weights to read.", required=True
+)
+_DESTINATION = flags.DEFINE_string(
+    "destination",
+    None,
+    "File to write, ending in .weights.h5 or .safetensors.",
+    required=True,
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Whether to replace an existing file."
+)
+
+
+def main(argv):
+    """Converts the file that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    architecture = convert_weights(
+        _SOURCE.value, _DESTINATION.value, overwrite=_OVERWRITE.value
+    )
+    logging.info("Wrote %s: %s", _DESTINATION.value, architecture)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,203 @@
+"""What must hold for every public layer and model, in one list."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import convmixer_tf
+from tests.helpers import asymmetric_image
+from tests.helpers import randomize
+from tests.helpers import relative_difference
+from tests.helpers import run_python
+
+tf = pytest.importorskip("tensorflow")
+
+
+class Case(NamedTuple):
+    build: Callable  # Keyword arguments -> a model of that layer or model.
+    images: np.ndarray
+    has_remat: bool = True
+
+
+def _layer(cls, input_shape, **config):
+    def build(**kwargs):
+        layer = cls(**config, **kwargs)
+        return keras.Sequential([keras.Input(input_shape), layer])
+
+    return build
+
+
+def _model(cls, *sizes, **config):
+    return lambda **kwargs: cls(*sizes, **config, **kwargs)
+
+
+IMAGES = asymmetric_image(30, 45).astype("float32")
+SMALL = {
+    "weights": None,
+    "input_shape": (30, 45, 3),
+    "classifier_activation": None,
+}
+CASES = {
+    "PatchEmbed": Case(
+        _layer(convmixer_tf.PatchEmbed, (30, 45, 3), dim=8, patch_size=4),
+        IMAGES / 128 - 1,
+        has_remat=False,
+    ),
+    "ConvMixerBlock": Case(
+        _layer(convmixer_tf.ConvMixerBlock, (30, 45, 3), kernel_size=5),
+        IMAGES / 128 - 1,
+    ),
+    "ConvMixer": Case(
+        _model(convmixer_tf.ConvMixer, 8, 2, 5, 4, classes=5, **SMALL), IMAGES
+    ),
+    "ConvMixer768_32": Case(
+        _model(convmixer_tf.ConvMixer768_32, **SMALL), IMAGES
+    ),
+    "ConvMixer1024_20": Case(
+        _model(convmixer_tf.ConvMixer1024_20, **SMALL), IMAGES
+    ),
+    "ConvMixer1536_20": Case(
+        _model(convmixer_tf.ConvMixer1536_20, **SMALL), IMAGES
+    ),
+}
+FUNCTIONS = {"decode_predictions", "preprocess_input"}
+EVERY = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=name, marks=[pytest.mark.large] if "_" in name else []
+        )
+        for name, case in CASES.items()
+    ],
+)
+
+
+@pytest.fixture
+def _float64():
+    # Batch statistics of few values make a deep network amplify rounding.
+    keras.config.set_dtype_policy("float64")
+
+
+def with_and_without_remat(case):
+    return [{}, {"remat": True}] if case.has_remat else [{}]
+
+
+def train_step(model, images):
+    """One step of gradient descent; returns the gradients."""
+    with tf.GradientTape() as tape:
+        # Not the squares: batch norm fixes their mean.
+        loss = ops.mean(ops.power(model(images, training=True), 3))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    model.optimizer.apply(gradients, model.trainable_variables)
+    return gradients
+
+
+def test_no_public_name_is_missing():
+    assert set(CASES) | FUNCTIONS == set(convmixer_tf.__all__)
+
+
+@EVERY
+def test_keras_file_round_trip_in_a_fresh_process(case, tmp_path):
+    model = randomize(case.build())
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", case.images)
+    run_python(
+        "import sys, numpy, keras, convmixer_tf\n"
+        "model = keras.saving.load_model(sys.argv[1] + '/model.keras')\n"
+        "images = numpy.load(sys.argv[1] + '/images.npy')\n"
+        "numpy.save(sys.argv[1] + '/outputs.npy', model(images))\n",
+        tmp_path,
+    )
+    outputs = np.load(tmp_path / "outputs.npy")
+    assert relative_difference(outputs, model(case.images)) < 1e-6
+
+
+@EVERY
+def test_weights_round_trip(case, tmp_path):
+    model = randomize(case.build())
+    model.save_weights(tmp_path / "model.weights.h5")
+    restored = case.build()
+    restored.load_weights(tmp_path / "model.weights.h5")
+    for actual, expected in zip(
+        restored.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@EVERY
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(case, policy):
+    expected = case.build()(case.images)
+    keras.config.set_dtype_policy(policy)
+    for kwargs in with_and_without_remat(case):
+        keras.utils.set_random_seed(0)
+        model = case.build(**kwargs)
+        actual = ops.cast(model(case.images), "float32")
+        assert relative_difference(actual, expected) < 0.05
+        model.compile(keras.optimizers.SGD(1e-3))
+        for gradient in train_step(model, case.images):
+            assert gradient.dtype == tf.float32
+            assert np.isfinite(gradient).all()
+
+
+@EVERY
+def test_jit(case):
+    for kwargs in with_and_without_remat(case):
+        model = randomize(case.build(**kwargs))
+        compiled = tf.function(model, jit_compile=True)
+        # In training, few values give the batch statistics of so many layers:
+        # rounding grows. (XLA on a CPU takes gigabytes for it in float64.)
+        for training, tolerance in ((False, 1e-4), (True, 0.1)):
+            expected = model(case.images, training=training)
+            actual = compiled(case.images, training=training)
+            assert relative_difference(actual, expected) < tolerance
+
+
+@pytest.fixture(scope="module")
+def strategy():
+    # One for all: a second one would start to number its collectives anew.
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@EVERY
+@pytest.mark.usefixtures("_float64")
+def test_two_replicas(case, strategy):
+    for kwargs in with_and_without_remat(case):
+        one = case.build(**kwargs)
+        one.compile(keras.optimizers.SGD(0.1))
+        with strategy.scope():
+            two = case.build(**kwargs)
+            two.compile(keras.optimizers.SGD(0.1))
+        two.set_weights(one.get_weights())
+
+        # Both replicas see the same batch, so their averaged statistics are
+        # one replica's, and their summed gradients are twice its.
+        one.optimizer.learning_rate = 0.2
+        train_step(one, case.images)
+        tf.function(strategy.run)(train_step, args=(two, case.images))
+        for actual, expected in zip(
+            two.get_weights(), one.get_weights(), strict=True
+        ):
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(actual, expected, atol=1e-9 * scale)
+
+
+@EVERY
+@pytest.mark.usefixtures("_float64")
+def test_remat_computes_the_same(case):
+    if not case.has_remat:
+        return
+    plain, remat = randomize(case.build()), randomize(case.build(remat=True))
+    for model in (plain, remat):
+        model.compile(keras.optimizers.SGD(1e-3))
+    for actual, expected in zip(
+        train_step(remat, case.images),
+        train_step(plain, case.images),
+        strict=True,
+    ):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, atol=1e-9 * scale)

@@ -1,0 +1,120 @@
+"""What several tests need: inputs that betray mistakes, and weights."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+from scipy import special
+
+
+def asymmetric_image(height=45, width=31, channels=3, batch=2, seed=0):
+    """Pixels (uint8) that no flip, transposition or channel swap maps home."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 128, (batch, height, width, channels))
+    rows = np.linspace(0, 60, height)[None, :, None, None]
+    columns = np.linspace(0, 30, width)[None, None, :, None] ** 1.1
+    channel = 9 * np.arange(channels)
+    return (noise + rows + columns + channel).clip(0, 255).astype("uint8")
+
+
+def randomize(model, seed=0):
+    """Gives every weight a random value, batch statistics included.
+
+    Kernels keep the scale at which signals neither die nor explode.
+    """
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        shape, kind = weight.shape, weight.path.rsplit("/", 1)[1]
+        if kind in ("gamma", "moving_variance"):
+            value = rng.uniform(0.5, 1.5, shape)
+            if kind == "gamma":
+                value *= rng.choice([-1, 1, 1, 1], shape)
+        elif kind == "kernel":
+            value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
+            if shape[-1] == 1:  # Depthwise: its channels are not inputs.
+                value *= np.sqrt(shape[2])
+        else:
+            value = rng.normal(0, 0.2, shape)
+        weight.assign(value)
+    return model
+
+
+def relative_difference(actual, expected):
+    """Largest absolute difference, as a fraction of the largest value."""
+    actual, expected = np.float64(actual), np.float64(expected)
+    assert actual.shape == expected.shape
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+def run_python(code, *arguments, **environment):
+    """Runs `code` in a fresh Python process; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def numpy_convmixer(weights, images, activation="gelu"):
+    """ConvMixer in plain NumPy, float64: an independent implementation.
+
+    Args:
+        weights: Dictionary of arrays by the weights' paths in our models.
+        images: Pixels in [0, 255], (batch, height, width, 3).
+        activation: `"gelu"` or `"relu"`.
+
+    Returns:
+        Logits, (batch, classes).
+    """
+    weights = {path: np.float64(value) for path, value in weights.items()}
+    act = {
+        "gelu": lambda x: x * 0.5 * (1 + special.erf(x / np.sqrt(2))),
+        "relu": lambda x: np.maximum(x, 0),
+    }[activation]
+
+    def norm(x, name):
+        gamma, beta, mean, variance = (
+            weights[f"{name}/{kind}"]
+            for kind in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+        return (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+
+    def depthwise(x, kernel):
+        side = len(kernel)
+        before = (side - 1) // 2
+        after = side - 1 - before
+        height, width = x.shape[1:3]
+        x = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
+        return sum(
+            x[:, i : i + height, j : j + width] * kernel[i, j, :, 0]
+            for i in range(side)
+            for j in range(side)
+        )
+
+    x = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    kernel = weights["patch_embed/conv/kernel"]
+    patch = len(kernel)
+    batch, rows, columns = (
+        len(x),
+        x.shape[1] // patch,
+        x.shape[2] // patch,
+    )
+    x = x[:, : rows * patch, : columns * patch]
+    x = x.reshape(batch, rows, patch, columns, patch, 3)
+    x = np.einsum("brpcqi,pqio->brco", x, kernel)
+    x = norm(act(x + weights["patch_embed/conv/bias"]), "patch_embed/norm")
+    for i in range(sum(path.endswith("pointwise/bias") for path in weights)):
+        block = f"block_{i}"
+        y = depthwise(x, weights[f"{block}/depthwise/kernel"])
+        y = act(y + weights[f"{block}/depthwise/bias"])
+        x = x + norm(y, f"{block}/depthwise_norm")
+        y = x @ weights[f"{block}/pointwise/kernel"][0, 0]
+        y = act(y + weights[f"{block}/pointwise/bias"])
+        x = norm(y, f"{block}/pointwise_norm")
+    x = x.mean((1, 2)) @ weights["predictions/kernel"]
+    return x + weights["predictions/bias"]

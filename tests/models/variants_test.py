@@ -1,0 +1,89 @@
+"""The published variants: none is missing, every number is exact."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import convmixer_tf
+from convmixer_tf import models
+
+# Source: computed from the layer shapes; timm's table gives the same.
+VARIANTS = {
+    "ConvMixer1536_20": {
+        "patch": 7,
+        "kernel": 9,
+        "activation": "gelu",
+        "grid": 32,
+        "trainable": 51_625_960,
+        "all": 51_751_912,
+        "no_top": 50_088_960,
+    },
+    "ConvMixer768_32": {
+        "patch": 7,
+        "kernel": 7,
+        "activation": "relu",
+        "grid": 32,
+        "trainable": 21_110_248,
+        "all": 21_210_088,
+        "no_top": 20_341_248,
+    },
+    "ConvMixer1024_20": {
+        "patch": 14,
+        "kernel": 9,
+        "activation": "gelu",
+        "grid": 16,
+        "trainable": 24_383_464,
+        "all": 24_467_432,
+        "no_top": 23_358_464,
+    },
+}
+
+
+def test_no_public_variant_is_missing():
+    public = {name for name in models.__all__ if name[-1].isdigit()}
+    assert public == set(VARIANTS)
+    assert public < set(convmixer_tf.__all__)
+
+
+@pytest.mark.parametrize(("name", "facts"), VARIANTS.items())
+def test_architecture(name, facts):
+    build = getattr(models, name)
+    dim, depth = map(int, name.removeprefix("ConvMixer").split("_"))
+    model = build(weights=None)
+    assert model.name == f"convmixer_{dim}_{depth}"
+    assert model.output_shape == (None, 1000)
+    assert model.count_params() == facts["all"]
+    trainable = sum(np.prod(v.shape) for v in model.trainable_variables)
+    assert trainable == facts["trainable"]
+    head = dim * 1000 + 1000
+    assert facts["no_top"] == facts["trainable"] - head
+    blocks = [layer for layer in model.layers if "block" in layer.name]
+    assert len(blocks) == depth
+    assert {block.kernel_size for block in blocks} == {facts["kernel"]}
+    stem = model.get_layer("patch_embed")
+    assert (stem.dim, stem.patch_size) == (dim, facts["patch"])
+    for layer in (stem, *blocks):
+        assert layer.activation.__name__ == facts["activation"]
+    grid = facts["grid"]
+    assert blocks[-1].output.shape == (None, grid, grid, dim)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_signature_is_that_of_keras_applications(name):
+    parameters = inspect.signature(getattr(models, name)).parameters
+    defaults = {
+        key: p.default for key, p in parameters.items() if key != "kwargs"
+    }
+    assert defaults == {
+        "include_top": True,
+        "weights": "imagenet",
+        "input_tensor": None,
+        "input_shape": None,
+        "pooling": None,
+        "classes": 1000,
+        "classifier_activation": "softmax",
+        "name": name.replace("M", "m", 1).lower().replace("mixer", "mixer_"),
+    }
+    assert getattr(models, name).__name__ == name
+    assert f"{name}(weights=None)" in getattr(models, name).__doc__

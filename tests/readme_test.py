@@ -1,0 +1,90 @@
+"""The README's Python runs as it stands, against a hub on this machine."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import save
+
+from convmixer_tf.models import ConvMixer768_32
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights import timm_state_dict
+from tests.helpers import asymmetric_image
+from tests.helpers import randomize
+from tests.helpers import run_python
+from tests.weights.hub_server import running_hub
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    assert len(blocks) == 3
+    photo = tf.io.encode_jpeg(asymmetric_image(300, 400)[0])
+    (tmp_path / "photo.jpg").write_bytes(photo.numpy())
+    model = randomize(ConvMixer768_32(weights=None))
+    published = PUBLISHED_WEIGHTS["convmixer_768_32"]
+    with running_hub() as hub:
+        hub.files[published.repository, published.filename] = save(
+            timm_state_dict(model), metadata={"format": "pt"}
+        )
+        printed = run_python(
+            f"import os; os.chdir({str(tmp_path)!r})\n" + "".join(blocks),
+            HF_ENDPOINT=hub.url,
+            HF_HOME=str(tmp_path / "home"),
+            NO_PROXY="127.0.0.1",
+            PYTHONPATH=str(ROOT),
+        )
+    assert re.search(r"\[\[\('n\d{8}', '\w+', np\.float32\(", printed)
+    assert (tmp_path / "model_int8.tflite").stat().st_size > 500_000
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("name", PUBLISHED_WEIGHTS)
+def test_table_of_models(name):
+    facts = PUBLISHED_WEIGHTS[name]
+    row = next(
+        line
+        for line in README.splitlines()
+        if line.startswith(f"| `ConvMixer{facts.dim}_{facts.depth}`")
+    )
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    dim, depth, k, p = (
+        facts.dim,
+        facts.depth,
+        facts.kernel_size,
+        facts.patch_size,
+    )
+    block = dim * k**2 + dim**2 + 6 * dim
+    parameters = 3 * p**2 * dim + 3 * dim + depth * block + 1000 * (dim + 1)
+    assert cells[1] == f"{parameters:,}"
+    assert cells[2] == f"{k} / {p}"
+    assert cells[3].lower() == facts.activation
+    patches = (224 // p) ** 2
+    macs = patches * dim * (3 * p**2 + depth * (k**2 + dim)) + 1000 * dim
+    assert cells[4] == f"{macs / 1e9:.2f}"
+    assert cells[5] == f"{facts.top1:.3f} / {facts.top5:.3f}"
+
+
+def test_the_quickstart_table_is_that_of_the_committed_run():
+    path = ROOT / "recipes" / "results" / "train_digits.json"
+    record = json.loads(path.read_text())
+    assert f"It took {record['seconds']} seconds" in README
+    for row in record["models"]:
+        (line,) = (
+            line
+            for line in README.splitlines()
+            if line.startswith(f"| {row['model']} |")
+        )
+        assert f"{row['top1']:.2%}".replace("%", " %") in line
+        assert f"{row['bytes'] / 1e3:.0f} kB" in line
+        agreement = np.round(100 * row["agreement"], 2)
+        assert f"{agreement:g} %" in line

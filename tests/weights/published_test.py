@@ -1,0 +1,64 @@
+"""The table of published weights."""
+
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights import Architecture
+
+# Facts of the published models: trainable parameters, repository, activation.
+EXPECTED = {
+    "convmixer_1536_20": (
+        51_625_960,
+        "timm/convmixer_1536_20.in1k",
+        "gelu",
+        (81.382, 95.618),
+    ),
+    "convmixer_768_32": (
+        21_110_248,
+        "timm/convmixer_768_32.in1k",
+        "relu",
+        (80.158, 95.070),
+    ),
+    "convmixer_1024_20": (
+        24_383_464,
+        "timm/convmixer_1024_20_ks9_p14.in1k",
+        "gelu",
+        (76.944, 93.364),
+    ),
+}
+
+
+def test_every_entry_is_as_published():
+    actual = {
+        name: (
+            trainable_parameters(entry),
+            entry.repository,
+            entry.activation,
+            (entry.top1, entry.top5),
+        )
+        for name, entry in PUBLISHED_WEIGHTS.items()
+    }
+    assert actual == EXPECTED
+
+
+def test_file_and_license():
+    assert {
+        (entry.filename, entry.license) for entry in PUBLISHED_WEIGHTS.values()
+    } == {("model.safetensors", "MIT")}
+
+
+def trainable_parameters(entry):
+    architecture = Architecture(
+        entry.dim,
+        entry.depth,
+        entry.kernel_size,
+        entry.patch_size,
+        channels=3,
+        classes=1000,
+    )
+    total = 0
+    for path, shape in architecture.shapes().items():
+        if "moving" not in path:
+            size = 1
+            for side in shape:
+                size *= side
+            total += size
+    return total

@@ -1,0 +1,146 @@
+"""Reading .safetensors files, whole and damaged."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save
+from safetensors.numpy import save_file
+
+from convmixer_tf.weights import read_weights
+from tests.weights.samples import assert_same
+from tests.weights.samples import flat_names
+from tests.weights.samples import random_state_dict
+from tests.weights.samples import random_weights
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", ml_dtypes.bfloat16, "float32", "float64"]
+)
+def test_precisions(tmp_path, dtype):
+    path = tmp_path / "weights.safetensors"
+    save_file(random_state_dict(dtype=dtype), path)
+    assert_same(read_weights(path), random_weights(dtype=dtype))
+
+
+def test_names_of_the_authors(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(
+        {flat_names()[n]: v for n, v in random_state_dict().items()}, path
+    )
+    assert_same(read_weights(str(path)), random_weights())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(tmp_path, value):
+    path = tmp_path / "weights.safetensors"
+    state_dict = random_state_dict()
+    state_dict["blocks.1.3.running_var"][2] = value
+    save_file(state_dict, path)
+    with pytest.raises(
+        ValueError,
+        match=r"weights\.safetensors`: .*not finite, in "
+        r"block_1/pointwise_norm/moving_variance\.",
+    ):
+        read_weights(path)
+
+
+def test_integers(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(
+        {**random_state_dict(), "head.bias": np.zeros(5, "int8")},
+        path,
+    )
+    with pytest.raises(
+        ValueError, match=r"`predictions/bias` must hold floating.*int8"
+    ):
+        read_weights(path)
+
+
+def test_no_weights(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({}, path)
+    with pytest.raises(ValueError, match="holds no weights"):
+        read_weights(path)
+
+
+def test_another_model(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"conv1.weight": np.zeros((1, 2, 3, 4), "float32")}, path)
+    with pytest.raises(
+        ValueError,
+        match=rf"Cannot read weights from `{path}`: .*conv1\.weight",
+    ):
+        read_weights(path)
+
+
+def test_truncated_anywhere(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    content = save(random_state_dict())
+    for size in [1, 7, 8, 9, 100, 2000, len(content) // 2, len(content) - 1]:
+        path.write_bytes(content[:size])
+        with pytest.raises(
+            ValueError, match="is not a safetensors file or is truncated"
+        ):
+            read_weights(path)
+
+
+def test_bytes_at_the_end(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(save(random_state_dict()) + b"\0")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        read_weights(path)
+
+
+def test_any_flipped_byte_of_the_header_is_found_or_harmless(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    content = save(random_state_dict(), metadata={"format": "pt"})
+    header = 8 + int.from_bytes(content[:8], "little")
+    found = 0
+    for offset in range(0, header, 7):
+        damaged = bytearray(content)
+        damaged[offset] ^= 0x11
+        path.write_bytes(damaged)
+        try:
+            weights = read_weights(path)
+        except ValueError:  # Any other error would fail the test.
+            found += 1
+        else:
+            # Metadata, a counter that isn't read, or a name now missing.
+            assert set(weights) <= set(random_weights())
+    assert found > header // 7 * 0.8
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG\r\n", b"<html>404</html>" * 100, b"\xff" * 64]
+)
+def test_other_content(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError,
+        match=rf"`{path}`: it is (empty|not a safetensors file)",
+    ):
+        read_weights(path)
+
+
+def test_no_such_file(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"weights `{path}`"):
+        read_weights(path)
+
+
+def test_directory(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.mkdir()
+    with pytest.raises(ValueError, match="it is not a file"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("name", ["w.h5", "w.ckpt", "w.npz", "w", "w.tar"])
+def test_other_suffix(tmp_path, name):
+    path = tmp_path / name
+    path.touch()
+    with pytest.raises(
+        ValueError, match=rf"must end in one of \.weights\.h5, .*`{path}`"
+    ):
+        read_weights(path)
