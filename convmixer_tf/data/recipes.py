@@ -12,7 +12,6 @@ from convmixer_tf.data.validation import check_choice
 from convmixer_tf.data.validation import check_positive_integer
 from convmixer_tf.data.validation import check_range
 
-
 _AUTHORS_CROP = RandomResizedCrop()
 
 

@@ -164,19 +164,6 @@ class CheckpointStore:
                 shutil.rmtree(doomed)
 
 
-def write_text(path, text):
-    """Writes a text file beside its place, then renames it.
-
-    Args:
-        path: Path of the file, which is replaced.
-        text: What to write.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f"tmp_{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _write(checkpoint, directory, info):
     checkpoint.write(str(directory / "state"))
     digests = {

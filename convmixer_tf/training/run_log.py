@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from convmixer_tf.training.checkpoint import write_text
+from convmixer_tf.files import replaced
 from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
 
 COLUMNS = (
@@ -105,7 +105,7 @@ class RunLog:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        write_text(self.directory / "log.csv", text.getvalue())
+        _write_text(self.directory / "log.csv", text.getvalue())
 
     def close(self, summary=None):
         """Writes what the run came to, if it came to its end."""
@@ -161,20 +161,22 @@ def check_tensorboard():
         )
 
 
-def open_run(directory, config):
+def open_run(directory, config, notes=None):
     """Makes a run's folder and notes there what it is a run of.
 
     Args:
         directory: Path of the folder. It may exist, from a run of the same
             settings that was stopped.
         config: The run's `TrainConfig`.
+        notes: Dictionary of what else the result depends on.
 
     Raises:
         ValueError: If the folder is of a run with other settings.
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps(dataclasses.asdict(config)))
+    settings = {**dataclasses.asdict(config), **(notes or {})}
+    settings = json.loads(json.dumps(settings))
     path = directory / "config.json"
     if path.exists():
         _check_same(directory, json.loads(path.read_text()), settings)
@@ -201,7 +203,12 @@ def environment():
 
 def dump_json(path, value):
     """Writes a value as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    _write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write_text(path, text):
+    with replaced(path) as unfinished:
+        pathlib.Path(unfinished).write_text(text, encoding="utf-8")
 
 
 def _check_same(directory, old, new):

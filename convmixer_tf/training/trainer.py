@@ -29,6 +29,7 @@ def train(
     eval_batches,
     directory,
     strategy="auto",
+    notes=None,
 ):
     """Trains a model, or goes on training it.
 
@@ -52,6 +53,9 @@ def train(
         eval_batches: Function of such a context, as `Evaluator` takes it.
         directory: Path of the run's folder.
         strategy: What `make_strategy` takes, or a `tf.distribute.Strategy`.
+        notes: Dictionary, as JSON can hold it, of what else the result depends
+            on. It is kept with the config, and must be the same for a run to
+            go on.
 
     Returns:
         The model, with the trained weights, or their running mean if
@@ -68,7 +72,7 @@ def train(
     check_backend()
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
-    run = Run(config, build_model, directory, strategy)
+    run = Run(config, build_model, directory, strategy, notes)
     with run, stop_signals() as stop:
         for epoch in range(len(run.history), config.epochs):
             for batches in run.batches(train_batches, epoch):
@@ -89,14 +93,14 @@ class Run:
     Its arguments are those of `train`.
     """
 
-    def __init__(self, config, build_model, directory, strategy):
+    def __init__(self, config, build_model, directory, strategy, notes):
         check_replicas(config, strategy)
         self.config = config
         self.strategy = strategy
         self.directory = pathlib.Path(directory)
         writes = is_chief(strategy)
         if writes:
-            open_run(self.directory, config)
+            open_run(self.directory, config, notes)
         with strategy.scope():
             self.model = _build(build_model, config)
             self.engine = Engine(config, self.model, strategy)

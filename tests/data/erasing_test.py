@@ -43,9 +43,7 @@ def test_area_and_aspect(erased):
     # tries of a box smaller than the image.
     random = np.random.default_rng(0)
     area = random.uniform(0.02, 1 / 3, (20_000, 10)) * SIDE**2
-    aspect = np.exp(
-        random.uniform(math.log(0.3), -math.log(0.3), (20_000, 10))
-    )
+    aspect = np.exp(random.uniform(math.log(0.3), -math.log(0.3), (20_000, 10)))
     height = np.round(np.sqrt(area * aspect))
     width = np.round(np.sqrt(area / aspect))
     first = np.argmax((height < SIDE) & (width < SIDE), axis=1)

@@ -119,9 +119,7 @@ def test_pairs_share_a_draw_and_elements_do_not():
 def test_uint8_is_rounded():
     images, labels = telltale_batch(6, dtype="uint8")
     for seed in range(8):
-        exact, _ = mix(
-            tf.cast(images, tf.float32), labels, [seed, 0], Mixing()
-        )
+        exact, _ = mix(tf.cast(images, tf.float32), labels, [seed, 0], Mixing())
         mixed, _ = mix(images, labels, [seed, 0], Mixing())
         assert mixed.dtype == tf.uint8
         np.testing.assert_allclose(mixed, exact, atol=0.5001)

@@ -1,5 +1,4 @@
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import tensorflow as tf
 from absl import logging
 
 from convmixer_tf.training.checkpoint import CheckpointStore
-from convmixer_tf.training.checkpoint import write_text
 
 
 @pytest.fixture
@@ -206,11 +204,3 @@ def test_a_worker_that_does_not_write_changes_nothing(
     assert store.restore(checkpoint) == {"at": 1}
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"tmp_5", "step_0000000001"}
-
-
-def test_write_text_replaces_whole(tmp_path):
-    path = tmp_path / "a.json"
-    write_text(path, "long text")
-    write_text(path, json.dumps({}))
-    assert path.read_text() == "{}"
-    assert list(tmp_path.iterdir()) == [path]
