@@ -12,6 +12,7 @@ from convmixer_tf.data.loading import load_batches
 from convmixer_tf.data.mixing import mix
 from convmixer_tf.data.mixing import smooth_labels
 from convmixer_tf.data.rand_augment import rand_augment_with
+from convmixer_tf.data.validation import check_non_negative_integer
 from convmixer_tf.data.validation import check_positive_integer
 
 
@@ -68,6 +69,8 @@ def train_batches(
         ("replicas", replicas),
     ):
         check_positive_integer(name, value)
+    for name, value in (("seed", seed), ("epoch", epoch)):
+        check_non_negative_integer(name, value)
     local = batch_size * replicas
     steps = len(dataset) // (local * shard.num_workers)
     if steps < 1:

@@ -19,6 +19,15 @@ def check_positive_integer(name, value):
         )
 
 
+def check_non_negative_integer(name, value):
+    """Raises ValueError unless `value` is an integer of at least 0."""
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(
+            f"Argument `{name}` must be a non-negative integer. "
+            f"Received: {name}={value!r}"
+        )
+
+
 def check_choice(name, value, choices):
     """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:

@@ -1,0 +1,237 @@
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convmixer_tf.data import ImageList
+from convmixer_tf.data import ImageRecords
+from convmixer_tf.data import datasets
+from convmixer_tf.data import decode_image
+from convmixer_tf.data import open_dataset
+
+IMAGE = np.arange(8 * 6 * 3, dtype="uint8").reshape(8, 6, 3)
+
+
+def read_all(dataset, **arguments):
+    examples = dataset.examples(**arguments)
+    return [
+        (example["name"].numpy().decode(), *dataset.read(example["record"]))
+        for example in examples
+    ]
+
+
+def keys(dataset, **arguments):
+    examples = dataset.examples(**arguments).as_numpy_iterator()
+    return [int(example["key"]) for example in examples]
+
+
+def write_records(path, count, first=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for index in range(first, first + count):
+            image = tf.io.encode_png(IMAGE + np.uint8(index)).numpy()
+            features = {
+                "image": tf.train.Feature(
+                    bytes_list=tf.train.BytesList(value=[image])
+                ),
+                "label": tf.train.Feature(
+                    int64_list=tf.train.Int64List(value=[index % 3])
+                ),
+            }
+            example = tf.train.Example(
+                features=tf.train.Features(feature=features)
+            )
+            writer.write(example.SerializeToString())
+
+
+@pytest.fixture
+def record_folder(tmp_path):
+    for part in range(4):
+        path = tmp_path / f"my-train.tfrecord-{part:05}-of-00004"
+        write_records(path, 5, first=5 * part)
+    tmp_path.joinpath("labels.txt").write_text("cat\ndög\neel\n", "utf-8")
+    return tmp_path
+
+
+def test_digits():
+    train, test = (open_dataset("digits", s) for s in ("train", "test"))
+    assert (len(train), len(test)) == (1438, 359)
+    assert train.class_names == tuple("0123456789")
+    _, encoded, label = read_all(test)[0]
+    image = decode_image(encoded).numpy()
+    assert image.shape == (8, 8, 3)
+    assert image.max() == 255
+    assert label.dtype == tf.int64
+    # The fifth image of scikit-learn's is a 4.
+    assert label == 4
+    names = {name for name, *_ in read_all(train) + read_all(test)}
+    assert len(names) == 1797
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_image_folder(tmp_path, save, monkeypatch, caplog, cache_bytes):
+    monkeypatch.setattr(datasets, "CACHE_BYTES", cache_bytes)
+    save(
+        tmp_path,
+        {
+            "train/größe/été.png": IMAGE,
+            "train/größe/b.JPG": IMAGE,
+            "train/猫/c.jpeg": IMAGE,
+            "train/猫/notes.txt": b"no image",
+            "train/readme.txt": b"no class",
+            "test/zebra/d.bmp": IMAGE,
+        },
+    )
+    (tmp_path / "train" / "empty").mkdir()
+    train = open_dataset(str(tmp_path), "train")
+    assert isinstance(train, ImageList)
+    assert (train.contents is None) == (cache_bytes == 0)
+    # Classes of other splits count, so that indices agree.
+    assert train.class_names == ("empty", "größe", "zebra", "猫")
+    assert open_dataset(tmp_path, "test").class_names == train.class_names
+    assert len(train) == 3
+    found = [(name.split("/")[-1], int(y)) for name, _, y in read_all(train)]
+    assert found == [("b.JPG", 1), ("été.png", 1), ("c.jpeg", 3)]
+    np.testing.assert_array_equal(
+        decode_image(read_all(train)[1][1]), IMAGE
+    )
+
+
+def test_warns_of_an_empty_class(tmp_path, save, monkeypatch):
+    save(tmp_path, {"train/a/1.png": IMAGE})
+    (tmp_path / "train" / "empty").mkdir()
+    lines = []
+    monkeypatch.setattr(
+        datasets.logging, "warning", lambda text, *a: lines.append(text % a)
+    )
+    open_dataset(tmp_path, "train")
+    assert lines == [f"No images of class 'empty' in {tmp_path / 'train'}"]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_records(record_folder, monkeypatch, cache_bytes):
+    monkeypatch.setattr(datasets, "CACHE_BYTES", cache_bytes)
+    dataset = open_dataset(str(record_folder), "train")
+    kind = ImageList if cache_bytes else ImageRecords
+    assert isinstance(dataset, kind)
+    assert len(dataset) == 20
+    assert dataset.class_names == ("cat", "dög", "eel")
+    examples = read_all(dataset)
+    assert len({name for name, *_ in examples}) == 20
+    first = sorted(int(decode_image(x)[0, 0, 0]) for _, x, _ in examples)
+    assert first == list(range(20))
+    for _, encoded, label in examples:
+        assert int(decode_image(encoded)[0, 0, 0]) % 3 == label
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_order(record_folder, monkeypatch, cache_bytes):
+    monkeypatch.setattr(datasets, "CACHE_BYTES", cache_bytes)
+    dataset = open_dataset(str(record_folder), "train")
+    order = keys(dataset, seed=1, epoch=0)
+    assert len(set(order)) == 20
+    assert order != keys(dataset)
+    assert order == keys(dataset, seed=1, epoch=0)
+    assert order != keys(dataset, seed=2, epoch=0)
+    assert order != keys(dataset, seed=1, epoch=1)
+    assert sorted(order) == sorted(keys(dataset, seed=1, epoch=1))
+    assert keys(dataset, seed=1, epoch=0, skip=7) == order[7:]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_repeats(record_folder, monkeypatch, cache_bytes):
+    monkeypatch.setattr(datasets, "CACHE_BYTES", cache_bytes)
+    dataset = open_dataset(str(record_folder), "train")
+    order = keys(dataset, seed=1, epoch=0)
+    repeated = keys(dataset, seed=1, epoch=0, repeats=3)
+    assert len(set(repeated)) == len(repeated) == 20
+    assert [key // 3 for key in repeated[::3]] == order[:7]
+    assert repeated[:3] == [order[0] * 3 + copy for copy in range(3)]
+    names = [name for name, *_ in read_all(dataset, seed=1, repeats=3)]
+    assert len(set(names[:3])) == 1
+    assert len(set(names)) == 7
+
+
+def test_prepared_by_tfds(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Pets(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = tmp_path
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(8, 6, 3)),
+                        "label": tfds.features.ClassLabel(names=["cat", "dög"]),
+                    }
+                ),
+            )
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for index in range(5):
+                yield index, {"image": IMAGE + np.uint8(index), "label": 1}
+
+    builder = Pets(data_dir=str(tmp_path))
+    builder.download_and_prepare()
+    dataset = open_dataset(str(builder.data_path), "train")
+    assert dataset.class_names == ("cat", "dög")
+    assert len(dataset) == 5
+    examples = read_all(dataset)
+    assert {int(label) for *_, label in examples} == {1}
+    first = sorted(int(decode_image(x)[0, 0, 0]) for _, x, _ in examples)
+    assert first == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="`split` must be one of 'train'"):
+        open_dataset(str(builder.data_path), "test")
+
+
+def test_tfds_is_not_downloaded(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(FileNotFoundError, match="Pass download=True"):
+        open_dataset("cifar10", "train", data_dir=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_unknown_names(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(FileNotFoundError, match="an existing folder or the"):
+        open_dataset("no_such_data_set", "train", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "message"),
+    [
+        ("tensorflow_datasets", "cifar10", "needs tensorflow-datasets"),
+        ("sklearn.datasets", "digits", "needs scikit-learn"),
+    ],
+)
+def test_names_the_missing_library(monkeypatch, module, name, message):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{message}.*\[train\]"):
+        open_dataset(name, "train")
+
+
+def test_refuses_unknown_splits(tmp_path, save):
+    with pytest.raises(ValueError, match="`split` must be one of 'train', 't"):
+        open_dataset("digits", "validation")
+    save(tmp_path, {"train/a/1.png": IMAGE})
+    with pytest.raises(ValueError, match=r"which has \['train'\]. Received: s"):
+        open_dataset(tmp_path, "test")
+
+
+def test_refuses_a_folder_without_images(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    with pytest.raises(ValueError, match="No images found in .*train"):
+        open_dataset(tmp_path, "train")
+
+
+def test_refuses_records_without_class_names(record_folder):
+    (record_folder / "labels.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"labels\.txt', one a line"):
+        open_dataset(str(record_folder), "train")

@@ -1,0 +1,233 @@
+import dataclasses
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convmixer_tf.data import RECIPES
+from convmixer_tf.data import Mixing
+from convmixer_tf.data import Recipe
+from convmixer_tf.data import Shard
+from convmixer_tf.data import loading
+from convmixer_tf.data import open_dataset
+from convmixer_tf.data import train_batches
+
+IMAGENET = RECIPES["imagenet"]
+
+
+@pytest.fixture(scope="module")
+def dataset(image_folder):
+    return open_dataset(image_folder, "train")
+
+
+def run(dataset, recipe=IMAGENET, size=24, batch=4, **arguments):
+    arguments = {"seed": 1, "epoch": 0, **arguments}
+    batches = train_batches(dataset, recipe, size, batch, **arguments)
+    return [(x.numpy(), y.numpy()) for x, y in batches]
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for (x, y), (other_x, other_y) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(x, other_x)
+        np.testing.assert_array_equal(y, other_y)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_batches_of_every_recipe(dataset, recipe):
+    batches = train_batches(
+        dataset, RECIPES[recipe], 24, 12, seed=0, epoch=0
+    )
+    assert len(batches) == 3
+    images, labels = batches.element_spec
+    assert images.shape == (12, 24, 24, 3)
+    assert images.dtype == tf.float32
+    assert labels.shape == (12, 4)
+    for images, labels in batches:
+        assert np.isfinite(images).all()
+        np.testing.assert_allclose(np.sum(labels, 1), 1.0, atol=1e-6)
+        assert np.min(labels) >= 0
+        if not RECIPES[recipe].erasing:
+            assert np.min(images) >= 0
+            assert np.max(images) <= 255
+
+
+def test_every_image_once_in_an_epoch(dataset):
+    class_of = [int(label) for label in dataset.labels]
+    batches = run(dataset, Recipe(flip=0.0), batch=5)
+    assert len(batches) == 8
+    labels = np.concatenate([y for _, y in batches]).argmax(1)
+    assert sorted(labels) == sorted(class_of)
+    images = np.concatenate([x for x, _ in batches])
+    assert len({image.tobytes() for image in images}) == 40
+
+
+def test_same_seed_same_batches_other_epochs_and_seeds_others(dataset):
+    first = run(dataset)
+    assert_equal(first, run(dataset))
+    for change in ({"epoch": 1}, {"seed": 2}):
+        other = run(dataset, **change)
+        assert not np.array_equal(first[0][0], other[0][0])
+        assert not np.array_equal(first[0][1], other[0][1])
+
+
+def test_same_batches_after_a_restart(dataset, image_folder):
+    # Another process, with one thread for each kind of work.
+    script = f"""
+import hashlib
+import tensorflow as tf
+tf.config.threading.set_inter_op_parallelism_threads(1)
+tf.config.threading.set_intra_op_parallelism_threads(1)
+from convmixer_tf.data import RECIPES, open_dataset, train_batches
+dataset = open_dataset({str(image_folder)!r}, "train")
+digest = hashlib.sha256()
+for x, y in train_batches(dataset, RECIPES["imagenet"], 24, 4, seed=1, epoch=0):
+    digest.update(x.numpy().tobytes() + y.numpy().tobytes())
+print(digest.hexdigest())
+"""
+    digest = hashlib.sha256()
+    for x, y in run(dataset):
+        digest.update(x.tobytes() + y.tobytes())
+    other = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert other.stdout.strip() == digest.hexdigest(), other.stderr
+
+
+@pytest.mark.parametrize("steps", [1, 6, 10])
+def test_continues_at_a_step(dataset, steps):
+    rest = run(dataset, skip_steps=steps)
+    assert_equal(run(dataset)[steps:], rest)
+
+
+def test_workers_and_replicas_divide_the_same_batches(dataset):
+    def worker(index, **arguments):
+        return run(
+            dataset, shard=Shard(num_workers=2, worker=index), **arguments
+        )
+
+    together = run(dataset, replicas=2)
+    assert len(together) == 5
+    apart = [worker(index) for index in range(2)]
+    for step, (images, labels) in enumerate(together):
+        np.testing.assert_array_equal(
+            images, np.concatenate([w[step][0] for w in apart])
+        )
+        np.testing.assert_array_equal(
+            labels, np.concatenate([w[step][1] for w in apart])
+        )
+    for index in range(2):
+        assert_equal(apart[index][3:], worker(index, skip_steps=3))
+
+
+def test_replicas_mix_on_their_own(dataset):
+    recipe = Recipe(mixing=Mixing(cutmix_alpha=0.0))
+    shares = set()
+    for _, labels in run(dataset, recipe, batch=5, replicas=2):
+        # The middle one of five is its own partner; others have two classes
+        # at most, and a replica has one share.
+        for part in np.split(labels, 2):
+            mixed = {round(float(v), 5) for v in part.max(1) if v < 1}
+            assert len(mixed) <= 1
+            shares |= mixed
+    assert len(shares) >= 3
+
+
+def test_repeated_augmentation(dataset):
+    recipe = dataclasses.replace(Recipe(), repeats=2)
+    images, labels = run(dataset, recipe, batch=40)[0]
+    assert len({image.tobytes() for image in images}) == 40
+    np.testing.assert_array_equal(labels[::2], labels[1::2])
+    assert len(run(dataset, recipe)) == len(run(dataset))
+
+
+def test_uint8_pixels_before_mixing_are_those_of_the_image(dataset):
+    recipe = RECIPES["none"]
+    images = run(dataset, recipe, batch=40)[0][0]
+    np.testing.assert_array_equal(images, images.astype("uint8"))
+
+
+@pytest.fixture
+def broken_folder(tmp_path, save, photos):
+    images = {
+        f"train/a/{index}.jpg": photos[0][index : index + 90, :70]
+        for index in range(9)
+    }
+    save(
+        tmp_path,
+        {
+            **images,
+            "train/b/text.jpg": b"This is no image.",
+            "train/b/empty.png": b"",
+            "train/b/größe.png": photos[1][:20, :30],
+            "train/b/one pixel.png": photos[1][:1, :1],
+            "train/b/wide.png": np.repeat(photos[1][:40, :100], 100, axis=1),
+        },
+    )
+    whole = (tmp_path / "train/a/3.jpg").read_bytes()
+    (tmp_path / "train/b/truncated.jpg").write_bytes(whole[:400])
+    (tmp_path / "train/empty").mkdir()
+    return tmp_path
+
+
+def test_skips_names_and_counts_the_unreadable(broken_folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        loading.logging, "warning", lambda text, *a: lines.append(text % a)
+    )
+    dataset = open_dataset(broken_folder, "train")
+    assert len(dataset) == 15
+    batches = run(dataset, size=16, batch=5)
+    assert len(batches) == 3
+    assert all(np.isfinite(images).all() for images, _ in batches)
+    assert lines.pop(0).startswith("No images of class 'empty'")
+    assert len(lines) == 3
+    assert [line.split(":")[0] for line in sorted(lines)] == [
+        f"Skipped an unreadable image, the {n}. so far" for n in (1, 2, 3)
+    ]
+    named = {line.split("/")[-1] for line in lines}
+    assert named == {"text.jpg", "empty.png", "truncated.jpg"}
+    # Still the same after a step is skipped.
+    assert_equal(batches[1:], run(dataset, size=16, batch=5, skip_steps=1))
+
+
+def test_fails_if_nothing_is_readable(tmp_path, save):
+    save(tmp_path, {f"train/a/{i}.jpg": b"No image." for i in range(4)})
+    dataset = open_dataset(tmp_path, "train")
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="No image of a batch could be"
+    ):
+        run(dataset, batch=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 0}, "`image_size` must be a positive integer"),
+        ({"batch": 0}, "`batch_size` must be a positive integer"),
+        ({"replicas": 0}, "`replicas` must be a positive integer"),
+        ({"batch": 41}, "small enough for one batch of the 40 images on 1"),
+        ({"skip_steps": 11}, "`skip_steps` must be from 0 to 10, the number"),
+        ({"skip_steps": -1}, "`skip_steps` must be from 0 to 10, the number"),
+        ({"seed": -1}, "`seed` must be a non-negative integer"),
+        ({"epoch": -1}, "`epoch` must be a non-negative integer"),
+    ],
+)
+def test_refuses_arguments(dataset, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run(dataset, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 0), "`num_workers` must be a positive integer"),
+        ((2, 2), "`worker` must be from 0 to num_workers - 1 = 1. Received"),
+    ],
+)
+def test_refuses_shards(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Shard(*arguments)
