@@ -41,20 +41,19 @@ _PROFILE = flags.DEFINE_list(
 )
 
 
-def open_datasets(name, train_split, eval_split):
-    """Opens the images to train and to evaluate on.
+def open_datasets(name, *splits):
+    """Opens labelled images.
 
     Args:
         name: What `data.open_dataset` takes.
-        train_split: The split to train on.
-        eval_split: The split to evaluate on.
+        *splits: The splits to open.
 
     Returns:
-        Two data sets.
+        List of a data set for each split.
     """
     return [
         data.open_dataset(name, split, data_dir=_DATA_DIR.value)
-        for split in (train_split, eval_split)
+        for split in splits
     ]
 
 

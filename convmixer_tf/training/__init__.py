@@ -9,6 +9,7 @@ from convmixer_tf.training.config import TrainConfig
 from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.evaluation import Scores
 from convmixer_tf.training.evaluation import Tally
+from convmixer_tf.training.evaluation import evaluate_function
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.trainer import train
 
@@ -17,6 +18,7 @@ __all__ = [
     "Scores",
     "Tally",
     "TrainConfig",
+    "evaluate_function",
     "evaluation_inputs",
     "make_strategy",
     "read_class_names",

@@ -153,3 +153,38 @@ class Evaluator:
 
     def _replica_judge(self, images, labels, weights):
         return weights, *judge(labels, self.model(images, training=False))
+
+
+def evaluate_function(predict, batches, classes, indices=None):
+    """Evaluates whatever classifies images, on one device.
+
+    Args:
+        predict: Function from images, a float32 array of shape (batch,
+            height, width, channels), to logits or probabilities of shape
+            (batch, classes). What lies in [0, 1] is taken for probabilities.
+        batches: Iterable of images, labels and weights, as tensors: what
+            `data.evaluation_batches` gives.
+        classes: Integer, the number of classes that `predict` knows.
+        indices: Integer array: which class of `predict` each label is.
+            Defaults to the label itself.
+
+    Returns:
+        `Scores`, by the classes of `predict`.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    tally = Tally(classes)
+    indices = np.arange(classes) if indices is None else indices
+    for images, labels, weights in batches:
+        outputs = tf.convert_to_tensor(predict(images.numpy()))
+        results = judge(indices[labels.numpy()], _as_logits(outputs))
+        tally.add(weights.numpy(), *(value.numpy() for value in results))
+    return tally.scores()
+
+
+def _as_logits(outputs):
+    outputs = tf.cast(outputs, tf.float32)
+    if tf.reduce_all((outputs >= 0) & (outputs <= 1)):
+        return tf.math.log(tf.maximum(outputs, 1e-30))
+    return outputs
