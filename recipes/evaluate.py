@@ -137,7 +137,7 @@ def draw_confusion(path, confusion, class_names):
 
 def main(argv):
     """Evaluates as the flags say."""
-    run_flags.check_arguments(argv)
+    run_flags.begin(argv)
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
     predict, count, model_names = load(_MODEL.value, _IMAGE_SIZE.value)
     outputs = indices(dataset.class_names, model_names, count)

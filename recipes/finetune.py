@@ -57,7 +57,7 @@ _AUGMENTATION = flags.DEFINE_enum(
 
 def main(argv):
     """Fine-tunes as the flags say."""
-    run_flags.check_arguments(argv)
+    run_flags.begin(argv)
     size = _IMAGE_SIZE.value
     train_set, eval_set = run_flags.open_datasets(
         _DATA.value, _TRAIN_SPLIT.value, _EVAL_SPLIT.value

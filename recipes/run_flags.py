@@ -2,6 +2,7 @@
 
 from absl import app
 from absl import flags
+from absl import logging
 
 from convmixer_tf import data
 from convmixer_tf.training.config import PRECISIONS
@@ -88,7 +89,16 @@ def settings(default_steps):
     }
 
 
-def check_arguments(argv):
-    """Raises `app.UsageError` if there is more on the command line."""
+def begin(argv):
+    """Checks the command line and turns the log on.
+
+    Args:
+        argv: What is left of the command line after the flags.
+
+    Raises:
+        app.UsageError: If that is anything.
+    """
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.INFO)

@@ -105,7 +105,7 @@ _DEPTH = flags.DEFINE_integer("depth", 8, "Blocks of the model.")
 
 def main(argv):
     """Trains as the flags say."""
-    run_flags.check_arguments(argv)
+    run_flags.begin(argv)
     preset = PRESETS[_PRESET.value]
     train_set, eval_set = run_flags.open_datasets(_DATA.value, "train", "test")
     batch_size = _BATCH_SIZE.value or preset.batch_size

@@ -64,7 +64,7 @@ _REMAT = flags.DEFINE_bool(
 
 def main(argv):
     """Trains as the flags say."""
-    run_flags.check_arguments(argv)
+    run_flags.begin(argv)
     build, epochs = MODELS[_MODEL.value]
     train_set, eval_set = run_flags.open_datasets(
         _DATA.value, _TRAIN_SPLIT.value, _EVAL_SPLIT.value

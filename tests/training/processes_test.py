@@ -85,16 +85,16 @@ def assert_equal(left, right, tolerance=0.0):
         )
 
 
-def kill_and_rerun(tmp_path, kills):
+def kill_and_rerun(tmp_path, kills, *options):
     """Kills one run several times, and compares it with one left alone."""
-    code, output = run(tmp_path / "whole")
+    code, output = run(tmp_path / "whole", *options)
     assert code == 0, output
     for where, step in kills:
-        options = (f"--kill_in={where}", f"--kill_at={step}")
-        code, output = run(tmp_path / "killed", *options)
+        death = (f"--kill_in={where}", f"--kill_at={step}")
+        code, output = run(tmp_path / "killed", *options, *death)
         assert code == -signal.SIGKILL, output
         assert not (tmp_path / "killed" / "weights.npz").exists()
-    code, output = run(tmp_path / "killed")
+    code, output = run(tmp_path / "killed", *options)
     assert code == 0, output
     assert "Goes on from step" in output
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
@@ -110,7 +110,8 @@ def test_a_run_killed_at_five_random_steps(tmp_path):
     print("killed at", steps)
     kills = [("update", step) for step in steps]
     # And once between the last evaluation and its checkpoint.
-    kill_and_rerun(tmp_path, [*kills, ("finish_epoch", 12)])
+    kills.append(("finish_epoch", 12))
+    kill_and_rerun(tmp_path, kills, "--digits")
 
 
 @pytest.mark.large

@@ -13,8 +13,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 from absl import logging
 
+from convmixer_tf import ConvMixer
+from convmixer_tf import data
 from convmixer_tf.training import make_strategy
 from convmixer_tf.training import train
+from convmixer_tf.training import train_classifier
 from convmixer_tf.training import trainer
 from tests.training import tiny
 
@@ -32,6 +35,30 @@ def die_after(run_class, name, step):
     setattr(run_class, name, dying)
 
 
+def train_digits(folder, strategy):
+    """On real images, with all the augmentation of the authors' run."""
+    model, _ = train_classifier(
+        tiny.config(epochs=3, ema_decay=0.9),
+        lambda activation: ConvMixer(
+            8,
+            1,
+            3,
+            4,
+            input_shape=(16, 16, 3),
+            classes=10,
+            classifier_activation=activation,
+            dropout=0.2,
+        ),
+        data.open_dataset("digits", "train"),
+        data.open_dataset("digits", "test"),
+        data.get_recipe("imagenet"),
+        16,
+        folder,
+        strategy,
+    )
+    np.savez(folder / "weights.npz", **tiny.weights_of(model))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
@@ -39,11 +66,15 @@ def main():
     parser.add_argument("--kill_at", type=int)
     parser.add_argument("--kill_in", default="update")
     parser.add_argument("--sync", action="store_true")
+    parser.add_argument("--digits", action="store_true")
     options = parser.parse_args()
     logging.set_verbosity(logging.INFO)
     if options.kill_at is not None:
         die_after(trainer.Run, options.kill_in, options.kill_at)
     strategy = make_strategy(options.strategy)
+    if options.digits:
+        train_digits(options.folder, strategy)
+        return
     model, _ = train(
         tiny.config(
             epochs=3,
