@@ -71,7 +71,8 @@ def load(name, image_size):
         predict = LiteRTModel(name, num_threads=os.cpu_count()).predict
         return _probed(predict, image_size)
     if os.path.isdir(name):
-        return _probed(tf.saved_model.load(name).serve, image_size)
+        loaded = tf.saved_model.load(name)  # Its functions don't keep it.
+        return _probed(lambda images: loaded.serve(images), image_size)
     return _keras_model(keras.saving.load_model(name), read_class_names(name))
 
 

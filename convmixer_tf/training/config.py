@@ -52,8 +52,8 @@ class TrainConfig:
         keep: Integer, how many of the last checkpoints to keep. The best is
             kept besides.
         log_every: Integer, updates between two lines of the log.
-        profile_steps: Pair of integers, the first update to profile and the
-            first not to, or `None`.
+        profile_steps: Pair of integers, the first update to profile (not the
+            very first, 1) and the first not to, or `None`.
         tensorboard: Boolean, whether to write TensorBoard's event files.
 
     Raises:
@@ -135,10 +135,11 @@ class TrainConfig:
                 f"epochs={self.epochs}"
             )
         window = self.profile_steps
-        if window is not None and not 0 <= window[0] < window[1]:
+        if window is not None and not 1 < window[0] < window[1]:
             raise ValueError(
-                "Argument `profile_steps` must be the first step to profile "
-                f"and a later one. Received: profile_steps={window}"
+                "Argument `profile_steps` must be the first step to profile, "
+                "at least 2, and a later one. "
+                f"Received: profile_steps={window}"
             )
 
     @property

@@ -46,13 +46,13 @@ class RunLog:
         self.config = config
         self.writes = writes
         self.events = self.bar = None
+        self.profiling = False
         self.pending = []
         self.step = first_step
         self.since = time.perf_counter()
         if not writes:
             return
         if config.tensorboard:
-            check_tensorboard()
             events = str(self.directory / "tensorboard")
             self.events = tf.summary.create_file_writer(events)
         if sys.stderr.isatty():
@@ -109,6 +109,7 @@ class RunLog:
 
     def close(self, summary=None):
         """Writes what the run came to, if it came to its end."""
+        self._stop_profiling()
         if self.bar:
             self.bar.close()
         if self.events:
@@ -146,10 +147,16 @@ class RunLog:
         if not (self.writes and self.config.profile_steps):
             return
         first, end = self.config.profile_steps
-        if self.step == first + 1:
+        if self.step == first - 1:
             tf.profiler.experimental.start(str(self.directory / "tensorboard"))
-        elif self.step == end + 1:
+            self.profiling = True
+        elif self.step == end - 1:
+            self._stop_profiling()
+
+    def _stop_profiling(self):
+        if self.profiling:
             tf.profiler.experimental.stop()
+            self.profiling = False
 
 
 def check_tensorboard():
@@ -171,8 +178,11 @@ def open_run(directory, config, notes=None):
         notes: Dictionary of what else the result depends on.
 
     Raises:
+        ImportError: If TensorBoard's files are wanted and can't be written.
         ValueError: If the folder is of a run with other settings.
     """
+    if config.tensorboard:
+        check_tensorboard()
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     settings = {**dataclasses.asdict(config), **(notes or {})}
