@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 
 import tensorflow as tf
@@ -36,47 +35,44 @@ class CheckpointStore:
             for leftover in self.directory.glob("tmp_*"):
                 shutil.rmtree(leftover)
 
-    def steps(self):
-        """Lists the steps of the checkpoints, oldest first."""
-        names = (path.name for path in self.directory.glob("step_*"))
-        matches = (re.fullmatch(r"step_(\d+)", name) for name in names)
-        return sorted(int(match[1]) for match in matches if match)
+    def names(self):
+        """Lists the checkpoints, oldest first."""
+        return sorted(path.name for path in self.directory.glob("step_*"))
 
-    def path(self, step):
-        """Returns where the checkpoint of a step is, or would be."""
-        return self.directory / f"step_{step:010d}"
+    def path(self, name):
+        """Returns where the checkpoint of a name is, or would be."""
+        return self.directory / name
 
-    def save(self, checkpoint, step, info, best_step=None):
+    def save(self, checkpoint, name, info, best=None):
         """Writes a checkpoint, and then removes those no longer wanted.
 
         Args:
             checkpoint: A `tf.train.Checkpoint`.
-            step: Integer, updates made so far.
+            name: What `checkpoint_name` returns. If there is one of that
+                name, it is of the same state and stays.
             info: What to keep with it, as JSON can hold it.
-            best_step: Integer, a step not to remove, or `None`.
+            best: The name of one not to remove, or `None`.
 
         Raises:
             OSError: If it can't be written; the disk may be full. All earlier
                 checkpoints are still there.
         """
-        if not self.writes:
+        if not self.writes or self.path(name).exists():
             return
         temporary = self.directory / f"tmp_{os.getpid()}"
         try:
             temporary.mkdir()
             _write(checkpoint, temporary, info)
-            if self.path(step).exists():
-                shutil.rmtree(self.path(step))
-            temporary.rename(self.path(step))
+            temporary.rename(self.path(name))
             _flush(self.directory)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            earlier = ", ".join(self.names()) or "none"
             raise OSError(
-                f"Can't write the checkpoint of step {step} to "
-                f"{self.directory}; those of steps {self.steps()} are "
-                f"untouched. {error}"
+                f"Can't write the checkpoint {name} to {self.directory}. The "
+                f"earlier ones are untouched: {earlier}. {error}"
             ) from error
-        self._prune(best_step)
+        self._prune(best)
 
     def restore(self, checkpoint):
         """Reads the last checkpoint that is whole.
@@ -93,19 +89,19 @@ class CheckpointStore:
             ValueError: If the checkpoint is of something else.
         """
         damaged = []
-        for step in reversed(self.steps()):
-            damage = self._damage(step)
+        for name in reversed(self.names()):
+            damage = self._damage(name)
             if not damage:
-                info = self.read(checkpoint, step)
+                info = self.read(checkpoint, name)
                 self._put_aside(damaged)
                 return info
             logging.error(
-                "The checkpoint of step %d is damaged (%s). Falling back to "
-                "the one before it.",
-                step,
+                "The checkpoint %s is damaged (%s). Falling back to the one "
+                "before it.",
+                name,
                 damage,
             )
-            damaged.append(step)
+            damaged.append(name)
         if not damaged:
             return None
         raise OSError(
@@ -113,13 +109,13 @@ class CheckpointStore:
             "folder to start from the beginning."
         )
 
-    def read(self, checkpoint, step):
-        """Reads the checkpoint of one step, which must be whole.
+    def read(self, checkpoint, name):
+        """Reads one checkpoint, which must be whole.
 
         Args:
             checkpoint: A `tf.train.Checkpoint`. It may lack some of what was
                 saved.
-            step: Integer, one of `steps()`.
+            name: One of `names()`.
 
         Returns:
             The `info` it was saved with.
@@ -127,7 +123,7 @@ class CheckpointStore:
         Raises:
             ValueError: If something was not saved, or has another shape.
         """
-        path = self.path(step)
+        path = self.path(name)
         try:
             status = checkpoint.read(str(path / "state"))
             status.assert_existing_objects_matched().expect_partial()
@@ -138,30 +134,41 @@ class CheckpointStore:
             ) from error
         return json.loads((path / "info.json").read_text())["info"]
 
-    def _damage(self, step):
+    def _damage(self, name):
         """Says what is wrong with a checkpoint, or nothing."""
-        path = self.path(step)
+        path = self.path(name)
         try:
             record = json.loads((path / "info.json").read_text())
-            for name, digest in record["sha256"].items():
-                if _digest(path / name) != digest:
-                    return f"{name} is not what was written"
+            for file, digest in record["sha256"].items():
+                if _digest(path / file) != digest:
+                    return f"{file} is not what was written"
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
 
-    def _put_aside(self, steps):
-        for step in steps if self.writes else ():
-            path = self.path(step)
-            path.rename(path.with_name(f"damaged_{path.name}"))
+    def _put_aside(self, names):
+        for name in names if self.writes else ():
+            self.path(name).rename(self.path(f"damaged_{name}"))
 
-    def _prune(self, best_step):
-        kept = {*self.steps()[-self.keep :], best_step}
-        for step in self.steps():
-            if step not in kept:
-                doomed = self.path(step).with_name(f"tmp_{step}")
-                self.path(step).rename(doomed)
-                shutil.rmtree(doomed)
+    def _prune(self, best):
+        names = self.names()
+        for name in set(names) - {*names[-self.keep :], best}:
+            doomed = self.path(f"tmp_{name}")
+            self.path(name).rename(doomed)
+            shutil.rmtree(doomed)
+
+
+def checkpoint_name(step, evaluated):
+    """Names a checkpoint, so that names sort as they were written.
+
+    Args:
+        step: Integer, updates made so far.
+        evaluated: Boolean, whether the epoch that ends there was evaluated.
+
+    Returns:
+        String. An epoch's end has two, before its evaluation and after.
+    """
+    return f"step_{step:010d}" + ("_evaluated" if evaluated else "")
 
 
 def _write(checkpoint, directory, info):

@@ -105,7 +105,10 @@ class RunLog:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        _write_text(self.directory / "log.csv", text.getvalue())
+        try:
+            _write_text(self.directory / "log.csv", text.getvalue())
+        except OSError as error:  # Of a full disk; the next epoch tries again.
+            logging.error("Can't write log.csv: %s", error)
 
     def close(self, summary=None):
         """Writes what the run came to, if it came to its end."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from convmixer_tf.training.checkpoint import CheckpointStore
+from convmixer_tf.training.checkpoint import checkpoint_name
 from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import RunLog
@@ -82,6 +83,7 @@ def train(
                     raise SystemExit(128 + stop[0])
                 if run.save_is_due():
                     run.try_to_save()
+            run.try_to_save()
             run.finish_epoch(eval_batches)
             run.try_to_save()
         return run.model, run.finish()
@@ -110,7 +112,8 @@ class Run:
         )
         self.history = []
         self.loss_sum, self.losses = 0.0, []
-        self.step = self.saved_step = 0
+        self.step = 0
+        self.saved = None
         self.restore()
         self.engine.spread_seeds()
         self.log = RunLog(self.directory, config, self.step, writes)
@@ -122,8 +125,9 @@ class Run:
 
     def __exit__(self, kind, error, traceback):
         self.log.close()
-        workers = self.strategy.extended._in_multi_worker_mode()
-        if workers and isinstance(error, tf.errors.OpError):
+        several = tf.distribute.MultiWorkerMirroredStrategy
+        shared = isinstance(self.strategy, several)
+        if shared and isinstance(error, tf.errors.OpError):
             raise RuntimeError(
                 f"Another worker was lost after step {self.step}. Start all "
                 "workers again, with the same command: they go on from "
@@ -231,7 +235,8 @@ class Run:
         if info:
             self.history = info["history"]
             self.loss_sum = info["loss_sum"]
-            self.step = self.saved_step = int(self.engine.steps.numpy())
+            self.step = int(self.engine.steps.numpy())
+            self.saved = self.name()
             logging.info("Goes on from step %d.", self.step)
         _check_agreement(self.strategy, self.step)
 
@@ -252,12 +257,20 @@ class Run:
         self.check_finite()
         self.engine.merge_batch_norms()
         self._sum_losses()
-        best = self.best()
         info = {"history": self.history, "loss_sum": self.loss_sum}
+        best = self.best()
         self.store.save(
-            self.engine.state(), self.step, info, best and best["step"]
+            self.engine.state(),
+            self.name(),
+            info,
+            best and checkpoint_name(best["step"], True),
         )
-        self.saved_step = self.step
+        self.saved = self.name()
+
+    def name(self):
+        """Names the checkpoint of where the run is."""
+        evaluated = any(row["step"] == self.step for row in self.history)
+        return checkpoint_name(self.step, evaluated)
 
     def try_to_save(self):
         """Saves everything, or else says that it could not, and goes on."""
@@ -282,8 +295,8 @@ class Run:
 
     def last_good(self):
         """Names the last checkpoint, or says that there is none."""
-        steps = self.store.steps()
-        return str(self.store.path(steps[-1])) if steps else "the beginning"
+        names = self.store.names()
+        return str(self.store.path(names[-1])) if names else "the beginning"
 
     def finish(self):
         """Ends the run.
@@ -291,7 +304,7 @@ class Run:
         Returns:
             Dictionary, the content of `summary.json`.
         """
-        if self.saved_step != self.step:
+        if self.saved != self.name():
             self.save()
         if self.engine.average:
             self.engine.average.swap()

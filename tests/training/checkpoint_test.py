@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from convmixer_tf.training.checkpoint import CheckpointStore
+from convmixer_tf.training.checkpoint import checkpoint_name
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def checkpoint(variable):
 def save(store, variable, step, **kwargs):
     variable.assign([float(step)] * 1000)
     checkpoint = tf.train.Checkpoint(variable=variable)
-    store.save(checkpoint, step, {"at": step}, **kwargs)
+    name = checkpoint_name(step, False)
+    store.save(checkpoint, name, {"at": step}, **kwargs)
 
 
 def damage_nothing(path):
@@ -70,19 +72,25 @@ def test_what_is_saved_is_restored(tmp_path, variable, checkpoint):
 def test_the_last_and_the_best_are_kept(tmp_path, variable):
     store = CheckpointStore(tmp_path, keep=2)
     for step in range(1, 8):
-        save(store, variable, step, best_step=3 if step >= 3 else None)
-    assert store.steps() == [3, 6, 7]
+        best = checkpoint_name(3, False) if step >= 3 else None
+        save(store, variable, step, best=best)
+    assert store.names() == [checkpoint_name(step, False) for step in (3, 6, 7)]
     assert {path.name[:5] for path in tmp_path.iterdir()} == {"step_"}
 
 
-def test_saving_a_step_again_replaces_it(tmp_path, variable, checkpoint):
+def test_saving_again_keeps_what_is_there(tmp_path, variable, checkpoint):
     store = CheckpointStore(tmp_path)
     save(store, variable, 5)
-    variable.assign([0.5] * 1000)
-    store.save(checkpoint, 5, {"at": "again"})
-    assert store.steps() == [5]
-    assert store.restore(checkpoint) == {"at": "again"}
-    assert variable.numpy()[0] == 0.5
+    store.save(checkpoint, checkpoint_name(5, False), {"at": "again"})
+    assert store.restore(checkpoint) == {"at": 5}
+
+
+def test_names_sort_as_they_are_written():
+    names = [
+        checkpoint_name(*what)
+        for what in ((9, False), (9, True), (10, False), (1000, False))
+    ]
+    assert names == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +110,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
     save(store, variable, 2)
-    damage(store.path(2))
+    damage(store.path(checkpoint_name(2, False)))
     with caplog.at_level("ERROR", logger=logging.get_absl_logger().name):
         assert store.restore(checkpoint) == {"at": 1}
     assert variable.numpy()[0] == 1
-    assert "checkpoint of step 2 is damaged" in caplog.text
+    assert "checkpoint step_0000000002 is damaged" in caplog.text
     assert "Falling back to the one before it" in caplog.text
     save(store, variable, 2)
     assert store.restore(checkpoint) == {"at": 2}
@@ -115,7 +123,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_nothing_but_damage_is_an_error(tmp_path, variable, checkpoint):
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
-    truncate(store.path(1))
+    truncate(store.path(checkpoint_name(1, False)))
     with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
         store.restore(checkpoint)
     # Nor does asking again make it start from the beginning.
@@ -142,9 +150,9 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, variable, checkpoint):
         def write(self, path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match=r"Can't write .* step 2 .*\[1\] are un"):
-        store.save(Full(), 2, {})
-    assert store.steps() == [1]
+    message = "Can't write .* step_2 .* untouched: step_0000000001. .*No space"
+    with pytest.raises(OSError, match=message):
+        store.save(Full(), "step_2", {})
     assert [path.name for path in tmp_path.iterdir()] == ["step_0000000001"]
     assert store.restore(checkpoint) == {"at": 1}
 
@@ -159,11 +167,11 @@ from convmixer_tf.training.checkpoint import CheckpointStore
 variable = tf.Variable(tf.fill([1000], 1.0))
 checkpoint = tf.train.Checkpoint(variable=variable)
 store = CheckpointStore(sys.argv[1])
-store.save(checkpoint, 1, {"at": 1})
+store.save(checkpoint, "step_0000000001", {"at": 1})
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 variable.assign(tf.fill([1000], 2.0))
 try:
-    store.save(checkpoint, 2, {"at": 2})
+    store.save(checkpoint, "step_0000000002", {"at": 2})
 except OSError as error:
     print("refused:", error)
 """
@@ -178,9 +186,9 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, variable, checkpoint):
         timeout=120,
         check=False,
     )
-    assert "refused: Can't write the checkpoint of step 2" in result.stdout, (
-        result.stderr
-    )
+    assert (
+        "refused: Can't write the checkpoint step_0000000002" in result.stdout
+    ), result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["step_0000000001"]
     assert CheckpointStore(tmp_path).restore(checkpoint) == {"at": 1}
     assert variable.numpy()[0] == 1

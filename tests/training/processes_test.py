@@ -109,7 +109,7 @@ def test_a_run_killed_at_five_random_steps(tmp_path):
     steps = sorted(random.SystemRandom().choices(range(1, 12), k=4))
     print("killed at", steps)
     kills = [("update", step) for step in steps]
-    # And once between the last evaluation and its checkpoint.
+    # And once between an evaluation and its checkpoint.
     kills.append(("finish_epoch", 12))
     kill_and_rerun(tmp_path, kills, "--digits")
 

@@ -85,7 +85,12 @@ def test_a_run_leaves_what_the_docs_say(finished):
     environment = json.loads((directory / "environment.json").read_text())
     assert environment["tensorflow"] == tf.__version__
     names = sorted(path.name for path in (directory / "checkpoints").iterdir())
-    assert names == ["step_0000000004", "step_0000000006", "step_0000000008"]
+    assert names == [
+        "step_0000000004_evaluated",  # the best
+        "step_0000000006",
+        "step_0000000008",
+        "step_0000000008_evaluated",
+    ]
 
 
 def test_the_model_returned_is_the_average(finished, one_device):
@@ -191,7 +196,7 @@ def test_nan_stops_with_the_step_and_the_last_good_state(one_device, tmp_path):
     with pytest.raises(FloatingPointError, match=message):
         run(tmp_path, one_device, with_nan(1), save_every=1, log_every=100)
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
-    assert "step_0000000005" not in names
+    assert max(names) == "step_0000000004_evaluated"
 
 
 def test_nan_at_once_has_nothing_to_go_back_to(one_device, tmp_path):
@@ -205,10 +210,10 @@ def test_a_full_disk_does_not_stop_the_run(
 ):
     save = trainer.CheckpointStore.save
 
-    def full(self, checkpoint, step, *args):
-        if step == 4:
+    def full(self, checkpoint, name, *args):
+        if name.startswith("step_0000000004"):
             raise OSError("No space left on device.")
-        save(self, checkpoint, step, *args)
+        save(self, checkpoint, name, *args)
 
     monkeypatch.setattr(trainer.CheckpointStore, "save", full)
     with caplog.at_level("ERROR", logger=logging.get_absl_logger().name):
@@ -220,7 +225,7 @@ def test_a_full_disk_does_not_stop_the_run(
 def test_a_disk_still_full_at_the_end_is_an_error(
     one_device, tmp_path, monkeypatch
 ):
-    def full(self, checkpoint, step, *args):
+    def full(self, checkpoint, name, *args):
         raise OSError("No space left on device.")
 
     monkeypatch.setattr(trainer.CheckpointStore, "save", full)
