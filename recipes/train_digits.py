@@ -99,7 +99,8 @@ def train(model, images, labels, epochs):
     model.compile(
         optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
-    model.fit(training_batches(images, labels), epochs=epochs, verbose=2)
+    batches = training_batches(images, labels)
+    model.fit(batches, epochs=epochs, shuffle=False, verbose=2)
 
 
 def export(model, images, directory):

@@ -8,7 +8,19 @@ from convmixer_tf.layers.validation import check_positive_integer
 from convmixer_tf.layers.validation import check_rate
 
 
-def image_shape(input_shape, input_tensor, include_top):
+def check_sizes(dim, depth, kernel_size, patch_size):
+    """Checks the four integers that make an architecture.
+
+    Raises:
+        ValueError: If one is not a positive integer.
+    """
+    check_positive_integer("dim", dim)
+    check_positive_integer("depth", depth)
+    check_positive_integer("kernel_size", kernel_size)
+    check_positive_integer("patch_size", patch_size)
+
+
+def image_shape(input_shape, input_tensor, include_top, patch_size):
     """Settles the shape of the images a model takes.
 
     Args:
@@ -16,22 +28,28 @@ def image_shape(input_shape, input_tensor, include_top):
         input_tensor: What the user gave: a symbolic tensor, or `None`.
         include_top: Boolean, whether the model classifies. If so, the default
             size is 224 x 224, otherwise it is left open.
+        patch_size: Integer, the least height and width, in pixels.
 
     Returns:
         A tuple of three, with `None` for a height or width left open, in the
         order of `keras.config.image_data_format()`.
 
     Raises:
-        ValueError: If `input_tensor` is not symbolic, or if the two shapes
-            differ.
+        ValueError: If `input_tensor` is not symbolic, if the two shapes
+            differ, or if the shape is not of an image of a patch or more.
     """
-    if input_tensor is None:
-        if input_shape is not None:
-            return tuple(input_shape)
+    if input_tensor is not None:
+        shape = _shape_of(input_tensor, input_shape)
+    elif input_shape is not None:
+        shape = tuple(input_shape)
+    else:
         size = 224 if include_top else None
-        if keras.config.image_data_format() == "channels_first":
-            return (3, size, size)
-        return (size, size, 3)
+        shape = (3, size, size) if channels_first() else (size, size, 3)
+    _check_image_shape(shape, patch_size)
+    return shape
+
+
+def _shape_of(input_tensor, input_shape):
     if not keras.utils.is_keras_tensor(input_tensor):
         raise ValueError(
             "Argument `input_tensor` must be a symbolic Keras tensor, such as "
@@ -48,27 +66,15 @@ def image_shape(input_shape, input_tensor, include_top):
     return shape
 
 
-def check_image_shape(shape, patch_size):
-    """Checks that `shape` is of an image that holds at least one patch.
-
-    Args:
-        shape: Tuple of three, as `image_shape` returns it.
-        patch_size: Integer, the side of a patch, in pixels.
-
-    Returns:
-        Integer, the number of channels.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    first = keras.config.image_data_format() == "channels_first"
+def _check_image_shape(shape, patch_size):
+    first = channels_first()
     order = "channels, height, width" if first else "height, width, channels"
     if len(shape) != 3:
         raise ValueError(
             f"Argument `input_shape` must be a tuple of three, ({order}). "
             f"Received: input_shape={shape}"
         )
-    channels = shape[0] if first else shape[2]
+    channels = number_of_channels(shape)
     if not isinstance(channels, int) or channels < 1:
         raise ValueError(
             f"Argument `input_shape`, ({order}), must have a positive number "
@@ -83,24 +89,38 @@ def check_image_shape(shape, patch_size):
                 f"width of at least one patch, {patch_size}, or None. "
                 f"Received: input_shape={shape}"
             )
-    return channels
 
 
-def source_inputs(tensor):
-    """Finds the inputs that a symbolic tensor is computed from.
+def channels_first():
+    """Whether `keras.config.image_data_format()` is `"channels_first"`."""
+    return keras.config.image_data_format() == "channels_first"
+
+
+def number_of_channels(shape):
+    """Reads the channels off the shape of an image, a tuple of three."""
+    return shape[0] if channels_first() else shape[2]
+
+
+def image_input(shape, input_tensor):
+    """Gives a model its input.
 
     Args:
-        tensor: Symbolic output of Keras layers.
+        shape: Tuple of three, as `image_shape` returns it.
+        input_tensor: What the user gave: a symbolic tensor, or `None`.
 
     Returns:
-        The one input, or the list of them if there are several.
+        The input of the model, or the list of them if there are several, and
+        the image, a symbolic tensor.
     """
-    inputs = keras.utils.get_source_inputs(tensor)
-    return inputs[0] if len(inputs) == 1 else inputs
+    if input_tensor is None:
+        image = keras.Input(shape, name="image")
+        return image, image
+    inputs = keras.utils.get_source_inputs(input_tensor)
+    return inputs[0] if len(inputs) == 1 else inputs, input_tensor
 
 
-def check_head(include_top, pooling, classes, dropout):
-    """Checks the arguments that say how a model ends.
+def check_head(include_top, pooling, classes, dropout, drop_path):
+    """Checks the arguments that say how a model ends and is regularised.
 
     Raises:
         ValueError: If one is invalid.
@@ -113,24 +133,16 @@ def check_head(include_top, pooling, classes, dropout):
     if include_top:
         check_positive_integer("classes", classes)
     check_rate("dropout", dropout)
+    check_rate("drop_path", drop_path)
 
 
-def check_weights(
-    weights,
-    include_top,
-    channels,
-    classes,
-    classifier_activation,
-    reset_classifier,
-    adapt_channels,
-):
-    """Checks that the weights asked for can fit the model asked for.
+def check_weights(weights, shape, adapt_channels):
+    """Checks that there can be such weights, for images of such a shape.
 
     Raises:
-        ValueError: If they can't.
+        ValueError: If `weights` is neither `"imagenet"` nor the path of a
+            file, or if they are for another number of channels.
     """
-    if weights is None:
-        return
     if weights != "imagenet":
         if isinstance(weights, str | os.PathLike) and os.path.isfile(weights):
             return
@@ -138,24 +150,35 @@ def check_weights(
             'Argument `weights` must be None, "imagenet" or the path of an '
             f"existing file. Received: weights={weights!r}"
         )
+    channels = number_of_channels(shape)
     if channels != 3 and not adapt_channels:
         raise ValueError(
             'Weights "imagenet" are made for 3 channels. Pass '
             "`adapt_channels=True` to have them adapted. "
             f"Received: {channels} channels"
         )
-    if not include_top or reset_classifier:
-        return
+
+
+def check_pretrained_head(classes, classifier_activation):
+    """Checks that the classifier of the weights "imagenet" is asked for.
+
+    Raises:
+        ValueError: If it has other classes or another activation.
+    """
     if classes != 1000:
         raise ValueError(
             'The classifier of weights "imagenet" has 1000 classes. Pass '
             "`reset_classifier=True` for a new one on the pretrained body. "
             f"Received: classes={classes}"
         )
-    activation = keras.activations.get(classifier_activation)
-    if activation not in (keras.activations.linear, keras.activations.softmax):
+    if activation_name(classifier_activation) not in ("linear", "softmax"):
         raise ValueError(
             'Argument `classifier_activation` must be None or "softmax" with '
             'the classifier of weights "imagenet". Received: '
             f"classifier_activation={classifier_activation!r}"
         )
+
+
+def activation_name(activation):
+    """Gives Keras' name of an activation, or what else it is saved as."""
+    return keras.activations.serialize(keras.activations.get(activation))

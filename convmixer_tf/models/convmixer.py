@@ -6,42 +6,25 @@ from keras import layers
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.layers.initializers import torch_uniform
-from convmixer_tf.layers.validation import check_positive_integer
-from convmixer_tf.layers.validation import check_rate
+from convmixer_tf.models.contract import activation_name
 from convmixer_tf.models.contract import check_head
-from convmixer_tf.models.contract import check_image_shape
+from convmixer_tf.models.contract import check_pretrained_head
+from convmixer_tf.models.contract import check_sizes
 from convmixer_tf.models.contract import check_weights
+from convmixer_tf.models.contract import image_input
 from convmixer_tf.models.contract import image_shape
-from convmixer_tf.models.contract import source_inputs
 from convmixer_tf.models.normalization import normalization
 from convmixer_tf.weights import fetch_weights
 from convmixer_tf.weights import load_weights
 
 
 def ConvMixer(
-    dim,
-    depth,
-    kernel_size,
-    patch_size,
-    activation="gelu",
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="convmixer",
-    *,
-    include_preprocessing=True,
-    mean=None,
-    std=None,
-    dropout=0.0,
-    drop_path=0.0,
-    remat=False,
-    reset_classifier=False,
-    adapt_channels=False,
-):
+    dim, depth, kernel_size, patch_size, activation="gelu", include_top=True,
+    weights=None, input_tensor=None, input_shape=None, pooling=None,
+    classes=1000, classifier_activation="softmax", name="convmixer", *,
+    include_preprocessing=True, mean=None, std=None, dropout=0.0,
+    drop_path=0.0, remat=False, reset_classifier=False, adapt_channels=False,
+):  # fmt: skip
     """Builds a ConvMixer, a functional Keras model.
 
     An image is cut into patches, and every patch is embedded; `depth` equal
@@ -114,37 +97,23 @@ def ConvMixer(
     model.count_params()  # 602890, of which 594186 are trainable
     ```
     """
-    check_positive_integer("dim", dim)
-    check_positive_integer("depth", depth)
-    check_positive_integer("kernel_size", kernel_size)
-    check_positive_integer("patch_size", patch_size)
-    check_rate("drop_path", drop_path)
-    check_head(include_top, pooling, classes, dropout)
-    shape = image_shape(input_shape, input_tensor, include_top)
-    channels = check_image_shape(shape, patch_size)
-    check_weights(
-        weights,
-        include_top,
-        channels,
-        classes,
-        classifier_activation,
-        reset_classifier,
-        adapt_channels,
-    )
+    check_sizes(dim, depth, kernel_size, patch_size)
+    check_head(include_top, pooling, classes, dropout, drop_path)
+    shape = image_shape(input_shape, input_tensor, include_top, patch_size)
+    preprocess = normalization(shape, mean, std)
+    activation = keras.activations.get(activation)
+    if weights is not None:
+        check_weights(weights, shape, adapt_channels)
     if weights == "imagenet":
-        activation_name = keras.activations.serialize(
-            keras.activations.get(activation)
-        )
+        if include_top and not reset_classifier:
+            check_pretrained_head(classes, classifier_activation)
         weights = fetch_weights(
-            dim, depth, kernel_size, patch_size, activation_name
+            dim, depth, kernel_size, patch_size, activation_name(activation)
         )
 
-    if input_tensor is None:
-        inputs = x = keras.Input(shape, name="image")
-    else:
-        inputs, x = source_inputs(input_tensor), input_tensor
+    inputs, x = image_input(shape, input_tensor)
     if include_preprocessing:
-        x = normalization(channels, mean, std)(x)
+        x = preprocess(x)
     x = PatchEmbed(dim, patch_size, activation, name="patch_embed")(x)
     for i in range(depth):
         x = ConvMixerBlock(
@@ -159,13 +128,13 @@ def ConvMixer(
     elif pooling:
         x = _pooling(pooling)(x)
     model = keras.Model(inputs, x, name=name)
+
     if weights is not None:
-        load_weights(
-            model,
-            weights,
-            reset_classifier=reset_classifier,
-            adapt_channels=adapt_channels,
-        )
+        adapt = {
+            "reset_classifier": reset_classifier,
+            "adapt_channels": adapt_channels,
+        }
+        load_weights(model, weights, **adapt)
     return model
 
 

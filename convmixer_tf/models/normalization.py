@@ -3,15 +3,17 @@
 import keras
 from keras import layers
 
+from convmixer_tf.models.contract import channels_first
+from convmixer_tf.models.contract import number_of_channels
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.preprocessing import IMAGENET_STD
 
 
-def normalization(channels, mean=None, std=None):
+def normalization(shape, mean=None, std=None):
     """Builds the layer that normalises pixels in [0, 255].
 
     Args:
-        channels: Integer, the number of channels of the image.
+        shape: Tuple of three, of the image.
         mean: Mean of the pixels scaled to [0, 1]: a number, one for each
             channel, or `None` for ImageNet's.
         std: Standard deviation of the pixels scaled to [0, 1], likewise.
@@ -24,14 +26,14 @@ def normalization(channels, mean=None, std=None):
         ValueError: If `mean` or `std` has another length, or if a standard
             deviation is not positive.
     """
+    channels = number_of_channels(shape)
     mean = _per_channel("mean", mean, IMAGENET_MEAN, channels)
     std = _per_channel("std", std, IMAGENET_STD, channels)
     if min(std) <= 0:
         raise ValueError(f"Argument `std` must be positive. Received: {std}")
     # `layers.Rescaling` can't give each channel its offset in channels_first.
-    first = keras.config.image_data_format() == "channels_first"
     return layers.Normalization(
-        axis=1 if first else -1,
+        axis=1 if channels_first() else -1,
         mean=[255 * m for m in mean],
         variance=[(255 * s) ** 2 for s in std],
         dtype=keras.config.dtype_policy().variable_dtype,

@@ -82,12 +82,12 @@ ERRORS = {
         "at least one patch, 7",
     ),
     "mean": (
-        {"weights": None, "mean": (0.5, 0.5)},
+        {"mean": (0.5, 0.5)},
         "`mean` must be a number or one for each of the 3 channels",
     ),
-    "std": ({"weights": None, "std": 0}, "`std` must be positive"),
+    "std": ({"std": 0}, "`std` must be positive"),
     "std of a wrong type": (
-        {"weights": None, "std": "imagenet"},
+        {"std": "imagenet"},
         "`std` must be a number or one for each",
     ),
 }
@@ -98,7 +98,12 @@ def _nothing_is_built_or_fetched(monkeypatch):
     def fail(*args, **kwargs):
         pytest.fail("Something was built or fetched before the check.")
 
-    for name in ("PatchEmbed", "ConvMixerBlock", "fetch_weights"):
+    for name in (
+        "PatchEmbed",
+        "ConvMixerBlock",
+        "fetch_weights",
+        "image_input",
+    ):
         monkeypatch.setattr(f"convmixer_tf.models.convmixer.{name}", fail)
     monkeypatch.setattr(keras, "Model", fail)
 
@@ -117,6 +122,11 @@ def test_errors_of_the_architecture(argument, value):
     sizes = {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 4}
     with pytest.raises(ValueError, match=f"`{argument}` must be a positive"):
         models.ConvMixer(**{**sizes, argument: value})
+
+
+def test_activation_is_known_before_anything_is_built():
+    with pytest.raises(ValueError, match="activation"):
+        models.ConvMixer(8, 1, 3, 4, activation="gelo")
 
 
 def test_channels_first_is_checked_in_its_own_order():

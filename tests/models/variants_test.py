@@ -1,7 +1,9 @@
 """The published variants: none is missing, every number is exact."""
 
+import functools
 import inspect
 
+import keras
 import numpy as np
 import pytest
 
@@ -87,3 +89,22 @@ def test_signature_is_that_of_keras_applications(name):
     }
     assert getattr(models, name).__name__ == name
     assert f"{name}(weights=None)" in getattr(models, name).__doc__
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_keras_applications_are_tested_for(name):
+    build = functools.partial(
+        getattr(models, name), weights=None, include_top=False
+    )
+    dim = int(name.removeprefix("ConvMixer").split("_")[0])
+    for channels in (1, 4):
+        model = build(input_shape=(None, None, channels))
+        assert model.output_shape == (None, None, None, dim)
+    assert build(input_shape=(123, 231, 3)).output_shape[-1] == dim
+    custom = keras.Input((200, 200, 4), name="custom_input")
+    front = keras.layers.Conv2D(3, 2, strides=2)(custom)
+    assert build(input_tensor=front).output_shape[-1] == dim
+    assert build(pooling="max").output_shape == (None, dim)
+    config = keras.saving.serialize_keras_object(build())
+    restored = keras.saving.deserialize_keras_object(config)
+    assert len(restored.weights) == len(build().weights)
