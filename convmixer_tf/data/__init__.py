@@ -2,6 +2,7 @@
 
 from convmixer_tf.data.color_jitter import ColorJitter
 from convmixer_tf.data.color_jitter import color_jitter
+from convmixer_tf.data.contact_sheet import save_contact_sheet
 from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.data.cropping import PadAndCrop
 from convmixer_tf.data.cropping import RandomResizedCrop
@@ -46,6 +47,7 @@ __all__ = [
     "rand_augment",
     "random_erase",
     "resize_and_center_crop",
+    "save_contact_sheet",
     "smooth_labels",
     "train_batches",
 ]

@@ -7,13 +7,15 @@ files that are too large for memory in sequence.
 """
 
 import dataclasses
+import logging
 import os
 import pathlib
 import struct
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
+
+_LOG = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
@@ -279,7 +281,7 @@ def _open_image_folder(folder, split):
     for label, class_name in enumerate(class_names):
         paths = _list_images(folder / split / class_name)
         if not paths:
-            logging.warning(
+            _LOG.warning(
                 "No images of class %r in %s", class_name, folder / split
             )
         names += paths

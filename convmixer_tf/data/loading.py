@@ -1,11 +1,13 @@
 """Reads batches of images, some of which may be unreadable."""
 
 import dataclasses
+import logging
 
 import tensorflow as tf
-from absl import logging
 
 from convmixer_tf.data.validation import check_positive_integer
+
+_LOG = logging.getLogger(__name__)
 
 # Batches that are read and decoded at a time. The second one keeps all cores
 # busy while the last images of the first one are decoded.
@@ -111,7 +113,7 @@ class UnreadableLog:
     def _write(self, names):
         for name in names:
             self.count += 1
-            logging.warning(
+            _LOG.warning(
                 "Skipped an unreadable image, the %d. so far: %s",
                 self.count,
                 name.decode("utf-8", "replace"),

@@ -85,27 +85,44 @@ def mix(images, labels, seed, config):
     }[config.mode]
     num_groups = 1 if config.mode == "batch" else batch
     share, is_cut, centre = _draw(num_groups, seed, config)
+    top, bottom = _interval(height, centre[:, 0], share)
+    left, right = _interval(width, centre[:, 1], share)
+    # The box is clipped at the borders, so its pixels are counted.
+    area = tf.cast((bottom - top) * (right - left), tf.float32)
+    share = tf.where(is_cut, area / tf.cast(height * width, tf.float32), share)
 
-    # Weight of the partner, (groups, height, width): in CutMix 1 inside of a
-    # box of the partner's share of the area, in Mixup its share everywhere.
-    down = _inside(height, centre[:, 0], share)
-    across = _inside(width, centre[:, 1], share)
-    box = down[:, :, None] * across[:, None, :]
-    # The box is clipped at the borders, so its share is counted.
-    share = tf.where(is_cut, tf.reduce_mean(box, axis=[1, 2]), share)
-    weight = tf.where(is_cut[:, None, None], box, share[:, None, None])
+    partners = tf.reverse(position, [0])
+    partners = tf.gather(images, partners), tf.gather(labels, partners)
+    if config.mode == "batch":
+        # One box for all images can be sliced.
+        images = tf.cond(
+            is_cut[0],
+            lambda: _paste(
+                images, partners[0], top[0], bottom[0], left[0], right[0]
+            ),
+            lambda: _interpolate(images, partners[0], share[0]),
+        )
+    else:
+        box = _mask(height, top, bottom)[:, :, None]
+        box *= _mask(width, left, right)[:, None, :]
+        weight = tf.where(is_cut[:, None, None], box, share[:, None, None])
+        weight = tf.gather(weight, group)[..., None]
+        images = _interpolate(images, partners[0], weight)
+    share = tf.cast(tf.gather(share, group), labels.dtype)[:, None]
+    return images, labels + share * (partners[1] - labels)
 
-    # Repeated for each channel, and in batch mode not for each image: the
-    # product is then one of whole rows, much faster on a CPU.
-    weight = tf.repeat(weight[..., None], images.shape[-1], axis=-1)
-    if config.mode != "batch":
-        weight = tf.gather(weight, group)
-    share = tf.gather(share, group)[:, None]
-    partner = batch - 1 - position
-    labels += tf.cast(share, labels.dtype) * (
-        tf.gather(labels, partner) - labels
+
+def _paste(images, partners, top, bottom, left, right):
+    middle = tf.concat(
+        [
+            images[:, top:bottom, :left],
+            partners[:, top:bottom, left:right],
+            images[:, top:bottom, right:],
+        ],
+        axis=2,
     )
-    return _interpolate(images, tf.gather(images, partner), weight), labels
+    pasted = tf.concat([images[:, :top], middle, images[:, bottom:]], axis=1)
+    return tf.ensure_shape(pasted, images.shape)
 
 
 def _interpolate(images, partners, weight):
@@ -143,12 +160,15 @@ def _beta(count, alpha, seed):
     return tf.math.divide_no_nan(gamma[:, 0], tf.reduce_sum(gamma, axis=1))
 
 
-def _inside(length, centre, share):
-    """Marks the positions of one side that lie in a box around `centre`."""
+def _interval(length, centre, share):
+    """First position and end of a box around `centre` along one axis."""
     side = tf.cast(length, tf.float32)
     half = tf.cast(side * tf.sqrt(share), tf.int32) // 2
     middle = tf.cast(centre * side, tf.int32)
+    return tf.maximum(middle - half, 0), tf.minimum(middle + half, length)
+
+
+def _mask(length, first, end):
     position = tf.range(length)
-    inside = position >= (middle - half)[:, None]
-    inside &= position < (middle + half)[:, None]
+    inside = (position >= first[:, None]) & (position < end[:, None])
     return tf.cast(inside, tf.float32)

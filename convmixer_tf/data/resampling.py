@@ -102,4 +102,6 @@ def _kernel(x, cubic):
         far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
         return tf.where(x < 1.0, near, tf.where(x < 2.0, far, 0.0))
 
-    return tf.cond(tf.cast(cubic, tf.bool), cubic_kernel, lambda: tf.nn.relu(1.0 - x))
+    return tf.cond(
+        tf.cast(cubic, tf.bool), cubic_kernel, lambda: tf.nn.relu(1.0 - x)
+    )

@@ -31,9 +31,7 @@ def test_box_statistics():
     # The same in NumPy.
     random = np.random.default_rng(0)
     area = random.uniform(0.08, 1, (20_000, 10)) * 375 * 500
-    aspect = np.exp(
-        random.uniform(np.log(3 / 4), np.log(4 / 3), (20_000, 10))
-    )
+    aspect = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3), (20_000, 10)))
     width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
     fits = (np.round(width) <= 500) & (np.round(height) <= 375)
     chosen = range(20_000), fits.argmax(1)

@@ -1,0 +1,97 @@
+"""A picture of what a recipe does to images, stage by stage."""
+
+import dataclasses
+
+import numpy as np
+
+from convmixer_tf.data.training import train_batches
+from convmixer_tf.data.validation import check_positive_integer
+
+
+def stages(recipe):
+    """Splits a recipe into stages that build on each other.
+
+    Args:
+        recipe: A `Recipe`.
+
+    Returns:
+        Dictionary from the name of a stage to a `Recipe` that ends with it.
+        The random numbers of a stage do not depend on later ones.
+    """
+    current = dataclasses.replace(
+        recipe, rand_augment=None, color_jitter=None, mixing=None, erasing=None
+    )
+    result = {"crop and flip": current}
+    for field in ("rand_augment", "color_jitter", "mixing", "erasing"):
+        if getattr(recipe, field):
+            change = {field: getattr(recipe, field)}
+            current = dataclasses.replace(current, **change)
+            result[field.replace("_", " ")] = current
+    return result
+
+
+def describe_label(target, class_names, most=2):
+    """Writes a target distribution as text.
+
+    Args:
+        target: Array of shape (classes,).
+        class_names: Names of the classes.
+        most: Number of classes to name.
+
+    Returns:
+        Text such as `"0.68 tench + 0.23 hen"`, without the classes that have
+        no more than label smoothing gives to all.
+    """
+    best = np.argsort(-target, kind="stable")[:most]
+    return " +\n".join(
+        f"{target[index]:.2f} {class_names[index]}"
+        for index in best
+        if target[index] > target.min() + 0.005
+    )
+
+
+def save_contact_sheet(
+    path, dataset, recipe, image_size, *, columns=8, seed=0, epoch=0
+):
+    """Writes a PNG with a row of images for each stage of a recipe.
+
+    Args:
+        path: Path of the PNG.
+        dataset: What `open_dataset` returns.
+        recipe: A `Recipe`.
+        image_size: Side of the images, in pixels.
+        columns: Number of images, which are the whole batch.
+        seed: As in `train_batches`.
+        epoch: As in `train_batches`.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If an argument is out of range.
+    """
+    check_positive_integer("columns", columns)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "The contact sheet needs matplotlib. "
+            "Install it with: pip install convmixer_tf[train]"
+        ) from error
+    rows = stages(recipe)
+    figure = Figure(
+        figsize=(1.5 * columns, 1.9 * len(rows)), layout="constrained"
+    )
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (name, stage) in zip(grid, rows.items(), strict=True):
+        batches = train_batches(
+            dataset, stage, image_size, columns, seed=seed, epoch=epoch
+        )
+        images, labels = next(batches.take(1).as_numpy_iterator())
+        axes[0].set_ylabel(name)
+        for ax, image, label in zip(axes, images, labels, strict=True):
+            ax.imshow(image.clip(0, 255).astype("uint8"))
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.set_xlabel(
+                describe_label(label, dataset.class_names), fontsize=7
+            )
+    figure.savefig(path, format="png", dpi=100)

@@ -1,0 +1,46 @@
+"""Draws what a recipe does to images, stage by stage.
+
+    python recipes/show_augmentation.py --data digits --recipe imagenet \
+        --image_size 32 --output sheet.png
+
+Each row adds a stage; under each image stands its mixed label. `--data` takes
+what `open_dataset` takes. Time: ten seconds.
+"""
+
+from absl import app
+from absl import flags
+
+from convmixer_tf.data import RECIPES
+from convmixer_tf.data import get_recipe
+from convmixer_tf.data import open_dataset
+from convmixer_tf.data import save_contact_sheet
+from convmixer_tf.files import check_destination
+from convmixer_tf.files import replaced
+
+_DATA = flags.DEFINE_string("data", "digits", "Data set or folder.")
+_SPLIT = flags.DEFINE_string("split", "train", "Part of it.")
+_RECIPE = flags.DEFINE_enum("recipe", "imagenet", list(RECIPES), "Recipe.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
+_COLUMNS = flags.DEFINE_integer("columns", 8, "Number of images.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all randomness.")
+_OUTPUT = flags.DEFINE_string("output", None, "PNG to write.", required=True)
+
+
+def main(argv):
+    """Writes the contact sheet."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    check_destination(_OUTPUT.value, (".png",), overwrite=True)
+    with replaced(_OUTPUT.value) as unfinished:
+        save_contact_sheet(
+            unfinished,
+            open_dataset(_DATA.value, _SPLIT.value),
+            get_recipe(_RECIPE.value),
+            _IMAGE_SIZE.value,
+            columns=_COLUMNS.value,
+            seed=_SEED.value,
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)
