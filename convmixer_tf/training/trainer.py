@@ -22,6 +22,15 @@ from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.strategy import resolve_precision
 
+# What TensorFlow raises in a worker when another one is gone.
+LOSSES = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
 
 def train(
     config,
@@ -127,7 +136,7 @@ class Run:
         self.log.close()
         several = tf.distribute.MultiWorkerMirroredStrategy
         shared = isinstance(self.strategy, several)
-        if shared and isinstance(error, tf.errors.OpError):
+        if shared and isinstance(error, LOSSES):
             raise RuntimeError(
                 f"Another worker was lost after step {self.step}. Start all "
                 "workers again, with the same command: they go on from "
@@ -157,16 +166,14 @@ class Run:
             )
         )
         for step in range(done, self.config.steps_per_epoch):
-            try:
-                yield [next(batches) for _ in range(count)]
-            except (StopIteration, RuntimeError) as error:
-                if not isinstance(error.__cause__ or error, StopIteration):
-                    raise
+            parts = [next(batches, None) for _ in range(count)]
+            if any(part is None for part in parts):
                 raise ValueError(
                     f"The data of epoch {epoch} ended after {step} of "
                     f"{self.config.steps_per_epoch} steps. Lower "
                     "`steps_per_epoch`, or repeat the data."
-                ) from None
+                )
+            yield parts
 
     def update(self, batches):
         """Updates the weights once."""
@@ -397,11 +404,11 @@ def _check_agreement(strategy, step):
     def add():
         context = tf.distribute.get_replica_context()
         return context.all_reduce(
-            tf.distribute.ReduceOp.SUM, tf.constant(float(step))
+            tf.distribute.ReduceOp.SUM, tf.constant(step, tf.int32)
         )
 
     total = tf.function(lambda: strategy.run(add))()
-    total = float(strategy.experimental_local_results(total)[0])
+    total = int(strategy.experimental_local_results(total)[0])
     if total != step * strategy.num_replicas_in_sync:
         raise ValueError(
             f"This worker found the checkpoint of step {step}, another a "
