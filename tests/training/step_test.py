@@ -187,6 +187,7 @@ def test_mixed_precision_trains_alike(
     assert losses != expected
 
 
+@pytest.mark.large
 def test_xla_computes_the_same(one_replica, one_device):
     engine, _ = run(one_device, jit_compile=True)
     assert tiny.worst_difference(one_replica[0], everything(engine)) < 1e-4
