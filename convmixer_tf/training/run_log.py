@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import json
 import pathlib
@@ -164,7 +165,7 @@ class RunLog:
 
 def check_tensorboard():
     """Raises `ImportError` unless TensorFlow can write scalars."""
-    if not hasattr(tf.summary, "scalar"):
+    if importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "TensorBoard's event files need the package `tensorboard`: "
             "pip install convmixer_tf[train], or set tensorboard=False."
