@@ -8,7 +8,7 @@ one core, in turns; the figures are medians of processor time, as other
 programs disturb those of the clock. What a pipeline does before its first
 batch is not counted: an epoch of some batches is subtracted from a longer one.
 
-Time: about four minutes. Result: recipes/results/benchmark_data.json.
+Time: about four minutes on an idle core. Result: recipes/results/benchmark_data.json.
 """
 
 import dataclasses

@@ -14,6 +14,7 @@ from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.erasing import RandomErasing
 from convmixer_tf.data.erasing import random_erase
 from convmixer_tf.data.evaluation import evaluation_batches
+from convmixer_tf.data.light import keras_cv_augment
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.mixing import Mixing
 from convmixer_tf.data.mixing import mix
@@ -42,6 +43,7 @@ __all__ = [
     "decode_image",
     "evaluation_batches",
     "get_recipe",
+    "keras_cv_augment",
     "mix",
     "open_dataset",
     "rand_augment",

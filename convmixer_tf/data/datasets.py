@@ -141,7 +141,9 @@ class ImageRecords:
         )
         if seed is not None:
             dataset = dataset.shuffle(
-                SHUFFLE_BUFFER, seed=int(random.integers(2**31))
+                SHUFFLE_BUFFER,
+                seed=int(random.integers(2**31)),
+                reshuffle_each_iteration=False,
             )
         if repeats > 1:
             dataset = dataset.flat_map(

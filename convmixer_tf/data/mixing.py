@@ -64,7 +64,8 @@ def mix(images, labels, seed, config):
     """Mixes each image of a batch with the one at its mirrored position.
 
     It may run in a `tf.data` pipeline or in a replica function, on the
-    replica's own batch; all shapes are static.
+    replica's own batch. XLA cannot compile it, for want of a gamma
+    distribution: for a TPU, mix in the pipeline.
 
     Args:
         images: Tensor of shape (batch, height, width, channels). uint8 images
@@ -94,7 +95,7 @@ def mix(images, labels, seed, config):
     partners = tf.reverse(position, [0])
     partners = tf.gather(images, partners), tf.gather(labels, partners)
     if config.mode == "batch":
-        # One box for all images can be sliced.
+        # One box for all images can be sliced, which is fast on a CPU.
         images = tf.cond(
             is_cut[0],
             lambda: _paste(

@@ -58,12 +58,14 @@ RECIPES = {
     # The authors' small CIFAR-10 script: 100 epochs, "more than 94 %". Their
     # magnitude is 12 of torchvision's 30, every operation is applied.
     "cifar10": Recipe(
-        crop=RandomResizedCrop(min_area=0.75, min_aspect=1.0),
+        crop=RandomResizedCrop(
+            min_area=0.75, min_aspect=1.0, interpolation="bilinear"
+        ),
         rand_augment=RandAugment(
             magnitude=4.0, magnitude_std=0.0, probability=1.0
         ),
         color_jitter=ColorJitter(0.2, 0.2, 0.2),
-        erasing=RandomErasing(probability=0.2, max_area=0.33),
+        erasing=RandomErasing(probability=0.2, max_area=0.33, mode="const"),
     ),
     # Fine-tuning: keep most of the image, mix mildly.
     "light": Recipe(
@@ -72,7 +74,13 @@ RECIPES = {
         mixing=Mixing(mixup_alpha=0.2, cutmix_alpha=1.0),
         label_smoothing=0.1,
     ),
-    "none": Recipe(flip=0.0, crop=RandomResizedCrop(min_area=1.0)),
+    # The largest square in the middle.
+    "none": Recipe(
+        crop=RandomResizedCrop(
+            min_area=1.0, min_aspect=1.0, interpolation="bicubic"
+        ),
+        flip=0.0,
+    ),
 }
 
 

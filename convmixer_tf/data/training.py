@@ -107,12 +107,16 @@ def train_batches(
     )
 
     def augment(step, tensors):
-        first = (step * shard.num_workers + shard.worker) * replicas
+        # All replicas are numbered as the examples are dealt to them.
+        first = step * shard.num_workers * replicas + shard.worker
         return _augment(
             tensors,
             recipe,
             len(dataset.class_names),
-            [tf.stack([batch_seed, first + part]) for part in range(replicas)],
+            [
+                tf.stack([batch_seed, first + part * shard.num_workers])
+                for part in range(replicas)
+            ],
         )
 
     batches = batches.enumerate(skip_steps).map(

@@ -133,6 +133,9 @@ def test_order(record_folder, monkeypatch, cache_bytes):
     assert order != keys(dataset, seed=1, epoch=1)
     assert sorted(order) == sorted(keys(dataset, seed=1, epoch=1))
     assert keys(dataset, seed=1, epoch=0, skip=7) == order[7:]
+    examples = dataset.examples(seed=1, epoch=0)
+    twice = [[int(x["key"]) for x in examples] for _ in range(2)]
+    assert twice == [order, order]
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])
@@ -223,7 +226,7 @@ def test_refuses_unknown_splits(tmp_path, save):
 
 def test_refuses_a_folder_without_images(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
-    with pytest.raises(ValueError, match="No images found in .*train"):
+    with pytest.raises(ValueError, match=r"No images found in .*train"):
         open_dataset(tmp_path, "train")
 
 

@@ -28,7 +28,7 @@ def branches():
 
 
 def test_branches_are_the_named_operations():
-    functions = [branch for branch in module._BRANCHES]
+    functions = list(module._BRANCHES)
     assert len(functions) == len(branches()) == 20
     for name, function in zip(branches(), functions, strict=True):
         if " " in name:

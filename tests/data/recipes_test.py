@@ -1,4 +1,5 @@
 import pytest
+import tensorflow as tf
 
 from convmixer_tf.data import RandAugment
 from convmixer_tf.data import Recipe
@@ -19,6 +20,13 @@ def test_imagenet_recipe_is_the_authors():
     assert recipe.label_smoothing == 0.1
     assert recipe.repeats == 1
     assert recipe.color_jitter is None
+
+
+def test_no_augmentation_takes_the_middle(photos):
+    crop = get_recipe("none").crop
+    draws = tf.random.stateless_uniform([crop.num_draws], [0, 0])
+    box = [int(x) for x in crop._box(427, 640, draws)]
+    assert box == [0, 106, 427, 427]
 
 
 def test_refuses_unknown_names():

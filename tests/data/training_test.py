@@ -120,6 +120,18 @@ def test_workers_and_replicas_divide_the_same_batches(dataset):
         assert_equal(apart[index][3:], worker(index, skip_steps=3))
 
 
+def test_four_replicas_are_the_same_on_two_workers(dataset):
+    (together, *_) = run(dataset, replicas=4)
+    parts = np.split(together[0], 4)
+    for index in range(2):
+        (images, _), *_ = run(
+            dataset, replicas=2, shard=Shard(num_workers=2, worker=index)
+        )
+        np.testing.assert_array_equal(
+            images, np.concatenate([parts[index], parts[index + 2]])
+        )
+
+
 def test_replicas_mix_on_their_own(dataset):
     recipe = Recipe(mixing=Mixing(cutmix_alpha=0.0))
     shares = set()
