@@ -9,6 +9,8 @@ from convmixer_tf.models import ConvMixer1536_20
 from convmixer_tf.preprocessing import decode_predictions
 from convmixer_tf.preprocessing import preprocess_input
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ConvMixer",
     "ConvMixer768_32",

@@ -29,7 +29,7 @@ def check_destination(path, suffixes, overwrite=False):
         raise FileNotFoundError(f"There is no directory `{directory}`.")
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(
-            f"`{path}` exists. To replace it, pass overwrite=True."
+            f"`{path}` exists. To replace it, pass `overwrite`."
         )
 
 

@@ -7,6 +7,8 @@ Reads `.weights.h5`, `.keras`, `.safetensors`, and with PyTorch installed
 `.pth`, `.pth.tar` and `.bin` of timm and of the authors.
 """
 
+import sys
+
 from absl import app
 from absl import flags
 from absl import logging
@@ -31,9 +33,12 @@ def main(argv):
     """Converts the file that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    architecture = convert_weights(
-        _SOURCE.value, _DESTINATION.value, overwrite=_OVERWRITE.value
-    )
+    try:
+        architecture = convert_weights(
+            _SOURCE.value, _DESTINATION.value, overwrite=_OVERWRITE.value
+        )
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
     logging.info("Wrote %s: %s", _DESTINATION.value, architecture)
 
 

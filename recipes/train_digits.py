@@ -21,6 +21,7 @@ import sklearn.model_selection
 import tensorflow as tf
 from absl import app
 from absl import flags
+from absl import logging
 
 from convmixer_tf import ConvMixer
 from convmixer_tf.export import LiteRTModel
@@ -206,6 +207,7 @@ def main(argv):
     """Trains, exports, runs the exported files, and sums it all up."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)
     start = time.perf_counter()
     os.makedirs(_OUTPUT.value, exist_ok=True)
     keras.utils.set_random_seed(_SEED.value)

@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_python(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     photo = tf.io.encode_jpeg(asymmetric_image(300, 400)[0])
     (tmp_path / "photo.jpg").write_bytes(photo.numpy())
     model = randomize(ConvMixer768_32(weights=None))

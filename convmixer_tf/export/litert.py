@@ -34,10 +34,15 @@ class LiteRTModel:
             ) from error
         if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file `{path}`.")
-        self._interpreter = Interpreter(
-            model_path=os.fspath(path), num_threads=num_threads
-        )
-        self._interpreter.allocate_tensors()
+        try:
+            self._interpreter = Interpreter(
+                model_path=os.fspath(path), num_threads=num_threads
+            )
+            self._interpreter.allocate_tensors()
+        except ValueError as error:
+            raise ValueError(
+                f"`{path}` is not a whole TFLite file: {error}"
+            ) from error
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
 
@@ -50,8 +55,17 @@ class LiteRTModel:
 
         Returns:
             float32 array of shape (batch, ...), the outputs.
+
+        Raises:
+            ValueError: If the images have another shape.
         """
         images = np.asarray(images)
+        shape = tuple(map(int, self._input["shape"][1:]))
+        if images.shape[1:] != shape or not len(images):
+            raise ValueError(
+                "Argument `images` must be an array of shape (batch, "
+                f"{', '.join(map(str, shape))}). Received: shape {images.shape}"
+            )
         if self._input["dtype"] == np.uint8:
             images = np.rint(images)
         outputs = []

@@ -1,6 +1,7 @@
 """TFLite files, in float or quantised to 8 bits."""
 
 import tempfile
+import warnings
 
 import keras
 import numpy as np
@@ -25,9 +26,9 @@ def export_tflite(
         quantization: `None` keeps float32. `"int8"` quantises weights and
             activations to 8 bits; the file then takes uint8 pixels as they
             are, and returns float32.
-        calibration_images: Real images, (number, height, width, channels),
-            of pixels in [0, 255], from which `"int8"` takes the ranges of the
-            activations. A hundred distinct ones will do.
+        calibration_images: Real images, an array of shape (number, height,
+            width, channels), of pixels in [0, 255], from which `"int8"` takes
+            the ranges of the activations. A hundred distinct ones will do.
         overwrite: Whether to replace an existing file.
 
     Raises:
@@ -47,6 +48,12 @@ def export_tflite(
     )
     ```
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "TFLite files are exported from Keras' TensorFlow backend. Save "
+            "the model as `.keras`, and export it in a process with "
+            f"KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
+        )
     check_destination(path, (".tflite",), overwrite)
     shape = _static_shape(model)
     if quantization not in QUANTIZATIONS:
@@ -56,12 +63,20 @@ def export_tflite(
         )
     if quantization == "int8":
         calibration_images = _check_calibration(calibration_images, shape)
+    elif calibration_images is not None:
+        raise ValueError(
+            'Argument `calibration_images` needs `quantization="int8"`. '
+            f"Received: quantization={quantization!r}"
+        )
     with tempfile.TemporaryDirectory() as directory:
-        _export_saved_model(model, directory, shape)
+        _export_saved_model(_in_float32(model), directory, shape)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
         if quantization == "int8":
             _quantize(converter, calibration_images)
-        content = converter.convert()
+        with warnings.catch_warnings():
+            # The converter's own calibration uses it still.
+            warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is depr")
+            content = converter.convert()
     with replaced(path) as unfinished, open(unfinished, "wb") as file:
         file.write(content)
 
@@ -78,13 +93,36 @@ def _static_shape(model):
 
 
 def _check_calibration(images, shape):
+    received = "none" if images is None else f"shape {np.shape(images)}"
     if images is None or np.shape(images)[1:] != shape or not len(images):
         raise ValueError(
-            'Quantization "int8" needs `calibration_images` of shape (number, '
-            f"{', '.join(map(str, shape))}). Received: shape "
-            f"{None if images is None else np.shape(images)}"
+            'Quantization "int8" needs `calibration_images`, an array of shape '
+            f"(number, {', '.join(map(str, shape))}). Received: {received}"
         )
-    return np.asarray(images, "float32")
+    images = np.asarray(images, "float32")
+    if not 1 < images.max() <= 255 or images.min() < 0:
+        raise ValueError(
+            "Argument `calibration_images` must be of pixels in [0, 255]. "
+            f"Received: values from {images.min():g} to {images.max():g}"
+        )
+    return images
+
+
+def _in_float32(model):
+    """Rebuilds a model that computes in half precision, which TFLite can't."""
+    if {layer.compute_dtype for layer in model.layers} == {"float32"}:
+        return model
+
+    def in_float32(layer):
+        if isinstance(layer, keras.Model):
+            return _in_float32(layer)
+        return type(layer).from_config(
+            {**layer.get_config(), "dtype": "float32"}
+        )
+
+    twin = keras.models.clone_model(model, clone_function=in_float32)
+    twin.set_weights(model.get_weights())
+    return twin
 
 
 def _export_saved_model(model, directory, shape):

@@ -1,11 +1,14 @@
 """The block: mix in space, channel by channel, then mix the channels."""
 
+import functools
+
 import keras
 from keras import activations
 from keras import layers
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
+from convmixer_tf.layers.depthwise import DepthwiseConv2D
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
 from convmixer_tf.layers.validation import check_positive_integer
@@ -87,7 +90,7 @@ class ConvMixerBlock(layers.Layer):
     def build(self, input_shape):
         dim = channels_of(input_shape, self.data_format)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
-        self.depthwise = layers.DepthwiseConv2D(
+        self.depthwise = DepthwiseConv2D(
             self.kernel_size,
             padding="same",
             depthwise_initializer=torch_uniform(self.kernel_size**2),
@@ -116,7 +119,7 @@ class ConvMixerBlock(layers.Layer):
     def call(self, inputs, training=None):
         x = conv_act_norm(
             inputs,
-            self.depthwise,
+            functools.partial(self.depthwise, training=training),
             self.activation,
             self.depthwise_norm,
             training,

@@ -38,6 +38,8 @@ def image_shape(input_shape, input_tensor, include_top, patch_size):
         ValueError: If `input_tensor` is not symbolic, if the two shapes
             differ, or if the shape is not of an image of a patch or more.
     """
+    if isinstance(input_shape, int):
+        input_shape = (input_shape,)  # Of the wrong rank, as is said below.
     if input_tensor is not None:
         shape = _shape_of(input_tensor, input_shape)
     elif input_shape is not None:

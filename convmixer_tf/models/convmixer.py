@@ -15,6 +15,7 @@ from convmixer_tf.models.contract import image_input
 from convmixer_tf.models.contract import image_shape
 from convmixer_tf.models.normalization import normalization
 from convmixer_tf.weights import fetch_weights
+from convmixer_tf.weights import find_published
 from convmixer_tf.weights import load_weights
 
 
@@ -105,11 +106,12 @@ def ConvMixer(
     if weights is not None:
         check_weights(weights, shape, adapt_channels)
     if weights == "imagenet":
-        if include_top and not reset_classifier:
-            check_pretrained_head(classes, classifier_activation)
-        weights = fetch_weights(
+        published = find_published(
             dim, depth, kernel_size, patch_size, activation_name(activation)
         )
+        if include_top and not reset_classifier:
+            check_pretrained_head(classes, classifier_activation)
+        weights = fetch_weights(published)
 
     inputs, x = image_input(shape, input_tensor)
     if include_preprocessing:

@@ -6,6 +6,7 @@ from convmixer_tf.weights.hub import fetch_weights
 from convmixer_tf.weights.loading import load_weights
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.published import PublishedWeights
+from convmixer_tf.weights.published import find_published
 from convmixer_tf.weights.reading import read_weights
 from convmixer_tf.weights.saving import save_timm_weights
 from convmixer_tf.weights.saving import timm_state_dict
@@ -15,6 +16,7 @@ __all__ = [
     "Architecture",
     "PublishedWeights",
     "fetch_weights",
+    "find_published",
     "infer_architecture",
     "load_weights",
     "read_weights",

@@ -7,8 +7,8 @@ import re
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 
 
-def fetch_weights(dim, depth, kernel_size, patch_size, activation):
-    """Fetches the published weights of an architecture, or finds them cached.
+def fetch_weights(name):
+    """Fetches published weights, or finds them cached.
 
     `huggingface_hub` does the work, so its cache (`HF_HOME`, `HF_HUB_CACHE`),
     offline mode (`HF_HUB_OFFLINE`), mirrors (`HF_ENDPOINT`), tokens and
@@ -18,27 +18,22 @@ def fetch_weights(dim, depth, kernel_size, patch_size, activation):
     doesn't keep the name and the comparison is left out.
 
     Args:
-        dim: Integer, width of the model, in channels.
-        depth: Integer, number of blocks.
-        kernel_size: Integer, side of the depthwise kernels, in patches.
-        patch_size: Integer, side of a patch, in pixels.
-        activation: Keras name of the activation.
+        name: One of the names in `PUBLISHED_WEIGHTS`.
 
     Returns:
         Path of a `.safetensors` file in the cache.
 
     Raises:
-        ValueError: If there are no published weights of that architecture.
+        KeyError: If there are no published weights of that name.
         OSError: If the file is neither in the cache nor can be fetched, or
             its content is damaged.
 
     Example:
 
     ```python
-    path = fetch_weights(768, 32, 7, 7, "relu")
+    path = fetch_weights("convmixer_768_32")
     ```
     """
-    name = _find_name(dim, depth, kernel_size, patch_size, activation)
     published = PUBLISHED_WEIGHTS[name]
     import huggingface_hub  # Not above: importing it takes time.
 
@@ -55,28 +50,6 @@ def fetch_weights(dim, depth, kernel_size, patch_size, activation):
         ) from error
     _verify(path, name, published.repository)
     return path
-
-
-def _find_name(*architecture):
-    known = {
-        name: (
-            entry.dim,
-            entry.depth,
-            entry.kernel_size,
-            entry.patch_size,
-            entry.activation,
-        )
-        for name, entry in PUBLISHED_WEIGHTS.items()
-    }
-    for name, published in known.items():
-        if published == architecture:
-            return name
-    raise ValueError(
-        "There are published weights for (dim, depth, kernel_size, "
-        f"patch_size, activation) in {', '.join(map(str, known.values()))} "
-        "only. Pass the path of a file as `weights`, or None. "
-        f"Received: {architecture}"
-    )
 
 
 def _reason(error):

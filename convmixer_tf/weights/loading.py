@@ -121,11 +121,14 @@ def adapt_stem(kernel, channels):
 def _advice(values, shapes):
     """Names the arguments that would make the rest fit."""
     advice = ""
-    if any(
-        path in shapes
-        and (path not in values or values[path].shape != shapes[path])
-        for path in _CLASSIFIER
-    ):
+    wrong = {
+        path
+        for path in {*values, *shapes} - {_STEM}
+        if path not in shapes
+        or path not in values
+        or values[path].shape != shapes[path]
+    }
+    if wrong and wrong <= set(_CLASSIFIER):
         advice += " To keep the model's classifier: reset_classifier=True."
     if (
         _STEM in values

@@ -67,3 +67,41 @@ PUBLISHED_WEIGHTS = {
         top5=93.364,
     ),
 }
+
+
+def find_published(dim, depth, kernel_size, patch_size, activation):
+    """Finds the published weights of an architecture.
+
+    Args:
+        dim: Integer, width of the model, in channels.
+        depth: Integer, number of blocks.
+        kernel_size: Integer, side of the depthwise kernels, in patches.
+        patch_size: Integer, side of a patch, in pixels.
+        activation: Keras name of the activation.
+
+    Returns:
+        The name of the weights in `PUBLISHED_WEIGHTS`.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    architecture = (dim, depth, kernel_size, patch_size, activation)
+    known = {
+        name: (
+            entry.dim,
+            entry.depth,
+            entry.kernel_size,
+            entry.patch_size,
+            entry.activation,
+        )
+        for name, entry in PUBLISHED_WEIGHTS.items()
+    }
+    for name, published in known.items():
+        if published == architecture:
+            return name
+    raise ValueError(
+        "There are published weights for (dim, depth, kernel_size, "
+        f"patch_size, activation) in {', '.join(map(str, known.values()))} "
+        "only. Pass the path of a file as `weights`, or None. "
+        f"Received: {architecture}"
+    )

@@ -1,5 +1,6 @@
 """TFLite files, run in a runtime that is not the one that made them."""
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -10,9 +11,6 @@ from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
-
-# The converter says on its own account that its interpreter is deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is depr")
 
 IMAGES = asymmetric_image(24, 20, batch=20)
 
@@ -70,12 +68,37 @@ def test_weights_are_in_the_file(model, tmp_path):
     sizes = {}
     for quantization in (None, "int8"):
         path = tmp_path / f"{quantization}.tflite"
+        images = IMAGES if quantization else None
         export_tflite(
-            model, path, quantization=quantization, calibration_images=IMAGES
+            model, path, quantization=quantization, calibration_images=images
         )
         sizes[quantization] = path.stat().st_size
     assert sizes[None] > 4 * model.count_params()
     assert model.count_params() < sizes["int8"] < sizes[None]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_models_trained_in_half_precision(model, tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    half = keras.models.clone_model(model, clone_function=_half)
+    half.set_weights(model.get_weights())
+    assert half.get_layer("block_1").depthwise.compute_dtype in policy
+    export_tflite(half, tmp_path / "model.tflite")
+    outputs = LiteRTModel(tmp_path / "model.tflite").predict(IMAGES)
+    assert relative_difference(outputs, model(IMAGES)) < 1e-5
+
+
+def _half(layer):
+    config = layer.get_config()
+    if layer.name.startswith(("block", "patch")):
+        config["dtype"] = keras.config.dtype_policy().name
+    return type(layer).from_config(config)
+
+
+def test_other_backends_are_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow"):
+        export_tflite(model, tmp_path / "model.tflite")
 
 
 def test_errors_leave_no_file(model, tmp_path):
@@ -83,7 +106,11 @@ def test_errors_leave_no_file(model, tmp_path):
     free = ConvMixer(4, 1, 3, 4, input_shape=(None, None, 3))
     for bad, arguments, message in (
         (model, {"quantization": "int4"}, "`quantization` must be one of"),
-        (model, {"quantization": "int8"}, "needs `calibration_images` of sha"),
+        (
+            model,
+            {"quantization": "int8"},
+            "needs `calibration_images`, an array",
+        ),
         (
             model,
             {"quantization": "int8", "calibration_images": IMAGES[:, :9]},
@@ -94,6 +121,12 @@ def test_errors_leave_no_file(model, tmp_path):
             {"quantization": "int8", "calibration_images": IMAGES[:0]},
             "needs `calibration_images`",
         ),
+        (
+            model,
+            {"quantization": "int8", "calibration_images": IMAGES / 255},
+            r"must be of pixels in \[0, 255\]. Received: values from",
+        ),
+        (model, {"calibration_images": IMAGES}, 'needs `quantization="int8"`'),
         (free, {}, "one input of a static height and width"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -108,7 +141,7 @@ def test_errors_leave_no_file(model, tmp_path):
 def test_a_file_is_replaced_on_request_only(model, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+    with pytest.raises(FileExistsError, match="pass `overwrite`"):
         export_tflite(model, path)
     assert path.read_bytes() == b"precious"
     export_tflite(model, path, overwrite=True)
@@ -119,5 +152,13 @@ def test_running_what_is_no_file_or_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file"):
         LiteRTModel(tmp_path / "missing.tflite")
     (tmp_path / "text.tflite").write_text("not a model")
-    with pytest.raises(ValueError, match="not a valid Flatbuffer"):
+    with pytest.raises(ValueError, match=r"text.tflite` is not a whole TFL"):
         LiteRTModel(tmp_path / "text.tflite")
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 3), (1, 20, 24, 3), (0, 24, 20, 3)])
+def test_running_other_shapes(model, tmp_path, shape):
+    export_tflite(model, tmp_path / "model.tflite")
+    runner = LiteRTModel(tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match=r"of shape \(batch, 24, 20, 3\)"):
+        runner.predict(np.zeros(shape))

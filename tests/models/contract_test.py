@@ -124,6 +124,16 @@ def test_errors_of_the_architecture(argument, value):
         models.ConvMixer(**{**sizes, argument: value})
 
 
+def test_a_side_is_no_shape():
+    with pytest.raises(ValueError, match="must be a tuple of three"):
+        ConvMixer1536_20(input_shape=224)
+
+
+def test_unpublished_architecture_is_said_before_anything_else():
+    with pytest.raises(ValueError, match="There are published weights for"):
+        models.ConvMixer(8, 1, 3, 4, weights="imagenet", classes=10)
+
+
 def test_activation_is_known_before_anything_is_built():
     with pytest.raises(ValueError, match="activation"):
         models.ConvMixer(8, 1, 3, 4, activation="gelo")

@@ -16,6 +16,7 @@ from convmixer_tf import weights as weights_lib
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import PublishedWeights
 from convmixer_tf.weights import fetch_weights
+from convmixer_tf.weights import find_published
 from convmixer_tf.weights import read_weights
 from tests.weights.hub_server import running_hub
 from tests.weights.samples import SMALL
@@ -70,7 +71,7 @@ def blobs(cache):
 
 
 def test_fetches_through_the_redirect(hub, cache):
-    path = fetch_weights(*ARCHITECTURE)
+    path = fetch_weights("convmixer_small")
     assert pathlib.Path(path).read_bytes() == CONTENT
     assert pathlib.Path(path).is_relative_to(cache)
     assert_same(read_weights(path), random_weights())
@@ -79,31 +80,31 @@ def test_fetches_through_the_redirect(hub, cache):
 
 
 def test_second_call_downloads_nothing(hub):
-    first = fetch_weights(*ARCHITECTURE)
-    assert fetch_weights(*ARCHITECTURE) == first
+    first = fetch_weights("convmixer_small")
+    assert fetch_weights("convmixer_small") == first
     assert hub.count("cdn", "GET") == 1
     assert hub.count("hub", "HEAD") == 2  # It asks whether it has changed.
 
 
 def test_offline_mode_uses_the_cache_and_asks_nobody(hub, monkeypatch):
-    first = fetch_weights(*ARCHITECTURE)
+    first = fetch_weights("convmixer_small")
     before = len(hub.requests)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert fetch_weights(*ARCHITECTURE) == first
+    assert fetch_weights("convmixer_small") == first
     assert len(hub.requests) == before
 
 
 def test_server_down_uses_the_cache(hub):
-    first = fetch_weights(*ARCHITECTURE)
+    first = fetch_weights("convmixer_small")
     hub.close()
-    assert fetch_weights(*ARCHITECTURE) == first
+    assert fetch_weights("convmixer_small") == first
 
 
 def test_new_content_on_the_hub_is_fetched(hub):
-    fetch_weights(*ARCHITECTURE)
+    fetch_weights("convmixer_small")
     newer = save(random_state_dict(seed=1))
     hub.files[REPOSITORY, "model.safetensors"] = newer
-    path = fetch_weights(*ARCHITECTURE)
+    path = fetch_weights("convmixer_small")
     assert pathlib.Path(path).read_bytes() == newer
 
 
@@ -115,7 +116,7 @@ def test_offline_mode_without_cache(hub, cache, monkeypatch):
         ".*pass its path as `weights`"
     )
     with pytest.raises(OSError, match=message):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
     assert not hub.requests
     assert not blobs(cache)
 
@@ -126,7 +127,7 @@ def test_server_down_without_cache(hub, cache):
     with pytest.raises(
         OSError, match=f"convmixer_small .*the hub at {url} cannot be reached"
     ):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
     assert not blobs(cache)
 
 
@@ -136,7 +137,7 @@ def test_no_such_repository(hub):
         OSError,
         match=r"`test/convmixer_small`.*says that it doesn't exist .*404",
     ):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
 
 
 def test_no_such_file(hub):
@@ -146,12 +147,12 @@ def test_no_such_file(hub):
     with pytest.raises(
         OSError, match=r"`model.safetensors`.*says that it doesn't exist .*404"
     ):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
 
 
 def test_broken_connection_is_resumed(hub, cache):
     hub.cuts = [1000, 500]
-    path = fetch_weights(*ARCHITECTURE)
+    path = fetch_weights("convmixer_small")
     assert pathlib.Path(path).read_bytes() == CONTENT
     ranges = [
         headers.get("Range")
@@ -167,13 +168,13 @@ def test_connection_that_stays_broken_leaves_nothing(hub, cache):
     with pytest.raises(
         OSError, match=r"convmixer_small .*the download failed \(.*try again"
     ):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
     assert not blobs(cache)
     with pytest.raises(OSError, match="the download failed"):
-        fetch_weights(*ARCHITECTURE)  # Not taken for whole the second time.
+        fetch_weights("convmixer_small")  # Not taken for whole the second time.
     assert not hub.cuts
     assert not blobs(cache)
-    path = fetch_weights(*ARCHITECTURE)
+    path = fetch_weights("convmixer_small")
     assert pathlib.Path(path).read_bytes() == CONTENT
 
 
@@ -183,51 +184,51 @@ def test_download_shorter_than_announced_leaves_nothing(hub, cache):
     with pytest.raises(
         OSError, match=r"the download failed \(OSError: Consistency check"
     ):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
     assert not blobs(cache)
-    path = fetch_weights(*ARCHITECTURE)
+    path = fetch_weights("convmixer_small")
     assert pathlib.Path(path).read_bytes() == CONTENT
 
 
 def test_corrupted_download_is_refused_until_deleted(hub, cache):
     hub.corrupt = True
     with pytest.raises(OSError, match=r"convmixer_small .*damaged") as info:
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
     (blob,) = blobs(cache)
     assert f"Delete `{blob}`" in str(info.value)
     hub.corrupt = False
     with pytest.raises(OSError, match="damaged"):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
     blob.unlink()
-    path = fetch_weights(*ARCHITECTURE)
+    path = fetch_weights("convmixer_small")
     assert pathlib.Path(path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("offset", [0, 100, -1])
 def test_damage_in_the_cache_is_found_offline(offset, cache, monkeypatch):
-    fetch_weights(*ARCHITECTURE)
+    fetch_weights("convmixer_small")
     (blob,) = blobs(cache)
     content = bytearray(CONTENT)
     content[offset] ^= 1
     blob.write_bytes(content)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="damaged: the SHA-256"):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
 
 
 def test_cache_without_symbolic_links_is_used_unverified():
-    path = pathlib.Path(fetch_weights(*ARCHITECTURE))
+    path = pathlib.Path(fetch_weights("convmixer_small"))
     path.unlink()
     path.write_bytes(CONTENT)
-    assert fetch_weights(*ARCHITECTURE) == str(path)
+    assert fetch_weights("convmixer_small") == str(path)
 
 
 def test_content_not_named_by_sha256_is_used_unverified(tmp_path):
-    path = pathlib.Path(fetch_weights(*ARCHITECTURE))
+    path = pathlib.Path(fetch_weights("convmixer_small"))
     path.unlink()
     (tmp_path / "0123").write_bytes(CONTENT)
     path.symlink_to(tmp_path / "0123")
-    assert fetch_weights(*ARCHITECTURE) == str(path)
+    assert fetch_weights("convmixer_small") == str(path)
 
 
 @pytest.mark.parametrize(
@@ -240,17 +241,17 @@ def test_content_not_named_by_sha256_is_used_unverified(tmp_path):
 def test_hub_that_answers_with_an_error(hub, cache, status, message):
     hub.status = status
     with pytest.raises(OSError, match=f"convmixer_small .*{message}"):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
     assert not blobs(cache)
     hub.status = None
-    path = fetch_weights(*ARCHITECTURE)
+    path = fetch_weights("convmixer_small")
     assert pathlib.Path(path).read_bytes() == CONTENT
 
 
 def test_unwritable_cache(cache, monkeypatch):
     cache.write_text("a file where the cache should be")
     with pytest.raises(OSError, match="the download failed"):
-        fetch_weights(*ARCHITECTURE)
+        fetch_weights("convmixer_small")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_unwritable_cache(cache, monkeypatch):
 def test_unknown_architecture(hub, architecture):
     message = r"\(768, 32, 7, 7, 'relu'\).*Received: "
     with pytest.raises(ValueError, match=message) as error:
-        fetch_weights(*architecture)
+        find_published(*architecture)
     assert str(error.value).endswith(str(architecture))
     assert not hub.requests
 
@@ -285,7 +286,7 @@ assert not {"huggingface_hub", "keras", "torch"} & set(sys.modules)
 weights.PUBLISHED_WEIGHTS["convmixer_small"] = weights.PublishedWeights(
     "test/convmixer_small", 6, 2, 3, 4, "gelu", 0.0, 0.0
 )
-path = weights.fetch_weights(6, 2, 3, 4, "gelu")
+path = weights.fetch_weights("convmixer_small")
 print(weights.read_weights(path)["patch_embed/conv/kernel"][0, 0, 0, 0])
 """
 

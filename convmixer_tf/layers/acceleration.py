@@ -1,0 +1,36 @@
+"""Where faster operations than Keras' own are at hand."""
+
+import keras
+
+
+def tensorflow_cpu():
+    """Gives the module of operations for TensorFlow on CPUs.
+
+    Returns:
+        The module `convmixer_tf.layers.tensorflow_cpu` if Keras runs on
+        TensorFlow and TensorFlow on nothing but CPUs; otherwise None, and
+        TensorFlow is not imported.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    from convmixer_tf.layers import tensorflow_cpu as module
+
+    return module if module.only_cpus() else None
+
+
+def activate(activation, x, training):
+    """Computes `activation(x)`, the exact GELU by the fastest way.
+
+    Args:
+        activation: A function of a tensor, element by element.
+        x: Tensor.
+        training: Boolean, whether gradients are going to be asked for.
+
+    Returns:
+        Tensor of the shape of `x`. In inference it may be of single precision
+        where `x` is not: the normalisation that follows computes in it.
+    """
+    fast = activation is keras.activations.gelu and tensorflow_cpu()
+    if not fast:
+        return activation(x)
+    return fast.trained_gelu(x) if training else fast.gelu(x)
