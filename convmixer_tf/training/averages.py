@@ -1,0 +1,92 @@
+"""Averages of a model's weights: over time, and over replicas."""
+
+import keras
+import tensorflow as tf
+
+from convmixer_tf.training.optimizer import raw
+
+
+class MovingAverage(tf.Module):
+    """The running mean of all floating-point variables of a model.
+
+    It starts as a copy and includes the statistics of the batch
+    normalisations, as timm's `ModelEmaV2` does.
+
+    Args:
+        model: A `keras.Model`.
+        decay: Decay of the mean, per update.
+    """
+
+    def __init__(self, model, decay):
+        super().__init__()
+        self.decay = decay
+        self.targets = [
+            raw(variable)
+            for variable in model.variables
+            if variable.dtype == "float32"
+        ]
+        self.means = [
+            tf.Variable(target.read_value(), trainable=False)
+            for target in self.targets
+        ]
+
+    def apply(self, strategy):
+        """Takes the weights in. For a cross-replica context (`merge_call`)."""
+        for mean, target in zip(self.means, self.targets, strict=True):
+            strategy.extended.update(
+                mean,
+                lambda mean, value: mean.assign_add(
+                    (value - mean) * (1 - self.decay)
+                ),
+                args=(target,),
+                group=False,
+            )
+
+    def swap(self):
+        """Exchanges the model's variables with their means."""
+        for mean, target in zip(self.means, self.targets, strict=True):
+            value = target.numpy()
+            target.assign(mean.numpy())
+            mean.assign(value)
+
+
+def averaging_over_replicas(strategy, variables):
+    """Builds the function that levels what replicas change on their own.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+        variables: List of variables, such as the running statistics of batch
+            normalisations.
+
+    Returns:
+        Function without arguments, which replaces each replica's copy of each
+        variable by the mean of all copies.
+    """
+    variables = [raw(variable) for variable in variables]
+    if not variables or strategy.num_replicas_in_sync == 1:
+        return lambda: None
+
+    def average():
+        context = tf.distribute.get_replica_context()
+        values = [variable.read_value() for variable in variables]
+        values = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    return tf.function(lambda: strategy.run(average))
+
+
+def batch_norms(layer):
+    """Lists the batch normalisations within a layer or a model."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return [layer]
+    inner = (
+        layer.layers
+        if isinstance(layer, keras.Model)
+        else [
+            value
+            for value in vars(layer).values()
+            if isinstance(value, keras.layers.Layer)
+        ]
+    )
+    return [norm for part in inner for norm in batch_norms(part)]

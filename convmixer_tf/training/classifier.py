@@ -1,0 +1,226 @@
+"""From labelled images to a trained classifier in a file."""
+
+import dataclasses
+import pathlib
+import zipfile
+
+from convmixer_tf import data
+from convmixer_tf.files import replaced
+from convmixer_tf.training.inputs import local_replicas
+from convmixer_tf.training.strategy import is_chief
+from convmixer_tf.training.strategy import make_strategy
+from convmixer_tf.training.trainer import train
+
+
+def train_classifier(
+    config,
+    build_model,
+    train_set,
+    eval_set,
+    recipe,
+    image_size,
+    directory,
+    strategy="auto",
+    crop_fraction=data.CROP_FRACTION,
+):
+    """Trains a classifier of images, or goes on training it.
+
+    At the end `directory` holds, beside what `train` leaves there,
+    `model.keras`: the model with probabilities as its output, and with the
+    names of the classes in it (see `read_class_names`).
+
+    Args:
+        config: A `TrainConfig`.
+        build_model: Function of a `classifier_activation` that builds a
+            `keras.Model`.
+        train_set: What `data.open_dataset` returns.
+        eval_set: The same, of the images to evaluate on.
+        recipe: A `data.Recipe`, what happens to training images.
+        image_size: Side of the images, in pixels.
+        directory: Path of the run's folder.
+        strategy: As for `train`.
+        crop_fraction: Fraction of the side of an image that is evaluated.
+
+    Returns:
+        The model that was saved, and the summary that `train` returns.
+
+    Raises:
+        ValueError: If the data, the model and the settings don't go together.
+    """
+    check_datasets(config, train_set, eval_set)
+    if isinstance(strategy, str):
+        strategy = make_strategy(strategy)
+
+    def build_logits():
+        model = build_model(None)
+        _check_classes(model, train_set)
+        return model
+
+    batch_size = config.batch_size // config.accumulation_steps
+    model, summary = train(
+        config,
+        build_logits,
+        training_inputs(config, train_set, recipe, image_size),
+        evaluation_inputs(eval_set, image_size, batch_size, crop_fraction),
+        directory,
+        strategy,
+        notes={
+            "recipe": dataclasses.asdict(recipe),
+            "image_size": image_size,
+            "train_images": len(train_set),
+        },
+    )
+    final = build_model("softmax")
+    final.set_weights(model.get_weights())
+    if is_chief(strategy):
+        path = pathlib.Path(directory) / "model.keras"
+        save_model(final, path, train_set.class_names)
+    return final, summary
+
+
+def training_inputs(config, train_set, recipe, image_size):
+    """Builds what `train` takes as `train_batches`.
+
+    Args:
+        config: A `TrainConfig`.
+        train_set: What `data.open_dataset` returns.
+        recipe: A `data.Recipe`.
+        image_size: Side of the images, in pixels.
+
+    Returns:
+        A function (epoch, first_batch, context).
+    """
+    batch_size = config.batch_size // config.accumulation_steps
+
+    def train_batches(epoch, first_batch, context):
+        return data.train_batches(
+            train_set,
+            recipe,
+            image_size,
+            batch_size // context.num_replicas_in_sync,
+            seed=config.seed,
+            epoch=epoch,
+            skip_steps=first_batch,
+            replicas=local_replicas(context),
+            shard=_shard(context),
+        )
+
+    return train_batches
+
+
+def evaluation_inputs(eval_set, image_size, batch_size, crop_fraction):
+    """Builds what an `Evaluator` takes as its data.
+
+    Args:
+        eval_set: What `data.open_dataset` returns.
+        image_size: Side of the images, in pixels.
+        batch_size: Images per batch, over all replicas.
+        crop_fraction: Fraction of the side of an image that is evaluated.
+
+    Returns:
+        A function of a `tf.distribute.InputContext`.
+    """
+
+    def eval_batches(context):
+        return data.evaluation_batches(
+            eval_set,
+            image_size,
+            batch_size // context.num_input_pipelines,
+            crop_fraction=crop_fraction,
+            shard=_shard(context),
+        )
+
+    return eval_batches
+
+
+def steps_per_epoch(dataset, batch_size):
+    """Counts the updates of an epoch; what fills no batch is left out.
+
+    Args:
+        dataset: What `data.open_dataset` returns.
+        batch_size: Integer, images per update.
+
+    Returns:
+        Integer.
+
+    Raises:
+        ValueError: If there is not one whole batch.
+    """
+    steps = len(dataset) // batch_size
+    if steps < 1:
+        raise ValueError(
+            f"Argument `batch_size` must be at most {len(dataset)}, the number "
+            f"of training images. Received: batch_size={batch_size}"
+        )
+    return steps
+
+
+def save_model(model, path, class_names):
+    """Saves a model with the names of its classes.
+
+    Args:
+        model: A `keras.Model`.
+        path: Path of the `.keras` file, which is replaced.
+        class_names: Names of the classes, in the order of the outputs.
+    """
+    with replaced(path) as unfinished:
+        model.save(unfinished)
+        with zipfile.ZipFile(unfinished, "a") as archive:
+            archive.writestr("labels.txt", "\n".join(class_names) + "\n")
+
+
+def read_class_names(path):
+    """Reads the names of the classes from a model's file.
+
+    Args:
+        path: Path of a `.keras` file.
+
+    Returns:
+        Tuple of strings in the order of the outputs, or `None` if the file
+        has none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if "labels.txt" not in archive.namelist():
+            return None
+        return tuple(archive.read("labels.txt").decode("utf-8").splitlines())
+
+
+def check_datasets(config, train_set, eval_set):
+    """Raises `ValueError` if data and settings don't go together.
+
+    Args:
+        config: A `TrainConfig`.
+        train_set: What `data.open_dataset` returns.
+        eval_set: The same, of the images to evaluate on.
+    """
+    if train_set.class_names != eval_set.class_names:
+        raise ValueError(
+            "The training and the evaluation images must be of the same "
+            f"classes. Received: {_brief(train_set)} and {_brief(eval_set)}"
+        )
+    most = steps_per_epoch(train_set, config.batch_size)
+    if config.steps_per_epoch > most:
+        raise ValueError(
+            f"Argument `steps_per_epoch` must be at most {most}, for "
+            f"{len(train_set)} images in batches of {config.batch_size}. "
+            f"Received: steps_per_epoch={config.steps_per_epoch}"
+        )
+
+
+def _check_classes(model, dataset):
+    count = model.output_shape[-1]
+    if count != len(dataset.class_names):
+        raise ValueError(
+            f"The model has {count} classes, the data have "
+            f"{len(dataset.class_names)}: {_brief(dataset)}. Build the model "
+            f"with classes={len(dataset.class_names)}."
+        )
+
+
+def _brief(dataset):
+    names = dataset.class_names
+    return ", ".join(names[:3]) + (f" ... ({len(names)})" if names[3:] else "")
+
+
+def _shard(context):
+    return data.Shard(context.num_input_pipelines, context.input_pipeline_id)

@@ -1,0 +1,190 @@
+"""Top-1, top-5 and per-class accuracy, every image counted once."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf.training.inputs import distribute
+from convmixer_tf.training.loss import cross_entropy
+
+
+class Tally:
+    """Counts, batch by batch, how a classifier does.
+
+    Args:
+        classes: Integer, the number of classes.
+    """
+
+    def __init__(self, classes):
+        self.confusion = np.zeros((classes, classes), np.int64)
+        self.top5 = np.zeros(classes, np.int64)
+        self.loss = 0.0
+
+    def add(self, weights, labels, predictions, ranks, losses):
+        """Counts a batch.
+
+        Args:
+            weights: Array of shape (batch,). Where it is 0, the image only
+                fills up the batch and is left out.
+            labels: Integer array of shape (batch,).
+            predictions: Integer array of shape (batch,), the best class.
+            ranks: Integer array of shape (batch,), how many classes are
+                better than the label.
+            losses: Float array of shape (batch,).
+        """
+        real = weights > 0
+        labels = labels[real]
+        np.add.at(self.confusion, (labels, predictions[real]), 1)
+        np.add.at(self.top5, labels, ranks[real] < 5)
+        self.loss += float(np.sum(losses[real], dtype=np.float64))
+
+    def scores(self):
+        """Sums up, as `Scores`.
+
+        Raises:
+            ValueError: If nothing was counted.
+        """
+        images = int(self.confusion.sum())
+        if not images:
+            raise ValueError("There was no image to evaluate.")
+        per_class = self.confusion.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            recall = np.diag(self.confusion) / per_class
+        return Scores(
+            images=images,
+            top1=float(np.trace(self.confusion)) / images,
+            top5=float(self.top5.sum()) / images,
+            loss=self.loss / images,
+            per_class=recall,
+            confusion=self.confusion,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Attributes:
+        images: Integer, how many images there were.
+        top1: Fraction of the images whose best class is the label.
+        top5: Fraction of the images whose label is among the best five.
+        loss: Mean cross entropy against the labels, in nats.
+        per_class: Array of shape (classes,), fraction of a class's images
+            that are recognised; NaN for a class without images.
+        confusion: Integer array of shape (classes, classes), images counted
+            by label and by prediction.
+    """
+
+    images: int
+    top1: float
+    top5: float
+    loss: float
+    per_class: np.ndarray
+    confusion: np.ndarray
+
+    def summary(self):
+        """Returns the figures that are one number each, by name."""
+        names = ("images", "top1", "top5", "loss")
+        return {name: getattr(self, name) for name in names}
+
+
+def judge(labels, logits):
+    """Compares a batch of logits with the labels, on the device.
+
+    A class that scores the same as the label counts as better if it comes
+    before it, so a constant prediction is right only for the first class.
+
+    Args:
+        labels: Integer tensor of shape (batch,).
+        logits: Tensor of shape (batch, classes).
+
+    Returns:
+        What `Tally.add` takes after the weights, as tensors.
+    """
+    logits = tf.cast(logits, tf.float32)
+    labels = tf.cast(labels, tf.int32)
+    own = tf.gather(logits, labels, batch_dims=1)[:, None]
+    earlier = tf.range(logits.shape[-1])[None] < labels[:, None]
+    # Written so that a NaN counts as better than anything.
+    better = ~(logits <= own) | ((logits == own) & earlier)
+    ranks = tf.reduce_sum(tf.cast(better, tf.int32), axis=-1)
+    predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return labels, predictions, ranks, cross_entropy(labels, logits)
+
+
+class Evaluator:
+    """Evaluates a model on all replicas.
+
+    Args:
+        model: A `keras.Model` that gives logits.
+        strategy: The `tf.distribute.Strategy` under which it was built.
+    """
+
+    def __init__(self, model, strategy):
+        self.model = model
+        self.strategy = strategy
+        self._judge = tf.function(self._run)
+
+    def __call__(self, eval_batches):
+        """Evaluates.
+
+        Args:
+            eval_batches: Function of a `tf.distribute.InputContext` that
+                gives a `tf.data.Dataset` of what this worker evaluates:
+                images, integer labels and weights, 0 for what only fills up
+                the last batch. All batches have the same size, and all
+                workers as many of them.
+
+        Returns:
+            `Scores`.
+
+        Raises:
+            ValueError: If there is no image.
+        """
+        tally = Tally(self.model.output_shape[-1])
+        for batch in distribute(self.strategy, eval_batches):
+            tally.add(*(value.numpy() for value in self._judge(batch)))
+        return tally.scores()
+
+    def _run(self, batch):
+        results = self.strategy.run(self._replica_judge, args=batch)
+        return [self.strategy.gather(value, axis=0) for value in results]
+
+    def _replica_judge(self, images, labels, weights):
+        return weights, *judge(labels, self.model(images, training=False))
+
+
+def evaluate_function(predict, batches, classes, indices=None):
+    """Evaluates whatever classifies images, on one device.
+
+    Args:
+        predict: Function from images, a float32 array of shape (batch,
+            height, width, channels), to logits or probabilities of shape
+            (batch, classes). What lies in [0, 1] is taken for probabilities.
+        batches: Iterable of images, labels and weights, as tensors: what
+            `data.evaluation_batches` gives.
+        classes: Integer, the number of classes that `predict` knows.
+        indices: Integer array: which class of `predict` each label is.
+            Defaults to the label itself.
+
+    Returns:
+        `Scores`, by the classes of `predict`.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    tally = Tally(classes)
+    indices = np.arange(classes) if indices is None else indices
+    for images, labels, weights in batches:
+        outputs = tf.convert_to_tensor(predict(images.numpy()))
+        results = judge(indices[labels.numpy()], _as_logits(outputs))
+        tally.add(weights.numpy(), *(value.numpy() for value in results))
+    return tally.scores()
+
+
+def _as_logits(outputs):
+    outputs = tf.cast(outputs, tf.float32)
+    if tf.reduce_all((outputs >= 0) & (outputs <= 1)):
+        return tf.math.log(tf.maximum(outputs, 1e-30))
+    return outputs

@@ -1,0 +1,21 @@
+"""Cross entropy, against labels or shares of labels."""
+
+import tensorflow as tf
+
+
+def cross_entropy(labels, logits):
+    """Computes the cross entropy of each image, in float32.
+
+    Args:
+        labels: Integer tensor of shape (batch,), or floating-point tensor of
+            shape (batch, classes), the shares of the classes in each image:
+            what smoothing and mixing make of labels.
+        logits: Tensor of shape (batch, classes).
+
+    Returns:
+        Float32 tensor of shape (batch,), in nats.
+    """
+    log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    if labels.shape.rank == 1:
+        labels = tf.one_hot(labels, logits.shape[-1])
+    return -tf.reduce_sum(tf.cast(labels, tf.float32) * log_probabilities, -1)

@@ -1,0 +1,246 @@
+"""What a run tells of itself: log lines, CSV, TensorBoard, JSON, profile."""
+
+import csv
+import dataclasses
+import importlib.util
+import io
+import json
+import pathlib
+import platform
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from convmixer_tf.files import replaced
+from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "learning_rate",
+    "train_loss",
+    "loss",
+    "top1",
+    "top5",
+    "images_per_second",
+    "seconds",
+)
+
+
+class RunLog:
+    """Reports on a run, from the process that writes.
+
+    Args:
+        directory: Path of the run's folder, which exists.
+        config: The run's `TrainConfig`.
+        first_step: Integer, updates made before this process.
+        writes: Boolean, whether this process writes. If not, all calls do
+            nothing.
+    """
+
+    def __init__(self, directory, config, first_step, writes=True):
+        self.directory = pathlib.Path(directory)
+        self.config = config
+        self.writes = writes
+        self.events = self.bar = None
+        self.profiling = False
+        self.pending = []
+        self.step = first_step
+        self.since = time.perf_counter()
+        if not writes:
+            return
+        if config.tensorboard:
+            events = str(self.directory / "tensorboard")
+            self.events = tf.summary.create_file_writer(events)
+        if sys.stderr.isatty():
+            self.bar = _progress_bar(first_step, config.total_steps)
+
+    def add_step(self, results):
+        """Takes in an update, without waiting for it, and reports some.
+
+        Args:
+            results: What `Engine.step` returns.
+
+        Returns:
+            Boolean, whether this was an update at which it reported (and so
+            waited for it).
+        """
+        self.step += 1
+        self._profile()
+        self.pending.append(results["loss"])
+        if self.bar:
+            self.bar.update()
+        if self.step % self.config.log_every:
+            return False
+        values = {name: float(value) for name, value in results.items()}
+        values["loss"] = float(np.mean([float(x) for x in self.pending]))
+        now = time.perf_counter()
+        images = len(self.pending) * self.config.batch_size
+        values["images_per_second"] = images / (now - self.since)
+        self.pending, self.since = [], now
+        self._report(values)
+        return True
+
+    def add_epoch(self, history):
+        """Writes the table of all epochs so far, and the last to the log."""
+        if not self.writes:
+            return
+        self.since = time.perf_counter()
+        self.pending = []
+        row = history[-1]
+        logging.info(
+            "Epoch %d: %s",
+            row["epoch"],
+            ", ".join(f"{name} {row[name]:.4g}" for name in list(row)[1:]),
+        )
+        if self.events:
+            with self.events.as_default(step=row["step"]):
+                for name in list(row)[2:]:
+                    tf.summary.scalar(f"epoch/{name}", row[name])
+            self.events.flush()
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(history)
+        try:
+            _write_text(self.directory / "log.csv", text.getvalue())
+        except OSError as error:  # Of a full disk; the next epoch tries again.
+            logging.error("Can't write log.csv: %s", error)
+
+    def close(self, summary=None):
+        """Writes what the run came to, if it came to its end."""
+        self._stop_profiling()
+        if self.bar:
+            self.bar.close()
+        if self.events:
+            self.events.close()
+        if self.writes and summary is not None:
+            dump_json(self.directory / "summary.json", summary)
+
+    def _report(self, values):
+        if not self.writes:
+            return
+        if self.bar:
+            speed = f"{values['images_per_second']:.1f} images/s"
+            self.bar.set_postfix_str(f"loss {values['loss']:.4f}, {speed}")
+        else:
+            left = (
+                self.config.total_steps - self.step
+            ) * self.config.batch_size
+            logging.info(
+                "Step %d/%d: loss %.4f, gradient norm %.3g, learning rate "
+                "%.3g, %.1f images/s, %.0f s left",
+                self.step,
+                self.config.total_steps,
+                values["loss"],
+                values["gradient_norm"],
+                values["learning_rate"],
+                values["images_per_second"],
+                left * self.config.batch_size / values["images_per_second"],
+            )
+        if self.events:
+            with self.events.as_default(step=self.step):
+                for name, value in values.items():
+                    tf.summary.scalar(f"step/{name}", value)
+
+    def _profile(self):
+        if not (self.writes and self.config.profile_steps):
+            return
+        first, end = self.config.profile_steps
+        if self.step == first - 1:
+            tf.profiler.experimental.start(str(self.directory / "tensorboard"))
+            self.profiling = True
+        elif self.step == end - 1:
+            self._stop_profiling()
+
+    def _stop_profiling(self):
+        if self.profiling:
+            tf.profiler.experimental.stop()
+            self.profiling = False
+
+
+def check_tensorboard():
+    """Raises `ImportError` unless TensorFlow can write scalars."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ImportError(
+            "TensorBoard's event files need the package `tensorboard`: "
+            "pip install convmixer_tf[train], or set tensorboard=False."
+        )
+
+
+def open_run(directory, config, notes=None):
+    """Makes a run's folder and notes there what it is a run of.
+
+    Args:
+        directory: Path of the folder. It may exist, from a run of the same
+            settings that was stopped.
+        config: The run's `TrainConfig`.
+        notes: Dictionary of what else the result depends on.
+
+    Raises:
+        ImportError: If TensorBoard's files are wanted and can't be written.
+        ValueError: If the folder is of a run with other settings.
+    """
+    if config.tensorboard:
+        check_tensorboard()
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = {**dataclasses.asdict(config), **(notes or {})}
+    settings = json.loads(json.dumps(settings))
+    path = directory / "config.json"
+    if path.exists():
+        _check_same(directory, json.loads(path.read_text()), settings)
+    dump_json(path, settings)
+    dump_json(directory / "environment.json", environment())
+
+
+def environment():
+    """Describes this process: its command, its versions, its devices."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "devices": [
+            f"{device.name} {device.device_type}"
+            for device in tf.config.list_physical_devices()
+        ],
+    }
+
+
+def dump_json(path, value):
+    """Writes a value as JSON, whole or not at all."""
+    _write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write_text(path, text):
+    with replaced(path) as unfinished:
+        pathlib.Path(unfinished).write_text(text, encoding="utf-8")
+
+
+def _check_same(directory, old, new):
+    changed = [
+        f"{name} was {old.get(name)!r} and is {new[name]!r}"
+        for name in new
+        if name not in NOT_PART_OF_THE_RESULT and old.get(name) != new[name]
+    ]
+    if changed:
+        raise ValueError(
+            f"The folder {directory} holds a run with other settings: "
+            f"{'; '.join(changed)}. Take another folder, or the old settings."
+        )
+
+
+def _progress_bar(first_step, total_steps):
+    try:
+        import tqdm
+    except ImportError:
+        return None
+    return tqdm.tqdm(initial=first_step, total=total_steps, unit="step")

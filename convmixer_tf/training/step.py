@@ -1,0 +1,224 @@
+"""One update of the weights, on every replica."""
+
+import tensorflow as tf
+
+from convmixer_tf.training.averages import MovingAverage
+from convmixer_tf.training.averages import averaging_over_replicas
+from convmixer_tf.training.averages import batch_norms
+from convmixer_tf.training.loss import cross_entropy
+from convmixer_tf.training.loss_scale import LossScale
+from convmixer_tf.training.optimizer import AdamW
+from convmixer_tf.training.optimizer import clip_by_global_norm
+from convmixer_tf.training.optimizer import layer_rates
+from convmixer_tf.training.optimizer import raw
+from convmixer_tf.training.schedule import make_schedule
+
+
+class Engine:
+    """A model, what trains it, and the function that does so.
+
+    The gradient is summed over replicas first; then unscaled, checked and
+    clipped, once and with the same result everywhere; then applied. Keras
+    clips before the sum, which with ten replicas is hardly a clip.
+
+    Build it in the scope of the strategy.
+
+    Args:
+        config: A `TrainConfig`.
+        model: A `keras.Model` that gives logits.
+        strategy: The `tf.distribute.Strategy` under which `model` was built.
+
+    Attributes:
+        merge_batch_norms: Function without arguments that averages the
+            running statistics over replicas, as the authors do after each
+            epoch. Between calls each replica moves its own.
+    """
+
+    def __init__(self, config, model, strategy):
+        self.config = config
+        self.model = model
+        self.strategy = strategy
+        variables = model.trainable_variables
+        self.optimizer = AdamW(
+            variables,
+            config.beta_1,
+            config.beta_2,
+            config.epsilon,
+            config.weight_decay,
+            config.decay_all,
+            layer_rates(variables, config.layer_decay),
+        )
+        self.schedule = make_schedule(config)
+        self.average = self.loss_scale = None
+        if config.ema_decay is not None:
+            self.average = MovingAverage(model, config.ema_decay)
+        if "float16" in {layer.compute_dtype for layer in model.layers}:
+            self.loss_scale = LossScale()
+        for norm in batch_norms(model):
+            norm.synchronized = config.sync_batch_norm
+        self.steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.first_bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
+        self._variables = [raw(variable) for variable in variables]
+        self._sums = self._accumulators()
+        jit = config.jit_compile
+        # The mean is linear: how often it is taken does not change the result.
+        self.merge_batch_norms = averaging_over_replicas(
+            strategy, self._running_statistics()
+        )
+        self._accumulate = tf.function(self._run_accumulate, jit_compile=jit)
+        self._update = tf.function(self._run_update, jit_compile=jit)
+
+    def step(self, batches):
+        """Updates the weights once.
+
+        Args:
+            batches: List of `config.accumulation_steps` batches, as a
+                distributed dataset yields them: images and labels. These are
+                integers, of shape (batch,), or shares of all classes, of
+                shape (batch, classes).
+
+        Returns:
+            Dictionary of scalar tensors: the "loss" (mean over the images, as
+            trained on), the "gradient_norm" before clipping and the
+            "learning_rate". Reading one waits for the update.
+        """
+        *first, last = batches
+        for batch in first:
+            self._accumulate(batch)
+        results = self._update(last)
+        return {
+            name: self.strategy.experimental_local_results(value)[0]
+            for name, value in results.items()
+        }
+
+    def state(self):
+        """Collects all that a run must keep to go on as if never stopped.
+
+        Returns:
+            A `tf.train.Checkpoint`. The model's variables include the states
+            of its random generators, which Keras leaves out of its own.
+        """
+        parts = {
+            "model": [raw(variable) for variable in self.model.variables],
+            "means": self.optimizer.means,
+            "squares": self.optimizer.squares,
+            "updates": self.optimizer.updates,
+            "steps": self.steps,
+            "first_bad_step": self.first_bad_step,
+        }
+        if self.average:
+            parts["average"] = self.average.means
+        if self.loss_scale:
+            parts["factor"] = self.loss_scale.factor
+            parts["good_steps"] = self.loss_scale.good_steps
+        return tf.train.Checkpoint(**parts)
+
+    def spread_seeds(self):
+        """Gives each replica its own dropout. For the start of a process."""
+        weights = {id(weight) for weight in self.model.weights}
+        seeds = [
+            raw(variable)
+            for variable in self.model.variables
+            if id(variable) not in weights
+        ]
+
+        def spread():
+            context = tf.distribute.get_replica_context()
+            replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+            for seed in seeds:
+                offset = tf.stack([replica * 1_000_003, 0])
+                seed.assign_add(tf.cast(offset, seed.dtype))
+
+        if seeds and self.strategy.num_replicas_in_sync > 1:
+            tf.function(lambda: self.strategy.run(spread))()
+
+    def _running_statistics(self):
+        statistics = [
+            variable
+            for norm in batch_norms(self.model)
+            for variable in (norm.moving_mean, norm.moving_variance)
+        ]
+        return statistics + (self.average.means if self.average else [])
+
+    def _accumulators(self):
+        if self.config.accumulation_steps == 1:
+            return []
+        shapes = [()] + [variable.shape for variable in self._variables]
+        return [
+            tf.Variable(
+                tf.zeros(shape),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for shape in shapes
+        ]
+
+    def _run_accumulate(self, batch):
+        self.strategy.run(self._replica_accumulate, args=batch)
+
+    def _run_update(self, batch):
+        return self.strategy.run(self._replica_update, args=batch)
+
+    def _replica_accumulate(self, images, labels):
+        values = self._loss_and_gradients(images, labels)
+        for total, value in zip(self._sums, values, strict=True):
+            total.assign_add(value)
+
+    def _replica_update(self, images, labels):
+        context = tf.distribute.get_replica_context()
+        values = self._loss_and_gradients(images, labels)
+        if self._sums:
+            values = [
+                total.read_value() + value
+                for total, value in zip(self._sums, values, strict=True)
+            ]
+            for total in self._sums:
+                total.assign(tf.zeros(total.shape))
+        values = context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+        loss, *gradients = values
+        if self.loss_scale:
+            factor = self.loss_scale.factor.read_value()
+            gradients = [gradient / factor for gradient in gradients]
+        gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
+        finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+        rate = self.schedule(self.steps.read_value())
+        context.merge_call(self._apply, args=(gradients, rate, finite))
+        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+
+    def _loss_and_gradients(self, images, labels):
+        """Computes this replica's part of the loss and of its gradient."""
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            losses = cross_entropy(labels, logits)
+            loss = scaled = tf.reduce_sum(losses) / self.config.batch_size
+            if self.loss_scale:
+                scaled = loss * self.loss_scale.factor
+        gradients = tape.gradient(
+            scaled,
+            self._variables,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return [loss, *gradients]
+
+    def _apply(self, strategy, gradients, rate, finite):
+        self.optimizer.apply(strategy, gradients, rate, finite)
+        if self.average:
+            self.average.apply(strategy)
+        if self.loss_scale:
+            self.loss_scale.apply(strategy, finite)
+        factor = self.loss_scale.factor if self.loss_scale else None
+        strategy.extended.update(
+            self.steps,
+            self._count,
+            args=(self.first_bad_step, finite, factor),
+            group=False,
+        )
+
+    def _count(self, steps, first_bad_step, finite, factor):
+        if factor is not None:
+            # An overflow now and then is what the scale is for.
+            finite = factor > 2.0**-14
+        steps.assign_add(1)
+        is_first = ~finite & (first_bad_step < 0)
+        first_bad_step.assign(tf.where(is_first, steps, first_bad_step))

@@ -1,0 +1,157 @@
+"""On which devices to train, and in which precision."""
+
+import json
+import os
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+
+
+def make_strategy(name="auto"):
+    """Chooses how to distribute a run, from the hardware and `TF_CONFIG`.
+
+    Call it before anything else touches TensorFlow: several workers can only
+    be joined at the start of a process.
+
+    Args:
+        name: `"one"`: the first GPU, or else the CPU. `"mirrored"`: all GPUs
+            of this machine, or else all logical CPUs. `"multiworker"`: all
+            machines that `TF_CONFIG` lists. `"tpu"`: the TPU of this machine.
+            `"auto"`: `"multiworker"` if `TF_CONFIG` lists several workers,
+            or else `"tpu"` or `"mirrored"` if there is a TPU or are several
+            GPUs, or else `"one"`.
+
+    Returns:
+        A `tf.distribute.Strategy`.
+
+    Raises:
+        ValueError: If there is no such strategy, or if `"multiworker"` lacks
+            its `TF_CONFIG`, or `"tpu"` its TPU.
+    """
+    check_backend()
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"Argument `strategy` must be one of {', '.join(STRATEGIES)}. "
+            f"Received: strategy={name!r}"
+        )
+    if name == "auto":
+        name = _choose()
+    strategy = {
+        "one": _one,
+        "mirrored": _mirrored,
+        "multiworker": _multiworker,
+        "tpu": _tpu,
+    }[name]()
+    logging.info(
+        "Strategy %s: %d replica(s), this worker's on %s.",
+        name,
+        strategy.num_replicas_in_sync,
+        ", ".join(strategy.extended.worker_devices),
+    )
+    return strategy
+
+
+def is_chief(strategy):
+    """Says whether this process is the one that writes files."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    return resolver.task_type == "chief" or (
+        resolver.task_type == "worker"
+        and resolver.task_id == 0
+        and "chief" not in resolver.cluster_spec().as_dict()
+    )
+
+
+def resolve_precision(precision):
+    """Chooses what a model computes in.
+
+    Args:
+        precision: One of `TrainConfig.precision`.
+
+    Returns:
+        The name of a Keras dtype policy: `"float32"`, `"mixed_bfloat16"` or
+        `"mixed_float16"`.
+    """
+    if precision == "auto":
+        precision = _native_precision()
+    return precision if precision == "float32" else f"mixed_{precision}"
+
+
+def _native_precision():
+    if tf.config.list_logical_devices("TPU"):
+        return "bfloat16"
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "float32"
+    capabilities = [
+        tf.config.experimental.get_device_details(gpu).get(
+            "compute_capability", (0, 0)
+        )
+        for gpu in gpus
+    ]
+    if min(capabilities) >= (8, 0):  # Ampere
+        return "bfloat16"
+    # Tensor cores came with Volta.
+    return "float16" if min(capabilities) >= (7, 0) else "float32"
+
+
+def _choose():
+    if len(_workers()) > 1:
+        return "multiworker"
+    if tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    return "mirrored" if several else "one"
+
+
+def _workers():
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return cluster.get("chief", []) + cluster.get("worker", [])
+
+
+def _one():
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
+
+
+def _mirrored():
+    devices = tf.config.list_logical_devices("GPU")
+    devices = devices or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _multiworker():
+    if not _workers():
+        raise ValueError(
+            'strategy="multiworker" needs the environment variable TF_CONFIG, '
+            "which lists the workers and says which of them this is. "
+            f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}"
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _tpu():
+    if not tf.config.list_physical_devices("TPU"):
+        raise ValueError(
+            'strategy="tpu" needs a TPU in this machine and the package '
+            "tensorflow-tpu in place of tensorflow. Received: devices="
+            f"{[d.name for d in tf.config.list_physical_devices()]}"
+        )
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver("local")
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def check_backend():
+    """Raises `RuntimeError` unless Keras computes with TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "convmixer_tf.training distributes with tf.distribute and needs "
+            "Keras' TensorFlow backend: set KERAS_BACKEND=tensorflow. "
+            f"Received: backend={keras.backend.backend()!r}"
+        )

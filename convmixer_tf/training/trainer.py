@@ -1,0 +1,416 @@
+"""The training loop."""
+
+import contextlib
+import pathlib
+import signal
+import threading
+import time
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from convmixer_tf.training.checkpoint import CheckpointStore
+from convmixer_tf.training.checkpoint import checkpoint_name
+from convmixer_tf.training.evaluation import Evaluator
+from convmixer_tf.training.inputs import distribute
+from convmixer_tf.training.run_log import RunLog
+from convmixer_tf.training.run_log import open_run
+from convmixer_tf.training.step import Engine
+from convmixer_tf.training.strategy import check_backend
+from convmixer_tf.training.strategy import is_chief
+from convmixer_tf.training.strategy import make_strategy
+from convmixer_tf.training.strategy import resolve_precision
+
+# What TensorFlow raises in a worker when another one is gone.
+LOSSES = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+
+def train(
+    config,
+    build_model,
+    train_batches,
+    eval_batches,
+    directory,
+    strategy="auto",
+    notes=None,
+):
+    """Trains a model, or goes on training it.
+
+    All that the result depends on is in `directory` after every checkpoint.
+    So a run that was stopped, by whatever, goes on if it is called again
+    with the same arguments, and ends as if it had not been stopped.
+
+    Args:
+        config: A `TrainConfig`.
+        build_model: Function without arguments that builds a `keras.Model`
+            that gives logits. It is called under the strategy and with the
+            precision of the run.
+        train_batches: Function (epoch, first_batch, context) that gives a
+            `tf.data.Dataset` of images and labels (integers, or shares of
+            all classes): this worker's part of the batches of that epoch from
+            `first_batch` on, without a smaller one at the end. Over all
+            workers, a batch has `batch_size / accumulation_steps` images.
+            `context` is a `tf.distribute.InputContext`, which says which
+            worker this is and how many replicas there are. What the function
+            gives may depend on nothing else.
+        eval_batches: Function of such a context, as `Evaluator` takes it.
+        directory: Path of the run's folder.
+        strategy: What `make_strategy` takes, or a `tf.distribute.Strategy`.
+        notes: Dictionary, as JSON can hold it, of what else the result depends
+            on. It is kept with the config, and must be the same for a run to
+            go on.
+
+    Returns:
+        The model, with the trained weights, or their running mean if
+        `config.ema_decay` is set; and a dictionary, the content of
+        `summary.json`.
+
+    Raises:
+        ValueError: If the settings do not go together or with `directory`.
+        FloatingPointError: If the loss or the gradient is not finite.
+        OSError: If the last checkpoint can't be written.
+        RuntimeError: If another worker is lost.
+        SystemExit: After SIGTERM or SIGINT, when a checkpoint is written.
+    """
+    check_backend()
+    if isinstance(strategy, str):
+        strategy = make_strategy(strategy)
+    run = Run(config, build_model, directory, strategy, notes)
+    with run, stop_signals() as stop:
+        for epoch in range(len(run.history), config.epochs):
+            for batches in run.batches(train_batches, epoch):
+                run.update(batches)
+                if stop:
+                    run.save()
+                    raise SystemExit(128 + stop[0])
+                if run.save_is_due():
+                    run.try_to_save()
+            run.try_to_save()
+            run.finish_epoch(eval_batches)
+            run.try_to_save()
+        return run.model, run.finish()
+
+
+class Run:
+    """A run in progress: everything that `train` needs, and keeps.
+
+    Its arguments are those of `train`.
+    """
+
+    def __init__(self, config, build_model, directory, strategy, notes):
+        check_replicas(config, strategy)
+        self.config = config
+        self.strategy = strategy
+        self.directory = pathlib.Path(directory)
+        writes = is_chief(strategy)
+        if writes:
+            open_run(self.directory, config, notes)
+        with strategy.scope():
+            self.model = _build(build_model, config)
+            self.engine = Engine(config, self.model, strategy)
+        self.evaluator = Evaluator(self.model, strategy)
+        self.store = CheckpointStore(
+            self.directory / "checkpoints", config.keep, writes
+        )
+        self.history = []
+        self.loss_sum, self.losses = 0.0, []
+        self.step = 0
+        self.saved = None
+        self.restore()
+        self.engine.spread_seeds()
+        self.log = RunLog(self.directory, config, self.step, writes)
+        self.started = self.epoch_started = time.perf_counter()
+        self.first_step = self.epoch_first_step = self.step
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self.log.close()
+        several = tf.distribute.MultiWorkerMirroredStrategy
+        shared = isinstance(self.strategy, several)
+        if shared and isinstance(error, LOSSES):
+            raise RuntimeError(
+                f"Another worker was lost after step {self.step}. Start all "
+                "workers again, with the same command: they go on from "
+                f"{self.last_good()}."
+            ) from error
+
+    def batches(self, train_batches, epoch):
+        """Iterates over what is left of an epoch.
+
+        Args:
+            train_batches: As for `train`.
+            epoch: Integer, from 0.
+
+        Yields:
+            For each update, a list of distributed batches.
+        """
+        count = self.config.accumulation_steps
+        done = self.step - epoch * self.config.steps_per_epoch
+        if done == self.config.steps_per_epoch:
+            return  # Stopped between the last update and the evaluation.
+        replicas = self.strategy.num_replicas_in_sync
+        batches = iter(
+            distribute(
+                self.strategy,
+                lambda context: train_batches(epoch, done * count, context),
+                self.config.batch_size // count // replicas,
+            )
+        )
+        for step in range(done, self.config.steps_per_epoch):
+            parts = [next(batches, None) for _ in range(count)]
+            if any(part is None for part in parts):
+                raise ValueError(
+                    f"The data of epoch {epoch} ended after {step} of "
+                    f"{self.config.steps_per_epoch} steps. Lower "
+                    "`steps_per_epoch`, or repeat the data."
+                )
+            yield parts
+
+    def update(self, batches):
+        """Updates the weights once."""
+        results = self.engine.step(batches)
+        self.step += 1
+        self.losses.append(results["loss"])
+        if self.log.add_step(results):
+            self.check_finite()
+
+    def finish_epoch(self, eval_batches):
+        """Evaluates, with the running mean of the weights if there is one."""
+        self.check_finite()
+        trained = time.perf_counter()
+        steps = self.step - self.epoch_first_step
+        scores = self.evaluate(eval_batches)
+        self._sum_losses()
+        rate = self.engine.schedule(tf.constant(self.step - 1))
+        self.history.append(
+            {
+                "epoch": self.step // self.config.steps_per_epoch,
+                "step": self.step,
+                "learning_rate": float(rate),
+                "train_loss": self.loss_sum / self.config.steps_per_epoch,
+                "loss": scores.loss,
+                "top1": scores.top1,
+                "top5": scores.top5,
+                "images_per_second": steps
+                * self.config.batch_size
+                / (trained - self.epoch_started),
+                "seconds": time.perf_counter() - self.epoch_started,
+            }
+        )
+        self.loss_sum = 0.0
+        self.log.add_epoch(self.history)
+        self.epoch_started = time.perf_counter()
+        self.epoch_first_step = self.step
+
+    def evaluate(self, eval_batches):
+        """Evaluates the model.
+
+        Args:
+            eval_batches: As for `train`.
+
+        Returns:
+            `Scores`.
+        """
+        self.engine.merge_batch_norms()
+        with self.averaged():
+            return self.evaluator(eval_batches)
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Puts the running mean of the weights, if any, into the model."""
+        average = self.engine.average
+        if average:
+            average.swap()
+        try:
+            yield
+        finally:
+            if average:
+                average.swap()
+
+    def restore(self):
+        """Goes back to the last whole checkpoint, if there is any."""
+        info = self.store.restore(self.engine.state())
+        if info:
+            self.history = info["history"]
+            self.loss_sum = info["loss_sum"]
+            self.step = int(self.engine.steps.numpy())
+            self.saved = self.name()
+            logging.info("Goes on from step %d.", self.step)
+        _check_agreement(self.strategy, self.step)
+
+    def save_is_due(self):
+        """Says whether to save now. An epoch's end saves in any case."""
+        return (
+            self.step % self.config.save_every == 0
+            and self.step % self.config.steps_per_epoch != 0
+        )
+
+    def save(self):
+        """Saves everything.
+
+        Raises:
+            OSError: If it can't.
+            FloatingPointError: If there is nothing worth saving.
+        """
+        self.check_finite()
+        self.engine.merge_batch_norms()
+        self._sum_losses()
+        info = {"history": self.history, "loss_sum": self.loss_sum}
+        best = self.best()
+        self.store.save(
+            self.engine.state(),
+            self.name(),
+            info,
+            best and checkpoint_name(best["step"], True),
+        )
+        self.saved = self.name()
+
+    def name(self):
+        """Names the checkpoint of where the run is."""
+        evaluated = any(row["step"] == self.step for row in self.history)
+        return checkpoint_name(self.step, evaluated)
+
+    def try_to_save(self):
+        """Saves everything, or else says that it could not, and goes on."""
+        try:
+            self.save()
+        except OSError as error:
+            logging.error("%s The run goes on.", error)
+
+    def best(self):
+        """Returns the row of the best epoch, or `None` before the first."""
+        return max(self.history, key=lambda row: row["top1"], default=None)
+
+    def check_finite(self):
+        """Raises `FloatingPointError` if the run has come to nothing."""
+        bad_step = int(self.engine.first_bad_step.numpy())
+        if bad_step >= 0:
+            raise FloatingPointError(
+                f"The loss or the gradient of step {bad_step} is not finite. "
+                f"The last good state is {self.last_good()}. Lower the "
+                "learning rate, clip the gradient or train in float32."
+            )
+
+    def last_good(self):
+        """Names the last checkpoint, or says that there is none."""
+        names = self.store.names()
+        return str(self.store.path(names[-1])) if names else "the beginning"
+
+    def finish(self):
+        """Ends the run.
+
+        Returns:
+            Dictionary, the content of `summary.json`.
+        """
+        if self.saved != self.name():
+            self.save()
+        if self.engine.average:
+            self.engine.average.swap()
+        seconds = time.perf_counter() - self.started
+        images = (self.step - self.first_step) * self.config.batch_size
+        summary = {
+            "parameters": self.model.count_params(),
+            "replicas": self.strategy.num_replicas_in_sync,
+            "precision": resolve_precision(self.config.precision),
+            "images_per_second": images / seconds,
+            "seconds": seconds,
+            "last": self.history[-1],
+            "best": self.best(),
+        }
+        self.log.close(summary)
+        return summary
+
+    def _sum_losses(self):
+        self.loss_sum += sum(float(loss) for loss in self.losses)
+        self.losses = []
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """Collects SIGTERM and SIGINT in a list instead of dying from them.
+
+    A second one interrupts at once.
+    """
+    received = []
+
+    def receive(number, frame):
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    old = {number: signal.signal(number, receive) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def check_replicas(config, strategy):
+    """Raises `ValueError` if a run can't be divided as a strategy wants.
+
+    Args:
+        config: A `TrainConfig`.
+        strategy: A `tf.distribute.Strategy`.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % (replicas * config.accumulation_steps):
+        raise ValueError(
+            f"Argument `batch_size` must be a multiple of {replicas} replicas "
+            f"x {config.accumulation_steps} accumulated batches. "
+            f"Received: batch_size={config.batch_size}"
+        )
+    if config.jit_compile and replicas > 1:
+        raise ValueError(
+            "Argument `jit_compile` works on one device only. "
+            f"Received: jit_compile=True, with {replicas} replicas"
+        )
+
+
+def _build(build_model, config):
+    keras.utils.set_random_seed(config.seed)
+    old = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(resolve_precision(config.precision))
+    try:
+        model = build_model()
+    finally:
+        keras.config.set_dtype_policy(old)
+    activation = getattr(model.layers[-1], "activation", None)
+    if activation not in (None, keras.activations.linear):
+        raise ValueError(
+            "The model must give logits: build it with "
+            "classifier_activation=None. Received: a last layer with "
+            f"activation={activation.__name__!r}"
+        )
+    return model
+
+
+def _check_agreement(strategy, step):
+    """Stops workers that don't see the same checkpoints."""
+
+    def add():
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.constant(step, tf.int32)
+        )
+
+    total = tf.function(lambda: strategy.run(add))()
+    total = int(strategy.experimental_local_results(total)[0])
+    if total != step * strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"This worker found the checkpoint of step {step}, another a "
+            "different one. All workers need the same folder."
+        )

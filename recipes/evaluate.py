@@ -1,0 +1,186 @@
+"""Measures a classifier in a file: top-1, top-5, classes, confusion.
+
+    python recipes/evaluate.py --model runs/mine/model.keras --data FOLDER
+
+`--model` is a `.keras` file, a SavedModel's folder, a `.tflite` file, or the
+name of a pretrained variant: 1536_20, 768_32, 1024_20. Prints the accuracy
+and writes `scores.json` and `confusion.png` to `--output`.
+
+Time: that of the forward pass; BUILD.md has images per second. Result: see
+`recipes/results/`.
+"""
+
+import functools
+import json
+import os
+import time
+
+import keras
+import matplotlib.figure
+import numpy as np
+import run_flags
+import tensorflow as tf
+from absl import app
+from absl import flags
+
+import convmixer_tf
+from convmixer_tf import data
+from convmixer_tf import preprocessing
+from convmixer_tf.export import LiteRTModel
+from convmixer_tf.files import replaced
+from convmixer_tf.training import evaluate_function
+from convmixer_tf.training import read_class_names
+
+VARIANTS = ("1536_20", "768_32", "1024_20")
+
+_MODEL = flags.DEFINE_string("model", None, "What to measure.", required=True)
+_DATA = flags.DEFINE_string(
+    "data", "imagenet2012", "Folder, or name in tensorflow-datasets."
+)
+_SPLIT = flags.DEFINE_string("split", "validation", "Which part of the data.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
+_CROP = flags.DEFINE_float(
+    "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "runs/evaluation", "Folder for the figures."
+)
+
+
+def load(name, image_size):
+    """Loads a classifier.
+
+    Args:
+        name: What `--model` may be.
+        image_size: Side of the images, in pixels.
+
+    Returns:
+        A function from a batch of images to logits or probabilities, the
+        number of classes, and their names or `None`.
+    """
+    if name in VARIANTS:
+        build = getattr(convmixer_tf, f"ConvMixer{name}")
+        return _keras_model(build(input_shape=(image_size, image_size, 3)))
+    if not os.path.exists(name):
+        raise FileNotFoundError(
+            f"--model must be a file, a SavedModel's folder or one of "
+            f"{', '.join(VARIANTS)}. Received: {name!r}"
+        )
+    if name.endswith(".tflite"):
+        predict = LiteRTModel(name, num_threads=os.cpu_count()).predict
+        return _probed(predict, image_size)
+    if os.path.isdir(name):
+        loaded = tf.saved_model.load(name)  # Its functions don't keep it.
+        return _probed(lambda images: loaded.serve(images), image_size)
+    return _keras_model(keras.saving.load_model(name), read_class_names(name))
+
+
+def _keras_model(model, class_names=None):
+    predict = tf.function(functools.partial(model, training=False))
+    return predict, model.output_shape[-1], class_names
+
+
+def _probed(predict, image_size):
+    """Finds the number of classes of what only runs."""
+    image = np.zeros((1, image_size, image_size, 3), np.float32)
+    return predict, np.shape(predict(image))[-1], None
+
+
+def indices(data_names, model_names, count):
+    """Finds the model's output for each class of the data.
+
+    Args:
+        data_names: Names of the data's classes.
+        model_names: Names of the model's classes, or `None` if unknown.
+        count: Integer, how many outputs the model has.
+
+    Returns:
+        Integer array, an output for each class of the data.
+
+    Raises:
+        ValueError: If a class is not one of the model's.
+    """
+    if model_names is None and count == 1000:
+        model_names = [c.wnid for c in preprocessing.imagenet_classes()]
+        if not set(data_names) <= set(model_names):
+            model_names = None
+    if model_names is None:
+        if len(data_names) != count:
+            raise ValueError(
+                f"The model has {count} classes and the data have "
+                f"{len(data_names)}, and nothing says which is which."
+            )
+        return np.arange(count)
+    missing = sorted(set(data_names) - set(model_names))
+    if missing:
+        raise ValueError(
+            f"The model does not know the classes {', '.join(missing[:5])} of "
+            f"the data. It knows {', '.join(model_names[:5])} ..."
+        )
+    return np.array([model_names.index(name) for name in data_names])
+
+
+def draw_confusion(path, confusion, class_names):
+    """Draws, as a PNG, which classes are taken for which."""
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    figure = matplotlib.figure.Figure(figsize=(8, 7), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="prediction", ylabel="label")
+    if len(class_names) <= 30:
+        axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+        axes.set_yticks(range(len(class_names)), class_names)
+    figure.colorbar(image, label="fraction of the label's images")
+    with replaced(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)
+
+
+def main(argv):
+    """Evaluates as the flags say."""
+    run_flags.begin(argv)
+    (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
+    predict, count, model_names = load(_MODEL.value, _IMAGE_SIZE.value)
+    outputs = indices(dataset.class_names, model_names, count)
+    batches = data.evaluation_batches(
+        dataset,
+        _IMAGE_SIZE.value,
+        _BATCH_SIZE.value,
+        crop_fraction=_CROP.value,
+    )
+    start = time.perf_counter()
+    scores = evaluate_function(predict, batches, count, outputs)
+    seconds = time.perf_counter() - start
+
+    os.makedirs(_OUTPUT.value, exist_ok=True)
+    per_class = scores.per_class[outputs]
+    report = {
+        "model": _MODEL.value,
+        "data": f"{_DATA.value}, {_SPLIT.value}",
+        **scores.summary(),
+        "images_per_second": scores.images / seconds,
+        "per_class": dict(
+            zip(dataset.class_names, _json(per_class), strict=True)
+        ),
+    }
+    path = os.path.join(_OUTPUT.value, "scores.json")
+    with replaced(path) as unfinished, open(unfinished, "w") as file:
+        json.dump(report, file, indent=1)
+    draw_confusion(
+        os.path.join(_OUTPUT.value, "confusion.png"),
+        scores.confusion[np.ix_(outputs, outputs)],
+        dataset.class_names,
+    )
+    print(
+        f"{scores.images} images: top-1 {scores.top1:.2%}, "
+        f"top-5 {scores.top5:.2%}, loss {scores.loss:.4f}\n{path}"
+    )
+
+
+def _json(values):
+    """NaN, the accuracy of a class without images, is none of JSON's."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+if __name__ == "__main__":
+    app.run(main)

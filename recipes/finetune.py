@@ -1,0 +1,105 @@
+"""Fine-tunes a pretrained ConvMixer on images of one's own.
+
+    python recipes/finetune.py --data FOLDER --model 1024_20 --output runs/mine
+
+FOLDER has train/CLASS/*.jpg and validation/CLASS/*.jpg. Trains all weights,
+with a learning rate that falls from block to block towards the image
+(`--layer_decay`), or only a new classifier on frozen features (`--frozen`).
+Ends in `model.keras`, which has the names of the classes in it.
+
+Time: with `--frozen`, that of the forward pass; BUILD.md has images per
+second. Result: depends on the images.
+"""
+
+import run_flags
+from absl import app
+from absl import flags
+from absl import logging
+
+from convmixer_tf import ConvMixer768_32
+from convmixer_tf import ConvMixer1024_20
+from convmixer_tf import ConvMixer1536_20
+from convmixer_tf import data
+from convmixer_tf.training import TrainConfig
+from convmixer_tf.training import steps_per_epoch
+from convmixer_tf.training import train_classifier
+
+MODELS = {
+    "1536_20": ConvMixer1536_20,
+    "768_32": ConvMixer768_32,
+    "1024_20": ConvMixer1024_20,
+}
+
+_DATA = flags.DEFINE_string(
+    "data", None, "Folder, or name in tensorflow-datasets.", required=True
+)
+_TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "To train on.")
+_EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
+_MODEL = flags.DEFINE_enum("model", "1024_20", MODELS, "Which ConvMixer.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "imagenet", "Where to start from: imagenet, or a file."
+)
+_OUTPUT = flags.DEFINE_string("output", "runs/finetune", "Folder of the run.")
+_FROZEN = flags.DEFINE_bool("frozen", False, "Train the classifier alone.")
+_EPOCHS = flags.DEFINE_integer("epochs", 20, "Passes over the images.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "The peak.")
+_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.01, "Times the rate.")
+_LAYER_DECAY = flags.DEFINE_float(
+    "layer_decay", 0.8, "Factor of the rate from a block to the one before."
+)
+_DROP_PATH = flags.DEFINE_float("drop_path", 0.0, "Stochastic depth.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
+_AUGMENTATION = flags.DEFINE_enum(
+    "augmentation", "light", data.RECIPES, "What happens to training images."
+)
+
+
+def main(argv):
+    """Fine-tunes as the flags say."""
+    run_flags.begin(argv)
+    size = _IMAGE_SIZE.value
+    train_set, eval_set = run_flags.open_datasets(
+        _DATA.value, _TRAIN_SPLIT.value, _EVAL_SPLIT.value
+    )
+    config = TrainConfig(
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH_SIZE.value,
+        learning_rate=_LEARNING_RATE.value,
+        schedule="cosine",
+        warmup_epochs=min(1.0, _EPOCHS.value / 10),
+        epsilon=1e-8,
+        weight_decay=_WEIGHT_DECAY.value,
+        layer_decay=1.0 if _FROZEN.value else _LAYER_DECAY.value,
+        **run_flags.settings(steps_per_epoch(train_set, _BATCH_SIZE.value)),
+    )
+
+    def build_model(classifier_activation):
+        model = MODELS[_MODEL.value](
+            weights=_WEIGHTS.value,
+            input_shape=(size, size, 3),
+            classes=len(train_set.class_names),
+            classifier_activation=classifier_activation,
+            reset_classifier=True,
+            drop_path=_DROP_PATH.value,
+        )
+        if _FROZEN.value:
+            for layer in model.layers[:-1]:
+                layer.trainable = False
+        return model
+
+    _, summary = train_classifier(
+        config,
+        build_model,
+        train_set,
+        eval_set,
+        data.get_recipe(_AUGMENTATION.value),
+        size,
+        _OUTPUT.value,
+        run_flags.strategy(),
+    )
+    logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,104 @@
+"""Flags that all training recipes have: data, devices, files."""
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from convmixer_tf import data
+from convmixer_tf.training.config import PRECISIONS
+from convmixer_tf.training.strategy import STRATEGIES
+
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where tensorflow-datasets keeps its data."
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy", "auto", STRATEGIES, "On which devices to train."
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "auto", PRECISIONS, "What to compute in."
+)
+_ACCUMULATION = flags.DEFINE_integer(
+    "accumulation_steps", 1, "Batches per update; each is that much smaller."
+)
+_SYNC = flags.DEFINE_bool(
+    "sync_batch_norm", False, "Normalise over all replicas, not over each."
+)
+_EMA = flags.DEFINE_float(
+    "ema_decay", None, "Evaluate the weights' running mean of this decay."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
+_STEPS = flags.DEFINE_integer(
+    "steps_per_epoch", None, "Updates per epoch. Default: all images once."
+)
+_JIT = flags.DEFINE_bool("jit_compile", False, "Let XLA compile the step.")
+_SAVE_EVERY = flags.DEFINE_integer(
+    "save_every", 1000, "Updates between checkpoints."
+)
+_KEEP = flags.DEFINE_integer("keep", 3, "Checkpoints to keep, and the best.")
+_LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Updates between log lines.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", True, "Write event files.")
+_PROFILE = flags.DEFINE_list(
+    "profile_steps", None, "First update to profile, and the first not to."
+)
+
+
+def open_datasets(name, *splits):
+    """Opens labelled images.
+
+    Args:
+        name: What `data.open_dataset` takes.
+        *splits: The splits to open.
+
+    Returns:
+        List of a data set for each split.
+    """
+    return [
+        data.open_dataset(name, split, data_dir=_DATA_DIR.value)
+        for split in splits
+    ]
+
+
+def strategy():
+    """Returns the strategy that the flags name."""
+    return _STRATEGY.value
+
+
+def settings(default_steps):
+    """Collects the arguments of `TrainConfig` that the flags here give.
+
+    Args:
+        default_steps: Integer, updates per epoch if no flag says otherwise.
+
+    Returns:
+        Dictionary.
+    """
+    window = _PROFILE.value
+    return {
+        "precision": _PRECISION.value,
+        "accumulation_steps": _ACCUMULATION.value,
+        "sync_batch_norm": _SYNC.value,
+        "ema_decay": _EMA.value,
+        "seed": _SEED.value,
+        "steps_per_epoch": _STEPS.value or default_steps,
+        "jit_compile": _JIT.value,
+        "save_every": _SAVE_EVERY.value,
+        "keep": _KEEP.value,
+        "log_every": _LOG_EVERY.value,
+        "tensorboard": _TENSORBOARD.value,
+        "profile_steps": window and tuple(int(step) for step in window),
+    }
+
+
+def begin(argv):
+    """Checks the command line and turns the log on.
+
+    Args:
+        argv: What is left of the command line after the flags.
+
+    Raises:
+        app.UsageError: If that is anything.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.INFO)

@@ -1,0 +1,150 @@
+"""Trains a ConvMixer-256/8 on CIFAR-10.
+
+    python recipes/train_cifar10.py --data FOLDER --preset 25
+
+FOLDER has train/CLASS/*.png and test/CLASS/*.png (or .jpg), or is the name
+`cifar10` of tensorflow-datasets. Three presets:
+
+    25   the authors' small script at its shortest: 92.60 % in their log
+    100  the same with more augmentation: "more than 94 %"
+    200  9 x 9 kernels on single pixels, with the ImageNet run's augmentation
+         and optimizer; a user of the authors' code reports 95.89 % for that
+         architecture and length
+
+The first two are https://github.com/locuslab/convmixer-cifar10, with two
+differences: images that fill no batch are left out of an epoch (97 updates
+instead of 98), and RandAugment is timm's kind and not torchvision's.
+
+Time on 2 cores and results here: see BUILD.md.
+"""
+
+import dataclasses
+
+import run_flags
+from absl import app
+from absl import flags
+from absl import logging
+
+from convmixer_tf import ConvMixer
+from convmixer_tf import data
+from convmixer_tf.training import TrainConfig
+from convmixer_tf.training import steps_per_epoch
+from convmixer_tf.training import train_classifier
+
+# Of the training images, scaled to [0, 1], per channel; the authors' script.
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2471, 0.2435, 0.2616)
+
+_WHOLE_IMAGE = data.RandomResizedCrop(min_area=1.0, min_aspect=1.0)
+_LONG = dataclasses.replace(data.get_recipe("cifar10"), crop=_WHOLE_IMAGE)
+_SMALL_SCRIPT = {
+    "learning_rate": 0.05,
+    "epsilon": 1e-8,
+    "weight_decay": 0.005,
+    "decay_all": True,
+    "clip_norm": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What a run of that many epochs goes with."""
+
+    epochs: int
+    batch_size: int  # images
+    kernel_size: int  # patches
+    patch_size: int  # pixels
+    settings: dict  # of `TrainConfig`
+    recipe: data.Recipe
+
+
+PRESETS = {
+    "25": Preset(
+        25,
+        512,
+        kernel_size=5,
+        patch_size=2,
+        settings=_SMALL_SCRIPT,
+        recipe=dataclasses.replace(_LONG, color_jitter=None, erasing=None),
+    ),
+    "100": Preset(
+        100,
+        512,
+        kernel_size=5,
+        patch_size=2,
+        settings=_SMALL_SCRIPT,
+        recipe=_LONG,
+    ),
+    "200": Preset(
+        200,
+        64,
+        kernel_size=9,
+        patch_size=1,
+        settings={"learning_rate": 0.001},  # 0.01 x 64 / 640
+        recipe=dataclasses.replace(
+            data.get_recipe("imagenet"),
+            # With the usual smallest area, .08, it stays near 90 %.
+            crop=data.RandomResizedCrop(min_area=0.75),
+        ),
+    ),
+}
+
+_DATA = flags.DEFINE_string(
+    "data", "cifar10", "Folder, or name in tensorflow-datasets."
+)
+_PRESET = flags.DEFINE_enum("preset", "25", PRESETS, "Which settings.")
+_OUTPUT = flags.DEFINE_string("output", "runs/cifar10", "Folder of the run.")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "Default: the preset's.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Default: the preset's.")
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", None, "Default: the preset's, whatever the batch size."
+)
+_DIM = flags.DEFINE_integer("dim", 256, "Width of the model.")
+_DEPTH = flags.DEFINE_integer("depth", 8, "Blocks of the model.")
+
+
+def main(argv):
+    """Trains as the flags say."""
+    run_flags.begin(argv)
+    preset = PRESETS[_PRESET.value]
+    train_set, eval_set = run_flags.open_datasets(_DATA.value, "train", "test")
+    batch_size = _BATCH_SIZE.value or preset.batch_size
+    settings = dict(preset.settings)
+    if _LEARNING_RATE.value:
+        settings["learning_rate"] = _LEARNING_RATE.value
+    config = TrainConfig(
+        epochs=_EPOCHS.value or preset.epochs,
+        batch_size=batch_size,
+        **settings,
+        **run_flags.settings(steps_per_epoch(train_set, batch_size)),
+    )
+
+    def build_model(classifier_activation):
+        return ConvMixer(
+            _DIM.value,
+            _DEPTH.value,
+            preset.kernel_size,
+            preset.patch_size,
+            input_shape=(32, 32, 3),
+            classes=len(train_set.class_names),
+            classifier_activation=classifier_activation,
+            mean=MEAN,
+            std=STD,
+        )
+
+    _, summary = train_classifier(
+        config,
+        build_model,
+        train_set,
+        eval_set,
+        preset.recipe,
+        32,
+        _OUTPUT.value,
+        run_flags.strategy(),
+        crop_fraction=1.0,
+    )
+    logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
+
+
+if __name__ == "__main__":
+    app.run(main)

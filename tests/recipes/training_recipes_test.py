@@ -1,0 +1,215 @@
+"""The training recipes, as a user runs them, on images made up here."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convmixer_tf import ConvMixer
+from convmixer_tf import ConvMixer1024_20
+from convmixer_tf.export import export_tflite
+from convmixer_tf.training import read_class_names
+from convmixer_tf.training import save_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+CLASSES = ("blue", "green", "red")
+
+
+def run(recipe, *arguments):
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return subprocess.run(
+        [sys.executable, ROOT / "recipes" / recipe, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+
+
+def succeed(recipe, *arguments):
+    result = run(recipe, *arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def write_images(folder, count, size):
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 120, (size, size, 3))
+            image[..., 2 - label] += 120
+            image = tf.cast(image, tf.uint8)
+            path = folder / name / f"{i}.png"
+            path.write_bytes(tf.io.encode_png(image).numpy())
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder / "train", 8, 32)
+    write_images(folder / "test", 3, 32)
+    return folder
+
+
+TINY = ("--dim=8", "--depth=1", "--batch_size=8", "--log_every=1")
+
+
+@pytest.fixture(scope="module")
+def cifar_run(images, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "output"
+    result = succeed(
+        "train_cifar10.py",
+        *(f"--data={images}", f"--output={output}", "--epochs=2"),
+        *(*TINY, "--notensorboard"),
+    )
+    assert "Step 6/6: loss" in result.stderr
+    assert "Top-1" in result.stderr
+    return output
+
+
+def test_cifar10_ends_in_a_model_and_its_figures(cifar_run):
+    summary = json.loads((cifar_run / "summary.json").read_text())
+    assert summary["last"]["step"] == 6
+    config = json.loads((cifar_run / "config.json").read_text())
+    assert config["decay_all"]
+    assert config["clip_norm"] is None
+    assert (config["learning_rate"], config["weight_decay"]) == (0.05, 0.005)
+    assert config["recipe"]["erasing"] is None
+    with open(cifar_run / "log.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+    assert read_class_names(cifar_run / "model.keras") == CLASSES
+
+
+def test_evaluate_agrees_with_the_run(cifar_run, images, tmp_path):
+    result = succeed(
+        "evaluate.py",
+        *(f"--model={cifar_run / 'model.keras'}", f"--data={images}"),
+        *("--split=test", "--image_size=32", "--crop_fraction=1"),
+        *("--batch_size=4", f"--output={tmp_path / 'new'}"),
+    )
+    assert "9 images: top-1" in result.stdout
+    scores = json.loads((tmp_path / "new" / "scores.json").read_text())
+    last = json.loads((cifar_run / "summary.json").read_text())["last"]
+    assert scores["top1"] == pytest.approx(last["top1"])
+    assert scores["top5"] == 1
+    assert scores["loss"] == pytest.approx(last["loss"], rel=1e-3)
+    assert list(scores["per_class"]) == list(CLASSES)
+    mean = np.mean(list(scores["per_class"].values()))
+    assert scores["top1"] == pytest.approx(mean)
+    picture = (tmp_path / "new" / "confusion.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", ["SavedModel", "TFLite"])
+def test_evaluate_takes_what_was_exported(cifar_run, images, tmp_path, kind):
+    model = keras.saving.load_model(cifar_run / "model.keras")
+    path = tmp_path / "exported"
+    if kind == "TFLite":
+        path = path.with_suffix(".tflite")
+        export_tflite(model, path)
+    else:
+        model.export(path, verbose=False)
+    succeed(
+        "evaluate.py",
+        *(f"--model={path}", f"--data={images}", "--split=test"),
+        *("--image_size=32", "--crop_fraction=1", f"--output={tmp_path}"),
+    )
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    last = json.loads((cifar_run / "summary.json").read_text())["last"]
+    assert scores["images"] == 9
+    assert scores["loss"] == pytest.approx(last["loss"], rel=1e-3)
+
+
+def test_wrong_flags_end_it_at_once(images, tmp_path):
+    output = f"--output={tmp_path / 'run'}"
+    for recipe, flags, message in (
+        ("train_imagenet.py", ["--data=/no/where"], "tensorflow-datasets"),
+        (
+            "train_cifar10.py",
+            [f"--data={images}", "--batch_size=25"],
+            "`batch_size` must be at most 24",
+        ),
+        (
+            "finetune.py",
+            [f"--data={images}"],
+            "Argument `split` must name a folder",
+        ),
+    ):
+        result = run(recipe, *flags, output)
+        assert result.returncode != 0
+        assert message in result.stderr + result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.large
+def test_imagenet_goes_through_kill_resume_and_evaluate(images, tmp_path):
+    """The largest patch, on images of two by two of them."""
+    output = tmp_path / "run"
+    arguments = (
+        *(f"--data={images}", "--eval_split=test", "--model=1024_20"),
+        *("--image_size=28", "--batch_size=8", "--epochs=2", "--keep=1"),
+        *("--notensorboard", "--log_every=1", f"--output={output}"),
+    )
+    succeed("train_imagenet.py", *arguments)
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["last"]["step"] == 6
+    assert summary["parameters"] == 24_467_432 - 997 * 1025
+    config = json.loads((output / "config.json").read_text())
+    assert config["learning_rate"] == pytest.approx(0.01 * 8 / 640)
+    assert (config["epsilon"], config["weight_decay"]) == (1e-3, 2e-5)
+    assert config["recipe"]["mixing"]["cutmix_alpha"] == 0.5
+    # As if it had been killed before the last checkpoint.
+    (output / "summary.json").unlink()
+    result = succeed("train_imagenet.py", *arguments)
+    assert "Goes on from step 6" in result.stderr
+    succeed(
+        "evaluate.py",
+        *(f"--model={output / 'model.keras'}", f"--data={images}"),
+        *("--split=test", "--image_size=28", f"--output={tmp_path}"),
+    )
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["top1"] == pytest.approx(summary["last"]["top1"])
+
+
+@pytest.mark.large
+def test_finetune_starts_from_given_weights(images, tmp_path):
+    source = tmp_path / "source.weights.h5"
+    model = ConvMixer1024_20(weights=None, input_shape=(28, 28, 3))
+    model.save_weights(source)
+    kernel = model.get_layer("block_0").depthwise.kernel.numpy()
+    common = (
+        *(f"--data={images}", "--eval_split=test", f"--weights={source}"),
+        *("--image_size=28", "--batch_size=8", "--epochs=1", "--keep=1"),
+        *("--notensorboard", "--log_every=1"),
+    )
+    for name, flags in (("full", []), ("frozen", ["--frozen"])):
+        output = tmp_path / name
+        succeed("finetune.py", *common, *flags, f"--output={output}")
+        tuned = keras.saving.load_model(output / "model.keras")
+        assert read_class_names(output / "model.keras") == CLASSES
+        new = tuned.get_layer("block_0").depthwise.kernel.numpy()
+        change = np.max(np.abs(new - kernel))
+        assert (change == 0) == (name == "frozen")
+        assert change < 1e-3
+
+
+def test_evaluate_says_which_classes_it_does_not_know(images, tmp_path):
+    path = tmp_path / "model.keras"
+    model = ConvMixer(8, 1, 3, 4, input_shape=(32, 32, 3), classes=3)
+    save_model(model, path, ("blue", "green", "pink"))
+    result = run(
+        "evaluate.py",
+        *(f"--model={path}", f"--data={images}", "--split=test"),
+        *("--image_size=32", f"--output={tmp_path / 'new'}"),
+    )
+    assert result.returncode != 0
+    assert "does not know the classes red of the data" in result.stderr

@@ -1,0 +1,214 @@
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from absl import logging
+
+from convmixer_tf.training.checkpoint import CheckpointStore
+from convmixer_tf.training.checkpoint import checkpoint_name
+
+
+@pytest.fixture
+def variable():
+    return tf.Variable([0.0] * 1000)
+
+
+@pytest.fixture
+def checkpoint(variable):
+    return tf.train.Checkpoint(variable=variable)
+
+
+def save(store, variable, step, **kwargs):
+    variable.assign([float(step)] * 1000)
+    checkpoint = tf.train.Checkpoint(variable=variable)
+    name = checkpoint_name(step, False)
+    store.save(checkpoint, name, {"at": step}, **kwargs)
+
+
+def damage_nothing(path):
+    pass
+
+
+def truncate(path):
+    data = path / "state.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-100])
+
+
+def flip_a_bit(path):
+    data = path / "state.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+
+def empty_the_index(path):
+    (path / "state.index").write_bytes(b"")
+
+
+def lose_the_index(path):
+    (path / "state.index").unlink()
+
+
+def garble_the_record(path):
+    (path / "info.json").write_text('{"info": ')
+
+
+def lose_the_hashes(path):
+    (path / "info.json").write_text('{"info": {"at": 2}}')
+
+
+def test_what_is_saved_is_restored(tmp_path, variable, checkpoint):
+    store = CheckpointStore(tmp_path / "new" / "folder")
+    assert store.restore(checkpoint) is None
+    save(store, variable, 7)
+    variable.assign([0.0] * 1000)
+    assert store.restore(checkpoint) == {"at": 7}
+    assert variable.numpy()[-1] == 7
+
+
+def test_the_last_and_the_best_are_kept(tmp_path, variable):
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in range(1, 8):
+        best = checkpoint_name(3, False) if step >= 3 else None
+        save(store, variable, step, best=best)
+    assert store.names() == [checkpoint_name(step, False) for step in (3, 6, 7)]
+    assert {path.name[:5] for path in tmp_path.iterdir()} == {"step_"}
+
+
+def test_saving_again_keeps_what_is_there(tmp_path, variable, checkpoint):
+    store = CheckpointStore(tmp_path)
+    save(store, variable, 5)
+    store.save(checkpoint, checkpoint_name(5, False), {"at": "again"})
+    assert store.restore(checkpoint) == {"at": 5}
+
+
+def test_names_sort_as_they_are_written():
+    names = [
+        checkpoint_name(*what)
+        for what in ((9, False), (9, True), (10, False), (1000, False))
+    ]
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip_a_bit,
+        empty_the_index,
+        lose_the_index,
+        garble_the_record,
+        lose_the_hashes,
+    ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path, variable, checkpoint, damage, caplog
+):
+    store = CheckpointStore(tmp_path)
+    save(store, variable, 1)
+    save(store, variable, 2)
+    damage(store.path(checkpoint_name(2, False)))
+    with caplog.at_level("ERROR", logger=logging.get_absl_logger().name):
+        assert store.restore(checkpoint) == {"at": 1}
+    assert variable.numpy()[0] == 1
+    assert "checkpoint step_0000000002 is damaged" in caplog.text
+    assert "Falling back to the one before it" in caplog.text
+    save(store, variable, 2)
+    assert store.restore(checkpoint) == {"at": 2}
+
+
+def test_nothing_but_damage_is_an_error(tmp_path, variable, checkpoint):
+    store = CheckpointStore(tmp_path)
+    save(store, variable, 1)
+    truncate(store.path(checkpoint_name(1, False)))
+    with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
+        store.restore(checkpoint)
+    # Nor does asking again make it start from the beginning.
+    with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
+        store.restore(checkpoint)
+
+
+def test_a_checkpoint_of_something_else_is_an_error(tmp_path, variable):
+    store = CheckpointStore(tmp_path)
+    save(store, variable, 1)
+    other = tf.train.Checkpoint(variable=tf.Variable([0.0] * 3))
+    with pytest.raises(ValueError, match="of another model or of other"):
+        store.restore(other)
+    other = tf.train.Checkpoint(another=tf.Variable([0.0] * 1000))
+    with pytest.raises(ValueError, match="of another model or of other"):
+        store.restore(other)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, variable, checkpoint):
+    store = CheckpointStore(tmp_path)
+    save(store, variable, 1)
+
+    class Full:
+        def write(self, path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    message = "Can't write .* step_2 .* untouched: step_0000000001. .*No space"
+    with pytest.raises(OSError, match=message):
+        store.save(Full(), "step_2", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["step_0000000001"]
+    assert store.restore(checkpoint) == {"at": 1}
+
+
+# A limit on the size of files stands for a disk that fills up in the middle
+# of a write: what is written before it arrives, the rest fails.
+LIMITED = """
+import resource, sys
+import tensorflow as tf
+from convmixer_tf.training.checkpoint import CheckpointStore
+
+variable = tf.Variable(tf.fill([1000], 1.0))
+checkpoint = tf.train.Checkpoint(variable=variable)
+store = CheckpointStore(sys.argv[1])
+store.save(checkpoint, "step_0000000001", {"at": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+variable.assign(tf.fill([1000], 2.0))
+try:
+    store.save(checkpoint, "step_0000000002", {"at": 2})
+except OSError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path, variable, checkpoint):
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (
+        "refused: Can't write the checkpoint step_0000000002" in result.stdout
+    ), result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["step_0000000001"]
+    assert CheckpointStore(tmp_path).restore(checkpoint) == {"at": 1}
+    assert variable.numpy()[0] == 1
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path, checkpoint):
+    (tmp_path / "tmp_123").mkdir()
+    (tmp_path / "tmp_123" / "state.index").write_text("half")
+    store = CheckpointStore(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert store.restore(checkpoint) is None
+
+
+def test_a_worker_that_does_not_write_changes_nothing(
+    tmp_path, variable, checkpoint
+):
+    save(CheckpointStore(tmp_path), variable, 1)
+    (tmp_path / "tmp_5").mkdir()
+    store = CheckpointStore(tmp_path, writes=False)
+    save(store, variable, 2)
+    assert store.restore(checkpoint) == {"at": 1}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"tmp_5", "step_0000000001"}

@@ -1,0 +1,200 @@
+import dataclasses
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convmixer_tf import ConvMixer
+from convmixer_tf import data
+from convmixer_tf.training import TrainConfig
+from convmixer_tf.training import evaluate_function
+from convmixer_tf.training import evaluation_inputs
+from convmixer_tf.training import read_class_names
+from convmixer_tf.training import save_model
+from convmixer_tf.training import steps_per_epoch
+from convmixer_tf.training import train_classifier
+from convmixer_tf.training.classifier import training_inputs
+from convmixer_tf.training.inputs import distribute
+
+SIZE = 8  # pixels
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return [data.open_dataset("digits", split) for split in ("train", "test")]
+
+
+def build_model(activation, classes=10):
+    return ConvMixer(
+        16,
+        2,
+        3,
+        2,
+        input_shape=(SIZE, SIZE, 3),
+        classes=classes,
+        classifier_activation=activation,
+    )
+
+
+def settings(**changes):
+    common = {"epochs": 2, "steps_per_epoch": 22, "batch_size": 64}
+    return TrainConfig(
+        **{
+            **common,
+            "learning_rate": 0.02,
+            "epsilon": 1e-8,
+            "tensorboard": False,
+            **changes,
+        }
+    )
+
+
+def train_digits(directory, strategy, digits, **changes):
+    changes = {"build_model": build_model, **changes}
+    return train_classifier(
+        changes.pop("config", settings()),
+        changes.pop("build_model"),
+        changes.pop("train_set", digits[0]),
+        changes.pop("eval_set", digits[1]),
+        changes.pop("recipe", data.get_recipe("none")),
+        SIZE,
+        directory,
+        strategy,
+        crop_fraction=1.0,
+    )
+
+
+def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
+    _, summary = train_digits(tmp_path, one_device, digits)
+    assert summary["last"]["top1"] > 0.6
+    path = tmp_path / "model.keras"
+    assert read_class_names(path) == tuple("0123456789")
+    model = keras.saving.load_model(path)
+    batches = data.evaluation_batches(digits[1], SIZE, 50, crop_fraction=1.0)
+    scores = evaluate_function(model.predict_on_batch, batches, 10)
+    assert scores.images == len(digits[1])
+    assert scores.top1 == pytest.approx(summary["last"]["top1"])
+    assert scores.loss == pytest.approx(summary["last"]["loss"], rel=1e-4)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["recipe"]["label_smoothing"] == 0
+    assert config["image_size"] == SIZE
+
+    other = dataclasses.replace(data.get_recipe("none"), flip=0.5)
+    with pytest.raises(ValueError, match=r"recipe was .*'flip': 0.0"):
+        train_digits(tmp_path, one_device, digits, recipe=other)
+
+
+def test_replicas_see_the_batch_of_one(one_device, two_replicas, digits):
+    config = settings(accumulation_steps=2)
+
+    def batches(strategy):
+        load = training_inputs(config, digits[0], data.get_recipe("none"), SIZE)
+        replicas = strategy.num_replicas_in_sync
+        inputs = distribute(
+            strategy, lambda context: load(1, 3, context), 32 // replicas
+        )
+        images, labels = next(iter(inputs))
+        parts = strategy.experimental_local_results(images)
+        labels = strategy.experimental_local_results(labels)
+        return np.concatenate(parts), np.concatenate(labels)
+
+    one, two = batches(one_device), batches(two_replicas)
+    assert one[0].shape == (32, SIZE, SIZE, 3)
+    order_of = [np.lexsort(x.reshape(32, -1).T) for x in (one[0], two[0])]
+    for left, right in zip(one, two, strict=True):
+        left, right = left[order_of[0]], right[order_of[1]]
+        np.testing.assert_array_equal(left, right)
+
+
+def test_evaluation_sees_every_image_once(two_replicas, digits):
+    load = evaluation_inputs(digits[1], SIZE, 50, 1.0)
+    total = 0
+    for _, _, weights in distribute(two_replicas, load):
+        for part in two_replicas.experimental_local_results(weights):
+            assert part.shape == (25,)
+            total += np.sum(part)
+    assert total == len(digits[1]) == 359
+
+
+def test_steps_per_epoch_counts_whole_batches(digits):
+    assert steps_per_epoch(digits[0], 64) == 1438 // 64
+    with pytest.raises(ValueError, match="`batch_size` must be at most 1438"):
+        steps_per_epoch(digits[0], 1439)
+
+
+def test_more_steps_than_images_are_an_error(tmp_path, one_device, digits):
+    with pytest.raises(
+        ValueError, match="`steps_per_epoch` must be at most 22"
+    ):
+        train_digits(
+            tmp_path, one_device, digits, config=settings(steps_per_epoch=23)
+        )
+
+
+def test_other_classes_are_an_error(tmp_path, one_device, digits):
+    eval_set = dataclasses.replace(digits[1], class_names=("a", "b"))
+    message = r"of the same classes. Received: 0, 1, 2 ... \(10\) and a, b"
+    with pytest.raises(ValueError, match=message):
+        train_digits(tmp_path, one_device, digits, eval_set=eval_set)
+
+
+def test_another_number_of_classes_is_an_error(tmp_path, one_device, digits):
+    with pytest.raises(ValueError, match="has 7 classes, the data have 10: 0,"):
+        train_digits(
+            tmp_path,
+            one_device,
+            digits,
+            build_model=lambda activation: build_model(activation, 7),
+        )
+
+
+def test_class_names_survive_in_the_file(tmp_path):
+    path = tmp_path / "model.keras"
+    names = ("größe", "two words", "3")
+    model = build_model("softmax", 3)
+    save_model(model, path, names)
+    assert read_class_names(path) == names
+    loaded = keras.saving.load_model(path)
+    for left, right in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+    model.save(tmp_path / "plain.keras")
+    assert read_class_names(tmp_path / "plain.keras") is None
+    assert zipfile.is_zipfile(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model.keras",
+        "plain.keras",
+    ]
+
+
+def test_functions_are_evaluated_by_their_own_classes(digits):
+    """A function that knows the digits under other numbers, and two more."""
+    indices = np.array([3, 1, 4, 0, 5, 9, 2, 6, 11, 8])
+    answers = iter(np.array(digits[1].labels))
+
+    def predict(images):
+        labels = [next(answers, 0) for _ in images]
+        return np.eye(12)[indices[labels]] * 0.9
+
+    batches = data.evaluation_batches(digits[1], SIZE, 50)
+    scores = evaluate_function(predict, batches, 12, indices)
+    assert (scores.images, scores.top1) == (len(digits[1]), 1.0)
+    assert np.isnan(scores.per_class[7])
+    assert scores.per_class[11] == 1
+
+
+@pytest.mark.parametrize("shift", [0.0, -5.0])
+def test_logits_and_probabilities_score_alike(digits, shift):
+    rng = np.random.default_rng(0)
+    logits = np.float32(rng.normal(size=(50, 10)) * 5)
+    batches = data.evaluation_batches(digits[1], SIZE, 50)
+
+    def scores(outputs):
+        return evaluate_function(lambda images: outputs, batches, 10)
+
+    left = scores(logits + shift)
+    right = scores(tf.nn.softmax(logits).numpy())
+    assert left.loss == pytest.approx(right.loss, rel=1e-5)
+    assert (left.top1, left.top5) == (right.top1, right.top5)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convmixer_tf.training import Evaluator
+from convmixer_tf.training.evaluation import Tally
+from convmixer_tf.training.evaluation import judge
+from tests.training import tiny
+
+
+def expected_scores(model, images, labels):
+    logits = np.float64(model(images, training=False))
+    order = np.argsort(-logits, axis=1, kind="stable")
+    top1 = order[:, 0] == labels
+    top5 = (order[:, :5] == labels[:, None]).any(axis=1)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    losses = log_sum - shifted[np.arange(len(labels)), labels]
+    return top1, top5, losses, order[:, 0]
+
+
+@pytest.mark.parametrize("strategy", ["one_device", "two_replicas"])
+@pytest.mark.parametrize("count", [61, 64, 3])
+def test_every_image_counts_once(strategy, count, request):
+    strategy = request.getfixturevalue(strategy)
+    with strategy.scope():
+        model = tiny.build_model()
+    images, labels = (x[:count] for x in tiny.examples())
+    scores = Evaluator(model, strategy)(tiny.eval_batches(count))
+    top1, top5, losses, predicted = expected_scores(model, images, labels)
+    assert scores.images == count
+    assert scores.top1 == pytest.approx(top1.mean())
+    assert scores.top5 == pytest.approx(top5.mean())
+    assert scores.loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert scores.confusion.sum() == count
+    for label in range(tiny.CLASSES):
+        own = labels == label
+        if own.any():
+            assert scores.per_class[label] == pytest.approx(top1[own].mean())
+        else:
+            assert np.isnan(scores.per_class[label])
+        np.testing.assert_array_equal(
+            scores.confusion[label],
+            np.bincount(predicted[own], minlength=tiny.CLASSES),
+        )
+    assert scores.summary() == {
+        "images": count,
+        "top1": scores.top1,
+        "top5": scores.top5,
+        "loss": scores.loss,
+    }
+
+
+def test_no_image_is_an_error(one_device):
+    with one_device.scope():
+        evaluator = Evaluator(tiny.build_model(), one_device)
+    with pytest.raises(ValueError, match="There was no image to evaluate"):
+        evaluator(tiny.eval_batches(0))
+
+
+def test_ranks_count_the_classes_that_are_better():
+    logits = tf.constant([[0.1, 0.4, 0.2, 0.3]] * 4)
+    _, predictions, ranks, _ = judge(tf.range(4), logits)
+    np.testing.assert_array_equal(predictions, [1] * 4)
+    np.testing.assert_array_equal(ranks, [3, 0, 2, 1])
+
+
+def test_a_constant_answer_is_right_only_for_the_first_class():
+    _, predictions, ranks, _ = judge(tf.range(4), tf.zeros([4, 4]))
+    np.testing.assert_array_equal(predictions, [0] * 4)
+    np.testing.assert_array_equal(ranks, [0, 1, 2, 3])
+
+
+def test_nan_is_never_right():
+    logits = tf.fill([8, 8], np.nan)
+    labels, _, ranks, losses = judge(tf.range(8), logits)
+    assert min(ranks.numpy()) == 8
+    tally = Tally(8)
+    ones, zeros = np.ones(8), np.zeros(8, int)
+    tally.add(ones, labels.numpy(), zeros, ranks.numpy(), losses.numpy())
+    assert tally.scores().top5 == 0
+
+
+def test_images_without_weight_do_not_count():
+    tally = Tally(3)
+    labels = np.array([0, 1, 2])
+    tally.add(np.array([1, 0, 1]), labels, labels, 0 * labels, labels * 10.0)
+    scores = tally.scores()
+    assert (scores.images, scores.top1, scores.loss) == (2, 1.0, 10.0)
+    assert np.isnan(scores.per_class[1])

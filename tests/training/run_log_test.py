@@ -1,0 +1,133 @@
+import builtins
+import importlib.util
+import sys
+
+import pytest
+import tensorflow as tf
+from absl import logging
+
+from convmixer_tf.training import run_log
+from convmixer_tf.training.run_log import RunLog
+from convmixer_tf.training.run_log import open_run
+from tests.training import tiny
+
+RESULTS = {"loss": 2.0, "gradient_norm": 0.5, "learning_rate": 0.25}
+EPOCH = dict.fromkeys(run_log.COLUMNS, 1.0) | {"epoch": 1, "step": 3}
+
+
+def steps(log, count):
+    return [
+        log.add_step({**RESULTS, "loss": tf.constant(float(i))})
+        for i in range(count)
+    ]
+
+
+def test_a_line_has_the_mean_loss_and_the_time_left(tmp_path, caplog):
+    log = RunLog(tmp_path, tiny.config(log_every=3), 0)
+    with caplog.at_level("INFO", logger=logging.get_absl_logger().name):
+        assert steps(log, 7) == [False, False, True, False, False, True, False]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].startswith("Step 3/8: loss 1.0000, gradient norm 0.5, ")
+    assert lines[1].startswith("Step 6/8: loss 4.0000, ")
+    assert "images/s" in lines[0]
+    assert "s left" in lines[0]
+
+
+def test_a_bar_takes_the_place_of_lines_on_a_terminal(
+    tmp_path, capsys, monkeypatch, caplog
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    log = RunLog(tmp_path, tiny.config(log_every=3), 2)
+    with caplog.at_level("INFO", logger=logging.get_absl_logger().name):
+        steps(log, 4)
+    log.close()
+    shown = capsys.readouterr().err
+    assert "2/8" in shown
+    assert "6/8" in shown
+    assert "images/s" in shown
+    assert caplog.records == []
+
+
+def test_without_tqdm_there_are_lines(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "tqdm":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    assert RunLog(tmp_path, tiny.config(), 0).bar is None
+
+
+def test_the_table_is_replaced_whole(tmp_path):
+    log = RunLog(tmp_path, tiny.config(), 0)
+    log.add_epoch([EPOCH])
+    log.add_epoch([EPOCH, {**EPOCH, "epoch": 2}])
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert header == ",".join(run_log.COLUMNS)
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]
+
+
+def test_a_process_that_does_not_write_writes_nothing(tmp_path):
+    log = RunLog(tmp_path, tiny.config(tensorboard=True), 0, writes=False)
+    assert steps(log, 3)[-1]
+    log.add_epoch([EPOCH])
+    log.close({"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_event_files_hold_steps_and_epochs(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing import event_accumulator
+
+    log = RunLog(tmp_path, tiny.config(tensorboard=True, log_every=3), 0)
+    steps(log, 3)
+    log.add_epoch([EPOCH])
+    log.close()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    assert {"step/loss", "step/images_per_second", "epoch/top1"} <= set(tags)
+    (event,) = events.Tensors("step/loss")
+    assert event.step == 3
+    assert tf.make_ndarray(event.tensor_proto) == 1.0
+
+
+def test_the_profiler_runs_in_its_window(tmp_path, monkeypatch):
+    calls = []
+    profiler = tf.profiler.experimental
+    monkeypatch.setattr(profiler, "start", lambda path: calls.append("start"))
+    monkeypatch.setattr(profiler, "stop", lambda: calls.append("stop"))
+    log = RunLog(tmp_path, tiny.config(profile_steps=(2, 4)), 0)
+    seen = []
+    for _ in range(6):
+        steps(log, 1)
+        seen.append(list(calls))
+    assert seen[0] == seen[1] == ["start"]
+    assert seen[2] == seen[5] == ["start", "stop"]
+
+
+def test_a_run_that_ends_early_still_gets_its_profile(tmp_path, monkeypatch):
+    calls = []
+    profiler = tf.profiler.experimental
+    monkeypatch.setattr(profiler, "start", lambda path: calls.append("start"))
+    monkeypatch.setattr(profiler, "stop", lambda: calls.append("stop"))
+    log = RunLog(tmp_path, tiny.config(profile_steps=(2, 4)), 0)
+    steps(log, 1)
+    log.close()
+    assert calls == ["start", "stop"]
+    # One that goes on behind the window has nothing to stop.
+    log = RunLog(tmp_path, tiny.config(profile_steps=(2, 4)), 2)
+    steps(log, 3)
+    assert calls == ["start", "stop"]
+
+
+def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = r"pip install convmixer_tf\[train\], or set tensorboard=False"
+    with pytest.raises(ImportError, match=message):
+        open_run(tmp_path / "run", tiny.config(tensorboard=True))
+    assert list(tmp_path.iterdir()) == []

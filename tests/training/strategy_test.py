@@ -1,0 +1,110 @@
+import json
+
+import keras
+import pytest
+import tensorflow as tf
+
+from convmixer_tf.training import make_strategy
+from convmixer_tf.training import strategy as strategies
+from convmixer_tf.training import train
+from convmixer_tf.training.strategy import is_chief
+from convmixer_tf.training.strategy import resolve_precision
+from tests.training import tiny
+
+
+def pretend(monkeypatch, kind, count, capability=None):
+    devices = [
+        tf.config.PhysicalDevice(f"/physical_device:{kind}:{i}", kind)
+        for i in range(count)
+    ]
+    monkeypatch.setattr(
+        tf.config,
+        "list_physical_devices",
+        lambda wanted=None: devices if wanted in (None, kind) else [],
+    )
+    monkeypatch.setattr(
+        tf.config.experimental,
+        "get_device_details",
+        lambda device: {"compute_capability": capability},
+    )
+
+
+def test_one_device_is_the_default_on_a_cpu(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    strategy = make_strategy()
+    assert strategy.num_replicas_in_sync == 1
+    assert strategy.extended.worker_devices[0].endswith("CPU:0")
+    assert is_chief(strategy)
+
+
+def test_mirrored_takes_all_logical_cpus(two_replicas):
+    assert is_chief(two_replicas)
+    count = len(tf.config.list_logical_devices("CPU"))
+    assert make_strategy("mirrored").num_replicas_in_sync == count
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "workers", "expected"),
+    [
+        ("CPU", 1, 0, "one"),
+        ("CPU", 1, 1, "one"),
+        ("GPU", 1, 0, "one"),
+        ("GPU", 2, 1, "mirrored"),
+        ("GPU", 2, 2, "multiworker"),
+        ("CPU", 1, 3, "multiworker"),
+        ("TPU", 1, 0, "tpu"),
+    ],
+)
+def test_auto_follows_the_hardware(monkeypatch, kind, count, workers, expected):
+    hosts = [f"host{i}:1234" for i in range(workers)]
+    cluster = {"cluster": {"worker": hosts}, "task": {}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster) if workers else "")
+    pretend(monkeypatch, kind, count)
+    assert strategies._choose() == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [
+        ("CPU", None, "float32"),
+        ("GPU", (8, 0), "mixed_bfloat16"),
+        ("GPU", (9, 0), "mixed_bfloat16"),
+        ("GPU", (7, 5), "mixed_float16"),
+        ("GPU", (6, 1), "float32"),
+    ],
+)
+def test_auto_precision_follows_the_hardware(
+    monkeypatch, kind, capability, expected
+):
+    pretend(monkeypatch, kind, 2, capability)
+    assert resolve_precision("auto") == expected
+
+
+def test_precision_can_be_demanded():
+    assert resolve_precision("float32") == "float32"
+    assert resolve_precision("bfloat16") == "mixed_bfloat16"
+    assert resolve_precision("float16") == "mixed_float16"
+
+
+def test_an_unknown_strategy_is_an_error():
+    with pytest.raises(ValueError, match="`strategy` must be one of auto, one"):
+        make_strategy("horovod")
+
+
+def test_multiworker_without_workers_is_an_error(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match="needs the environment variable TF_C"):
+        make_strategy("multiworker")
+
+
+def test_tpu_without_tpu_is_an_error():
+    with pytest.raises(ValueError, match="needs a TPU in this machine"):
+        make_strategy("tpu")
+
+
+def test_another_backend_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="set KERAS_BACKEND=tensorflow"):
+        make_strategy("one")
+    with pytest.raises(RuntimeError, match="set KERAS_BACKEND=tensorflow"):
+        train(tiny.config(), None, None, None, tmp_path, None)
