@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 import convmixer_tf
+from convmixer_tf import layers
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
@@ -50,6 +51,18 @@ CASES = {
     "ConvMixerBlock": Case(
         _layer(convmixer_tf.ConvMixerBlock, (30, 45, 3), kernel_size=5),
         IMAGES / 128 - 1,
+    ),
+    "DepthwiseConv2D": Case(
+        _layer(
+            layers.DepthwiseConv2D, (30, 45, 3), kernel_size=5, padding="same"
+        ),
+        IMAGES / 128 - 1,
+        has_remat=False,
+    ),
+    "BatchNormalization": Case(
+        _layer(layers.BatchNormalization, (30, 45, 3)),
+        IMAGES / 128 - 1,
+        has_remat=False,
     ),
     "ConvMixer": Case(
         _model(convmixer_tf.ConvMixer, 8, 2, 5, 4, classes=5, **SMALL), IMAGES
@@ -97,7 +110,8 @@ def train_step(model, images):
 
 
 def test_no_public_name_is_missing():
-    assert set(CASES) | FUNCTIONS == set(convmixer_tf.__all__)
+    public = {*convmixer_tf.__all__, *layers.__all__}
+    assert set(CASES) | FUNCTIONS == public
 
 
 @EVERY
