@@ -171,19 +171,13 @@ def test_jit(case):
             assert relative_difference(actual, expected) < tolerance
 
 
-@pytest.fixture(scope="module")
-def strategy():
-    # One for all: a second one would start to number its collectives anew.
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 @EVERY
 @pytest.mark.usefixtures("_float64")
-def test_two_replicas(case, strategy):
+def test_two_replicas(case, two_replicas):
     for kwargs in with_and_without_remat(case):
         one = case.build(**kwargs)
         one.compile(keras.optimizers.SGD(0.1))
-        with strategy.scope():
+        with two_replicas.scope():
             two = case.build(**kwargs)
             two.compile(keras.optimizers.SGD(0.1))
         two.set_weights(one.get_weights())
@@ -192,7 +186,7 @@ def test_two_replicas(case, strategy):
         # one replica's, and their summed gradients are twice its.
         one.optimizer.learning_rate = 0.2
         train_step(one, case.images)
-        tf.function(strategy.run)(train_step, args=(two, case.images))
+        tf.function(two_replicas.run)(train_step, args=(two, case.images))
         for actual, expected in zip(
             two.get_weights(), one.get_weights(), strict=True
         ):

@@ -17,6 +17,18 @@ if keras.backend.backend() == "tensorflow":
     )
 
 
+@pytest.fixture(scope="session")
+def one_device():
+    return tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """One for all tests: two over the same devices would share their keys."""
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    return tf.distribute.MirroredStrategy(devices[:2])
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)

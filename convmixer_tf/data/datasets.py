@@ -336,7 +336,8 @@ def _open_tfds(name, split, data_dir, download):
     tfds = _import_tfds()
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        # A ValueError: the name can't be one, it looks like a path.
         raise FileNotFoundError(
             "Argument `name` must be 'digits', an existing folder or the name "
             f"of a data set in tensorflow-datasets. Received: name={name!r}"

@@ -185,8 +185,8 @@ def test_second_order_gradient():
     assert relative_difference(second(layer), second(stock)) < 1e-4
 
 
-def test_every_replica_uses_and_keeps_its_own_statistics():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_every_replica_uses_and_keeps_its_own_statistics(two_replicas):
+    strategy = two_replicas
     x, _ = _data((4, 5, 5, 3))
     with strategy.scope():
         layer, _ = _pair((None, 5, 5, 3))

@@ -238,8 +238,8 @@ def test_second_order_gradient():
         assert relative_difference(ours, stock) < 1e-5
 
 
-def test_two_replicas_sum_to_the_whole_batch():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_two_replicas_sum_to_the_whole_batch(two_replicas):
+    strategy = two_replicas
     x, dy = _data(7, 7, batch=4)
     with strategy.scope():
         layer = _layer(5)
