@@ -62,7 +62,7 @@ def test_gelu_is_the_exact_one():
 def test_parameter_count_formula():
     model = ConvMixer(256, 8, 5, 2, input_shape=(32, 32, 3), classes=10)
     trainable = sum(np.prod(v.shape) for v in model.trainable_variables)
-    assert trainable == 594_186  # facts.md has it from the layer shapes.
+    assert trainable == 594_186  # From the layer shapes.
     k9 = ConvMixer(256, 8, 9, 1, input_shape=(32, 32, 3), classes=10)
     trainable = sum(np.prod(v.shape) for v in k9.trainable_variables)
     assert trainable == 706_570
