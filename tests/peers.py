@@ -33,3 +33,36 @@ def import_timm():
             for name in list(sys.modules):
                 if name.partition(".")[0] in ("timm", "torchvision"):
                     del sys.modules[name]
+
+
+def authors_model(dim, depth, kernel_size, patch_size, classes):
+    """The paper's architecture as PyTorch modules, with the authors' names."""
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self, fn):
+            super().__init__()
+            self.fn = fn
+
+        def forward(self, x):
+            return self.fn(x) + x
+
+    def norm():
+        return [nn.GELU(), nn.BatchNorm2d(dim)]
+
+    def block():
+        depthwise = nn.Conv2d(dim, dim, kernel_size, groups=dim, padding="same")
+        return nn.Sequential(
+            Residual(nn.Sequential(depthwise, *norm())),
+            nn.Conv2d(dim, dim, 1),
+            *norm(),
+        )
+
+    return nn.Sequential(
+        nn.Conv2d(3, dim, patch_size, stride=patch_size),
+        *norm(),
+        *[block() for _ in range(depth)],
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(dim, classes),
+    )

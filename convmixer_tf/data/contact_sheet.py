@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from convmixer_tf.data.training import train_batches
-from convmixer_tf.data.validation import check_positive_integer
+from convmixer_tf.validation import check_positive_integer
 
 
 def stages(recipe):

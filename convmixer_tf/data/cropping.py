@@ -9,8 +9,8 @@ from convmixer_tf.data.decoding import decode_crop
 from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.resampling import resample
 from convmixer_tf.data.validation import check_choice
-from convmixer_tf.data.validation import check_positive_integer
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.validation import check_positive_integer
 
 # As in timm and torchvision: after ten boxes that do not fit, a central one.
 _TRIES = 10

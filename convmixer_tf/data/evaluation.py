@@ -9,8 +9,8 @@ from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.loading import UnreadableLog
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
-from convmixer_tf.data.validation import check_positive_integer
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.validation import check_positive_integer
 
 
 def evaluation_batches(

@@ -5,7 +5,7 @@ import logging
 
 import tensorflow as tf
 
-from convmixer_tf.data.validation import check_positive_integer
+from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from convmixer_tf.data import operations
 from convmixer_tf.data.dispatch import apply_chosen
-from convmixer_tf.data.validation import check_positive_integer
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.validation import check_positive_integer
 
 # Magnitudes are on a scale of 0 to 10.
 _MAX_MAGNITUDE = 10.0

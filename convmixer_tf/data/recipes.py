@@ -9,8 +9,8 @@ from convmixer_tf.data.erasing import RandomErasing
 from convmixer_tf.data.mixing import Mixing
 from convmixer_tf.data.rand_augment import RandAugment
 from convmixer_tf.data.validation import check_choice
-from convmixer_tf.data.validation import check_positive_integer
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.validation import check_positive_integer
 
 _AUTHORS_CROP = RandomResizedCrop()
 

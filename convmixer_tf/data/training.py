@@ -13,7 +13,7 @@ from convmixer_tf.data.mixing import mix
 from convmixer_tf.data.mixing import smooth_labels
 from convmixer_tf.data.rand_augment import rand_augment_with
 from convmixer_tf.data.validation import check_non_negative_integer
-from convmixer_tf.data.validation import check_positive_integer
+from convmixer_tf.validation import check_positive_integer
 
 
 def train_batches(

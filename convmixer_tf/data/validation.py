@@ -10,15 +10,6 @@ def check_range(name, value, low, high, unit=""):
         )
 
 
-def check_positive_integer(name, value):
-    """Raises ValueError unless `value` is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"Argument `{name}` must be a positive integer. "
-            f"Received: {name}={value!r}"
-        )
-
-
 def check_non_negative_integer(name, value):
     """Raises ValueError unless `value` is an integer of at least 0."""
     if not isinstance(value, int) or value < 0:

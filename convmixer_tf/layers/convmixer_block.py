@@ -11,8 +11,8 @@ from convmixer_tf.layers.conv_act_norm import conv_act_norm
 from convmixer_tf.layers.depthwise import DepthwiseConv2D
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
-from convmixer_tf.layers.validation import check_positive_integer
 from convmixer_tf.layers.validation import check_rate
+from convmixer_tf.validation import check_positive_integer
 
 
 @keras.saving.register_keras_serializable("convmixer_tf")

@@ -4,8 +4,8 @@ import os
 
 import keras
 
-from convmixer_tf.layers.validation import check_positive_integer
 from convmixer_tf.layers.validation import check_rate
+from convmixer_tf.validation import check_positive_integer
 
 
 def check_sizes(dim, depth, kernel_size, patch_size):

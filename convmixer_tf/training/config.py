@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from convmixer_tf.validation import check_positive_integer
+
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("piecewise", "cosine", "constant")
 
@@ -96,7 +98,7 @@ class TrainConfig:
             "keep",
             "log_every",
         ):
-            _check_positive_integer(name, getattr(self, name))
+            check_positive_integer(name, getattr(self, name))
         for name in ("learning_rate", "epsilon"):
             value = getattr(self, name)
             _check(name, value, value > 0, "above 0")
@@ -163,11 +165,6 @@ def _check(name, value, valid, expected):
         raise ValueError(
             f"Argument `{name}` must be {expected}. Received: {name}={value!r}"
         )
-
-
-def _check_positive_integer(name, value):
-    valid = isinstance(value, int) and not isinstance(value, bool)
-    _check(name, value, valid and value > 0, "a positive integer")
 
 
 def _check_choice(name, value, choices):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from convmixer_tf import ConvMixer
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training.step import Engine
+from tests.peers import authors_model
 
 STEPS, BATCH, SIZE, CLASSES = 20, 16, 16, 10
 DIM, DEPTH, KERNEL, PATCH = 16, 2, 3, 2
@@ -26,39 +27,6 @@ def batches():
 def rate_of(step):
     """The authors' schedule, over two "epochs" of ten steps each."""
     return np.interp((step + 1) / 10, [0, 0, 1, 2], [0, PEAK, PEAK / 20, 0])
-
-
-def torch_model(torch):
-    """The authors' own words, https://github.com/locuslab/convmixer."""
-    nn = torch.nn
-
-    class Residual(nn.Module):
-        def __init__(self, fn):
-            super().__init__()
-            self.fn = fn
-
-        def forward(self, x):
-            return self.fn(x) + x
-
-    def norm():
-        return [nn.GELU(), nn.BatchNorm2d(DIM)]
-
-    def block():
-        depthwise = nn.Conv2d(DIM, DIM, KERNEL, groups=DIM, padding="same")
-        return nn.Sequential(
-            Residual(nn.Sequential(depthwise, *norm())),
-            nn.Conv2d(DIM, DIM, 1),
-            *norm(),
-        )
-
-    return nn.Sequential(
-        nn.Conv2d(3, DIM, PATCH, stride=PATCH),
-        *norm(),
-        *[block() for _ in range(DEPTH)],
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(DIM, CLASSES),
-    )
 
 
 def copy_weights(torch, source, target):
@@ -133,7 +101,7 @@ def test_twenty_steps_are_pytorchs(one_device):
             classes=CLASSES,
             classifier_activation=None,
         )
-    theirs = torch_model(torch)
+    theirs = authors_model(DIM, DEPTH, KERNEL, PATCH, CLASSES)
     copy_weights(torch, ours, theirs)
     expected = torch_losses(torch, theirs)
     losses = our_losses(ours, one_device)

@@ -8,6 +8,7 @@ from convmixer_tf.weights import save_timm_weights
 from convmixer_tf.weights import timm_state_dict
 from convmixer_tf.weights.loading import adapt_stem
 from convmixer_tf.weights.names import to_keras
+from tests.peers import authors_model
 from tests.peers import import_timm
 from tests.weights.samples import SMALL
 from tests.weights.samples import assert_same
@@ -25,6 +26,16 @@ def _timm():
     import_timm()
 
 
+def authors_small():
+    return authors_model(
+        SMALL.dim,
+        SMALL.depth,
+        SMALL.kernel_size,
+        SMALL.patch_size,
+        SMALL.classes,
+    )
+
+
 def timm_model():
     from timm.models.convmixer import ConvMixer
 
@@ -34,50 +45,6 @@ def timm_model():
         kernel_size=SMALL.kernel_size,
         patch_size=SMALL.patch_size,
         num_classes=SMALL.classes,
-    )
-
-
-def authors_model():
-    """The model of the paper's appendix, as nn.Sequential."""
-    from torch import nn
-
-    class Residual(nn.Module):
-        def __init__(self, fn):
-            super().__init__()
-            self.fn = fn
-
-        def forward(self, x):
-            return self.fn(x) + x
-
-    dim = SMALL.dim
-    return nn.Sequential(
-        nn.Conv2d(3, dim, SMALL.patch_size, stride=SMALL.patch_size),
-        nn.GELU(),
-        nn.BatchNorm2d(dim),
-        *[
-            nn.Sequential(
-                Residual(
-                    nn.Sequential(
-                        nn.Conv2d(
-                            dim,
-                            dim,
-                            SMALL.kernel_size,
-                            groups=dim,
-                            padding="same",
-                        ),
-                        nn.GELU(),
-                        nn.BatchNorm2d(dim),
-                    )
-                ),
-                nn.Conv2d(dim, dim, 1),
-                nn.GELU(),
-                nn.BatchNorm2d(dim),
-            )
-            for _ in range(SMALL.depth)
-        ],
-        nn.AdaptiveAvgPool2d((1, 1)),
-        nn.Flatten(),
-        nn.Linear(dim, SMALL.classes),
     )
 
 
@@ -107,7 +74,7 @@ def images():
     return rng.normal(size=(2, 20, 12, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("build", [timm_model, authors_model])
+@pytest.mark.parametrize("build", [timm_model, authors_small])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_their_file_gives_their_logits(tmp_path, build, suffix):
     import safetensors.torch
@@ -164,10 +131,10 @@ def test_strict_state_dict_both_ways(tmp_path):
 
 def test_flat_names_are_those_of_the_sequential():
     names = flat_names()
-    assert set(names.values()) == set(authors_model().state_dict())
+    assert set(names.values()) == set(authors_small().state_dict())
     assert set(names) == set(timm_model().state_dict())
     flat = {
-        k: v.numpy() for k, v in randomize(authors_model()).state_dict().items()
+        k: v.numpy() for k, v in randomize(authors_small()).state_dict().items()
     }
     renamed = {name: flat[names[name]] for name in names}
     assert_same(to_keras(flat), to_keras(renamed))
