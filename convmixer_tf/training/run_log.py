@@ -92,11 +92,15 @@ class RunLog:
         self.since = time.perf_counter()
         self.pending = []
         row = history[-1]
+        if self.bar:
+            self.bar.clear()
         logging.info(
             "Epoch %d: %s",
             row["epoch"],
             ", ".join(f"{name} {row[name]:.4g}" for name in list(row)[1:]),
         )
+        if self.bar:
+            self.bar.set_description(f"top-1 {row['top1']:.2%}")
         if self.events:
             with self.events.as_default(step=row["step"]):
                 for name in list(row)[2:]:
@@ -124,23 +128,22 @@ class RunLog:
     def _report(self, values):
         if not self.writes:
             return
+        speed = f"{values['images_per_second']:.1f} images/s"
         if self.bar:
-            speed = f"{values['images_per_second']:.1f} images/s"
             self.bar.set_postfix_str(f"loss {values['loss']:.4f}, {speed}")
         else:
-            left = (
-                self.config.total_steps - self.step
-            ) * self.config.batch_size
+            steps = self.config.total_steps - self.step
+            images = steps * self.config.batch_size
             logging.info(
                 "Step %d/%d: loss %.4f, gradient norm %.3g, learning rate "
-                "%.3g, %.1f images/s, %.0f s left",
+                "%.3g, %s, %s left",
                 self.step,
                 self.config.total_steps,
                 values["loss"],
                 values["gradient_norm"],
                 values["learning_rate"],
-                values["images_per_second"],
-                left * self.config.batch_size / values["images_per_second"],
+                speed,
+                duration(images / values["images_per_second"]),
             )
         if self.events:
             with self.events.as_default(step=self.step):
@@ -161,6 +164,18 @@ class RunLog:
         if self.profiling:
             tf.profiler.experimental.stop()
             self.profiling = False
+
+
+def duration(seconds):
+    """Writes a number of seconds as people do: `"1 h 38 min"`, `"52 s"`."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def check_tensorboard():

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import signal
+import statistics
 import threading
 import time
 
@@ -126,8 +127,8 @@ class Run:
         self.restore()
         self.engine.spread_seeds()
         self.log = RunLog(self.directory, config, self.step, writes)
-        self.started = self.epoch_started = time.perf_counter()
-        self.first_step = self.epoch_first_step = self.step
+        self.epoch_started = time.perf_counter()
+        self.epoch_first_step = self.step
 
     def __enter__(self):
         return self
@@ -244,7 +245,8 @@ class Run:
             self.loss_sum = info["loss_sum"]
             self.step = int(self.engine.steps.numpy())
             self.saved = self.name()
-            logging.info("Goes on from step %d.", self.step)
+            total = self.config.total_steps
+            logging.info("Goes on from step %d of %d.", self.step, total)
         _check_agreement(self.strategy, self.step)
 
     def save_is_due(self):
@@ -315,14 +317,13 @@ class Run:
             self.save()
         if self.engine.average:
             self.engine.average.swap()
-        seconds = time.perf_counter() - self.started
-        images = (self.step - self.first_step) * self.config.batch_size
+        speeds = [row["images_per_second"] for row in self.history]
         summary = {
             "parameters": self.model.count_params(),
             "replicas": self.strategy.num_replicas_in_sync,
             "precision": resolve_precision(self.config.precision),
-            "images_per_second": images / seconds,
-            "seconds": seconds,
+            "images_per_second": statistics.median(speeds),
+            "seconds": sum(row["seconds"] for row in self.history),
             "last": self.history[-1],
             "best": self.best(),
         }
