@@ -187,8 +187,8 @@ def check_tensorboard():
         )
 
 
-def open_run(directory, config, notes=None):
-    """Makes a run's folder and notes there what it is a run of.
+def check_run(directory, config, notes=None):
+    """Checks that a run can be in a folder, before anything is written.
 
     Args:
         directory: Path of the folder. It may exist, from a run of the same
@@ -198,18 +198,33 @@ def open_run(directory, config, notes=None):
 
     Raises:
         ImportError: If TensorBoard's files are wanted and can't be written.
+        NotADirectoryError: If it is a file.
         ValueError: If the folder is of a run with other settings.
     """
     if config.tensorboard:
         check_tensorboard()
     directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    settings = {**dataclasses.asdict(config), **(notes or {})}
-    settings = json.loads(json.dumps(settings))
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(
+            f"A run needs a folder (`--output`). Received the file {directory}"
+        )
     path = directory / "config.json"
     if path.exists():
-        _check_same(directory, json.loads(path.read_text()), settings)
-    dump_json(path, settings)
+        old = json.loads(path.read_text())
+        _check_same(directory, old, _settings(config, notes))
+
+
+def open_run(directory, config, notes=None):
+    """Makes a run's folder and notes there what it is a run of.
+
+    Args:
+        directory: Path of the folder, that `check_run` found to be fit.
+        config: The run's `TrainConfig`.
+        notes: Dictionary of what else the result depends on.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    dump_json(directory / "config.json", _settings(config, notes))
     dump_json(directory / "environment.json", environment())
 
 
@@ -240,6 +255,11 @@ def _write_text(path, text):
         pathlib.Path(unfinished).write_text(text, encoding="utf-8")
 
 
+def _settings(config, notes):
+    settings = {**dataclasses.asdict(config), **(notes or {})}
+    return json.loads(json.dumps(settings))  # Tuples become lists, as there.
+
+
 def _check_same(directory, old, new):
     changed = [
         f"{name} was {old.get(name)!r} and is {new[name]!r}"
@@ -249,7 +269,8 @@ def _check_same(directory, old, new):
     if changed:
         raise ValueError(
             f"The folder {directory} holds a run with other settings: "
-            f"{'; '.join(changed)}. Take another folder, or the old settings."
+            f"{'; '.join(changed)}. Take another folder (`--output`), or the "
+            "old settings."
         )
 
 

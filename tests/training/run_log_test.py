@@ -8,7 +8,7 @@ from absl import logging
 
 from convmixer_tf.training import run_log
 from convmixer_tf.training.run_log import RunLog
-from convmixer_tf.training.run_log import open_run
+from convmixer_tf.training.run_log import check_run
 from tests.training import tiny
 
 RESULTS = {"loss": 2.0, "gradient_norm": 0.5, "learning_rate": 0.25}
@@ -151,5 +151,5 @@ def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = r"pip install convmixer_tf\[train\], or set tensorboard=False"
     with pytest.raises(ImportError, match=message):
-        open_run(tmp_path / "run", tiny.config(tensorboard=True))
+        check_run(tmp_path / "run", tiny.config(tensorboard=True))
     assert list(tmp_path.iterdir()) == []
