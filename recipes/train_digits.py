@@ -40,7 +40,7 @@ _OUTPUT = flags.DEFINE_string(
     "output", "runs/digits", "Folder for the model, the files and the results."
 )
 _EPOCHS = flags.DEFINE_integer(
-    "epochs", 5, "Each is eight passes over the training digits.", lower_bound=1
+    "epochs", 3, "Each is eight passes over the training digits.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
 
@@ -243,6 +243,7 @@ def main(argv):
                 "passes_per_epoch": PASSES,
                 "seed": _SEED.value,
                 "seconds": round(seconds),
+                "cpu_seconds": round(time.process_time()),
                 "cores": os.cpu_count(),
                 "tensorflow": tf.__version__,
                 "keras": keras.__version__,

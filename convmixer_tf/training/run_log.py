@@ -49,8 +49,8 @@ class RunLog:
         self.events = self.bar = None
         self.profiling = False
         self.pending = []
-        self.step = first_step
-        self.since = time.perf_counter()
+        self.first_step = self.step = first_step
+        self._restart_clock()
         if not writes:
             return
         if config.tensorboard:
@@ -70,18 +70,22 @@ class RunLog:
             waited for it).
         """
         self.step += 1
+        self.timed += 1
         self._profile()
         self.pending.append(results["loss"])
         if self.bar:
             self.bar.update()
         if self.step % self.config.log_every:
+            if self.step == self.first_step + 1:
+                self._restart_clock()  # Most of it was building the graph.
             return False
         values = {name: float(value) for name, value in results.items()}
         values["loss"] = float(np.mean([float(x) for x in self.pending]))
-        now = time.perf_counter()
-        images = len(self.pending) * self.config.batch_size
-        values["images_per_second"] = images / (now - self.since)
-        self.pending, self.since = [], now
+        images = self.timed * self.config.batch_size
+        seconds = time.perf_counter() - self.since
+        values["images_per_second"] = images / seconds
+        self.pending = []
+        self._restart_clock()
         self._report(values)
         return True
 
@@ -89,8 +93,8 @@ class RunLog:
         """Writes the table of all epochs so far, and the last to the log."""
         if not self.writes:
             return
-        self.since = time.perf_counter()
         self.pending = []
+        self._restart_clock()
         row = history[-1]
         if self.bar:
             self.bar.clear()
@@ -124,6 +128,9 @@ class RunLog:
             self.events.close()
         if self.writes and summary is not None:
             dump_json(self.directory / "summary.json", summary)
+
+    def _restart_clock(self):
+        self.since, self.timed = time.perf_counter(), 0
 
     def _report(self, values):
         if not self.writes:

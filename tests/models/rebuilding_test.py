@@ -46,7 +46,7 @@ def test_the_body_comes_back_for_other_classes_and_sizes(tmp_path):
     assert again.output_shape == (None, 7)
     images = asymmetric_image(12, 12)
     features = [
-        keras.Model(m.inputs, m.get_layer("avg_pool").output)(images)
+        keras.Model(m.input, m.get_layer("avg_pool").output)(images)
         for m in (again, ConvMixer(**arguments, weights=path, **body))
     ]
     np.testing.assert_allclose(*features, rtol=1e-5)

@@ -121,7 +121,7 @@ def test_evaluation_sees_every_image_once(two_replicas, digits):
 
 def test_steps_per_epoch_counts_whole_batches(digits):
     assert steps_per_epoch(digits[0], 64) == 1437 // 64
-    with pytest.raises(ValueError, match="`batch_size` must be at most 1438"):
+    with pytest.raises(ValueError, match="`batch_size` must be at most 1437"):
         steps_per_epoch(digits[0], 1438)
 
 

@@ -236,7 +236,7 @@ def test_a_disk_still_full_at_the_end_is_an_error(
 
 
 def test_other_settings_need_another_folder(finished, one_device):
-    message = "learning_rate was 0.01 and is 0.1. Take another folder (`--output`)"
+    message = "rate was 0.01 and is 0.1. Take another folder .`--output`"
     with pytest.raises(ValueError, match=message):
         run(finished[0], one_device, learning_rate=0.1)
     # What the result does not depend on may change.
