@@ -98,7 +98,13 @@ def _read(load_model, name):
 
 
 def _keras_model(model, image_size, class_names=None):
-    height, width = model.input_shape[1:3]
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
+        raise ValueError(
+            "The model must take images of 3 channels, which is what the data "
+            f"are made into. Received: a model with input_shape={shape}"
+        )
+    height, width = shape[1:3]
     size = image_size or height or 224
     if (height or size, width or size) != (size, size):
         raise ValueError(

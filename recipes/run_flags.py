@@ -120,3 +120,7 @@ def begin(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
+    # At each checkpoint TensorFlow says how long it took to name its one part.
+    logging.get_absl_logger().addFilter(
+        lambda record: record.filename != "functional_saver.py"
+    )

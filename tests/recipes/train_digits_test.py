@@ -45,13 +45,6 @@ def test_it_does_what_the_readme_says_and_again(tmp_path):
     again = json.loads((output / "results.json").read_text())
     assert again["models"] == results["models"]
 
-    result = run("--output", output, "--seed", 1)
-    assert result.returncode == 1
-    assert (
-        "seed was 0 and is 1. Take another folder (`--output`)"
-        in (result.stderr.splitlines()[-1])
-    )
-
 
 def test_wrong_flags_end_it_at_once(tmp_path):
     for flags, message in (

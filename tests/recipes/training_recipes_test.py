@@ -73,6 +73,7 @@ def cifar_run(images, tmp_path_factory):
     )
     assert "Step 6/6: loss" in result.stderr
     assert "Top-1" in result.stderr
+    assert "functional_saver" not in result.stderr
     return output
 
 
