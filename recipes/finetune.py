@@ -158,6 +158,12 @@ def main(argv):
         _OUTPUT.value,
         run_flags.strategy(),
         crop_fraction=_CROP.value,
+        notes={
+            "model": _MODEL.value,
+            "weights": _WEIGHTS.value,
+            "frozen": _FROZEN.value,
+            "drop_path": _DROP_PATH.value,
+        },
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
 

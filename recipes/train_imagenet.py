@@ -96,6 +96,7 @@ def main(argv):
         size,
         output,
         run_flags.strategy(),
+        notes={"model": _MODEL.value},
     )
     logging.info("Top-1 %.2f %%, in %s", 100 * summary["last"]["top1"], output)
 

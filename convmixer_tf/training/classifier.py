@@ -24,6 +24,7 @@ def train_classifier(
     directory,
     strategy="auto",
     crop_fraction=data.CROP_FRACTION,
+    notes=None,
 ):
     """Trains a classifier of images, or goes on training it.
 
@@ -42,6 +43,7 @@ def train_classifier(
         directory: Path of the run's folder.
         strategy: As for `train`.
         crop_fraction: Fraction of the side of an image that is evaluated.
+        notes: As for `train`, such as the arguments of the model.
 
     Returns:
         The model that was saved, and the summary that `train` returns.
@@ -72,6 +74,7 @@ def train_classifier(
             "recipe": dataclasses.asdict(recipe),
             "image_size": image_size,
             "train_images": len(train_set),
+            **(notes or {}),
         },
     )
     final = build_model("softmax")

@@ -64,6 +64,7 @@ def train_digits(directory, strategy, digits, **changes):
         directory,
         strategy,
         crop_fraction=1.0,
+        notes=changes.pop("notes", None),
     )
 
 
@@ -85,6 +86,8 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     other = dataclasses.replace(data.get_recipe("none"), flip=0.5)
     with pytest.raises(ValueError, match=r"recipe was .*'flip': 0.0"):
         train_digits(tmp_path, one_device, digits, recipe=other)
+    with pytest.raises(ValueError, match=r"drop_path was None and is 0\.1"):
+        train_digits(tmp_path, one_device, digits, notes={"drop_path": 0.1})
 
 
 def test_replicas_see_the_batch_of_one(one_device, two_replicas, digits):
