@@ -17,6 +17,7 @@ Time and result: see BUILD.md.
 
 import csv
 import dataclasses
+import fcntl
 import io
 import json
 import math
@@ -88,14 +89,15 @@ def main(argv):
     config = comparable(train_cifar10.make_config(train_set))
     check_datasets(config, train_set, test_set)
     output = pathlib.Path(FLAGS.output)
+    classes = len(train_set.class_names)
     if engine == "both":
+        train_cifar10.make_model(classes)  # Raises if it can't be built.
         output.mkdir(parents=True, exist_ok=True)
         # So that whatever stops this process stops the other two as well.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         train_side_by_side(output)
         logging.info("\n%s", report(output))
         return
-    classes = len(train_set.class_names)
     recipe = train_cifar10.PRESETS[FLAGS.preset].recipe
     run = {"ours": train_ours, "pytorch": train_pytorch}[engine]
     run(
@@ -180,12 +182,14 @@ def train_side_by_side(output):
         output: Path of the folder for their runs and logs.
 
     Raises:
-        RuntimeError: If one fails. The other is stopped then.
+        RuntimeError: If one fails; the other is stopped then. Or if one is
+            still at work in that folder, since a `kill -9` of this process.
     """
     processes = {}
     try:
         for engine in ENGINES:
             with open(output / f"{engine}.log", "a") as log:
+                check_idle(log)
                 processes[engine] = subprocess.Popen(
                     [sys.executable, *sys.orig_argv[1:], f"--engine={engine}"],
                     stdin=subprocess.DEVNULL,
@@ -202,6 +206,24 @@ def train_side_by_side(output):
         for process in processes.values():
             process.terminate()
             process.wait()
+
+
+def check_idle(log):
+    """Locks the file that a process logs to, for as long as it has it open.
+
+    Args:
+        log: File object.
+
+    Raises:
+        RuntimeError: If another process has it.
+    """
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RuntimeError(
+            f"A process that was started earlier still writes to {log.name}. "
+            "End it, or wait, or take another `--output`."
+        ) from error
 
 
 def check_processes(processes, output):
