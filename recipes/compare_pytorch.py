@@ -61,6 +61,7 @@ ONLY_OURS = {
     "jit_compile": False,
 }
 
+EARLY = 100  # updates
 # Of the run that is reported; small, for two cores.
 DEFAULTS = {
     "output": "runs/compare_pytorch",
@@ -499,6 +500,9 @@ def report(output):
         output / "compare_pytorch.json",
         {
             **summarise(rows),
+            "early_loss_difference": early_difference(
+                *(logged_losses(output / engine) for engine in ENGINES)
+            ),
             "machine": machine(),
             "settings": json.loads((output / "ours/config.json").read_text()),
         },
@@ -566,6 +570,50 @@ def summarise(rows):
         "cpu_seconds_per_epoch": dict(zip(ENGINES, seconds, strict=True)),
         "cpu_ratio": seconds[0] / seconds[1],
     }
+
+
+def logged_losses(folder):
+    """Reads the training losses from TensorBoard's files.
+
+    Args:
+        folder: Path of a run's folder.
+
+    Returns:
+        Dictionary from steps to losses, the means since the step before;
+        empty for a run with `--notensorboard`.
+    """
+    if not (folder / "tensorboard").exists():
+        return {}
+    from tensorboard.backend.event_processing import event_accumulator
+
+    events = event_accumulator.EventAccumulator(
+        str(folder / "tensorboard"), size_guidance={"tensors": 0}
+    ).Reload()
+    return {
+        event.step: float(tf.make_ndarray(event.tensor_proto))
+        for event in events.Tensors("step/loss")
+    }
+
+
+def early_difference(ours, theirs):
+    """Compares losses before rounding errors have grown.
+
+    Args:
+        ours: What `logged_losses` returns.
+        theirs: The same, of PyTorch.
+
+    Returns:
+        The largest relative difference up to step `EARLY`, or `None` if no
+        loss was logged until then.
+    """
+    return max(
+        (
+            abs(loss / theirs[step] - 1)
+            for step, loss in ours.items()
+            if step <= EARLY
+        ),
+        default=None,
+    )
 
 
 def machine():

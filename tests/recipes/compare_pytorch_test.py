@@ -95,11 +95,24 @@ def test_report_writes_a_table_a_summary_and_a_picture(
         "largest_top1_difference": 0.25,
         "cpu_seconds_per_epoch": {"ours": 5.5, "pytorch": 4.0},
         "cpu_ratio": 1.375,
+        "early_loss_difference": None,
         "machine": {"cpu": "Zen 5"},
         "settings": {"seed": 7},
     }
     picture = (finished / "compare_pytorch.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
+
+
+def test_early_losses_are_read_and_compared(recipe, tmp_path):
+    for engine, losses in (("a", [2.0, 1.0, 4.0]), ("b", [2.0, 1.25, 1.0])):
+        folder = str(tmp_path / engine / "tensorboard")
+        with tf.summary.create_file_writer(folder).as_default():
+            for step, loss in zip((5, 100, 105), losses, strict=True):
+                tf.summary.scalar("step/loss", loss, step)
+    ours, theirs = (recipe.logged_losses(tmp_path / name) for name in "ab")
+    assert ours == {5: 2.0, 100: 1.0, 105: 4.0}
+    assert recipe.early_difference(ours, theirs) == pytest.approx(0.2)
+    assert recipe.early_difference({105: 4.0}, theirs) is None
 
 
 def test_picture_has_both_engines_in_both_panels(recipe, finished):
