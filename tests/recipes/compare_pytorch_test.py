@@ -40,7 +40,12 @@ def recipe(monkeypatch):
 
 
 @pytest.fixture
-def finished(recipe, tmp_path):
+def report(recipe):
+    return recipe.pytorch_report
+
+
+@pytest.fixture
+def finished(tmp_path):
     """A folder as two runs of two epochs leave it."""
     for engine, seconds, top1 in (
         ("ours", {"1": 9.0, "2": 2.0}, (0.25, 0.5)),
@@ -58,8 +63,8 @@ def finished(recipe, tmp_path):
     return tmp_path
 
 
-def test_rows_are_by_epoch_and_engine(recipe, finished):
-    rows = recipe.read_rows(finished)
+def test_rows_are_by_epoch_and_engine(report, finished):
+    rows = report.read_rows(finished)
     assert [(row["epoch"], row["engine"]) for row in rows] == [
         (1, "ours"),
         (1, "pytorch"),
@@ -77,17 +82,17 @@ def test_rows_are_by_epoch_and_engine(recipe, finished):
 
 
 def test_report_writes_a_table_a_summary_and_a_picture(
-    recipe, finished, monkeypatch
+    report, finished, monkeypatch
 ):
-    monkeypatch.setattr(recipe, "machine", lambda: {"cpu": "Zen 5"})
-    lines = recipe.report(finished).splitlines()
+    monkeypatch.setattr(report, "machine", lambda: {"cpu": "Zen 5"})
+    lines = report.report(finished).splitlines()
     assert lines[2:] == [
         "| 1 | 25.00 % | 37.50 % | 2.5000 | 2.5000 |",
         "| 2 | 50.00 % | 75.00 % | 1.5000 | 1.5000 |",
     ]
     with open(finished / "compare_pytorch.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == recipe.COLUMNS
+    assert tuple(rows[0]) == report.COLUMNS
     assert [row["cpu_seconds"] for row in rows] == ["9.0", "", "2.0", "4.0"]
     summary = json.loads((finished / "compare_pytorch.json").read_text())
     assert summary == {
@@ -103,20 +108,20 @@ def test_report_writes_a_table_a_summary_and_a_picture(
     assert picture.startswith(b"\x89PNG")
 
 
-def test_early_losses_are_read_and_compared(recipe, tmp_path):
+def test_early_losses_are_read_and_compared(report, tmp_path):
     for engine, losses in (("a", [2.0, 1.0, 4.0]), ("b", [2.0, 1.25, 1.0])):
         folder = str(tmp_path / engine / "tensorboard")
         with tf.summary.create_file_writer(folder).as_default():
             for step, loss in zip((5, 100, 105), losses, strict=True):
                 tf.summary.scalar("step/loss", loss, step)
-    ours, theirs = (recipe.logged_losses(tmp_path / name) for name in "ab")
+    ours, theirs = (report.logged_losses(tmp_path / name) for name in "ab")
     assert ours == {5: 2.0, 100: 1.0, 105: 4.0}
-    assert recipe.early_difference(ours, theirs) == pytest.approx(0.2)
-    assert recipe.early_difference({105: 4.0}, theirs) is None
+    assert report.early_difference(ours, theirs) == pytest.approx(0.2)
+    assert report.early_difference({105: 4.0}, theirs) is None
 
 
-def test_picture_has_both_engines_in_both_panels(recipe, finished):
-    panels = recipe.plot(recipe.read_rows(finished)).axes
+def test_picture_has_both_engines_in_both_panels(report, finished):
+    panels = report.plot(report.read_rows(finished)).axes
     drawn = [
         {line.get_label(): list(line.get_ydata()) for line in panel.lines}
         for panel in panels
