@@ -12,7 +12,11 @@ The two run side by side, each in a process with one thread on one core. The
 same command goes on with what was stopped. The folder `--output` then has
 `compare_pytorch.csv` (a line per epoch and engine), `.json` and `.png`.
 
-Time and result: see BUILD.md.
+Time: 44 minutes on two cores that others used as well; the training itself
+took 6 CPU minutes with ours and 11 with PyTorch. Result, of a ConvMixer-128/4
+with 4 x 4 patches in eight epochs: 76.6 % of the test images with either, and
+losses that agree within 2e-6 for the first hundred updates. See
+results/compare_pytorch.csv, .json and .png.
 """
 
 import dataclasses
