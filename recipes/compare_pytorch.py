@@ -42,6 +42,7 @@ from convmixer_tf.training import evaluation_inputs
 from convmixer_tf.training import train
 from convmixer_tf.training.classifier import check_datasets
 from convmixer_tf.training.classifier import training_inputs
+from convmixer_tf.training.run_log import check_run
 from convmixer_tf.training.run_log import dump_json
 
 # What our engine can and the PyTorch loop can't.
@@ -80,6 +81,17 @@ def main(argv):
     check_datasets(config, train_set, test_set)
     output = pathlib.Path(FLAGS.output)
     classes = len(train_set.class_names)
+    recipe = train_cifar10.PRESETS[FLAGS.preset].recipe
+    notes = {
+        "recipe": dataclasses.asdict(recipe),
+        "model": {
+            name: FLAGS[name].value
+            for name in ("preset", "dim", "depth", "patch_size")
+        },
+        "train_images": len(train_set),
+    }
+    for name in ENGINES:
+        check_run(output / name, config, notes)
     if engine == "both":
         train_cifar10.make_model(classes)  # Raises if it can't be built.
         output.mkdir(parents=True, exist_ok=True)
@@ -88,7 +100,6 @@ def main(argv):
         train_side_by_side(output)
         logging.info("\n%s", pytorch_report.report(output))
         return
-    recipe = train_cifar10.PRESETS[FLAGS.preset].recipe
     run = train_ours
     if engine == "pytorch":
         import pytorch_loop
@@ -100,14 +111,7 @@ def main(argv):
         training_inputs(config, train_set, recipe, 32),
         evaluation_inputs(test_set, 32, config.batch_size, 1.0),
         output / engine,
-        {
-            "recipe": dataclasses.asdict(recipe),
-            "model": {
-                name: FLAGS[name].value
-                for name in ("preset", "dim", "depth", "patch_size")
-            },
-            "train_images": len(train_set),
-        },
+        notes,
         CpuClock(output / engine / "cpu_seconds.json"),
     )
 
