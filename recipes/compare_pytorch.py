@@ -84,10 +84,7 @@ def main(argv):
     recipe = train_cifar10.PRESETS[FLAGS.preset].recipe
     notes = {
         "recipe": dataclasses.asdict(recipe),
-        "model": {
-            name: FLAGS[name].value
-            for name in ("preset", "dim", "depth", "patch_size")
-        },
+        "model": train_cifar10.model_flags(),
         "train_images": len(train_set),
     }
     for name in ENGINES:

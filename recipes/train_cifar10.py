@@ -152,6 +152,12 @@ def make_model(classes, classifier_activation=None):
     )
 
 
+def model_flags():
+    """Returns the flags that describe the model, by name."""
+    names = ("preset", "dim", "depth", "patch_size")
+    return {name: flags.FLAGS[name].value for name in names}
+
+
 def main(argv):
     """Trains as the flags say."""
     run_flags.begin(argv)
@@ -167,6 +173,7 @@ def main(argv):
         _OUTPUT.value,
         run_flags.strategy(),
         crop_fraction=1.0,
+        notes={"model": model_flags()},
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
 
