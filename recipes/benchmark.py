@@ -22,6 +22,9 @@ import time
 
 from absl import app
 from absl import flags
+from timing import CLOCKS
+from timing import cpu
+from timing import take_turns
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
@@ -33,7 +36,6 @@ MODELS = {  # dim, depth, kernel size, patch size, image's side, classes
     "256_8": (256, 8, 5, 2, 32, 10),
 }
 BATCH_SIZES = {"1024_20": 4, "768_32": 4, "1536_20": 2, "256_8": 64}
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 LEARNING_RATE = 1e-4  # small: nothing may overflow while the clock runs
 
 _MODEL = flags.DEFINE_multi_enum(
@@ -211,30 +213,6 @@ def contestants(case, compiled):
     return steps
 
 
-def take_turns(steps, rounds, warmup, clock):
-    """Times every step `rounds` times, one after the other.
-
-    Args:
-        steps: Dictionary from names to functions without arguments.
-        rounds: Integer, how often each is timed.
-        warmup: Integer, how often each runs before.
-        clock: Function that gives the time in seconds.
-
-    Returns:
-        Dictionary from names to lists of seconds.
-    """
-    for step in steps.values():
-        for _ in range(warmup):
-            step()
-    seconds = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = clock()
-            step()
-            seconds[name].append(clock() - start)
-    return seconds
-
-
 def summarise(case, seconds):
     """Reduces the times of one case to medians, spreads and a ratio.
 
@@ -315,17 +293,6 @@ def machine():
         "torch": torch.__version__,
         "timm": timm.__version__,
     }
-
-
-def cpu(path="/proc/cpuinfo"):
-    """Reads what Linux says about the first core; {} elsewhere."""
-    if not os.path.exists(path):
-        return {}
-    core = pathlib.Path(path).read_text().split("\n\n")[0]
-    facts = dict(line.split(":", 1) for line in core.splitlines())
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    names = ("model name", "cpu family", "model", "cache size", "flags")
-    return {name: facts[name] for name in names if name in facts}
 
 
 def limit_threads(threads):

@@ -1,12 +1,10 @@
 """The benchmark: its arithmetic, and one short run against timm."""
 
-import importlib.util
 import json
 import math
 import pathlib
 
 import pytest
-from absl import flags
 
 from tests.helpers import run_python
 from tests.peers import import_timm
@@ -15,15 +13,8 @@ RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "benchmark.py"
 
 
 @pytest.fixture
-def benchmark():
-    before = set(flags.FLAGS)
-    spec = importlib.util.spec_from_file_location("benchmark", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    # Other recipes define flags of the same names.
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
+def benchmark(load_recipe):
+    return load_recipe("benchmark")
 
 
 def test_contestants_take_turns_after_the_warm_up(benchmark):
@@ -82,8 +73,11 @@ def test_cpu_is_read_from_its_file(benchmark, tmp_path):
     assert benchmark.cpu(str(tmp_path / "missing")) == {}
 
 
+PATHS = {"recipe": str(RECIPE), "folder": str(RECIPE.parent)}
 RUN = """
 import runpy, sys
+
+sys.path.insert(0, {folder!r})
 from tests.peers import import_timm
 
 import_timm()
@@ -103,7 +97,7 @@ runpy.run_path({recipe!r}, run_name="__main__")
 )
 def test_wrong_flags_end_it_at_once(arguments, message, tmp_path, monkeypatch):
     code = RUN.replace("from tests.peers import import_timm", "")
-    code = code.replace("import_timm()", "").format(recipe=str(RECIPE))
+    code = code.replace("import_timm()", "").format(**PATHS)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError, match=message):
         run_python(code, *arguments, PYTHONPATH=str(RECIPE.parents[1]))
@@ -115,7 +109,7 @@ def test_short_run_against_timm(tmp_path):
     import_timm()
     path = tmp_path / "result.json"
     printed = run_python(
-        RUN.format(recipe=str(RECIPE)),
+        RUN.format(**PATHS),
         "--model=256_8",
         "--batch_size=1",
         "--rounds=3",

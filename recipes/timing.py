@@ -1,0 +1,42 @@
+"""Timing contestants fairly on a machine that has other work to do."""
+
+import os
+import pathlib
+import time
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def take_turns(steps, rounds, warmup, clock):
+    """Times every step `rounds` times, one after the other.
+
+    Args:
+        steps: Dictionary from names to functions without arguments.
+        rounds: Integer, how often each is timed.
+        warmup: Integer, how often each runs before.
+        clock: Function that gives the time in seconds.
+
+    Returns:
+        Dictionary from names to lists of seconds.
+    """
+    for step in steps.values():
+        for _ in range(warmup):
+            step()
+    seconds = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = clock()
+            step()
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def cpu(path="/proc/cpuinfo"):
+    """Reads what Linux says about the first core; {} elsewhere."""
+    if not os.path.exists(path):
+        return {}
+    core = pathlib.Path(path).read_text().split("\n\n")[0]
+    facts = dict(line.split(":", 1) for line in core.splitlines())
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    names = ("model name", "cpu family", "model", "cache size", "flags")
+    return {name: facts[name] for name in names if name in facts}

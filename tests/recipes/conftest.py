@@ -1,0 +1,41 @@
+"""Recipes as modules, to test their parts."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+from absl import logging  # noqa: F401  Its flags stay.
+
+RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture
+def load_recipe(monkeypatch):
+    """Imports a recipe, and forgets it and its flags after the test."""
+    before = set(flags.FLAGS)
+    monkeypatch.syspath_prepend(RECIPES)
+    yield importlib.import_module
+    # Other recipes define flags of the same names.
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    for path in RECIPES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def run_recipe():
+    """Runs a recipe as a user does: exit code, what it printed, its log."""
+
+    def run(recipe, *arguments):
+        result = subprocess.run(
+            [sys.executable, RECIPES / recipe, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        return result.returncode, result.stdout, result.stderr
+
+    return run
