@@ -132,47 +132,29 @@ def measure_speed(contest, contestants):
 
     Args:
         contest: A `Contest`.
-        contestants: List of `Contestant`.
+        contestants: List of `Contestant`, the ConvMixer among them.
 
     Returns:
-        List of a dictionary for each, and a dictionary of how it was measured.
+        List of a dictionary for each: images per second, and their ratio to
+        the ConvMixer's. And a dictionary of how they were measured.
     """
     clock = "wall" if tf.config.list_physical_devices("GPU") else "cpu"
-    config = dataclasses.replace(
-        contest.config, batch_size=TIMED_BATCH, accumulation_steps=1
-    )
-    images = tf.random.uniform((TIMED_BATCH, *contest.input_shape), 0, 255)
-    labels = tf.random.uniform(
-        (TIMED_BATCH,), 0, contest.classes, dtype=tf.int32
-    )
-    strategy = make_strategy("one")
-    infer, train = {}, {}
+    steps = {"inference": {}, "training": {}}
     for contestant in contestants:
-        with strategy.scope():
-            model = _in_precision(config.precision, contestant.build)
-            engine = Engine(config, model, strategy)
-        infer[contestant.name] = _inference(model, images)
-        train[contestant.name] = _training(engine, (images, labels))
-    rates = [
-        {
-            name: TIMED_BATCH / statistics.median(seconds)
-            for name, seconds in take_turns(
-                steps, _ROUNDS.value, 2, CLOCKS[clock]
-            ).items()
+        infer, train = _steps(contest, contestant)
+        steps["inference"][contestant.name] = infer
+        steps["training"][contestant.name] = train
+    rows = [{} for _ in contestants]
+    for kind, runs in steps.items():
+        seconds = take_turns(runs, _ROUNDS.value, 2, CLOCKS[clock])
+        rates = {
+            name: TIMED_BATCH / statistics.median(times)
+            for name, times in seconds.items()
         }
-        for steps in (infer, train)
-    ]
-    rows = [
-        {
-            f"{kind}_{what}": value
-            for kind, rate in zip(("inference", "training"), rates, strict=True)
-            for what, value in (
-                ("images_per_second", rate[contestant.name]),
-                ("ratio", rate[contestant.name] / rate[REFERENCE]),
-            )
-        }
-        for contestant in contestants
-    ]
+        for row, contestant in zip(rows, contestants, strict=True):
+            rate = rates[contestant.name]
+            row[f"{kind}_images_per_second"] = rate
+            row[f"{kind}_ratio"] = rate / rates[REFERENCE]
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     return rows, {
         "clock": clock,
@@ -182,6 +164,24 @@ def measure_speed(contest, contestants):
     }
 
 
+def _steps(contest, contestant):
+    """Builds functions that infer and train on a batch, each to its end."""
+    config = dataclasses.replace(
+        contest.config, batch_size=TIMED_BATCH, accumulation_steps=1
+    )
+    strategy = make_strategy("one")
+    with strategy.scope():
+        model = _in_precision(config.precision, contestant.build)
+        engine = Engine(config, model, strategy)
+    images = tf.random.uniform((TIMED_BATCH, *contest.input_shape), 0, 255)
+    labels = tf.zeros(TIMED_BATCH, tf.int32)
+    infer = tf.function(lambda: model(images, training=False))
+    return (
+        lambda: infer().numpy(),
+        lambda: engine.step([(images, labels)])["loss"].numpy(),
+    )
+
+
 def _in_precision(precision, build):
     old = keras.config.dtype_policy()
     keras.config.set_dtype_policy(resolve_precision(precision))
@@ -189,15 +189,6 @@ def _in_precision(precision, build):
         return build(None)
     finally:
         keras.config.set_dtype_policy(old)
-
-
-def _inference(model, images):
-    infer = tf.function(lambda x: model(x, training=False))
-    return lambda: infer(images).numpy()
-
-
-def _training(engine, batch):
-    return lambda: engine.step([batch])["loss"].numpy()
 
 
 def draw(path, rows):

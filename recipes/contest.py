@@ -39,10 +39,10 @@ _DATA = flags.DEFINE_string(
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of all runs.")
 EPOCHS = flags.DEFINE_integer("epochs", 5, "Passes over the images.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.", 1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.002, "The peak.")
 _WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.02, "Times the rate.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side, in pixels.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side, in pixels.", 1)
 _AUGMENTATION = flags.DEFINE_enum(
     "augmentation",
     "shift",

@@ -125,7 +125,7 @@ def draw(path, rows):
         figsize=(4.2 * len(names), 3.8), layout="constrained"
     )
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    highest = max(row["macs"] for row in rows) / 1e6
+    millions = [row["macs"] / 1e6 for row in rows]
     for axes, name in zip(panels, names, strict=True):
         points = [row for row in rows if row["trend"] == name]
         values = [row[name] for row in points]
@@ -136,7 +136,7 @@ def draw(path, rows):
         axes.grid(alpha=0.3)
         costs = axes.twinx()
         costs.plot(values, [row["macs"] / 1e6 for row in points], "s--C1")
-        costs.set(yscale="log", ylim=(highest / 300, highest * 1.5))
+        costs.set(yscale="log", ylim=(min(millions) / 2, 2 * max(millions)))
         costs.tick_params(axis="y", colors="C1", which="both")
         if name == names[-1]:
             costs.set_ylabel("million multiply-accumulates", color="C1")
