@@ -13,6 +13,17 @@ same images with the same augmentation, optimizer, schedule and epochs.
 Ends in a table, `compare.json`, `compare.csv` and `compare.png`: parameters,
 multiply-accumulates, images per second, accuracy. A comparison that was stopped
 goes on with the same command.
+
+Result: `results/compare.json` and beside it, of one epoch and one seed,
+
+    python recipes/compare.py --data FOLDER --epochs 1 --threads 1
+
+Time: a quarter of an hour of one core. After one epoch ConvMixer-160/6 has
+66.1 %, the ResNet 57.1 %, MobileNetV3 48.8 %, the MLP-Mixer 47.1 %, the ViT
+44.1 %. That is who learns fastest from little, no order of what they can reach:
+transformers want many more epochs, the learning rate was tuned for none of
+them, and the ConvMixer, on smaller patches, spends 2.4 to 28 times as many
+multiply-accumulates.
 """
 
 import dataclasses
@@ -209,15 +220,18 @@ def draw(path, rows):
     for ax, (label, values) in zip(axes.flat, panels.items(), strict=True):
         ax.scatter(values, top1, c=[f"C{i}" for i in range(len(rows))], s=60)
         for row, x, y in zip(rows, values, top1, strict=True):
+            left = x > max(values) / 2
             ax.annotate(
                 row["name"],
                 (x, y),
-                xytext=(0, 7),
+                xytext=(-8 if left else 8, 0),
                 textcoords="offset points",
-                ha="center",
+                ha="right" if left else "left",
+                va="center",
             )
         ax.set(xlabel=label, xlim=(0, 1.15 * max(values)))
         ax.grid(alpha=0.3)
+        ax.set_axisbelow(True)
         ax.margins(y=0.15)
     for ax in axes[:, 0]:
         ax.set_ylabel("top-1, %")

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ import run_flags
 import tensorflow as tf
 from absl import flags
 from absl import logging
+from timing import cpu
 
 from convmixer_tf import data
 from convmixer_tf.analysis import count_macs
@@ -257,7 +259,8 @@ def write_results(contest, name, rows, notes=None):
         "config": dataclasses.asdict(contest.config),
         "recipe": dataclasses.asdict(contest.recipe),
         "images": [len(contest.train_set), len(contest.eval_set)],
-        "environment": environment(),
+        "machine": {**cpu(), "cores": os.cpu_count()},
+        **{name: environment()[name] for name in ("tensorflow", "keras")},
         **(notes or {}),
         "rows": rows,
     }
