@@ -32,10 +32,10 @@ import statistics
 
 import contest as contests
 import keras
+import launch
 import matplotlib.figure
 import run_flags
 import tensorflow as tf
-from absl import app
 from absl import flags
 from absl import logging
 from contestants import FEATURES
@@ -279,4 +279,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch.run(main)

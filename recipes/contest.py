@@ -26,7 +26,7 @@ from convmixer_tf.training import make_strategy
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import check_datasets
-from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
+from convmixer_tf.training.run_log import check_run
 from convmixer_tf.training.run_log import dump_json
 from convmixer_tf.training.run_log import environment
 
@@ -41,7 +41,7 @@ _DATA = flags.DEFINE_string(
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of all runs.")
 EPOCHS = flags.DEFINE_integer("epochs", 5, "Passes over the images.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.002, "The peak.")
 _WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.02, "Times the rate.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side, in pixels.", 1)
@@ -189,7 +189,11 @@ def train_all(contest, contestants):
     """
     rows = [costs(contestant) for contestant in contestants]
     for contestant in contestants:
-        _claim(contest, contestant)
+        check_run(
+            contest.folder / contestant.name,
+            contest.config,
+            _notes(contest, contestant),
+        )
     strategy = make_strategy(run_flags.strategy())
     for contestant, row in zip(contestants, rows, strict=True):
         summary = _train(contest, contestant, strategy)
@@ -201,29 +205,14 @@ def train_all(contest, contestants):
     return rows
 
 
-def _claim(contest, contestant):
-    """Notes in a run's folder what it is of, or checks that it is the same."""
-    path = contest.folder / contestant.name / "contestant.json"
-    config = dataclasses.asdict(contest.config)
-    for name in NOT_PART_OF_THE_RESULT:
-        del config[name]
-    settings = {
-        "model": contestant.settings,
-        "config": config,
+def _notes(contest, contestant):
+    """Collects what a run's result depends on besides its `TrainConfig`."""
+    return {
         "recipe": dataclasses.asdict(contest.recipe),
         "image_size": contest.image_size,
-        "images": [len(contest.train_set), len(contest.eval_set)],
+        "train_images": len(contest.train_set),
+        "model": contestant.settings,
     }
-    settings = json.loads(json.dumps(settings))
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dump_json(path, settings)
-    elif (old := json.loads(path.read_text())) != settings:
-        changed = [name for name in settings if old[name] != settings[name]]
-        raise ValueError(
-            f"The folder {path.parent} holds a run of another "
-            f"{', '.join(changed)}. Take another --output, or the old flags."
-        )
 
 
 def _train(contest, contestant, strategy):
@@ -242,6 +231,7 @@ def _train(contest, contestant, strategy):
         folder,
         strategy,
         crop_fraction=1.0,
+        notes=_notes(contest, contestant),
     )
     return summary
 

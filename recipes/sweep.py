@@ -14,10 +14,10 @@ same command, and so does one with further trends or values.
 """
 
 import contest as contests
+import launch
 import matplotlib.figure
 import matplotlib.ticker
 import run_flags
-from absl import app
 from absl import flags
 
 from convmixer_tf import ConvMixer
@@ -184,4 +184,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch.run(main)

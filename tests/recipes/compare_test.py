@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scipy import special
 from convmixer_tf.analysis import count_macs
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.training.averages import batch_norms
+from convmixer_tf.training.run_log import open_run
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
@@ -197,18 +199,25 @@ def contestant(compare, width=8):
     return compare.contests.Contestant("one", {"width": width}, None)
 
 
-def test_a_folder_is_of_one_contest(compare, open_contest, tmp_path):
+def test_a_folder_of_other_settings_is_refused_before_work(
+    compare, open_contest, tmp_path, monkeypatch
+):
     contests = compare.contests
-    contests._claim(open_contest(), contestant(compare))
-    contests._claim(open_contest("--keep=7"), contestant(compare))
+    monkeypatch.setattr(contests, "costs", lambda contestant: {})
+    monkeypatch.setattr(contests, "_train", lambda *_: pytest.fail("trained"))
+    contest, known = open_contest(), contestant(compare)
+    notes = contests._notes(contest, known)
+    open_run(tmp_path / "one", contest.config, notes)
+    before = sorted(tmp_path.rglob("*"))
     for arguments, width, changed in (
-        ([], 16, "model"),
-        (["--epochs=9"], 8, "config"),
-        (["--augmentation=imagenet"], 8, "recipe"),
+        ([], 16, "model was {'width': 8} and is {'width': 16}"),
+        (["--epochs=9"], 8, "epochs was 5 and is 9"),
+        (["--augmentation=imagenet"], 8, "recipe was "),
     ):
-        contest = open_contest(*arguments)
-        with pytest.raises(ValueError, match=f"of another .*{changed}. Take"):
-            contests._claim(contest, contestant(compare, width))
+        others = [contestant(compare, width)]
+        with pytest.raises(ValueError, match=re.escape(changed)):
+            contests.train_all(open_contest(*arguments), others)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_is_finished_is_read(compare, open_contest, tmp_path):
@@ -302,13 +311,13 @@ def test_a_comparison_goes_on_where_it_was_stopped(run_recipe, tmp_path):
     code, _, log = run_recipe("compare.py", *flags)
     assert code == 0, log[-3000:]
     assert "convmixer is at its end." in log
-    assert "Goes on from step 3." in log
+    assert "Goes on from step 3 of 3." in log
     second = json.loads((tmp_path / "compare.json").read_text())
     for old, new in zip(first["rows"], second["rows"], strict=True):
         assert old["top1"] == new["top1"]
     code, _, log = run_recipe("compare.py", *flags, "--learning_rate=0.1")
     assert code != 0
-    assert "holds a run of another config" in log
+    assert "learning_rate was 0.002 and is 0.1. Take another folder" in log
 
 
 def test_wrong_flags_end_it_at_once(run_recipe, tmp_path):

@@ -83,6 +83,21 @@ WRONG = {
         "--model={GOOD} --crop_fraction=2": "`crop_fraction` must be from",
         "--model={GOOD} --data={ONE}": "at least two classes",
     },
+    "compare": {
+        "--models=alexnet": "--models knows resnet, mobilenet, vit, mixer",
+        "--models= --patch_size=5": "Patches must divide the images",
+        "--models= --kernel_size=32": "at most 31: the rest would see padding",
+        "--models= --epochs=0": TRAINING["--epochs=0"],
+        "--models= --batch_size=0": TRAINING["--batch_size=0"],
+        "--models= --data=/no/where": TRAINING["--data=/no/where"],
+    },
+    "sweep": {
+        "--trends=width": "--trends takes some of patch_size, kernel_size",
+        "--depths=2,x": "--depths must be positive integers",
+        "--patch_sizes=16": "must have a side of at least 1 and at most 3",
+        "--learning_rate=0": TRAINING["--learning_rate=0"],
+        "--steps_per_epoch=4": TRAINING["--steps_per_epoch=4"],
+    },
     "evaluate": {
         "--split=nowhere": "`split` must name a folder of classes",
         "--model=/no/model.keras": "--model must be a file, a SavedModel's",
