@@ -1,4 +1,4 @@
-"""Sweeps a ConvMixer's patch size, kernel size, width and depth, one at a time.
+"""Sweeps a ConvMixer's patch size, kernel size, width and depth.
 
     python recipes/sweep.py --data FOLDER --output runs/sweep
 
@@ -11,6 +11,14 @@ grid of patches mixes globally, like an MLP-Mixer.
 Ends in a table, `sweep.json`, `sweep.csv` and `sweep.png`: accuracy and
 multiply-accumulates along each trend. A sweep that was stopped goes on with the
 same command, and so does one with further trends or values.
+
+Result: `results/sweep.json` and beside it, of one epoch of half the images and
+one seed,
+
+    python recipes/sweep.py --data FOLDER --epochs 1 --steps_per_epoch 390
+
+Time: a quarter of an hour of one core. So short a run shows patch size, width
+and depth; between kernels of 3, 5, 9 and 16 it finds less than two points.
 """
 
 import contest as contests
