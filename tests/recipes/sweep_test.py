@@ -65,7 +65,7 @@ def test_wrong_flags(sweep, argument, message):
 
 
 def test_committed_table_and_picture(sweep, tmp_path):
-    assert {row["trend"] for row in ROWS} <= set(sweep.TRENDS)
+    assert {row["trend"] for row in ROWS} == set(sweep.TRENDS)
     lines = sweep.table(ROWS).splitlines()
     assert len(lines) == 2 + len(ROWS)
     assert f"{ROWS[-1]['top1']:.2%}" in lines[-1]
