@@ -5,6 +5,10 @@ from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.tflite import export_tflite
+from convmixer_tf.export.verification import Limits
+from convmixer_tf.export.verification import Report
+from convmixer_tf.export.verification import default_limits
+from convmixer_tf.export.verification import verify
 
 __all__ = [
     "DeployedBlock",
@@ -12,4 +16,10 @@ __all__ = [
     "LiteRTModel",
     "deploy",
     "export_tflite",
+    "Limits",
+    "LiteRTModel",
+    "Report",
+    "default_limits",
+    "export_tflite",
+    "verify",
 ]

@@ -69,7 +69,7 @@ def export_tflite(
             f"Received: quantization={quantization!r}"
         )
     with tempfile.TemporaryDirectory() as directory:
-        _export_saved_model(_in_float32(model), directory, shape)
+        _export_saved_model(in_float32(model), directory, shape)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
         if quantization == "int8":
             _quantize(converter, calibration_images)
@@ -108,14 +108,21 @@ def _check_calibration(images, shape):
     return images
 
 
-def _in_float32(model):
-    """Rebuilds a model that computes in half precision, which TFLite can't."""
+def in_float32(model):
+    """Rebuilds a model that computes in half precision, which TFLite can't.
+
+    Args:
+        model: A functional `keras.Model`.
+
+    Returns:
+        The model itself if it computes in float32, else a copy that does.
+    """
     if {layer.compute_dtype for layer in model.layers} == {"float32"}:
         return model
 
     def in_float32(layer):
         if isinstance(layer, keras.Model):
-            return _in_float32(layer)
+            return in_float32(layer)
         return type(layer).from_config(
             {**layer.get_config(), "dtype": "float32"}
         )
