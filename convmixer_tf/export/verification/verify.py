@@ -1,7 +1,7 @@
 """Running an exported file against its model, on the same images."""
 
+import dataclasses
 import os
-import pathlib
 import tempfile
 
 import numpy as np
@@ -10,11 +10,13 @@ from convmixer_tf.export.tflite import in_float32
 from convmixer_tf.export.verification import latency
 from convmixer_tf.export.verification.comparison import compare_classifiers
 from convmixer_tf.export.verification.comparison import compare_features
+from convmixer_tf.export.verification.limits import Limits
 from convmixer_tf.export.verification.limits import default_limits
 from convmixer_tf.export.verification.report import Report
 from convmixer_tf.export.verification.runtimes import KerasRuntime
 from convmixer_tf.export.verification.runtimes import open_runtime
 from convmixer_tf.export.verification.runtimes import predict
+from convmixer_tf.files import size_of
 
 # Fewer say nothing; a thousand tell an agreement of .999 from one of .99.
 MIN_IMAGES = 10
@@ -46,7 +48,8 @@ def verify(
             `data.read_images` gives it. At least `MIN_IMAGES`.
         labels: Integer array of shape (images,), the right output of each
             image, or -1 where it is not known. `None` if none is.
-        limits: `Limits`; `None` takes `default_limits` of what is found.
+        limits: `Limits`, or a dictionary of what of `default_limits` of the
+            artefact's scheme to change.
         runtime: One of `RUNTIMES`, as in `open_runtime`.
         signature: Which signature of a SavedModel to call.
         features: Whether the model gives features in place of predictions.
@@ -91,7 +94,10 @@ def verify(
                 model, opened, reference, images, rounds, threads, plain
             )
         name = opened.name
-    limits = limits or default_limits(description["scheme"])
+    if not isinstance(limits, Limits):
+        limits = dataclasses.replace(
+            default_limits(description["scheme"]), **(limits or {})
+        )
     return Report(
         artefact=os.fspath(artefact),
         runtime=name,
@@ -104,13 +110,6 @@ def verify(
         **found,
         **description,
     )
-
-
-def size_of(path):
-    """Adds up the bytes of a file, or of all files in a folder."""
-    path = pathlib.Path(path)
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _check_images(images, labels):
