@@ -25,6 +25,7 @@ from convmixer_tf.export.verification.inspection import count
 from convmixer_tf.export.verification.inspection import describe_tflite
 
 BATCH_SIZE = 32
+_ONNX_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 _WORKER = pathlib.Path(__file__).with_name("saved_model_worker.py")
 
 
@@ -166,12 +167,13 @@ class OnnxRuntime:
         except ImportError as error:
             raise ImportError(
                 "Running ONNX files needs `onnx` and `onnxruntime`. Install "
-                'the extra: pip install "convmixer_tf[onnx]".'
+                'the extra: pip install "convmixer_tf[export]".'
             ) from error
         self.name = _versioned("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
         try:
             graph = onnx.load(path).graph
             self._session = onnxruntime.InferenceSession(
@@ -183,7 +185,6 @@ class OnnxRuntime:
             ) from error
         (self._input,) = self._session.get_inputs()
         self.batch_size = 1 if self._input.shape[0] == 1 else BATCH_SIZE
-        self._dtype = {"tensor(uint8)": "uint8"}.get(self._input.type)
         self.description = {
             "scheme": "float32",
             "inputs": _onnx_tensors(self._session.get_inputs()),
@@ -201,8 +202,8 @@ class OnnxRuntime:
 
     def run(self, images):
         _check_shape(self._input.shape, images)
-        if self._dtype:
-            images = np.rint(images).astype(self._dtype)
+        if self._input.type == "tensor(uint8)":
+            images = np.uint8(np.rint(images))
         feed = {self._input.name: images}
         return timed(lambda: self._session.run(None, feed)[0])
 
@@ -212,7 +213,7 @@ def _onnx_tensors(tensors):
         _tensor(
             tensor.name,
             [side if isinstance(side, int) else None for side in tensor.shape],
-            tensor.type.removeprefix("tensor(").removesuffix(")"),
+            _ONNX_TYPES.get(tensor.type, tensor.type),
         )
         for tensor in tensors
     ]

@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from convmixer_tf.export.tflite import in_float32
+from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.verification import latency
 from convmixer_tf.export.verification.comparison import compare_classifiers
 from convmixer_tf.export.verification.comparison import compare_features
