@@ -42,7 +42,8 @@ def export_onnx(
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
         ImportError: If `onnx` or `tf2onnx` is not installed.
-        ValueError: If an argument is invalid.
+        ValueError: If an argument is invalid, or an operator of the model has
+            no counterpart in ONNX.
 
     Example:
 
@@ -62,12 +63,11 @@ def export_onnx(
     with replaced(path) as unfinished:
         _convert(deployed, unfinished, None if dynamic_batch else 1)
         content = onnx.load(unfinished)
-        _divide_before_erf(onnx, content.graph)
+        _write_out_gelu(onnx, content.graph)
         _name_tensors(onnx, content.graph)
         if pixels == "uint8":
             _take_uint8(onnx, content.graph)
-        # tf2onnx writes a file even of operators that it can't convert.
-        onnx.checker.check_model(content, full_check=True)
+        _check(onnx, content)
         onnx.save(content, unfinished)
 
 
@@ -81,6 +81,16 @@ def _import_onnx():
             'pip install "convmixer_tf[export]".'
         ) from error
     return onnx
+
+
+def _check(onnx, content):
+    """Checks a file, since tf2onnx keeps operators that it can't convert."""
+    try:
+        onnx.checker.check_model(content, full_check=True)
+    except Exception as error:  # Of the checker, and of shape inference.
+        raise ValueError(
+            f"tf2onnx can't convert this model: {error}"
+        ) from error
 
 
 def _exact_gelu(x):
@@ -118,18 +128,34 @@ def _convert(model, path, batch_size):
         )
 
 
-def _divide_before_erf(onnx, graph):
-    """Makes of x * 0.707 the x / 1.414 by which onnxruntime knows a GELU."""
-    producers = {name: node for node in graph.node for name in node.output}
-    root = onnx.numpy_helper.from_array(np.float32(math.sqrt(2)), "root_of_2")
-    graph.initializer.append(root)
-    constants = {tensor.name for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Erf":
-            scaling = producers[node.input[0]]
-            (x,) = (name for name in scaling.input if name not in constants)
-            scaling.op_type = "Div"
-            scaling.input[:] = [x, root.name]
+def _write_out_gelu(onnx, graph):
+    """Makes of each Erf the terms by which onnxruntime knows a GELU.
+
+    These are x / 1.414 before it and + 1 after it, of scalars. tf2onnx
+    multiplies by the reciprocal, and gives the 1 more dimensions.
+    """
+    values = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+    }
+    for name, value in (("root_of_2", math.sqrt(2.0)), ("one", 1.0)):
+        scalar = onnx.numpy_helper.from_array(np.float32(value), name)
+        graph.initializer.append(scalar)
+
+    def rewrite(node, before, value, after, scalar):
+        x = [name for name in node.input if name not in values]
+        constants = [values[name] for name in node.input if name in values]
+        known = len(constants) == 1 and np.allclose(constants[0], value)
+        if node.op_type == before and known:
+            node.op_type = after
+            node.input[:] = [*x, scalar]
+
+    for erf in [node for node in graph.node if node.op_type == "Erf"]:
+        for node in graph.node:
+            if erf.input[0] in node.output:
+                rewrite(node, "Mul", math.sqrt(0.5), "Div", "root_of_2")
+            if erf.output[0] in node.input:
+                rewrite(node, "Add", 1.0, "Add", "one")
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]

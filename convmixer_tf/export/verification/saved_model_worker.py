@@ -14,13 +14,14 @@ import pickle
 import sys
 import time
 
-# As if it were not installed: importing it is an error.
-sys.modules["convmixer_tf"] = None
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
 _OUTPUTS = ("predictions", "probabilities", "logits", "features", "output_0")
+
+
+def hide_our_package():
+    """Makes importing it an error, as if it were not installed."""
+    sys.modules["convmixer_tf"] = None
 
 
 def load(folder, name):
@@ -84,6 +85,7 @@ def _tensor(name, spec):
 
 def main(folder, name, threads):
     """Answers until there is nothing more to read."""
+    hide_our_package()
     # What TensorFlow prints must not get among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
