@@ -4,12 +4,22 @@ from convmixer_tf.export.deployment import DeployedBlock
 from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import LiteRTModel
+from convmixer_tf.export.onnx_export import export_onnx
 from convmixer_tf.export.tflite import export_tflite
+from convmixer_tf.export.verification import Limits
+from convmixer_tf.export.verification import Report
+from convmixer_tf.export.verification import default_limits
+from convmixer_tf.export.verification import verify
 
 __all__ = [
     "DeployedBlock",
     "Deployment",
+    "Limits",
     "LiteRTModel",
+    "Report",
+    "default_limits",
     "deploy",
+    "export_onnx",
     "export_tflite",
+    "verify",
 ]
