@@ -27,6 +27,7 @@ import convmixer_tf
 from convmixer_tf import data
 from convmixer_tf import preprocessing
 from convmixer_tf.export import LiteRTModel
+from convmixer_tf.export import read_metadata
 from convmixer_tf.files import replaced
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.training import read_class_names
@@ -69,7 +70,7 @@ def load(name, image_size):
         )
     if name.endswith(".tflite"):
         predict = LiteRTModel(name, num_threads=os.cpu_count()).predict
-        return _probed(predict, image_size)
+        return _probed(predict, image_size, _tflite_class_names(name))
     if os.path.isdir(name):
         loaded = tf.saved_model.load(name)  # Its functions don't keep it.
         return _probed(lambda images: loaded.serve(images), image_size)
@@ -81,10 +82,23 @@ def _keras_model(model, class_names=None):
     return predict, model.output_shape[-1], class_names
 
 
-def _probed(predict, image_size):
+def _probed(predict, image_size, class_names=None):
     """Finds the number of classes of what only runs."""
     image = np.zeros((1, image_size, image_size, 3), np.float32)
-    return predict, np.shape(predict(image))[-1], None
+    return predict, np.shape(predict(image))[-1], class_names
+
+
+def _tflite_class_names(path):
+    """Reads the names in a file that takes pixels as they are."""
+    metadata = read_metadata(path)
+    if metadata is None:
+        return None
+    if (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
+        raise ValueError(
+            f"`{path}` does not take pixels in [0, 255]: its metadata ask for "
+            f"mean={metadata.mean}, std={metadata.std}"
+        )
+    return metadata.class_names
 
 
 def indices(data_names, model_names, count):
@@ -101,10 +115,10 @@ def indices(data_names, model_names, count):
     Raises:
         ValueError: If a class is not one of the model's.
     """
-    if model_names is None and count == 1000:
-        model_names = [c.wnid for c in preprocessing.imagenet_classes()]
-        if not set(data_names) <= set(model_names):
-            model_names = None
+    wnids, words = zip(*preprocessing.imagenet_classes(), strict=True)
+    unknown = model_names in (None, words)
+    if unknown and count == 1000 and set(data_names) <= set(wnids):
+        model_names = wnids
     if model_names is None:
         if len(data_names) != count:
             raise ValueError(

@@ -1,8 +1,30 @@
 """Running a TFLite file, as a phone would."""
 
+import importlib
 import os
 
 import numpy as np
+
+
+def litert_module(name):
+    """Imports a module of `ai-edge-litert`.
+
+    Args:
+        name: Name of the module in it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: If `ai-edge-litert` is not installed.
+    """
+    try:
+        return importlib.import_module(f"ai_edge_litert.{name}")
+    except ImportError as error:
+        raise ImportError(
+            "TFLite files need `ai-edge-litert`. Install the extra: "
+            'pip install "convmixer_tf[export]".'
+        ) from error
 
 
 class LiteRTModel:
@@ -25,17 +47,11 @@ class LiteRTModel:
     """
 
     def __init__(self, path, num_threads=1):
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise ImportError(
-                "Running TFLite files needs `ai-edge-litert`. Install the "
-                'extra: pip install "convmixer_tf[export]".'
-            ) from error
+        interpreter = litert_module("interpreter")
         if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file `{path}`.")
         try:
-            self._interpreter = Interpreter(
+            self._interpreter = interpreter.Interpreter(
                 model_path=os.fspath(path), num_threads=num_threads
             )
             self._interpreter.allocate_tensors()
