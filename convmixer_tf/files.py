@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import uuid
 
 
@@ -52,3 +53,10 @@ def replaced(path):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(unfinished)
+
+
+def size_of(path):
+    """Adds up the bytes of a file, or of all files in a folder."""
+    path = pathlib.Path(path)
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

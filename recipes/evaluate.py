@@ -25,10 +25,10 @@ from absl import flags
 
 import convmixer_tf
 from convmixer_tf import data
-from convmixer_tf import preprocessing
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import read_metadata
 from convmixer_tf.files import replaced
+from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.training import read_class_names
 
@@ -101,40 +101,6 @@ def _tflite_class_names(path):
     return metadata.class_names
 
 
-def indices(data_names, model_names, count):
-    """Finds the model's output for each class of the data.
-
-    Args:
-        data_names: Names of the data's classes.
-        model_names: Names of the model's classes, or `None` if unknown.
-        count: Integer, how many outputs the model has.
-
-    Returns:
-        Integer array, an output for each class of the data.
-
-    Raises:
-        ValueError: If a class is not one of the model's.
-    """
-    wnids, words = zip(*preprocessing.imagenet_classes(), strict=True)
-    unknown = model_names in (None, words)
-    if unknown and count == 1000 and set(data_names) <= set(wnids):
-        model_names = wnids
-    if model_names is None:
-        if len(data_names) != count:
-            raise ValueError(
-                f"The model has {count} classes and the data have "
-                f"{len(data_names)}, and nothing says which is which."
-            )
-        return np.arange(count)
-    missing = sorted(set(data_names) - set(model_names))
-    if missing:
-        raise ValueError(
-            f"The model does not know the classes {', '.join(missing[:5])} of "
-            f"the data. It knows {', '.join(model_names[:5])} ..."
-        )
-    return np.array([model_names.index(name) for name in data_names])
-
-
 def draw_confusion(path, confusion, class_names):
     """Draws, as a PNG, which classes are taken for which."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -155,7 +121,7 @@ def main(argv):
     run_flags.begin(argv)
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
     predict, count, model_names = load(_MODEL.value, _IMAGE_SIZE.value)
-    outputs = indices(dataset.class_names, model_names, count)
+    outputs = match_classes(dataset.class_names, model_names, count)
     batches = data.evaluation_batches(
         dataset,
         _IMAGE_SIZE.value,

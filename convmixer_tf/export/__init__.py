@@ -1,15 +1,39 @@
 """From a Keras model to files that other runtimes execute."""
 
+from convmixer_tf.export.deployment import DeployedBlock
+from convmixer_tf.export.deployment import Deployment
+from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import LiteRTModel
+<<<<<<< HEAD
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.metadata import write_metadata
+=======
+from convmixer_tf.export.onnx_export import export_onnx
+>>>>>>> verify
 from convmixer_tf.export.tflite import export_tflite
+from convmixer_tf.export.verification import Limits
+from convmixer_tf.export.verification import Report
+from convmixer_tf.export.verification import default_limits
+from convmixer_tf.export.verification import verify
 
 __all__ = [
+<<<<<<< HEAD
     "LiteRTModel",
     "TFLiteMetadata",
     "export_tflite",
     "read_metadata",
     "write_metadata",
+=======
+    "DeployedBlock",
+    "Deployment",
+    "Limits",
+    "LiteRTModel",
+    "Report",
+    "default_limits",
+    "deploy",
+    "export_onnx",
+    "export_tflite",
+    "verify",
+>>>>>>> verify
 ]

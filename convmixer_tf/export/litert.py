@@ -27,6 +27,51 @@ def litert_module(name):
         ) from error
 
 
+def open_interpreter(path, num_threads=1):
+    """Opens a TFLite file in LiteRT.
+
+    Args:
+        path: Path of a `.tflite` file.
+        num_threads: Integer, how many threads to use.
+
+    Returns:
+        An `ai_edge_litert.interpreter.Interpreter`, without memory for its
+        tensors as yet.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: If the file is not a TFLite file.
+    """
+    interpreter = litert_module("interpreter")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file `{path}`.")
+    try:
+        return interpreter.Interpreter(
+            model_path=os.fspath(path), num_threads=num_threads
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"`{path}` is not a whole TFLite file: {error}"
+        ) from error
+
+
+def allocate(interpreter, path):
+    """Prepares an interpreter to run.
+
+    Args:
+        interpreter: What `open_interpreter` returns.
+        path: Path of its file, for messages.
+
+    Raises:
+        ValueError: If LiteRT lacks an operator of the file.
+    """
+    try:
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"LiteRT can't run `{path}`: {error}") from error
+
+
 class LiteRTModel:
     """A TFLite file in the LiteRT interpreter, image after image.
 
@@ -47,18 +92,8 @@ class LiteRTModel:
     """
 
     def __init__(self, path, num_threads=1):
-        interpreter = litert_module("interpreter")
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"There is no file `{path}`.")
-        try:
-            self._interpreter = interpreter.Interpreter(
-                model_path=os.fspath(path), num_threads=num_threads
-            )
-            self._interpreter.allocate_tensors()
-        except ValueError as error:
-            raise ValueError(
-                f"`{path}` is not a whole TFLite file: {error}"
-            ) from error
+        self._interpreter = open_interpreter(path, num_threads)
+        allocate(self._interpreter, path)
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
 
