@@ -4,13 +4,10 @@ from convmixer_tf.export.deployment import DeployedBlock
 from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import LiteRTModel
-<<<<<<< HEAD
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.metadata import write_metadata
-=======
 from convmixer_tf.export.onnx_export import export_onnx
->>>>>>> verify
 from convmixer_tf.export.tflite import export_tflite
 from convmixer_tf.export.verification import Limits
 from convmixer_tf.export.verification import Report
@@ -18,22 +15,17 @@ from convmixer_tf.export.verification import default_limits
 from convmixer_tf.export.verification import verify
 
 __all__ = [
-<<<<<<< HEAD
-    "LiteRTModel",
-    "TFLiteMetadata",
-    "export_tflite",
-    "read_metadata",
-    "write_metadata",
-=======
     "DeployedBlock",
     "Deployment",
     "Limits",
     "LiteRTModel",
     "Report",
+    "TFLiteMetadata",
     "default_limits",
     "deploy",
     "export_onnx",
     "export_tflite",
+    "read_metadata",
     "verify",
->>>>>>> verify
+    "write_metadata",
 ]
