@@ -11,7 +11,6 @@ repository `tflite-support`: version 1.1.0, file identifier "M001".
 
 import dataclasses
 import io
-import struct
 import zipfile
 
 import flatbuffers
@@ -20,6 +19,8 @@ from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from convmixer_tf.export.litert import litert_module
+from convmixer_tf.export.tflite_model import pack
+from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import replaced
 
 _ENTRY = "TFLITE_METADATA"
@@ -99,7 +100,7 @@ def read_metadata(path):
     """
     with open(path, "rb") as file:
         content = file.read()
-    model = _unpack(content)
+    model = unpack(content)
     for entry in model.metadata or []:
         if entry.name == _ENTRY.encode():
             data = model.buffers[entry.buffer].data.tobytes()
@@ -121,65 +122,32 @@ def add_metadata(content, metadata):
         ImportError: If `ai-edge-litert` is not installed.
         ValueError: As `write_metadata`.
     """
-    model = _unpack(content)
+    model = unpack(content)
     image, classes = _interface(model)
     _check_class_names(metadata.class_names, classes)
-    buffers = [buffer.data for buffer in model.buffers]
     entries = []
     for entry in model.metadata or []:
         if entry.name == _ENTRY.encode():
-            buffers[entry.buffer] = None
+            model.buffers[entry.buffer].data = None
         else:
             entries.append(entry)
-    entry = litert_module("schema_py_generated").MetadataT()
-    entry.name, entry.buffer = _ENTRY, len(buffers)
-    buffers.append(_encode(metadata, image))
+    schema = litert_module("schema_py_generated")
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    entry.name, entry.buffer = _ENTRY, len(model.buffers)
+    buffer.data = _encode(metadata, image)
     model.metadata = [*entries, entry]
-    model.buffers = [_AlignedBuffer(data) for data in buffers]
-    builder = flatbuffers.Builder(len(content) + 65536)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return _with_labels(builder.Output(), metadata.class_names)
-
-
-class _AlignedBuffer:
-    """Weights, aligned to 16 bytes as TFLite's schema says.
-
-    Neither the generated classes nor, therefore, TensorFlow's converter do so.
-    """
-
-    def __init__(self, data):
-        self.data = data
-
-    def Pack(self, builder):
-        """Writes the table, as the generated class does."""
-        if self.data is not None:
-            data = bytes(self.data)
-            builder.Prep(16, len(data))
-            vector = builder.CreateByteVector(data)
-        builder.StartObject(1)
-        if self.data is not None:
-            builder.PrependUOffsetTRelativeSlot(0, vector, 0)
-        return builder.EndObject()
+    model.buffers.append(buffer)
+    return _with_labels(pack(model), metadata.class_names)
 
 
 def _with_labels(model, class_names):
     if class_names is None:
-        return bytes(model)
+        return model
     file = io.BytesIO(model)
     with zipfile.ZipFile(file, "a") as archive:
         text = "\n".join(class_names) + "\n"
         archive.writestr(zipfile.ZipInfo(_LABELS), text)
     return file.getvalue()
-
-
-def _unpack(content):
-    schema = litert_module("schema_py_generated")
-    try:
-        if content[4:8] == b"TFL3":
-            return schema.ModelT.InitFromPackedBuf(content)
-    except (struct.error, TypeError, ValueError):
-        pass  # It is cut off.
-    raise ValueError("The file is not a whole TFLite file.")
 
 
 def _interface(model):
