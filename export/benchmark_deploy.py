@@ -58,12 +58,12 @@ def export(model, precision, path):
     arguments = {}
     if precision == "int8":
         rng = np.random.default_rng(0)
-        shape = (2, *model.input_shape[1:])
+        shape = (10, *model.input_shape[1:])
         arguments = {
             "quantization": "int8",
             "calibration_images": rng.integers(0, 256, shape),
         }
-    export_tflite(model, path, overwrite=True, **arguments)
+    export_tflite(model, path, plain=True, overwrite=True, **arguments)
 
 
 def measure(name, precision, rounds):

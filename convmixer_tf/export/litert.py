@@ -105,7 +105,8 @@ class LiteRTModel:
                 file that takes uint8 gets them rounded.
 
         Returns:
-            float32 array of shape (batch, ...), the outputs.
+            float32 array of shape (batch, ...), the outputs. Those of a
+            file that gives uint8 are multiplied by its scale.
 
         Raises:
             ValueError: If the images have another shape.
@@ -124,4 +125,8 @@ class LiteRTModel:
             self._interpreter.set_tensor(self._input["index"], image[None])
             self._interpreter.invoke()
             outputs.append(self._interpreter.get_tensor(self._output["index"]))
-        return np.concatenate(outputs)
+        outputs = np.concatenate(outputs)
+        scale, zero_point = self._output["quantization"]
+        if scale:
+            outputs = np.float32(scale) * (np.float32(outputs) - zero_point)
+        return outputs

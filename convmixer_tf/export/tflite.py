@@ -8,11 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import add_metadata
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.quantization import quantize
+from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
@@ -122,6 +124,7 @@ def export_tflite(
                 content, quantization, calibration_images, output_dtype
             )
     content = add_metadata(content, metadata)
+    _check_operators(content)
     with replaced(path) as unfinished, open(unfinished, "wb") as file:
         file.write(content)
 
@@ -198,6 +201,21 @@ def _convert(model, shape, quantization=None, images=None):
                 "TensorFlow's converter can't make built-in operators of the "
                 f"model: {error}"
             ) from error
+
+
+def _check_operators(content):
+    schema = litert_module("schema_py_generated")
+    operators = schema.BuiltinOperator
+    # TensorFlow's operators are custom ones. A converter that does not freeze
+    # the weights leaves variables, which are empty in a new process.
+    wrong = {operators.CUSTOM, operators.VAR_HANDLE, operators.READ_VARIABLE}
+    found = {code.builtinCode for code in unpack(content).operatorCodes}
+    if found & wrong:
+        names = [n for n, c in vars(operators).items() if c in found & wrong]
+        raise ValueError(
+            "The file would need what is not built into LiteRT, or hold no "
+            f"weights: {', '.join(names)}"
+        )
 
 
 def _export_saved_model(model, directory, shape):
