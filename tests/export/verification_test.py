@@ -112,7 +112,6 @@ def test_a_right_file(model, tflite):
     [
         ("model.onnx", "onnxruntime"),
         ("model.keras", "keras"),
-        ("saved_model", "tf.saved_model.load"),
     ],
 )
 def test_other_kinds(model, artefacts, name, runtime):
@@ -125,6 +124,34 @@ def test_other_kinds(model, artefacts, name, runtime):
     assert report.inputs[0]["shape"] == [None, 24, 20, 3]
     assert len(report.operators) > 3
     assert report.latency["artefact_ms"] > 0
+
+
+def test_a_saved_model(model, artefacts):
+    report = verify(model, artefacts / "saved_model", IMAGES, rounds=1)
+    assert report.passed, report.broken
+    assert report.agreement == 1
+    assert report.operators["DepthwiseConv2dNative"] >= 2
+    assert report.inputs[0]["shape"] == [None, 24, 20, 3]
+    assert report.latency["ratio"] > 0
+
+
+@pytest.mark.large  # Each starts a process that imports TensorFlow.
+def test_saved_models_that_do_not_fit(model, artefacts, tmp_path):
+    path = artefacts / "saved_model"
+    images = asymmetric_image(20, 24, batch=MIN_IMAGES)
+    with pytest.raises(ValueError, match=r"images of shape \(24, 20, 3\)"):
+        verify(model, path, images)
+    with pytest.raises(ValueError, match="no signature 'serve_jpeg', but"):
+        verify(model, path, IMAGES, signature="serve_jpeg")
+    damaged = shutil.copytree(path, tmp_path / "damaged")
+    truncate(damaged / "saved_model.pb")
+    with pytest.raises(ValueError, match="The SavedModel does not run"):
+        verify(model, damaged, IMAGES)
+
+
+def truncate(path):
+    with open(path, "r+b") as file:
+        file.truncate(file.seek(0, 2) // 2)
 
 
 def test_a_saved_model_is_loaded_without_our_package():
@@ -211,7 +238,6 @@ def convert(model, path, images=None, dtype=None):
     ],
 )
 def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
-    """What it leaves was seen in a profile of LiteRT 2.3, too."""
     model, path = convmixer(kernel_size=9), tmp_path / "model.tflite"
     if scheme == "int8":
         export_tflite(
@@ -228,7 +254,7 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
     assert found["delegation"]["not_delegated"] == left
     report = verify(model, path, IMAGES, rounds=0)
     assert report.limits == default_limits(scheme)
-    assert 0 < report.differences["logits"]["max_relative"] < 0.2
+    assert 0 < report.differences["logits"]["max_relative"] < 0.5
     if scheme == "int8":
         assert report.inputs[0]["dtype"] == "uint8"
         assert report.inputs[0]["scale"] == 1
@@ -268,7 +294,7 @@ def test_an_operator_that_the_runtime_lacks(tmp_path):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
     path = tmp_path / "flex.tflite"
     path.write_bytes(converter.convert())
-    with pytest.raises(ValueError, match=r"LiteRT can't run .*FlexMatrixInv"):
+    with pytest.raises(ValueError, match=r"not built into .*FlexMatrixInv"):
         describe_tflite(path)
 
 
@@ -278,25 +304,16 @@ def test_an_operator_that_the_runtime_lacks(tmp_path):
         ("model.tflite", "is not a whole TFLite file"),
         ("model.onnx", "is not a whole ONNX file"),
         ("model.keras", "is not a whole Keras model"),
-        ("saved_model", "The SavedModel does not run"),
     ],
 )
 def test_damaged_artefacts(model, artefacts, tmp_path, name, message):
-    path = tmp_path / name
-    if name == "saved_model":
-        shutil.copytree(artefacts / name, path)
-        damaged = path / "saved_model.pb"
-    else:
-        damaged = shutil.copy(artefacts / name, path)
-    with open(damaged, "r+b") as file:
-        file.truncate(file.seek(0, 2) // 2)
+    path = shutil.copy(artefacts / name, tmp_path)
+    truncate(path)
     with pytest.raises(ValueError, match=message):
         verify(model, path, IMAGES)
 
 
-@pytest.mark.parametrize(
-    "name", ["model.tflite", "model.onnx", "model.keras", "saved_model"]
-)
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "model.keras"])
 def test_images_of_another_size(model, artefacts, name):
     images = asymmetric_image(20, 24, batch=MIN_IMAGES)
     with pytest.raises(ValueError, match=r"(shape|images) .*24, 20, 3\)"):
@@ -308,7 +325,7 @@ def test_other_classes(tflite):
         verify(convmixer(classes=4), tflite, IMAGES)
 
 
-def test_arguments_that_make_no_sense(model, tflite, artefacts, tmp_path):
+def test_arguments_that_make_no_sense(model, tflite, tmp_path):
     zeros = np.zeros(40, int)
     for images, labels, message in (
         (IMAGES[: MIN_IMAGES - 1], None, "`images` must be at least 10"),
@@ -327,6 +344,3 @@ def test_arguments_that_make_no_sense(model, tflite, artefacts, tmp_path):
         verify(model, tmp_path / "model.h5", IMAGES)
     with pytest.raises(ValueError, match="is for the runtime litert"):
         verify(model, tflite, IMAGES, runtime="onnxruntime")
-    path = artefacts / "saved_model"
-    with pytest.raises(ValueError, match="no signature 'serve_jpeg', but"):
-        verify(model, path, IMAGES, signature="serve_jpeg")

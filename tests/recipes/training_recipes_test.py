@@ -2,15 +2,10 @@
 
 import csv
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import ConvMixer1024_20
@@ -19,21 +14,14 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export import write_metadata
 from convmixer_tf.training import read_class_names
 from convmixer_tf.training import save_model
+from tests.helpers import run_script
+from tests.helpers import write_images
 
-ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ("blue", "green", "red")
 
 
 def run(recipe, *arguments):
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.run(
-        [sys.executable, ROOT / "recipes" / recipe, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
+    return run_script(f"recipes/{recipe}", *arguments)
 
 
 def succeed(recipe, *arguments):
@@ -42,23 +30,11 @@ def succeed(recipe, *arguments):
     return result
 
 
-def write_images(folder, count, size):
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(CLASSES):
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 120, (size, size, 3))
-            image[..., 2 - label] += 120
-            image = tf.cast(image, tf.uint8)
-            path = folder / name / f"{i}.png"
-            path.write_bytes(tf.io.encode_png(image).numpy())
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    write_images(folder / "train", 8, 32)
-    write_images(folder / "test", 3, 32)
+    write_images(folder / "train", CLASSES, 8, 32)
+    write_images(folder / "test", CLASSES, 3, 32)
     return folder
 
 

@@ -39,7 +39,15 @@ def describe_tflite(path):
     names = [operator["op_name"] for operator in operators]
     builtin = vars(schema_py_generated.BuiltinOperator)
     custom = sorted({name for name in names if name not in builtin})
-    allocate(interpreter, path)
+    try:
+        allocate(interpreter, path)
+    except ValueError as error:
+        if not custom:
+            raise
+        raise ValueError(
+            f"`{path}` has operators that are not built into LiteRT: "
+            f"{', '.join(custom)}."
+        ) from error
     nodes = interpreter._get_ops_details()[len(operators) :]
     delegates = [node for node in nodes if node["op_name"] == _DELEGATE]
     left = _not_delegated(operators, delegates)
