@@ -66,8 +66,7 @@ def measure_ranges(content, images):
         Dictionary from names of tensors to dictionaries of `"min"` and
         `"max"`.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*experimental_preserve_all_tens")
+    with _quiet():
         interpreter = litert_module("interpreter").Interpreter(
             model_content=content, experimental_preserve_all_tensors=True
         )
@@ -158,12 +157,22 @@ def _static(content, ranges):
 
 
 def _run(quantizer, ranges=None):
-    # It draws a progress bar on some models whatever it is told.
-    with contextlib.redirect_stderr(io.StringIO()):
+    with _quiet():
         result = quantizer.quantize(
             ranges, enable_progress_bar=False, enable_progress_report=False
         )
     return bytes(result.quantized_model)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences a warning of LiteRT's, and a progress bar."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.filterwarnings("ignore", ".*experimental_preserve_all_tens")
+        yield
 
 
 def _take_uint8(model):
