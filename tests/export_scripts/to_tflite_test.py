@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from convmixer_tf.data import open_dataset
@@ -21,8 +20,8 @@ CLASSES = ("blue", "green", "red")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("to_tflite")
-    for split in ("train", "test"):
-        write_images(folder / "images" / split, CLASSES, 6, 32)
+    write_images(folder / "images" / "test", CLASSES, 6, 32)
+    write_images(folder / "calibration" / "train", CLASSES, 6, 48)
     model = ConvMixer(
         16, 2, 7, 4, input_shape=(16, 16, 3), classes=3, name="toy"
     )
@@ -42,12 +41,9 @@ def flags(folder, output, *more):
 @pytest.mark.large
 def test_several_formats_at_once(folder):
     output = folder / "new"
-    # Other images, since the made up ones are the same in both splits.
-    rng_images = folder / "calibration"
-    write_images(rng_images / "train", CLASSES, 6, 48)
     result = run_script(
         "export/to_tflite.py",
-        *flags(folder, output, f"--calibration={rng_images}"),
+        *flags(folder, output, f"--calibration={folder / 'calibration'}"),
         *("--scheme=dynamic", "--scheme=int8", "--description=Three colours."),
         *("--min_agreement=0", "--output_dtype=uint8"),
         "--max_mean_difference=0.1",
@@ -65,11 +61,8 @@ def test_several_formats_at_once(folder):
         assert LiteRTModel(path).predict(images).shape == (18, 3)
         metadata = read_metadata(path)
         assert metadata.class_names == CLASSES
-        assert (metadata.name, metadata.description) == (
-            "toy",
-            "Three colours.",
-        )
-    assert np.ptp(images) > 100
+        assert metadata.name == "toy"
+        assert metadata.description == "Three colours."
 
 
 def test_calibration_images_are_not_those_to_compare_on(folder):
