@@ -197,8 +197,16 @@ def photographs():
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("quantization", [None, "int8"])
-def test_mediapipe_classifies_as_we_do(quantization, tmp_path):
+@pytest.mark.parametrize(
+    ("quantization", "output_dtype"),
+    [
+        (None, "float32"),
+        ("dynamic", "float32"),
+        ("int8", "float32"),
+        ("int8", "uint8"),
+    ],
+)
+def test_mediapipe_classifies_as_we_do(quantization, output_dtype, tmp_path):
     mediapipe = pytest.importorskip("mediapipe", reason="needs mediapipe")
     from mediapipe.tasks.python import BaseOptions
     from mediapipe.tasks.python import vision
@@ -210,11 +218,14 @@ def test_mediapipe_classifies_as_we_do(quantization, tmp_path):
     head = model.get_layer("predictions")
     head.bias.assign_sub(np.mean(model.predict(images, verbose=0), axis=0))
     path = tmp_path / "model.tflite"
-    calibration = images[::4] if quantization else None
     export_tflite(
-        model, path, quantization=quantization, calibration_images=calibration
+        model,
+        path,
+        quantization=quantization,
+        calibration_images=images[::4] if quantization == "int8" else None,
+        output_dtype=output_dtype,
+        class_names=NAMES,
     )
-    write_metadata(path, METADATA)
     expected = LiteRTModel(path).predict(images)
     assert len(np.unique(expected.argmax(-1))) > 2
 
