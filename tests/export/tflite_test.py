@@ -211,12 +211,12 @@ def test_a_stem_of_extreme_scales(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("plain", [False, True])
-def test_models_trained_in_half_precision(model, tmp_path, policy, plain):
+def test_models_trained_in_half_precision(model, tmp_path, policy):
     keras.config.set_dtype_policy(policy)
     half = keras.models.clone_model(model, clone_function=_half)
     half.set_weights(model.get_weights())
     assert half.get_layer("block_1").depthwise.compute_dtype in policy
+    plain = policy == "mixed_float16"
     export_tflite(half, tmp_path / "model.tflite", plain=plain)
     outputs = LiteRTModel(tmp_path / "model.tflite").predict(IMAGES)
     assert relative_difference(outputs, model(IMAGES)) < 1e-5
@@ -235,11 +235,10 @@ def test_other_backends_are_refused(model, tmp_path, monkeypatch):
         export_tflite(model, tmp_path / "model.tflite")
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_operators_that_are_not_built_in(tmp_path, plain):
+def test_operators_that_are_not_built_in(tmp_path):
     model = convmixer(activation=keras.ops.erfinv)
     with pytest.raises(ValueError, match=r"can't make built-in.*Erfinv"):
-        export_tflite(model, tmp_path / "model.tflite", plain=plain)
+        export_tflite(model, tmp_path / "model.tflite")
     assert list(tmp_path.iterdir()) == []
 
 
