@@ -101,11 +101,13 @@ def table(results):
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
+        to_plain = r.get("ratio_to_plain")
+        to_plain = f"{to_plain:.2f}" if to_plain else "-"
         lines.append(
             f"| {r['format']} | {'plain' if r['plain'] else 'ours'} "
             f"| {r['bytes'] / 1e3:.0f} | {r['agreement']:.4f} "
             f"| {r['top1']:.4f} | {r['mean_difference']:.5f} "
-            f"| {r['milliseconds']:.2f} | {r.get('ratio_to_plain', 0):.2f} "
+            f"| {r['milliseconds']:.2f} | {to_plain} "
             f"| {r['ratio_to_our_float32']:.2f} |"
         )
     return "\n".join(lines)
