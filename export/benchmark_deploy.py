@@ -2,9 +2,9 @@
 
     taskset -c 0 python export/benchmark_deploy.py
 
-Weights are random; they do not change how long a file takes. Both files of a
-pair are converted in the same way and take turns in LiteRT; only the ratios
-mean something.
+Weights are random; they do not change how long a file takes. A pair is what
+TensorFlow's converter makes of the model, and what `export_tflite` makes. They
+take turns in LiteRT; only the ratios mean something.
 
 Time: a quarter of an hour. Result: results/deploy.json, and "Deployment" in
 BUILD.md.
@@ -22,7 +22,6 @@ from absl import app
 from absl import flags
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.export import deploy
 from convmixer_tf.export import export_tflite
 from convmixer_tf.files import check_destination
 
@@ -32,7 +31,7 @@ MODELS = {  # dim, depth, kernel size, patch size, activation, image's side
     "1536_20": (1536, 20, 9, 7, "gelu", 224),
     "256_8": (256, 8, 5, 2, "gelu", 32),
 }
-TARGETS = {"float32": "litert", "int8": "litert_int8"}
+PRECISIONS = {"float32": None, "dynamic": "dynamic", "int8": "int8"}
 
 _MODEL = flags.DEFINE_multi_enum(
     "model",
@@ -42,8 +41,8 @@ _MODEL = flags.DEFINE_multi_enum(
 )
 _PRECISION = flags.DEFINE_multi_enum(
     "precision",
-    list(TARGETS),
-    list(TARGETS),
+    list(PRECISIONS),
+    list(PRECISIONS),
     "What the files compute in; repeatable.",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Timed runs of each.", 3)
@@ -53,17 +52,19 @@ _OVERWRITE = flags.DEFINE_bool(
 )
 
 
-def export(model, precision, path):
+def export(model, precision, path, plain):
     """Writes a model as a TFLite file; calibrated on noise, if at all."""
-    arguments = {}
+    images = None
     if precision == "int8":
         rng = np.random.default_rng(0)
-        shape = (2, *model.input_shape[1:])
-        arguments = {
-            "quantization": "int8",
-            "calibration_images": rng.integers(0, 256, shape),
-        }
-    export_tflite(model, path, overwrite=True, **arguments)
+        images = rng.integers(0, 256, (10, *model.input_shape[1:]))
+    export_tflite(
+        model,
+        path,
+        quantization=PRECISIONS[precision],
+        calibration_images=images,
+        plain=plain,
+    )
 
 
 def measure(name, precision, rounds):
@@ -74,15 +75,11 @@ def measure(name, precision, rounds):
     """
     *architecture, side = MODELS[name]
     model = ConvMixer(*architecture, input_shape=(side, side, 3), name=name)
-    contestants = {
-        "plain": model,
-        "deployed": deploy(model, TARGETS[precision]),
-    }
     runs, megabytes = {}, {}
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "model.tflite"
-        for contestant, network in contestants.items():
-            export(network, precision, path)
+        for contestant in ("plain", "deployed"):
+            export(model, precision, path, contestant == "plain")
             megabytes[contestant] = os.path.getsize(path) / 1e6
             runs[contestant] = litert_timing.load(path)
             path.unlink()

@@ -41,7 +41,7 @@ OUTPUT = flags.DEFINE_string("output", None, "What to write.")
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Whether to replace what is there."
 )
-_VERIFY = flags.DEFINE_bool(
+VERIFY = flags.DEFINE_bool(
     "verify", True, "Whether to compare with the model, before it appears."
 )
 _IMAGES = flags.DEFINE_string(
@@ -52,7 +52,7 @@ _IMAGES = flags.DEFINE_string(
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "Which part of the images.")
 _LIMIT = flags.DEFINE_integer("limit", 2000, "The most images to take.", 1)
-_CROP = flags.DEFINE_float(
+CROP = flags.DEFINE_float(
     "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
 )
 _LIMITS = {
@@ -195,9 +195,9 @@ def load_images(model, names):
             "Verifying needs real images: pass --images, a folder, or "
             "--noverify."
         )
-    dataset = _open(pathlib.Path(_IMAGES.value))
+    dataset = open_images(_IMAGES.value, _SPLIT.value)
     images, labels = data.read_images(
-        dataset, size, _LIMIT.value, crop_fraction=_CROP.value
+        dataset, size, _LIMIT.value, crop_fraction=CROP.value
     )
     if len(images) < MIN_IMAGES:
         raise ValueError(
@@ -212,11 +212,22 @@ def load_images(model, names):
     return images, labels
 
 
-def _open(folder):
-    if folder.is_dir() and not (folder / _SPLIT.value).is_dir():
+def open_images(name, split):
+    """Opens real images, labelled or not.
+
+    Args:
+        name: Path of a folder split/class/*.jpg or of a folder of images, or
+            a name in tensorflow-datasets.
+        split: Which part of them.
+
+    Returns:
+        What `data.read_images` takes.
+    """
+    folder = pathlib.Path(name)
+    if folder.is_dir() and not (folder / split).is_dir():
         with contextlib.suppress(FileNotFoundError):
             return data.open_unlabelled(folder)
-    return data.open_dataset(_IMAGES.value, _SPLIT.value)
+    return data.open_dataset(name, split)
 
 
 def check(path, model, samples, **arguments):
@@ -247,9 +258,17 @@ def check(path, model, samples, **arguments):
 
 
 def finish(
-    write, model, names=None, *, replaced=files.replaced, inside="", **arguments
+    write,
+    model,
+    names=None,
+    *,
+    path=None,
+    samples=None,
+    replaced=files.replaced,
+    inside="",
+    **arguments,
 ):
-    """Writes an artefact, which appears at `--output` only if it is right.
+    """Writes an artefact, which appears at its path only if it is right.
 
     A report in JSON lies beside it, with `.json` added to its name. Of an
     artefact that breaks a limit only that stays, as `.failed.json`.
@@ -258,6 +277,9 @@ def finish(
         write: Function of a path, which writes the artefact there.
         model: The `keras.Model` to compare with.
         names: Names of its classes, or `None`.
+        path: Where it is to appear. Default: `--output`.
+        samples: What `load_images` returns, to verify on; it is called if
+            this is `None`, but for `--noverify`.
         replaced: Context manager from the final path to a temporary one, like
             `files.replaced`, which is for a single file.
         inside: Path in the artefact of what `verify` opens.
@@ -269,8 +291,9 @@ def finish(
     Raises:
         ValueError: If a limit is broken, or the artefact doesn't run.
     """
-    path = OUTPUT.value
-    samples = load_images(model, names) if _VERIFY.value else None
+    path = path or OUTPUT.value
+    if VERIFY.value and samples is None:
+        samples = load_images(model, names)
     report = None
     with replaced(path) as unfinished:
         logging.info("Exporting to %s", path)

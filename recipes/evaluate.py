@@ -26,6 +26,7 @@ from absl import flags
 import convmixer_tf
 from convmixer_tf import data
 from convmixer_tf.export import LiteRTModel
+from convmixer_tf.export import read_metadata
 from convmixer_tf.files import replaced
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
@@ -79,7 +80,8 @@ def load(name, image_size):
         )
     if name.endswith(".tflite"):
         predict = LiteRTModel(name, num_threads=os.cpu_count()).predict
-        return _probed(predict, image_size or 224)
+        names = _tflite_class_names(name)
+        return _probed(predict, image_size or 224, names)
     if os.path.isdir(name):
         loaded = _read(tf.saved_model.load, name)
         # Not `loaded.serve` alone, which does not keep the rest.
@@ -115,7 +117,7 @@ def _keras_model(model, image_size, class_names=None):
     return predict, model.output_shape[-1], class_names, size
 
 
-def _probed(predict, size):
+def _probed(predict, size, class_names=None):
     """Finds the number of classes of what only runs."""
     try:
         scores = predict(np.zeros((1, size, size, 3), np.float32))
@@ -124,7 +126,20 @@ def _probed(predict, size):
             f"The model does not take images of {size} x {size} pixels: choose "
             f"another --image_size. {error}"
         ) from error
-    return predict, np.shape(scores)[-1], None, size
+    return predict, np.shape(scores)[-1], class_names, size
+
+
+def _tflite_class_names(path):
+    """Reads the names in a file that takes pixels as they are."""
+    metadata = read_metadata(path)
+    if metadata is None:
+        return None
+    if (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
+        raise ValueError(
+            f"`{path}` does not take pixels in [0, 255]: its metadata ask for "
+            f"mean={metadata.mean}, std={metadata.std}"
+        )
+    return metadata.class_names
 
 
 def draw_confusion(path, confusion, class_names):

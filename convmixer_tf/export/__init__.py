@@ -4,6 +4,9 @@ from convmixer_tf.export.deployment import DeployedBlock
 from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import LiteRTModel
+from convmixer_tf.export.metadata import TFLiteMetadata
+from convmixer_tf.export.metadata import read_metadata
+from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.export.onnx_export import export_onnx
 from convmixer_tf.export.tflite import export_tflite
 from convmixer_tf.export.verification import Limits
@@ -17,9 +20,12 @@ __all__ = [
     "Limits",
     "LiteRTModel",
     "Report",
+    "TFLiteMetadata",
     "default_limits",
     "deploy",
     "export_onnx",
     "export_tflite",
+    "read_metadata",
     "verify",
+    "write_metadata",
 ]

@@ -93,7 +93,8 @@ def deploy(model, target="float"):
         target: What runs the result. `"float"`: anything that executes a
             large depthwise convolution well, such as TensorFlow or
             onnxruntime. `"litert"`: TFLite files in float32 or float16.
-            `"litert_dynamic"`: TFLite files whose weights alone are quantised.
+            `"litert_dynamic"`: TFLite files that multiply in 8 bits in
+            their 1 x 1 convolutions, and else compute in float32.
             `"litert_int8"`: TFLite files that compute in 8 bits.
 
     Returns:

@@ -1,8 +1,30 @@
 """Running a TFLite file, as a phone would."""
 
+import importlib
 import os
 
 import numpy as np
+
+
+def litert_module(name):
+    """Imports a module of `ai-edge-litert`.
+
+    Args:
+        name: Name of the module in it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: If `ai-edge-litert` is not installed.
+    """
+    try:
+        return importlib.import_module(f"ai_edge_litert.{name}")
+    except ImportError as error:
+        raise ImportError(
+            "TFLite files need `ai-edge-litert`. Install the extra: "
+            'pip install "convmixer_tf[export]".'
+        ) from error
 
 
 def open_interpreter(path, num_threads=1):
@@ -21,17 +43,13 @@ def open_interpreter(path, num_threads=1):
         ImportError: If `ai-edge-litert` is not installed.
         ValueError: If the file is not a TFLite file.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ImportError(
-            "Running TFLite files needs `ai-edge-litert`. Install the "
-            'extra: pip install "convmixer_tf[export]".'
-        ) from error
+    interpreter = litert_module("interpreter")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file `{path}`.")
     try:
-        return Interpreter(model_path=os.fspath(path), num_threads=num_threads)
+        return interpreter.Interpreter(
+            model_path=os.fspath(path), num_threads=num_threads
+        )
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"`{path}` is not a whole TFLite file: {error}"
@@ -87,7 +105,8 @@ class LiteRTModel:
                 file that takes uint8 gets them rounded.
 
         Returns:
-            float32 array of shape (batch, ...), the outputs.
+            float32 array of shape (batch, ...), the outputs. Those of a
+            file that gives uint8 are multiplied by its scale.
 
         Raises:
             ValueError: If the images have another shape.
@@ -106,4 +125,8 @@ class LiteRTModel:
             self._interpreter.set_tensor(self._input["index"], image[None])
             self._interpreter.invoke()
             outputs.append(self._interpreter.get_tensor(self._output["index"]))
-        return np.concatenate(outputs)
+        outputs = np.concatenate(outputs)
+        scale, zero_point = self._output["quantization"]
+        if scale:
+            outputs = np.float32(scale) * (np.float32(outputs) - zero_point)
+        return outputs

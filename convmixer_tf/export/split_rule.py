@@ -14,7 +14,7 @@ TARGETS = ("float", "litert", "litert_dynamic", "litert_int8")
 FAST_TAPS = (4, 9, 25)
 
 # What adding up one more part costs, in taps.
-ADDITION = {"litert": 3, "litert_int8": 5}
+ADDITION = {"litert": 3, "litert_dynamic": 3, "litert_int8": 5}
 
 # Groups whose maps stay in the second-level cache (1 MiB), and the taps of
 # which stay in the first-level cache.
@@ -36,8 +36,6 @@ def choose_parts(target, size):
         Tuple of `depthwise_split.Part`; one, if it is left whole.
     """
     whole = phases(size, 1, 1)
-    # Files whose weights alone are quantised don't use XNNPACK's depthwise
-    # convolutions; theirs is the fastest whole.
     if target not in ADDITION or _taps(whole[0]) <= FAST_TAPS[-1]:
         return whole
     # Up to here every part looks both ways, as `phases` has it.
@@ -61,7 +59,7 @@ def choose_groups(target, size, grid, dim):
     """
     if target == "litert_int8":
         return quarters(dim)
-    if target == "litert" and size**2 > FAST_TAPS[-1]:
+    if target in ("litert", "litert_dynamic") and size**2 > FAST_TAPS[-1]:
         large = None not in grid and grid[0] * grid[1] > LARGE_MAP
         width = WIDTH_ON_LARGE_MAPS if large else WIDTH
         number = -(-dim // width)

@@ -241,7 +241,11 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
     model, path = convmixer(kernel_size=9), tmp_path / "model.tflite"
     if scheme == "int8":
         export_tflite(
-            model, path, quantization="int8", calibration_images=IMAGES
+            model,
+            path,
+            quantization="int8",
+            calibration_images=IMAGES,
+            plain=True,
         )
     else:
         convert(model, path, dtype={"float16": tf.float16}.get(scheme))

@@ -9,7 +9,9 @@ import pytest
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import ConvMixer1024_20
+from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_tflite
+from convmixer_tf.export import write_metadata
 from convmixer_tf.training import read_class_names
 from convmixer_tf.training import save_model
 from tests.helpers import run_script
@@ -210,10 +212,16 @@ def test_finetune_starts_from_a_file_of_ours(cifar_run, images, tmp_path):
     np.testing.assert_array_equal(*kernels)
 
 
-def test_evaluate_says_which_classes_it_does_not_know(images, tmp_path):
-    path = tmp_path / "model.keras"
+@pytest.mark.parametrize("kind", ["keras", "tflite"])
+def test_evaluate_says_which_classes_it_does_not_know(images, tmp_path, kind):
+    path = tmp_path / f"model.{kind}"
     model = ConvMixer(8, 1, 3, 4, input_shape=(32, 32, 3), classes=3)
-    save_model(model, path, ("blue", "green", "pink"))
+    names = ("blue", "green", "pink")
+    if kind == "keras":
+        save_model(model, path, names)
+    else:
+        export_tflite(model, path)
+        write_metadata(path, TFLiteMetadata("Toy", class_names=names))
     result = run(
         "evaluate.py",
         *(f"--model={path}", f"--data={images}", "--split=test"),

@@ -6,7 +6,6 @@ import statistics
 import keras
 import numpy as np
 
-from convmixer_tf.export.tflite import QUANTIZATIONS
 from convmixer_tf.export.tflite import export_tflite
 
 # Their ranges matter little to the time that an operator takes.
@@ -62,8 +61,7 @@ def export_plain(model, scheme, images, directory):
 
     Args:
         model: A `keras.Model`.
-        scheme: One of those of `default_limits`. What the plain conversion
-            doesn't know is compared with float32.
+        scheme: One of those of `default_limits`.
         images: Pixels, (images, height, width, channels).
         directory: Where to put the file.
 
@@ -73,13 +71,12 @@ def export_plain(model, scheme, images, directory):
     path = pathlib.Path(directory) / "plain.tflite"
     fixed = keras.Input(images.shape[1:], name="image")
     fixed = keras.Model(fixed, model(fixed))
-    if scheme in QUANTIZATIONS:
-        export_tflite(
-            fixed,
-            path,
-            quantization=scheme,
-            calibration_images=images[:_CALIBRATION_IMAGES],
-        )
-        return path, f"plain {scheme} conversion, LiteRT"
-    export_tflite(fixed, path)
-    return path, "plain float32 conversion, LiteRT"
+    calibration = images[:_CALIBRATION_IMAGES] if scheme == "int8" else None
+    export_tflite(
+        fixed,
+        path,
+        quantization=None if scheme == "float32" else scheme,
+        calibration_images=calibration,
+        plain=True,
+    )
+    return path, f"plain {scheme} conversion, LiteRT"
