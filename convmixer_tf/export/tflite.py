@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
@@ -48,12 +50,7 @@ def export_tflite(
     )
     ```
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "TFLite files are exported from Keras' TensorFlow backend. Save "
-            "the model as `.keras`, and export it in a process with "
-            f"KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
-        )
+    check_backend("TFLite files")
     check_destination(path, (".tflite",), overwrite)
     shape = _static_shape(model)
     if quantization not in QUANTIZATIONS:
@@ -69,7 +66,7 @@ def export_tflite(
             f"Received: quantization={quantization!r}"
         )
     with tempfile.TemporaryDirectory() as directory:
-        _export_saved_model(_in_float32(model), directory, shape)
+        _export_saved_model(in_float32(model), directory, shape)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
         if quantization == "int8":
             _quantize(converter, calibration_images)
@@ -106,23 +103,6 @@ def _check_calibration(images, shape):
             f"Received: values from {images.min():g} to {images.max():g}"
         )
     return images
-
-
-def _in_float32(model):
-    """Rebuilds a model that computes in half precision, which TFLite can't."""
-    if {layer.compute_dtype for layer in model.layers} == {"float32"}:
-        return model
-
-    def in_float32(layer):
-        if isinstance(layer, keras.Model):
-            return _in_float32(layer)
-        return type(layer).from_config(
-            {**layer.get_config(), "dtype": "float32"}
-        )
-
-    twin = keras.models.clone_model(model, clone_function=in_float32)
-    twin.set_weights(model.get_weights())
-    return twin
 
 
 def _export_saved_model(model, directory, shape):
