@@ -95,7 +95,7 @@ def compare(model, path):
         finish = classifier.activation
     elif classifier:
         features = reference.get_layer("avg_pool").output
-        reference = keras.Model(reference.inputs, features)
+        reference = keras.Model(reference.input, features)
     return model_flags.compare(
         "The module",
         lambda images: finish(module(images * scale)).numpy(),

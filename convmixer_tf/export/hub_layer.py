@@ -61,7 +61,7 @@ class HubLayer(layers.Layer):
                 f"There is no SavedModel at `{folder}`. It must be the folder "
                 f"that holds `{SAVED_MODEL_FILE}`."
             )
-        super().__init__(trainable=trainable, **{**kwargs, "dtype": "float32"})
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.folder = os.fspath(folder)
         self._module = tf.saved_model.load(self.folder)
         lacking = [x for x in _REUSABLE if not hasattr(self._module, x)]
@@ -75,6 +75,7 @@ class HubLayer(layers.Layer):
             _shared(variable, variable.ref() in trained)
             for variable in self._module.variables
         ]
+        self.trainable = trainable  # Of the variables, too.
 
     def call(self, inputs, training=None):
         training = bool(training and self.trainable)

@@ -151,7 +151,7 @@ def _module_model(model, kind):
             'without classifier built with `pooling="avg"` or "max". Received: '
             f"model.output_shape={model.output_shape}"
         )
-    return keras.Model(twin.inputs, twin.get_layer("avg_pool").output)
+    return keras.Model(twin.input, twin.get_layer("avg_pool").output)
 
 
 def _reusable(model, kind, max_pixel, class_names):
