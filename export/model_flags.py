@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
+from absl import logging
 
 import convmixer_tf
 from convmixer_tf import data
@@ -185,7 +186,9 @@ def begin(argv):
     """
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    tf.get_logger().setLevel("WARNING")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+        tf.get_logger().setLevel("WARNING")
 
 
 def tell(text):

@@ -402,7 +402,7 @@ LOADERS = {
         "            .sparse_categorical_crossentropy(labels, x, True))\n"
         "    losses.append(float(loss))\n"
         "    for v, g in zip(trained, tape.gradient(loss, trained)):\n"
-        "        v.assign_sub(.05 * g)\n"
+        "        v.assign_sub(.003 * tf.sign(g))\n"
         "assert losses[-1] < .9 * losses[0], losses\n"
         "pairs = zip(module.variables, before)\n"
         "assert all(np.any(x.numpy() != y) for x, y in pairs)\n"
