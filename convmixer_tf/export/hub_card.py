@@ -23,7 +23,7 @@ class HubCard:
     """
 
     handle: str
-    description: str = "A ConvMixer, which takes pixels in [0, 255]."
+    description: str = "A ConvMixer."
     dataset: str | None = None
     license: str | None = None
     asset_path: str = "model.tar.gz"
@@ -58,15 +58,13 @@ class HubCard:
         classifier = kind == "classifier"
         metadata = {
             "asset-path": self.asset_path,
-            "task": "image-" + ("classification" if classifier else kind),
+            "task": _TASKS[kind],
             "network-architecture": "convmixer",
             "dataset": self.dataset,
             "license": self.license,
             "fine-tunable": "true",
             "format": "saved_model_2",
         }
-        # TF Hub spells this one with a hyphen.
-        metadata["task"] = metadata["task"].replace("_", "-")
         lines = [
             f"<!-- {key}: {value} -->"
             for key, value in metadata.items()
@@ -90,6 +88,11 @@ class HubCard:
             name="logits" if classifier else "features",
         )
 
+
+_TASKS = {
+    "classifier": "image-classification",
+    "feature_vector": "image-feature-vector",
+}
 
 _PIXELS = {
     255: """\
@@ -145,15 +148,12 @@ In tf_keras:
 layer = hub.KerasLayer(URL, trainable=True)
 ```
 
-In Keras 3, without fine-tuning, from the folder; then with it, in which case
-`pip install convmixer_tf` is needed:
+In Keras 3, from the folder; the second layer can be fine-tuned and is of the
+package convmixer_tf:
 
 ```python
-import keras
-from convmixer_tf.export import HubLayer
-
 layer = keras.layers.TFSMLayer(FOLDER, call_endpoint="serving_default")
-layer = HubLayer(FOLDER)
+layer = convmixer_tf.export.HubLayer(FOLDER)
 ```
 
 ## Fine-tuning

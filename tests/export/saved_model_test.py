@@ -174,9 +174,8 @@ def test_images_that_no_file_holds_have_no_signature_for_files(shape, tmp_path):
     assert set(signatures) == {"serving_default", "serve_uint8"}
 
 
-@pytest.mark.parametrize("pooling", [None, "avg"])
-def test_features(pooling, tmp_path):
-    model = build(include_top=False, pooling=pooling)
+def test_features(tmp_path):
+    model = build(include_top=False)
     export_saved_model(model, tmp_path / "m")
     outputs = run(tmp_path / "m", "serve_encoded", image_bytes=files())
     assert set(outputs) == {"features"}
@@ -241,6 +240,8 @@ def test_errors_leave_nothing(model, tmp_path):
     text = keras.Sequential([keras.Input((7,)), keras.layers.Dense(3)])
     relu = build(classifier_activation="relu")
     features = build(include_top=False)
+    raw = build(include_preprocessing=False)
+    nested = keras.Sequential([keras.Input((24, 24, 3)), raw])
     for bad, arguments, message in (
         (text, {}, r"`model` must be .* \(batch, height, width, channels\)"),
         ("model", {}, "Argument `model` must be a `keras.Model`"),
@@ -252,6 +253,8 @@ def test_errors_leave_nothing(model, tmp_path):
         (model, {"class_names": "abcde"}, "must be one string for each"),
         (features, {"class_names": NAMES}, "model's 0 classes. Received: 5"),
         (model, {"crop_fraction": 2}, "`crop_fraction`"),
+        (raw, {}, r"take pixels in \[0, 255\]. .* include_preprocessing=True"),
+        (nested, {}, "must take pixels"),
         (relu, {}, "activation None, softmax or sigmoid. Received: 'relu'"),
     ):
         with pytest.raises(ValueError, match=message):
