@@ -2,6 +2,8 @@
 
 import keras
 
+from convmixer_tf.layers import PatchEmbed
+
 
 def check_backend(what):
     """Checks that Keras runs on TensorFlow.
@@ -21,13 +23,14 @@ def check_backend(what):
 
 
 def check_image_model(model):
-    """Checks that a model maps a batch of images to one tensor.
+    """Checks that a model maps a batch of pixels to one tensor.
 
     Args:
         model: What the user gave.
 
     Raises:
-        ValueError: If it doesn't, or if its channels come first.
+        ValueError: If it doesn't, if its channels come first, or if it is a
+            ConvMixer that does not normalise its input.
     """
     shape = getattr(model, "input_shape", None)
     if (
@@ -51,6 +54,21 @@ def check_image_model(model):
             "weights are the same. "
             f"Received: a channels_first model, input_shape={shape}"
         )
+    if isinstance(_first_layer(model), PatchEmbed):
+        raise ValueError(
+            "The model must take pixels in [0, 255]. Build it again with "
+            "include_preprocessing=True; the weights are the same. "
+            f"Received: {model!r}, which normalises nothing"
+        )
+
+
+def _first_layer(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            return _first_layer(layer)
+        if not isinstance(layer, keras.layers.InputLayer):
+            return layer
+    return None
 
 
 def classifier_of(model):
