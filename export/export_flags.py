@@ -6,33 +6,41 @@ import os
 import pathlib
 import sys
 
-import keras
+import model_loading
+import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
 from absl import logging
 
-import convmixer_tf
 from convmixer_tf import data
 from convmixer_tf import files
 from convmixer_tf import preprocessing
 from convmixer_tf.export import verify
+from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
-from convmixer_tf.training import read_class_names
 
-VARIANTS = ("1536_20", "768_32", "1024_20")
+DEFAULT_SIZE = 224
 
 _MODEL = flags.DEFINE_string(
-    "model", None, f"A .keras file, or a variant: {', '.join(VARIANTS)}."
+    "model",
+    None,
+    "A .keras file, a file of weights, or a variant: "
+    f"{', '.join(model_loading.VARIANTS)}.",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights", "imagenet", "Of a variant: `imagenet`, or a file of weights."
 )
+_ACTIVATION = flags.DEFINE_string(
+    "activation",
+    None,
+    "Of a file of weights, if no published variant is like it: gelu, relu.",
+)
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "File with the name of a class a line. Default: the names in the .keras "
-    "file; of a variant, ImageNet's.",
+    "File with the name of a class a line, or `imagenet`. Default: the names "
+    "in the .keras file; of a variant, ImageNet's.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
@@ -82,6 +90,7 @@ def begin(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
+        tf.get_logger().setLevel("WARNING")
 
 
 @contextlib.contextmanager
@@ -93,57 +102,51 @@ def errors_end_it():
         sys.exit(f"Error: {error}")
 
 
-def load_model(name=None):
+def load_model(name=None, any_size=False):
     """Loads the model that the flags name.
 
     Args:
         name: What `--model` may be, which is the default.
+        any_size: Whether a model that doesn't say for which size it is, a
+            variant or weights, is to take all; otherwise `--image_size`.
 
     Returns:
         A `keras.Model`, and the names of its classes or `None`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none of Keras', or `--labels` doesn't fit it.
+        ValueError: If it holds no model, or `--labels` doesn't fit it.
     """
     name = name or _MODEL.value
     logging.info("Loading %s", name)
-    if name in VARIANTS:
-        build = getattr(convmixer_tf, f"ConvMixer{name}")
-        size = _IMAGE_SIZE.value or 224
-        model = build(weights=_WEIGHTS.value, input_shape=(size, size, 3))
-        names = tuple(c.name for c in preprocessing.imagenet_classes())
-    elif not name.endswith(".keras") or not os.path.isfile(name):
-        raise FileNotFoundError(
-            "The model must be a .keras file that is there, or one of "
-            f"{', '.join(VARIANTS)}. Received: {name!r}"
-        )
-    else:
-        model = _read_keras(name)
-        names = read_class_names(name)
-    if _LABELS.value:
+    model, names = model_loading.load(
+        name,
+        None if any_size else _IMAGE_SIZE.value or DEFAULT_SIZE,
+        weights=_WEIGHTS.value,
+        activation=_ACTIVATION.value,
+    )
+    if _LABELS.value == "imagenet":
+        names = model_loading.imagenet_names()
+    elif _LABELS.value:
         text = pathlib.Path(_LABELS.value).read_text(encoding="utf-8")
         names = tuple(text.splitlines())
     _check_names(model, names)
     return model, names
 
 
-def _read_keras(path):
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # From a damaged archive: of many kinds.
-        raise ValueError(
-            f"`{path}` is not a whole Keras model: {error}"
-        ) from error
-
-
 def _check_names(model, names):
     classes = model.output_shape[-1]
-    if names and len(model.output_shape) == 2 and len(names) != classes:
+    if names and classifier_of(model) and len(names) != classes:
         raise ValueError(
             f"The model has {classes} outputs, and there are names for "
             f"{len(names)}. Pass --labels, a file with a name a line."
         )
+
+
+def side(model):
+    """Gives the side to bring images to: the model's, or `--image_size`."""
+    height, width = model.input_shape[1:3]
+    return height or width or _IMAGE_SIZE.value or DEFAULT_SIZE
 
 
 def image_size(model):
@@ -160,7 +163,7 @@ def image_size(model):
             `--image_size` says otherwise.
     """
     height, width, channels = model.input_shape[1:]
-    size = height or width or _IMAGE_SIZE.value or 224
+    size = side(model)
     if {height, width} - {None, size} or channels != 3:
         raise ValueError(
             "Photos are cut to squares of three colours. The model takes "
@@ -204,7 +207,9 @@ def load_images(model, names):
             f"Verifying needs at least {MIN_IMAGES} images. Received: "
             f"{len(images)}; pass other --images, or --noverify."
         )
-    if dataset.class_names and len(model.output_shape) == 2:
+    if classifier_of(model) is None:
+        labels = np.full(len(images), -1)
+    elif dataset.class_names:
         outputs = preprocessing.match_classes(
             dataset.class_names, names, model.output_shape[-1]
         )
@@ -235,7 +240,8 @@ def check(path, model, samples, **arguments):
 
     Args:
         path: Path of the artefact.
-        model: The `keras.Model`.
+        model: The `keras.Model`; if it is no classifier, features are
+            compared.
         samples: What `load_images` returns.
         **arguments: Further ones of `verify`.
 
@@ -251,6 +257,7 @@ def check(path, model, samples, **arguments):
         images,
         labels,
         limits={k: v for k, v in chosen.items() if v is not None},
+        features=classifier_of(model) is None,
         rounds=_ROUNDS.value,
         threads=_THREADS.value,
         **arguments,
@@ -266,6 +273,7 @@ def finish(
     samples=None,
     replaced=files.replaced,
     inside="",
+    confirm=None,
     **arguments,
 ):
     """Writes an artefact, which appears at its path only if it is right.
@@ -283,6 +291,8 @@ def finish(
         replaced: Context manager from the final path to a temporary one, like
             `files.replaced`, which is for a single file.
         inside: Path in the artefact of what `verify` opens.
+        confirm: Function of the unfinished artefact's path and the images,
+            which raises `ValueError` if more is wrong than `verify` sees.
         **arguments: Further ones of `verify`.
 
     Returns:
@@ -291,7 +301,7 @@ def finish(
     Raises:
         ValueError: If a limit is broken, or the artefact doesn't run.
     """
-    path = path or OUTPUT.value
+    path = os.path.normpath(path or OUTPUT.value)
     if VERIFY.value and samples is None:
         samples = load_images(model, names)
     report = None
@@ -303,6 +313,8 @@ def finish(
             report = check(opened, model, samples, **arguments)
             report = dataclasses.replace(report, artefact=path)
             _judge(report, path)
+            if confirm:
+                confirm(opened, samples[0])
     if report:
         report.save(f"{path}.json")
     print(f"{path}: {files.size_of(path):,} bytes")
@@ -322,3 +334,15 @@ def _judge(report, path):
 def describe(broken):
     """Puts the broken limits of a report into one line."""
     return "; ".join(f"{name}: {text}" for name, text in broken.items())
+
+
+def print_table(rows):
+    """Prints a Markdown table.
+
+    Args:
+        rows: Lists of strings, the first of which are the titles.
+    """
+    titles, *rest = rows
+    print()
+    for row in (titles, ["---"] * len(titles), *rest):
+        print(f"| {' | '.join(row)} |")

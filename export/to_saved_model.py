@@ -1,92 +1,152 @@
 """Exports a model as a SavedModel for TensorFlow Serving and the like.
 
     python export/to_saved_model.py --model runs/mine/model.keras \
-        --output runs/mine/saved_model --images photos
+        --output runs/mine/saved_model --images FOLDER
 
 Signatures for float pixels, uint8 pixels and encoded JPEG or PNG files, see
-`convmixer_tf.export.export_saved_model`. It is compared with the Keras model
-before it appears. Time: seconds, and a forward pass over the images, four
-times.
+`convmixer_tf.export.export_saved_model`. `--images` are real ones to compare
+on: a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
+images. The SavedModel appears, with its report beside it, only if it does what
+the model does, in a process that does not know this package.
+
+Time: seconds, and a forward pass of each over the images.
 """
 
-import sys
-
-import model_flags
+import export_flags
+import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
 
 from convmixer_tf import data
-from convmixer_tf import export
+from convmixer_tf.export import export_saved_model
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.saved_model import SAVED_MODEL_FILE
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 
+# Largest difference, as a fraction of the largest output, at which two runs
+# of one float32 graph are taken for the same.
+TOLERANCE = 1e-5
+# Images for the signatures that verifying leaves out.
+IMAGES = 32
+
 _TOP = flags.DEFINE_integer("top", 5, "How many of the best classes to name.")
-_CROP = flags.DEFINE_float(
-    "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
-)
+flags.mark_flags_as_required(["model", "output"])
 
 
-def compare(model, path):
-    """Compares each signature with the Keras model.
+def encode(images):
+    """Makes a file of each image, JPEG and PNG by turns."""
+    kinds = (tf.io.encode_jpeg, tf.io.encode_png)
+    return [kinds[i % 2](image).numpy() for i, image in enumerate(images)]
+
+
+def pixels_of(encoded, size):
+    """Brings files to the model's size, outside of the SavedModel."""
+    fraction = export_flags.CROP.value
+    return np.stack(
+        [
+            data.resize_and_center_crop(
+                data.decode_image(file), size, fraction
+            ).numpy()
+            for file in encoded
+        ]
+    )
+
+
+def compare(name, signature, inputs, expected):
+    """Compares a signature with the Keras model.
+
+    Args:
+        name: Name of the signature.
+        signature: Function, of one argument by keyword.
+        inputs: Array or list, a batch for the signature.
+        expected: Array, the model's outputs.
+
+    Returns:
+        Float, the largest difference as a fraction of the largest output.
+
+    Raises:
+        ValueError: If it is above `TOLERANCE`.
+    """
+    ((argument, _),) = signature.structured_input_signature[1].items()
+    found = signature(**{argument: tf.constant(inputs)})
+    output = found["predictions" if "predictions" in found else "features"]
+    difference = np.abs(output - expected).max() / np.abs(expected).max()
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"{name} differs from the Keras model by {difference:.2g} of the "
+            f"largest output, more than {TOLERANCE:g}. Nothing was written."
+        )
+    return float(difference)
+
+
+def compare_others(model, path, images):
+    """Compares the signatures for uint8 pixels and for files.
 
     Args:
         model: The `keras.Model`.
         path: Path of the SavedModel.
+        images: uint8 array of pixels.
 
     Returns:
-        Rows of a table: signature, inputs, outputs, largest difference.
+        Dictionary from a signature's name to the largest difference.
     """
-    loaded = tf.saved_model.load(path)
-    files, pixels = model_flags.sample_images(model, _CROP.value)
-    expected = in_float32(model).predict(
-        pixels.astype("float32"), 16, verbose=0
-    )
+    model = in_float32(model)
+    signatures = tf.saved_model.load(path).signatures
+    # As many as the model takes, if it takes no other number.
+    images = images[: model.input_shape[0] or IMAGES]
+    encoded = encode(images)
     inputs = {
-        "serving_default": ("images", pixels.astype("float32")),
-        "serve_uint8": ("images", pixels),
-        "serve_encoded": ("image_bytes", files),
+        "serve_uint8": (images, images),
+        "serve_encoded": (encoded, pixels_of(encoded, images.shape[1])),
     }
-    rows = [("signature", "inputs", "outputs", "largest difference")]
-    for name, function in loaded.signatures.items():
-        key, values = inputs[name]
-        outputs = sorted(function.structured_outputs)
-        output = "predictions" if "predictions" in outputs else "features"
-
-        def run(batch, function=function, key=key, output=output):
-            return function(**{key: tf.constant(batch)})[output].numpy()
-
-        difference = model_flags.compare(name, run, values, expected)
-        rows.append((name, key, ", ".join(outputs), f"{difference:.1e}"))
-    return rows
+    return {
+        name: compare(
+            name,
+            signatures[name],
+            given,
+            model.predict_on_batch(np.float32(pixels)),
+        )
+        for name, (given, pixels) in inputs.items()
+    }
 
 
 def main(argv):
     """Exports the model that the flags name."""
-    model_flags.begin(argv)
-    path = model_flags.OUTPUT.value
-    try:
+    export_flags.begin(argv)
+    differences = {}
+    with export_flags.errors_end_it():
         check_folder_destination(
-            path, SAVED_MODEL_FILE, model_flags.OVERWRITE.value
+            export_flags.OUTPUT.value,
+            SAVED_MODEL_FILE,
+            export_flags.OVERWRITE.value,
         )
-        model, class_names = model_flags.load_model()
-        with replaced_folder(path) as unfinished:
-            model_flags.tell(f"Exporting to {path}")
-            export.export_saved_model(
+        model, names = export_flags.load_model(any_size=True)
+
+        def write(path):
+            export_saved_model(
                 model,
-                unfinished,
-                class_names=class_names,
+                path,
+                class_names=names,
                 top=_TOP.value,
-                image_size=model_flags.image_size(model),
-                crop_fraction=_CROP.value,
+                image_size=export_flags.side(model),
+                crop_fraction=export_flags.CROP.value,
             )
-            rows = compare(model, unfinished)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"Error: {error}")
-    model_flags.print_table(rows)
-    print(f"{path}: {model_flags.size_of(path)}")
+
+        def confirm(path, images):
+            differences.update(compare_others(model, path, images))
+
+        export_flags.finish(
+            write, model, names, replaced=replaced_folder, confirm=confirm
+        )
+    if differences:
+        export_flags.print_table(
+            [
+                ("signature", "largest difference, as a fraction"),
+                *((name, f"{x:.1e}") for name, x in differences.items()),
+            ]
+        )
 
 
 if __name__ == "__main__":

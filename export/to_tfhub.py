@@ -1,32 +1,40 @@
 """Exports a model as a TF Hub module that can be fine-tuned.
 
-    python export/to_tfhub.py --model 768_32 --kind feature_vector \
-        --output runs/hub/convmixer_768_32
+    python export/to_tfhub.py --model runs/mine/model.keras \
+        --output runs/mine/module --images FOLDER --kind feature_vector
 
 Writes a folder with `saved_model/`, `model.tar.gz` and `README.md`, see
-`convmixer_tf.export.export_tfhub`. The module is compared with the Keras model
-before it appears. Time: seconds, and a forward pass over the images, twice.
+`convmixer_tf.export.export_tfhub`. `--images` are real ones to compare on: a
+folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
+images. The module appears, with its report beside it, only if it does what the
+model does, in a process that does not know this package.
+
+Time: seconds, and a forward pass of each over the images.
 """
 
 import os
-import sys
 
+import export_flags
 import keras
-import model_flags
-import tensorflow as tf
 from absl import app
 from absl import flags
 
-from convmixer_tf import export
-from convmixer_tf.export import tfhub
+from convmixer_tf.export import HubCard
+from convmixer_tf.export import export_tfhub
 from convmixer_tf.export.preparation import classifier_of
-from convmixer_tf.export.preparation import in_float32
+from convmixer_tf.export.preparation import rebuilt
+from convmixer_tf.export.tfhub import ARCHIVE
+from convmixer_tf.export.tfhub import CARD
+from convmixer_tf.export.tfhub import KINDS
+from convmixer_tf.export.tfhub import MARK
+from convmixer_tf.export.tfhub import SAVED_MODEL
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
+from convmixer_tf.files import size_of
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 _KIND = flags.DEFINE_enum(
-    "kind", "classifier", tfhub.KINDS, "What the module returns."
+    "kind", "classifier", KINDS, "What the module returns."
 )
 _MAX_PIXEL = flags.DEFINE_enum(
     "max_pixel", "255", ["255", "1"], "What white is; 1 is TF Hub's convention."
@@ -36,10 +44,11 @@ _PUBLISHER = flags.DEFINE_string(
 )
 _VERSION = flags.DEFINE_integer("module_version", 1, "Version of the module.")
 _ASSET_PATH = flags.DEFINE_string(
-    "asset_path", tfhub.ARCHIVE, "URL at which the archive will be served."
+    "asset_path", ARCHIVE, "URL at which the archive will be served."
 )
 _DATASET = flags.DEFINE_string("dataset", None, "What it was trained on.")
 _LICENSE = flags.DEFINE_string("license", None, "Licence of the weights.")
+flags.mark_flags_as_required(["model", "output"])
 
 
 def module_card(model):
@@ -58,11 +67,9 @@ def module_card(model):
         "asset_path": _ASSET_PATH.value,
     }
     published = PUBLISHED_WEIGHTS.get(f"convmixer_{flags.FLAGS.model}")
-    if published is None:
-        return export.HubCard(
-            **common, dataset=_DATASET.value, license=_LICENSE.value
-        )
-    return export.HubCard(
+    if published is None or flags.FLAGS.weights != "imagenet":
+        return HubCard(**common, dataset=_DATASET.value, license=_LICENSE.value)
+    return HubCard(
         **common,
         description=f"ConvMixer-{published.dim}/{published.depth}, trained on "
         "ImageNet-1k.",
@@ -75,62 +82,54 @@ def module_card(model):
     )
 
 
-def compare(model, path):
-    """Compares the module with the Keras model.
-
-    Args:
-        model: The `keras.Model`.
-        path: Path of the module's SavedModel.
-
-    Returns:
-        Float, the largest difference.
-    """
-    _, pixels = model_flags.sample_images(model)
-    pixels = pixels.astype("float32")
-    module = tf.saved_model.load(path)
-    scale = int(_MAX_PIXEL.value) / 255
-    reference, finish = in_float32(model), tf.identity
-    classifier = classifier_of(reference)
+def reference(model):
+    """Builds the Keras model of what the module gives: logits, or features."""
+    classifier = classifier_of(model)
     if _KIND.value == "classifier":
-        finish = classifier.activation
-    elif classifier:
-        features = reference.get_layer("avg_pool").output
-        reference = keras.Model(reference.input, features)
-    return model_flags.compare(
-        "The module",
-        lambda images: finish(module(images * scale)).numpy(),
-        pixels,
-        reference.predict(pixels, 16, verbose=0),
-    )
+        return rebuilt(
+            model,
+            lambda layer: (
+                {"activation": "linear"} if layer is classifier else {}
+            ),
+        )
+    pooling = {layer.name: layer for layer in model.layers}.get("avg_pool")
+    return keras.Model(model.input, pooling.output) if pooling else model
 
 
 def main(argv):
     """Exports the model that the flags name."""
-    model_flags.begin(argv)
-    path = model_flags.OUTPUT.value
-    try:
-        check_folder_destination(path, tfhub.MARK, model_flags.OVERWRITE.value)
-        model, class_names = model_flags.load_model()
-        with replaced_folder(path) as unfinished:
-            model_flags.tell(f"Exporting to {path}")
-            export.export_tfhub(
+    export_flags.begin(argv)
+    path = export_flags.OUTPUT.value
+    max_pixel = int(_MAX_PIXEL.value)
+    with export_flags.errors_end_it():
+        check_folder_destination(path, MARK, export_flags.OVERWRITE.value)
+        model, names = export_flags.load_model(any_size=True)
+
+        def write(unfinished):
+            export_tfhub(
                 model,
                 unfinished,
                 kind=_KIND.value,
-                max_pixel=int(_MAX_PIXEL.value),
-                class_names=class_names,
+                max_pixel=max_pixel,
+                class_names=names,
                 card=module_card(model),
             )
-            difference = compare(
-                model, os.path.join(unfinished, tfhub.SAVED_MODEL)
-            )
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"Error: {error}")
-    rows = [("what", "size")]
-    for name in (tfhub.SAVED_MODEL, tfhub.ARCHIVE, tfhub.CARD):
-        rows.append((name, model_flags.size_of(os.path.join(path, name))))
-    model_flags.print_table(rows)
-    print(f"{path}: differs from Keras by {difference:.1e} at most")
+
+        export_flags.finish(
+            write,
+            reference(model),
+            names,
+            replaced=replaced_folder,
+            inside=SAVED_MODEL,
+            max_pixel=max_pixel,
+        )
+    parts = [os.path.join(path, name) for name in (SAVED_MODEL, ARCHIVE, CARD)]
+    export_flags.print_table(
+        [
+            ("part", "bytes"),
+            *((part, f"{size_of(part):,}") for part in parts),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -68,18 +68,22 @@ def export(scheme, path, model, names, samples, images):
 
 def print_table(reports):
     """Prints one line for each file."""
-    print("\n| scheme | kB | agreement | top-1 | ms | against plain |")
-    print("|---|---|---|---|---|---|")
+    rows = [("scheme", "kB", "agreement", "top-1", "ms", "against plain")]
     for scheme, report in reports.items():
         accuracy = report.accuracy and f"{report.accuracy['artefact']:.2%}"
         times = report.latency or {}
         agreement = report.agreement
-        print(
-            f"| {scheme} | {report.size / 1e3:.0f} "
-            f"| {'-' if agreement is None else f'{agreement:.2%}'} "
-            f"| {accuracy or '-'} | {times.get('artefact_ms', np.nan):.2f} "
-            f"| {times.get('ratio', np.nan):.2f} |"
+        rows.append(
+            (
+                scheme,
+                f"{report.size / 1e3:.0f}",
+                "-" if agreement is None else f"{agreement:.2%}",
+                accuracy or "-",
+                f"{times.get('artefact_ms', np.nan):.2f}",
+                f"{times.get('ratio', np.nan):.2f}",
+            )
         )
+    export_flags.print_table(rows)
 
 
 def main(argv):

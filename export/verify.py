@@ -2,8 +2,9 @@
 
     python export/verify.py MODEL ARTEFACT --images FOLDER --output report.json
 
-MODEL is a `.keras` file or a variant (1536_20, 768_32, 1024_20), ARTEFACT a
-SavedModel's folder or a `.tflite`, `.onnx` or `.keras` file. Prints a table,
+MODEL is a `.keras` file, a file of weights or a variant (1536_20, 768_32,
+1024_20), ARTEFACT a SavedModel's folder or a `.tflite`, `.onnx` or `.keras`
+file. If MODEL is no classifier, features are compared. Prints a table,
 and ends with status 1 if a limit is broken, which it names. Without flags the
 limits are those of the number format, see `convmixer_tf.export.Limits`.
 
@@ -26,8 +27,8 @@ _RUNTIME = flags.DEFINE_enum(
 _SIGNATURE = flags.DEFINE_string(
     "signature", None, "Of a SavedModel. Default: serving_default."
 )
-_FEATURES = flags.DEFINE_bool(
-    "features", False, "Whether features are compared, not predictions."
+_MAX_PIXEL = flags.DEFINE_enum(
+    "max_pixel", "255", ["255", "1"], "What the file takes for white."
 )
 _PLAIN = flags.DEFINE_string(
     "plain", None, "A .tflite file to compare the latency with."
@@ -51,7 +52,7 @@ def main(argv):
             export_flags.load_images(model, names),
             runtime=_RUNTIME.value,
             signature=_SIGNATURE.value,
-            features=_FEATURES.value,
+            max_pixel=int(_MAX_PIXEL.value),
             plain=_PLAIN.value,
         )
         if output:

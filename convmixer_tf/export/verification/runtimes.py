@@ -29,12 +29,13 @@ _ONNX_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 _WORKER = pathlib.Path(__file__).with_name("saved_model_worker.py")
 
 
-def predict(runtime, images):
+def predict(runtime, images, max_pixel=255):
     """Runs a runtime on many images.
 
     Args:
         runtime: What `open_runtime` returns.
         images: Array of pixels in [0, 255], (images, height, width, channels).
+        max_pixel: What the runtime takes for white.
 
     Returns:
         Array of shape (images, ...).
@@ -43,9 +44,10 @@ def predict(runtime, images):
         ValueError: If the runtime takes images of another shape.
     """
     size = runtime.batch_size
+    scale = np.float32(max_pixel / 255)
     return np.concatenate(
         [
-            runtime.run(np.float32(images[start : start + size]))[0]
+            runtime.run(scale * np.float32(images[start : start + size]))[0]
             for start in range(0, len(images), size)
         ]
     )

@@ -32,6 +32,7 @@ def verify(
     runtime=None,
     signature=None,
     features=False,
+    max_pixel=255,
     plain=None,
     rounds=7,
     threads=1,
@@ -53,6 +54,8 @@ def verify(
         runtime: One of `RUNTIMES`, as in `open_runtime`.
         signature: Which signature of a SavedModel to call.
         features: Whether the model gives features in place of predictions.
+        max_pixel: What the artefact takes for white, such as 1 for a TF Hub
+            module of that convention. The model takes 255.
         plain: Path of a `.tflite` file to compare the latency of a `.tflite`
             file with. Defaults to the plain conversion, which is made for it.
             Other artefacts are compared with Keras.
@@ -80,7 +83,7 @@ def verify(
     with open_runtime(
         artefact, runtime=runtime, threads=threads, signature=signature
     ) as opened:
-        actual = predict(opened, images)
+        actual = predict(opened, images, max_pixel)
         expected = predict(reference, images)
         _check_outputs(actual, expected, labels)
         if features:
