@@ -90,7 +90,14 @@ def begin(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().addFilter(_is_worth_reading)
         tf.get_logger().setLevel("WARNING")
+
+
+def _is_worth_reading(record):
+    """Whether a line of the log is not TensorFlow's, or is a warning."""
+    folder = f"{os.sep}tensorflow{os.sep}"
+    return folder not in record.pathname or record.levelname != "INFO"
 
 
 @contextlib.contextmanager
@@ -342,7 +349,6 @@ def print_table(rows):
     Args:
         rows: Lists of strings, the first of which are the titles.
     """
-    titles, *rest = rows
-    print()
-    for row in (titles, ["---"] * len(titles), *rest):
-        print(f"| {' | '.join(row)} |")
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, f"|{len(rows[0]) * '---|'}")
+    print("", *lines, sep="\n")

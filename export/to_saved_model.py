@@ -143,8 +143,8 @@ def main(argv):
     if differences:
         export_flags.print_table(
             [
-                ("signature", "largest difference, as a fraction"),
-                *((name, f"{x:.1e}") for name, x in differences.items()),
+                ("signature", "difference, of the largest output"),
+                *((name, f"{x:.2g}") for name, x in differences.items()),
             ]
         )
 

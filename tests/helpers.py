@@ -64,11 +64,20 @@ def run_python(code, *arguments, **environment):
     return result.stdout
 
 
-def run_script(script, *arguments):
-    """Runs a script of the repository; returns the finished process."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
+def run_script(script, *arguments, before=""):
+    """Runs a script of the repository, after the code `before`.
+
+    Returns:
+        The finished process.
+    """
+    script = ROOT / script
+    path = os.pathsep.join([str(script.parent), *filter(None, sys.path)])
+    code = (
+        f"import runpy, sys\n{before}\nsys.argv.pop(0)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     return subprocess.run(
-        [sys.executable, ROOT / script, *map(str, arguments)],
+        [sys.executable, "-c", code, script, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=900,

@@ -300,6 +300,15 @@ def test_features(tmp_path):
     assert set(report.broken) == {"max_difference", "max_mean_difference"}
 
 
+def test_an_artefact_whose_white_is_1(model, tmp_path):
+    images = keras.Input((24, 20, 3))
+    outputs = model(keras.layers.Rescaling(255.0)(images))
+    path = tmp_path / "scaled.keras"
+    keras.Model(images, outputs).save(path)
+    assert verify(model, path, IMAGES, max_pixel=1, rounds=0).passed
+    assert not verify(model, path, IMAGES, rounds=0).passed
+
+
 def test_an_operator_that_the_runtime_lacks(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec((1, 4, 4, 3))])
     def invert(image):
