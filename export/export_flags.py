@@ -95,9 +95,9 @@ def begin(argv):
 
 
 def _is_worth_reading(record):
-    """Whether a line of the log is not TensorFlow's, or is a warning."""
-    folder = f"{os.sep}tensorflow{os.sep}"
-    return folder not in record.pathname or record.levelname != "INFO"
+    """Whether a line of the log is a script's, or more than information."""
+    ours = pathlib.Path(record.pathname).parent == pathlib.Path(__file__).parent
+    return ours or record.levelname != "INFO"
 
 
 @contextlib.contextmanager
