@@ -25,9 +25,10 @@ from absl import flags
 
 import convmixer_tf
 from convmixer_tf import data
-from convmixer_tf import preprocessing
 from convmixer_tf.export import LiteRTModel
+from convmixer_tf.export import read_metadata
 from convmixer_tf.files import replaced
+from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.training import read_class_names
 from convmixer_tf.validation import check_positive_integer
@@ -79,7 +80,8 @@ def load(name, image_size):
         )
     if name.endswith(".tflite"):
         predict = LiteRTModel(name, num_threads=os.cpu_count()).predict
-        return _probed(predict, image_size or 224)
+        names = _tflite_class_names(name)
+        return _probed(predict, image_size or 224, names)
     if os.path.isdir(name):
         loaded = _read(tf.saved_model.load, name)
         # Not `loaded.serve` alone, which does not keep the rest.
@@ -115,7 +117,7 @@ def _keras_model(model, image_size, class_names=None):
     return predict, model.output_shape[-1], class_names, size
 
 
-def _probed(predict, size):
+def _probed(predict, size, class_names=None):
     """Finds the number of classes of what only runs."""
     try:
         scores = predict(np.zeros((1, size, size, 3), np.float32))
@@ -124,41 +126,20 @@ def _probed(predict, size):
             f"The model does not take images of {size} x {size} pixels: choose "
             f"another --image_size. {error}"
         ) from error
-    return predict, np.shape(scores)[-1], None, size
+    return predict, np.shape(scores)[-1], class_names, size
 
 
-def indices(data_names, model_names, count):
-    """Finds the model's output for each class of the data.
-
-    Args:
-        data_names: Names of the data's classes.
-        model_names: Names of the model's classes, or `None` if unknown.
-        count: Integer, how many outputs the model has.
-
-    Returns:
-        Integer array, an output for each class of the data.
-
-    Raises:
-        ValueError: If a class is not one of the model's.
-    """
-    if model_names is None and count == 1000:
-        model_names = [c.wnid for c in preprocessing.imagenet_classes()]
-        if not set(data_names) <= set(model_names):
-            model_names = None
-    if model_names is None:
-        if len(data_names) != count:
-            raise ValueError(
-                f"The model has {count} classes and the data have "
-                f"{len(data_names)}, and nothing says which is which."
-            )
-        return np.arange(count)
-    missing = sorted(set(data_names) - set(model_names))
-    if missing:
+def _tflite_class_names(path):
+    """Reads the names in a file that takes pixels as they are."""
+    metadata = read_metadata(path)
+    if metadata is None:
+        return None
+    if (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
         raise ValueError(
-            f"The model does not know the classes {', '.join(missing[:5])} of "
-            f"the data. It knows {', '.join(model_names[:5])} ..."
+            f"`{path}` does not take pixels in [0, 255]: its metadata ask for "
+            f"mean={metadata.mean}, std={metadata.std}"
         )
-    return np.array([model_names.index(name) for name in data_names])
+    return metadata.class_names
 
 
 def draw_confusion(path, confusion, class_names):
@@ -192,7 +173,7 @@ def main(argv):
     check_flags()
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
     predict, count, model_names, size = load(_MODEL.value, _IMAGE_SIZE.value)
-    outputs = indices(dataset.class_names, model_names, count)
+    outputs = match_classes(dataset.class_names, model_names, count)
     batches = data.evaluation_batches(
         dataset,
         size,

@@ -1,6 +1,11 @@
+import os
+
 import pytest
 
+from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.files import replaced_folder
+from convmixer_tf.files import size_of
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -29,3 +34,79 @@ def test_a_finished_write_replaces_it(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_size_of_a_file_and_of_a_folder(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "one").write_bytes(b"123")
+    (tmp_path / "a" / "b" / "two").write_bytes(b"4567")
+    assert size_of(tmp_path / "a" / "one") == 3
+    assert size_of(str(tmp_path / "a")) == 7
+
+
+def content(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def write_folder(path, text, fail=False):
+    with replaced_folder(path) as unfinished:
+        with open(os.path.join(unfinished, "a.txt"), "w") as file:
+            file.write(text)
+        if fail:
+            raise OSError("disk full")
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_folder_appears_whole_or_stays_as_it_was(tmp_path, slash):
+    path = tmp_path / "model"
+    with pytest.raises(OSError, match="disk full"):
+        write_folder(f"{path}{slash}", "half", fail=True)
+    assert list(tmp_path.iterdir()) == []
+    write_folder(f"{path}{slash}", "old")
+    (path / "b.txt").write_text("more")
+    with pytest.raises(OSError, match="disk full"):
+        write_folder(f"{path}{slash}", "half", fail=True)
+    assert content(path) == {"a.txt": "old", "b.txt": "more"}
+    write_folder(f"{path}{slash}", "new")
+    assert content(path) == {"a.txt": "new"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_comes_back_if_the_new_one_cannot_take_its_place(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "model"
+    write_folder(path, "old")
+    rename = os.rename
+
+    def fail_at_last(source, target):
+        if os.path.exists(os.path.join(source, "a.txt")) and "former" not in (
+            f"{source}{target}"
+        ):
+            raise OSError("no such luck")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_at_last)
+    with pytest.raises(OSError, match="no such luck"):
+        write_folder(path, "new")
+    assert content(path) == {"a.txt": "old"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_a_folder_of_the_kind_may_be_replaced(tmp_path):
+    path = tmp_path / "model"
+    check_folder_destination(path, "a.txt")
+    path.mkdir()
+    check_folder_destination(path, "a.txt")
+    (path / "photo.jpg").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match=r"no `a\.txt` in it"):
+            check_folder_destination(path, "a.txt", overwrite)
+    write_folder(path, "of the kind")
+    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+        check_folder_destination(path, "a.txt")
+    check_folder_destination(path, "a.txt", overwrite=True)
+    with pytest.raises(FileExistsError, match="not replaced"):
+        check_folder_destination(path / "a.txt", "a.txt", overwrite=True)
+    with pytest.raises(FileNotFoundError, match="There is no directory"):
+        check_folder_destination(tmp_path / "missing" / "m", "a.txt")

@@ -1,11 +1,15 @@
 """What several tests need: inputs that betray mistakes, and weights."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
 from scipy import special
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def asymmetric_image(height=45, width=31, channels=3, batch=2, seed=0):
@@ -58,6 +62,39 @@ def run_python(code, *arguments, **environment):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def run_script(script, *arguments, before=""):
+    """Runs a script of the repository, after the code `before`.
+
+    Returns:
+        The finished process.
+    """
+    script = ROOT / script
+    path = os.pathsep.join([str(script.parent), *filter(None, sys.path)])
+    code = (
+        f"import runpy, sys\n{before}\nsys.argv.pop(0)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+
+
+def write_images(folder, classes, count, size):
+    """Writes noise as PNG files, `count` of each class, each of one colour."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 120, (size, size, 3), np.uint8)
+            image[..., 2 - label] += 120
+            Image.fromarray(image).save(folder / name / f"{i}.png")
 
 
 def numpy_convmixer(weights, images, activation="gelu"):

@@ -25,6 +25,8 @@ from convmixer_tf.data.rand_augment import rand_augment
 from convmixer_tf.data.recipes import RECIPES
 from convmixer_tf.data.recipes import Recipe
 from convmixer_tf.data.recipes import get_recipe
+from convmixer_tf.data.samples import open_unlabelled
+from convmixer_tf.data.samples import read_images
 from convmixer_tf.data.training import train_batches
 
 __all__ = [
@@ -48,8 +50,10 @@ __all__ = [
     "keras_cv_augment",
     "mix",
     "open_dataset",
+    "open_unlabelled",
     "rand_augment",
     "random_erase",
+    "read_images",
     "resize_and_center_crop",
     "save_contact_sheet",
     "smooth_labels",

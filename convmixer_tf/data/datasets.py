@@ -316,7 +316,7 @@ def _open_image_folder(folder, split):
     )
     names, labels = [], []
     for label, class_name in enumerate(class_names):
-        paths = _list_images(folder / split / class_name)
+        paths = list_images(folder / split / class_name)
         if not paths:
             _LOG.warning(
                 "No images of class %r in %s", class_name, folder / split
@@ -336,7 +336,8 @@ def _open_image_folder(folder, split):
     )
 
 
-def _list_images(folder):
+def list_images(folder):
+    """Lists the images in a folder, sorted; none if there is no such."""
     if not folder.is_dir():
         return []
     return sorted(

@@ -1,6 +1,39 @@
 """From a Keras model to files that other runtimes execute."""
 
+from convmixer_tf.export.deployment import DeployedBlock
+from convmixer_tf.export.deployment import Deployment
+from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.hub_card import HubCard
+from convmixer_tf.export.hub_layer import HubLayer
 from convmixer_tf.export.litert import LiteRTModel
+from convmixer_tf.export.metadata import TFLiteMetadata
+from convmixer_tf.export.metadata import read_metadata
+from convmixer_tf.export.metadata import write_metadata
+from convmixer_tf.export.onnx_export import export_onnx
+from convmixer_tf.export.saved_model import export_saved_model
+from convmixer_tf.export.tfhub import export_tfhub
 from convmixer_tf.export.tflite import export_tflite
+from convmixer_tf.export.verification import Limits
+from convmixer_tf.export.verification import Report
+from convmixer_tf.export.verification import default_limits
+from convmixer_tf.export.verification import verify
 
-__all__ = ["LiteRTModel", "export_tflite"]
+__all__ = [
+    "DeployedBlock",
+    "Deployment",
+    "HubCard",
+    "HubLayer",
+    "Limits",
+    "LiteRTModel",
+    "Report",
+    "TFLiteMetadata",
+    "default_limits",
+    "deploy",
+    "export_onnx",
+    "export_saved_model",
+    "export_tfhub",
+    "export_tflite",
+    "read_metadata",
+    "verify",
+    "write_metadata",
+]

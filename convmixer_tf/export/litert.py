@@ -1,8 +1,75 @@
 """Running a TFLite file, as a phone would."""
 
+import importlib
 import os
 
 import numpy as np
+
+
+def litert_module(name):
+    """Imports a module of `ai-edge-litert`.
+
+    Args:
+        name: Name of the module in it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: If `ai-edge-litert` is not installed.
+    """
+    try:
+        return importlib.import_module(f"ai_edge_litert.{name}")
+    except ImportError as error:
+        raise ImportError(
+            "TFLite files need `ai-edge-litert`. Install the extra: "
+            'pip install "convmixer_tf[export]".'
+        ) from error
+
+
+def open_interpreter(path, num_threads=1):
+    """Opens a TFLite file in LiteRT.
+
+    Args:
+        path: Path of a `.tflite` file.
+        num_threads: Integer, how many threads to use.
+
+    Returns:
+        An `ai_edge_litert.interpreter.Interpreter`, without memory for its
+        tensors as yet.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: If the file is not a TFLite file.
+    """
+    interpreter = litert_module("interpreter")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file `{path}`.")
+    try:
+        return interpreter.Interpreter(
+            model_path=os.fspath(path), num_threads=num_threads
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"`{path}` is not a whole TFLite file: {error}"
+        ) from error
+
+
+def allocate(interpreter, path):
+    """Prepares an interpreter to run.
+
+    Args:
+        interpreter: What `open_interpreter` returns.
+        path: Path of its file, for messages.
+
+    Raises:
+        ValueError: If LiteRT lacks an operator of the file.
+    """
+    try:
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"LiteRT can't run `{path}`: {error}") from error
 
 
 class LiteRTModel:
@@ -25,24 +92,8 @@ class LiteRTModel:
     """
 
     def __init__(self, path, num_threads=1):
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise ImportError(
-                "Running TFLite files needs `ai-edge-litert`. Install the "
-                'extra: pip install "convmixer_tf[export]".'
-            ) from error
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"There is no file `{path}`.")
-        try:
-            self._interpreter = Interpreter(
-                model_path=os.fspath(path), num_threads=num_threads
-            )
-            self._interpreter.allocate_tensors()
-        except ValueError as error:
-            raise ValueError(
-                f"`{path}` is not a whole TFLite file: {error}"
-            ) from error
+        self._interpreter = open_interpreter(path, num_threads)
+        allocate(self._interpreter, path)
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
 
@@ -54,7 +105,8 @@ class LiteRTModel:
                 file that takes uint8 gets them rounded.
 
         Returns:
-            float32 array of shape (batch, ...), the outputs.
+            float32 array of shape (batch, ...), the outputs. Those of a
+            file that gives uint8 are multiplied by its scale.
 
         Raises:
             ValueError: If the images have another shape.
@@ -73,4 +125,8 @@ class LiteRTModel:
             self._interpreter.set_tensor(self._input["index"], image[None])
             self._interpreter.invoke()
             outputs.append(self._interpreter.get_tensor(self._output["index"]))
-        return np.concatenate(outputs)
+        outputs = np.concatenate(outputs)
+        scale, zero_point = self._output["quantization"]
+        if scale:
+            outputs = np.float32(scale) * (np.float32(outputs) - zero_point)
+        return outputs

@@ -1,4 +1,4 @@
-"""TFLite files, in float or quantised to 8 bits."""
+"""TFLite files, in float or quantised."""
 
 import tempfile
 import warnings
@@ -7,60 +7,97 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.litert import litert_module
+from convmixer_tf.export.metadata import TFLiteMetadata
+from convmixer_tf.export.metadata import add_metadata
+from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import in_float32
+from convmixer_tf.export.quantization import quantize
+from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
-QUANTIZATIONS = (None, "int8")
+# What `deploy` is asked for.
+_TARGETS = {
+    None: "litert",
+    "float16": "litert",
+    "dynamic": "litert_dynamic",
+    "int4": "litert_dynamic",
+    "int8": "litert_int8",
+}
+QUANTIZATIONS = tuple(_TARGETS)
+PLAIN_QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+MIN_CALIBRATION_IMAGES = 10
 
 
 def export_tflite(
-    model, path, *, quantization=None, calibration_images=None, overwrite=False
+    model,
+    path,
+    *,
+    quantization=None,
+    calibration_images=None,
+    output_dtype="float32",
+    class_names=None,
+    description="",
+    plain=False,
+    overwrite=False,
 ):
-    """Exports a model as a TFLite file of one image, built-in operators only.
+    """Exports a ConvMixer as a TFLite file of one image.
+
+    The model is rewritten by `deploy` for LiteRT. The file takes pixels in
+    [0, 255] as they are, has a signature `serving_default` from `image` to
+    `predictions`, built-in operators only, and metadata that MediaPipe and
+    Android read.
 
     Args:
-        model: Keras model that takes one batch of pixels in [0, 255], of a
-            static height and width.
+        model: What `ConvMixer` or a variant built, for images of a static
+            height and width.
         path: Path of the file to write, ending in `.tflite`. It appears when
             it is complete.
-        quantization: `None` keeps float32. `"int8"` quantises weights and
-            activations to 8 bits; the file then takes uint8 pixels as they
-            are, and returns float32.
+        quantization: `None` keeps float32. `"float16"` stores the weights so.
+            `"dynamic"` stores those of the 1 x 1 convolutions in 8 bits, the
+            others as float16, and multiplies the former in 8 bits. `"int4"`
+            is the same with 4 bits for the weights of the 1 x 1 convolutions.
+            `"int8"` computes all blocks in 8 bits; the file takes uint8.
         calibration_images: Real images, an array of shape (number, height,
             width, channels), of pixels in [0, 255], from which `"int8"` takes
-            the ranges of the activations. A hundred distinct ones will do.
+            the ranges of the activations. At least `MIN_CALIBRATION_IMAGES`
+            that differ; a few hundred are better.
+        output_dtype: `"float32"`, or for `"int8"` also `"uint8"`, which
+            rounds probabilities to 1/256.
+        class_names: Names of the classes in the order of the outputs, which
+            go into the file, or `None`.
+        description: String, what the model does, which goes into the file.
+        plain: Whether to leave the model and the quantisation to TensorFlow's
+            converter, which is what the others are to be compared with. Any
+            Keras model of one image and one output will do then.
         overwrite: Whether to replace an existing file.
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
-        ValueError: If an argument is invalid.
+        ImportError: If `ai-edge-litert` or `ai-edge-quantizer` is not
+            installed.
+        ValueError: If an argument is invalid, or if the model needs an
+            operator that is not built into LiteRT.
 
     Example:
 
     ```python
-    export_tflite(model, "model.tflite")
+    export_tflite(model, "model.tflite", class_names=names)
     export_tflite(
         model,
         "model_int8.tflite",
         quantization="int8",
-        calibration_images=images[:100],
+        calibration_images=images[:200],
     )
     ```
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "TFLite files are exported from Keras' TensorFlow backend. Save "
-            "the model as `.keras`, and export it in a process with "
-            f"KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
-        )
+    check_backend("TFLite files")
     check_destination(path, (".tflite",), overwrite)
     shape = _static_shape(model)
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(
-            f"Argument `quantization` must be one of {QUANTIZATIONS}. "
-            f"Received: quantization={quantization!r}"
-        )
+    _check_scheme(quantization, output_dtype, plain)
     if quantization == "int8":
         calibration_images = _check_calibration(calibration_images, shape)
     elif calibration_images is not None:
@@ -68,17 +105,45 @@ def export_tflite(
             'Argument `calibration_images` needs `quantization="int8"`. '
             f"Received: quantization={quantization!r}"
         )
-    with tempfile.TemporaryDirectory() as directory:
-        _export_saved_model(_in_float32(model), directory, shape)
-        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        if quantization == "int8":
-            _quantize(converter, calibration_images)
-        with warnings.catch_warnings():
-            # The converter's own calibration uses it still.
-            warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is depr")
-            content = converter.convert()
+    if class_names is not None:
+        class_names = tuple(class_names)
+    metadata = TFLiteMetadata(
+        model.name, description=description, class_names=class_names
+    )
+    if plain:
+        content = _convert(
+            in_float32(model), shape, quantization, calibration_images
+        )
+    else:
+        deployed = deploy(model, _TARGETS[quantization])
+        if quantization in (None, "float16"):
+            content = _convert(deployed, shape, quantization)
+        else:
+            content = _convert(deployed, shape)
+            content = quantize(
+                content, quantization, calibration_images, output_dtype
+            )
+    content = add_metadata(content, metadata)
+    _check_operators(content)
     with replaced(path) as unfinished, open(unfinished, "wb") as file:
         file.write(content)
+
+
+def _check_scheme(quantization, output_dtype, plain):
+    known = PLAIN_QUANTIZATIONS if plain else QUANTIZATIONS
+    if quantization not in known:
+        raise ValueError(
+            f"Argument `quantization` must be one of {known}. "
+            f"Received: quantization={quantization!r}, plain={plain}"
+        )
+    if output_dtype == "uint8" and quantization == "int8" and not plain:
+        return
+    if output_dtype != "float32":
+        raise ValueError(
+            'Argument `output_dtype` must be "float32", or for '
+            '`quantization="int8"` and not `plain` "uint8". '
+            f"Received: output_dtype={output_dtype!r}"
+        )
 
 
 def _static_shape(model):
@@ -105,24 +170,52 @@ def _check_calibration(images, shape):
             "Argument `calibration_images` must be of pixels in [0, 255]. "
             f"Received: values from {images.min():g} to {images.max():g}"
         )
+    distinct = len({image.tobytes() for image in images})
+    if distinct < MIN_CALIBRATION_IMAGES:
+        raise ValueError(
+            "Argument `calibration_images` must have at least "
+            f"{MIN_CALIBRATION_IMAGES} images that differ. Received: "
+            f"{len(images)}, of which {distinct} differ"
+        )
     return images
 
 
-def _in_float32(model):
-    """Rebuilds a model that computes in half precision, which TFLite can't."""
-    if {layer.compute_dtype for layer in model.layers} == {"float32"}:
-        return model
+def _convert(model, shape, quantization=None, images=None):
+    """Converts a model with TensorFlow's converter, to bytes."""
+    with tempfile.TemporaryDirectory() as directory:
+        _export_saved_model(model, directory, shape)
+        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+        if quantization:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantization == "int8":
+            _calibrate(converter, images)
+        try:
+            with warnings.catch_warnings():
+                # The converter's own calibration uses it still.
+                warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is d")
+                return converter.convert()
+        except Exception as error:  # The converter's own is not public.
+            raise ValueError(
+                "TensorFlow's converter can't make built-in operators of the "
+                f"model: {error}"
+            ) from error
 
-    def in_float32(layer):
-        if isinstance(layer, keras.Model):
-            return _in_float32(layer)
-        return type(layer).from_config(
-            {**layer.get_config(), "dtype": "float32"}
+
+def _check_operators(content):
+    schema = litert_module("schema_py_generated")
+    operators = schema.BuiltinOperator
+    # TensorFlow's operators are custom ones. A converter that does not freeze
+    # the weights leaves variables, which are empty in a new process.
+    wrong = {operators.CUSTOM, operators.VAR_HANDLE, operators.READ_VARIABLE}
+    found = {code.builtinCode for code in unpack(content).operatorCodes}
+    if found & wrong:
+        names = [n for n, c in vars(operators).items() if c in found & wrong]
+        raise ValueError(
+            "The file would need what is not built into LiteRT, or hold no "
+            f"weights: {', '.join(names)}"
         )
-
-    twin = keras.models.clone_model(model, clone_function=in_float32)
-    twin.set_weights(model.get_weights())
-    return twin
 
 
 def _export_saved_model(model, directory, shape):
@@ -136,7 +229,7 @@ def _export_saved_model(model, directory, shape):
     archive.write_out(directory, verbose=False)
 
 
-def _quantize(converter, images):
+def _calibrate(converter, images):
     # With an all-black and an all-white image among them, the input's scale
     # is exactly 1 and its zero point 0: a pixel is its own quantised value.
     extremes = np.stack(
@@ -147,7 +240,6 @@ def _quantize(converter, images):
         for image in np.concatenate([extremes, images]):
             yield {"image": image[None]}
 
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = representative_dataset
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8

@@ -1,6 +1,25 @@
 """Where faster operations than Keras' own are at hand."""
 
+import contextlib
+import contextvars
+
 import keras
+
+_PLAIN = contextvars.ContextVar("plain_operations", default=False)
+
+
+@contextlib.contextmanager
+def plain_operations():
+    """Leaves the layers to Keras' own operations, on every device.
+
+    For a graph that trains elsewhere: what is fast on this machine's CPU may
+    be slow there, or need a compiler that isn't there.
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def tensorflow_cpu():
@@ -8,10 +27,10 @@ def tensorflow_cpu():
 
     Returns:
         The module `convmixer_tf.layers.tensorflow_cpu` if Keras runs on
-        TensorFlow and TensorFlow on nothing but CPUs; otherwise None, and
-        TensorFlow is not imported.
+        TensorFlow and TensorFlow on nothing but CPUs, outside of
+        `plain_operations`; otherwise None, and TensorFlow is not imported.
     """
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow" or _PLAIN.get():
         return None
     from convmixer_tf.layers import tensorflow_cpu as module
 

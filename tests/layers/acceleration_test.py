@@ -7,6 +7,8 @@ from scipy import special
 
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers.acceleration import activate
+from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.layers.acceleration import tensorflow_cpu
 from tests.helpers import randomize
 from tests.helpers import relative_difference
 
@@ -182,3 +184,25 @@ def test_half_precision_inference_does_not_round_between_gelu_and_norm():
     casts = [op for op in operations if op.type == "Cast"]
     assert casts
     assert all(op.inputs[0].op.type != "Cast" for op in casts)
+
+
+def test_plain_operations_on_request():
+    def operations(plain):
+        layer = ConvMixerBlock(5)
+        layer.build((None, 8, 8, 4))
+
+        @tf.function(input_signature=[tf.TensorSpec((2, 8, 8, 4))])
+        def train(x):
+            if not plain:
+                return layer(x, training=True)
+            with plain_operations():
+                return layer(x, training=True)
+
+        return {
+            x.type for x in train.get_concrete_function().graph.get_operations()
+        }
+
+    fast = {"IdentityN", "FusedBatchNormV3"}
+    assert fast <= operations(plain=False)
+    assert not fast & operations(plain=True)
+    assert tensorflow_cpu() is not None

@@ -2,36 +2,26 @@
 
 import csv
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import ConvMixer1024_20
+from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_tflite
+from convmixer_tf.export import write_metadata
 from convmixer_tf.training import read_class_names
 from convmixer_tf.training import save_model
+from tests.helpers import run_script
+from tests.helpers import write_images
 
-ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ("blue", "green", "red")
 
 
 def run(recipe, *arguments):
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.run(
-        [sys.executable, ROOT / "recipes" / recipe, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
+    return run_script(f"recipes/{recipe}", *arguments)
 
 
 def succeed(recipe, *arguments):
@@ -40,23 +30,11 @@ def succeed(recipe, *arguments):
     return result
 
 
-def write_images(folder, count, size):
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(CLASSES):
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 120, (size, size, 3))
-            image[..., 2 - label] += 120
-            image = tf.cast(image, tf.uint8)
-            path = folder / name / f"{i}.png"
-            path.write_bytes(tf.io.encode_png(image).numpy())
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    write_images(folder / "train", 8, 32)
-    write_images(folder / "test", 3, 32)
+    write_images(folder / "train", CLASSES, 8, 32)
+    write_images(folder / "test", CLASSES, 3, 32)
     return folder
 
 
@@ -234,10 +212,16 @@ def test_finetune_starts_from_a_file_of_ours(cifar_run, images, tmp_path):
     np.testing.assert_array_equal(*kernels)
 
 
-def test_evaluate_says_which_classes_it_does_not_know(images, tmp_path):
-    path = tmp_path / "model.keras"
+@pytest.mark.parametrize("kind", ["keras", "tflite"])
+def test_evaluate_says_which_classes_it_does_not_know(images, tmp_path, kind):
+    path = tmp_path / f"model.{kind}"
     model = ConvMixer(8, 1, 3, 4, input_shape=(32, 32, 3), classes=3)
-    save_model(model, path, ("blue", "green", "pink"))
+    names = ("blue", "green", "pink")
+    if kind == "keras":
+        save_model(model, path, names)
+    else:
+        export_tflite(model, path)
+        write_metadata(path, TFLiteMetadata("Toy", class_names=names))
     result = run(
         "evaluate.py",
         *(f"--model={path}", f"--data={images}", "--split=test"),

@@ -1,0 +1,96 @@
+"""A sample of a data set as one array: to measure or to calibrate with."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.datasets import EXTENSIONS
+from convmixer_tf.data.datasets import ImageList
+from convmixer_tf.data.datasets import list_images
+from convmixer_tf.data.evaluation import evaluation_batches
+from convmixer_tf.validation import check_positive_integer
+
+_BATCH_SIZE = 32
+
+
+def open_unlabelled(folder):
+    """Opens the images of one folder, of which nobody knows the classes.
+
+    Args:
+        folder: Path of a folder of image files. Folders in it are left out.
+
+    Returns:
+        An `ImageList` without class names; all labels are -1.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no image in it.
+    """
+    paths = list_images(pathlib.Path(folder))
+    if not paths:
+        raise FileNotFoundError(
+            f"There are no images in `{folder}`. Expected files "
+            f"*{{{','.join(EXTENSIONS)}}}."
+        )
+    return ImageList(
+        names=tf.constant([os.fsencode(path) for path in paths]),
+        labels=tf.constant([-1] * len(paths), tf.int64),
+        class_names=(),
+    )
+
+
+def read_images(
+    dataset, image_size, limit=None, *, crop_fraction=CROP_FRACTION
+):
+    """Reads images through the evaluation transform, into memory.
+
+    Args:
+        dataset: What `open_dataset` or `open_unlabelled` returns.
+        image_size: Side of the images, in pixels.
+        limit: Integer, the most images to read; `None` for all. Of an
+            `ImageList` they are spread evenly, and so over its classes; of
+            `ImageRecords` they are the first.
+        crop_fraction: As in `resize_and_center_crop`.
+
+    Returns:
+        uint8 array of pixels, (images, image_size, image_size, 3), and int64
+        array of labels, (images,).
+
+    Raises:
+        ValueError: If an argument is out of range.
+        tf.errors.InvalidArgumentError: If an image is unreadable.
+    """
+    count = len(dataset)
+    if limit is not None:
+        check_positive_integer("limit", limit)
+        count = min(count, limit)
+    if isinstance(dataset, ImageList):
+        dataset = _spread(dataset, count)
+    images = np.zeros((count, image_size, image_size, 3), np.uint8)
+    labels = np.zeros(count, np.int64)
+    batches = evaluation_batches(
+        dataset, image_size, _BATCH_SIZE, crop_fraction=crop_fraction
+    )
+    start = 0
+    for pixels, known, weights in batches:
+        real = np.flatnonzero(weights.numpy())[: count - start]
+        images[start : start + len(real)] = pixels.numpy()[real]
+        labels[start : start + len(real)] = known.numpy()[real]
+        start += len(real)
+        if start == count:
+            break
+    return images, labels
+
+
+def _spread(dataset, count):
+    chosen = np.arange(count) * len(dataset) // count
+    contents = dataset.contents
+    return dataclasses.replace(
+        dataset,
+        names=tf.gather(dataset.names, chosen),
+        labels=tf.gather(dataset.labels, chosen),
+        contents=None if contents is None else tf.gather(contents, chosen),
+    )

@@ -1,0 +1,184 @@
+"""The page of a TF Hub module, in the format of TF Hub's documentation."""
+
+import dataclasses
+import re
+
+# https://www.tensorflow.org/hub/writing_documentation; the first line must
+# name the publisher, the module and its version.
+_HANDLE = re.compile(r"[\w-]+/[\w.-]+(/[\w.-]+)*/\d+")
+
+
+@dataclasses.dataclass(frozen=True)
+class HubCard:
+    """What a module's page says that the model itself doesn't tell.
+
+    Attributes:
+        handle: `publisher/name/version`.
+        description: One line about the module.
+        dataset: What the weights were trained on, as TF Hub names it, such as
+            `imagenet-ilsvrc-2012-cls`; `None` if that is not to be said.
+        license: Licence of the weights, as SPDX names it, in lower case.
+        asset_path: Where the archive will be served: its URL, or its name.
+        notes: More paragraphs, such as the accuracy and where it is from.
+    """
+
+    handle: str
+    description: str = "A ConvMixer."
+    dataset: str | None = None
+    license: str | None = None
+    asset_path: str = "model.tar.gz"
+    notes: str = ""
+
+    def __post_init__(self):
+        if not _HANDLE.fullmatch(self.handle):
+            raise ValueError(
+                "Argument `handle` must be publisher/name/version. "
+                f"Received: handle={self.handle!r}"
+            )
+        for name in ("description", "dataset", "license", "asset_path"):
+            value = getattr(self, name)
+            if value is not None and ("\n" in value or not value):
+                raise ValueError(
+                    f"Argument `{name}` must be one line. "
+                    f"Received: {name}={value!r}"
+                )
+
+    def text(self, model, kind, max_pixel, class_names=None):
+        """Writes the page.
+
+        Args:
+            model: The `keras.Model` that was exported.
+            kind: `"classifier"` or `"feature_vector"`.
+            max_pixel: What white is, 1 or 255.
+            class_names: Names of the classes, or `None`.
+
+        Returns:
+            String, Markdown.
+        """
+        classifier = kind == "classifier"
+        metadata = {
+            "asset-path": self.asset_path,
+            "task": _TASKS[kind],
+            "network-architecture": "convmixer",
+            "dataset": self.dataset,
+            "license": self.license,
+            "fine-tunable": "true",
+            "format": "saved_model_2",
+        }
+        lines = [
+            f"<!-- {key}: {value} -->"
+            for key, value in metadata.items()
+            if value
+        ]
+        height, width = (
+            "any" if x is None else x for x in model.input_shape[1:3]
+        )
+        channels = model.input_shape[3]
+        return _PAGE.format(
+            handle=self.handle,
+            description=self.description,
+            metadata="\n".join(lines),
+            notes=f"{self.notes.strip()}\n\n" if self.notes.strip() else "",
+            height=height,
+            width=width,
+            channels=channels,
+            max_pixel=max_pixel,
+            pixels=_PIXELS[max_pixel],
+            output=_output(model, classifier, class_names),
+            name="logits" if classifier else "features",
+        )
+
+
+_TASKS = {
+    "classifier": "image-classification",
+    "feature_vector": "image-feature-vector",
+}
+
+_PIXELS = {
+    255: """\
+**Pixels are in [0, 255], as files hold them.** This is not TF Hub's common
+convention, which is [0, 1]. Do not divide by 255 and do not subtract a mean:
+the module normalises. With pixels in [0, 1] every image looks black to it,
+and nothing reports an error.""",
+    1: """\
+**Pixels are in [0, 1]**, TF Hub's common convention: divide those of a file by
+255. Do not subtract a mean: the module normalises.""",
+}
+
+_PAGE = """\
+# Module {handle}
+{description}
+
+{metadata}
+
+## Pixels
+
+{pixels}
+
+## Overview
+
+ConvMixer (Trockman and Kolter, "Patches Are All You Need?",
+https://arxiv.org/abs/2201.09792) cuts an image into patches and mixes them
+with depthwise and 1 x 1 convolutions.
+
+{notes}## Input
+
+float32, of shape (batch, height, width, channels): any batch, height {height},
+width {width}, {channels} channels (red, green, blue if there are three), pixels
+in [0, {max_pixel}].
+
+## Output
+
+{output}
+
+## Use
+
+The URL may be that of the archive, or the path of the folder it unpacks to.
+
+```python
+import tensorflow_hub as hub
+
+module = hub.load(URL)
+{name} = module(images)
+```
+
+In tf_keras:
+
+```python
+layer = hub.KerasLayer(URL, trainable=True)
+```
+
+In Keras 3, from the folder; the second layer can be fine-tuned and is of the
+package convmixer_tf:
+
+```python
+layer = keras.layers.TFSMLayer(FOLDER, call_endpoint="serving_default")
+layer = convmixer_tf.export.HubLayer(FOLDER)
+```
+
+## Fine-tuning
+
+Call it with `training=True`: batch normalisation then uses the batch's own
+statistics and moves the running ones. All weights can be trained; add
+`regularization_losses`, if there are any, to the loss.
+"""
+
+
+def _output(model, classifier, class_names):
+    if not classifier:
+        return (
+            "float32, of shape (batch, features): the globally pooled "
+            "features,\nwithout dropout."
+        )
+    classes = model.output_shape[-1]
+    text = (
+        f"float32, of shape (batch, {classes}): logits. Softmax makes "
+        "probabilities of them if the\nclasses exclude each other, sigmoid if "
+        "they do not."
+    )
+    if class_names is not None:
+        text += (
+            "\n\n`module.class_names()` returns the names of the classes in "
+            "this order."
+        )
+    return text

@@ -1,0 +1,98 @@
+"""A TF Hub module as a layer of Keras 3, to be trained further."""
+
+import os
+
+import keras
+import tensorflow as tf
+from keras import layers
+from keras import ops
+
+from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.saved_model import SAVED_MODEL_FILE
+
+_REUSABLE = ("__call__", "variables", "trainable_variables")
+
+
+@keras.saving.register_keras_serializable("convmixer_tf")
+class HubLayer(layers.Layer):
+    """A reusable SavedModel, such as `export_tfhub` writes, as a layer.
+
+    What `hub.KerasLayer` is in tf_keras: the module's variables are the
+    layer's weights, training moves its batch statistics, and its
+    regularisation losses are the layer's. If `trainable` is false it computes
+    as in inference. It computes in float32, whatever the policy is.
+
+    A saved model that contains the layer holds its weights, not its graph: the
+    folder must be where it was when the model is loaded.
+
+    Reference: https://www.tensorflow.org/hub/reusable_saved_models
+
+    Args:
+        folder: Path of the SavedModel. `tensorflow_hub.resolve(url)`
+            fetches that of a URL.
+        trainable: Boolean, whether to train the module's weights.
+        **kwargs: What every `keras.layers.Layer` takes: `name`.
+
+    Input shape:
+        What the module takes: (batch, height, width, channels).
+
+    Output shape:
+        What the module returns: (batch, classes) or (batch, dim).
+
+    Raises:
+        FileNotFoundError: If there is no SavedModel at `folder`.
+        ValueError: If it is not a reusable one, or if Keras does not run on
+            TensorFlow.
+
+    Example:
+
+    ```python
+    images = keras.Input((224, 224, 3))
+    features = HubLayer("module/saved_model")(images)
+    model = keras.Model(images, layers.Dense(10)(features))
+    model.compile(keras.optimizers.AdamW(1e-3), "mse")
+    ```
+    """
+
+    def __init__(self, folder, trainable=True, **kwargs):
+        check_backend("TF Hub modules")
+        if not os.path.isfile(os.path.join(folder, SAVED_MODEL_FILE)):
+            raise FileNotFoundError(
+                f"There is no SavedModel at `{folder}`. It must be the folder "
+                f"that holds `{SAVED_MODEL_FILE}`."
+            )
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.folder = os.fspath(folder)
+        self._module = tf.saved_model.load(self.folder)
+        lacking = [x for x in _REUSABLE if not hasattr(self._module, x)]
+        if lacking:
+            raise ValueError(
+                f"The SavedModel at `{folder}` can't be built upon: it has no "
+                f"{', '.join(lacking)}. `export_tfhub` writes one that can."
+            )
+        trained = {v.ref() for v in self._module.trainable_variables}
+        self._module_variables = [
+            _shared(variable, variable.ref() in trained)
+            for variable in self._module.variables
+        ]
+        self.trainable = trainable  # Of the variables, too.
+
+    def call(self, inputs, training=None):
+        training = bool(training and self.trainable)
+        if training:
+            for loss in getattr(self._module, "regularization_losses", ()):
+                self.add_loss(loss())
+        return self._module(ops.cast(inputs, "float32"), training=training)
+
+    def get_config(self):
+        return {**super().get_config(), "folder": self.folder}
+
+
+def _shared(variable, trainable):
+    """Makes a Keras variable that is a TensorFlow variable of the module."""
+    return keras.Variable(
+        variable,
+        trainable=trainable,
+        dtype=variable.dtype.name,
+        name=variable.name.partition(":")[0].replace("/", "_"),
+    )

@@ -1,0 +1,319 @@
+"""What a TFLite file says about itself: class names, pixels, who made it.
+
+Android Studio, MediaPipe's tasks and Android's label readers look for two
+things: a FlatBuffer among the model's buffers, which the model calls
+`TFLITE_METADATA`, and a text file of the names, zipped behind the model.
+
+The numbers of the fields are those of the published schema,
+`tensorflow_lite_support/metadata/metadata_schema.fbs` in tensorflow's
+repository `tflite-support`: version 1.1.0, file identifier "M001".
+"""
+
+import dataclasses
+import io
+import zipfile
+
+import flatbuffers
+import numpy as np
+from flatbuffers import number_types
+from flatbuffers.table import Table
+
+from convmixer_tf.export.litert import litert_module
+from convmixer_tf.export.tflite_model import pack
+from convmixer_tf.export.tflite_model import unpack
+from convmixer_tf.files import replaced
+
+_ENTRY = "TFLITE_METADATA"
+_LABELS = "labels.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteMetadata:
+    """What a TFLite file of a classifier says about itself.
+
+    Attributes:
+        name: Name of the model.
+        description: What it does.
+        version: Version of the model.
+        author: Who made it.
+        license: What it may be used for.
+        class_names: Names of the classes in the order of the outputs, or
+            `None` if the file has none.
+        mean: What is to be subtracted from pixels in [0, 255], one number, or
+            one for each channel.
+        std: By what they are to be divided then. The models of this package
+            take pixels as they are: 0 and 1, the defaults.
+    """
+
+    name: str
+    description: str = ""
+    version: str = ""
+    author: str = ""
+    license: str = ""
+    class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+def write_metadata(path, metadata):
+    """Writes metadata and class names into a TFLite file.
+
+    What the file computes stays the same to the bit.
+
+    Args:
+        path: Path of a TFLite file of one image and one output. It is
+            replaced, and so are metadata that it has.
+        metadata: A `TFLiteMetadata`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: If it is no TFLite file of one image and one output, or if
+            the class names do not fit it.
+
+    Example:
+
+    ```python
+    write_metadata("model.tflite", TFLiteMetadata("Pets", class_names=names))
+    ```
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    content = add_metadata(content, metadata)
+    with replaced(path) as unfinished, open(unfinished, "wb") as file:
+        file.write(content)
+
+
+def read_metadata(path):
+    """Reads the metadata of a TFLite file, class names included.
+
+    Args:
+        path: Path of a TFLite file.
+
+    Returns:
+        A `TFLiteMetadata`, or `None` if the file has none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: If it is no TFLite file.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    model = unpack(content)
+    for entry in model.metadata or []:
+        if entry.name == _ENTRY.encode():
+            data = model.buffers[entry.buffer].data.tobytes()
+            return _decode(_Reader.root(data), content)
+    return None
+
+
+def add_metadata(content, metadata):
+    """Puts metadata into the bytes of a TFLite file.
+
+    Args:
+        content: Bytes of a TFLite file of one image and one output.
+        metadata: A `TFLiteMetadata`.
+
+    Returns:
+        Bytes of the new file.
+
+    Raises:
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: As `write_metadata`.
+    """
+    model = unpack(content)
+    image, classes = _interface(model)
+    _check_class_names(metadata.class_names, classes)
+    entries = []
+    for entry in model.metadata or []:
+        if entry.name == _ENTRY.encode():
+            model.buffers[entry.buffer].data = None
+        else:
+            entries.append(entry)
+    schema = litert_module("schema_py_generated")
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    entry.name, entry.buffer = _ENTRY, len(model.buffers)
+    buffer.data = _encode(metadata, image)
+    model.metadata = [*entries, entry]
+    model.buffers.append(buffer)
+    return _with_labels(pack(model), metadata.class_names)
+
+
+def _with_labels(model, class_names):
+    if class_names is None:
+        return model
+    file = io.BytesIO(model)
+    with zipfile.ZipFile(file, "a") as archive:
+        text = "\n".join(class_names) + "\n"
+        archive.writestr(zipfile.ZipInfo(_LABELS), text)
+    return file.getvalue()
+
+
+def _interface(model):
+    """Finds the shape of a model's image, and how many outputs it has."""
+    graph = model.subgraphs[0]
+    inputs, outputs = (
+        [tuple(map(int, graph.tensors[i].shape)) for i in numbers]
+        for numbers in (graph.inputs, graph.outputs)
+    )
+    if len(inputs) != 1 or len(inputs[0]) != 4 or len(outputs) != 1:
+        raise ValueError(
+            "Metadata are for a model of one image, (1, height, width, "
+            "channels), and one output. Received: inputs of shapes "
+            f"{inputs}, outputs of shapes {outputs}"
+        )
+    return inputs[0][1:], outputs[0][-1]
+
+
+def _check_class_names(names, count):
+    if names is None:
+        return
+    bad = [name for name in names if not name.strip() or "\n" in name]
+    if isinstance(names, str) or len(names) != count or bad:
+        raise ValueError(
+            f"The class names must be {count}, one for each output, each a "
+            f"line of text. Received: {len(names)}, such as "
+            f"{[*bad, *names][:1]}"
+        )
+
+
+def _encode(metadata, image):
+    """Encodes metadata by the schema, as {number of the field: value}."""
+    height, width, channels = image
+    normalization = {0: _floats(metadata.mean), 1: _floats(metadata.std)}
+    pixels = {
+        0: "image",
+        1: f"{width} x {height} pixels, {channels} channels, in [0, 255].",
+        4: [{0: 1, 1: normalization}],  # One step, of this kind.
+        5: {0: [255.0], 1: [0.0]},  # The range.
+    }
+    if channels in (1, 3):
+        color_space = {3: 1, 1: 2}[channels]  # RGB, grey
+        pixels[3] = {0: 2, 1: {0: color_space}}  # An image.
+    scores = {
+        0: "scores",
+        1: "A score for each class; the largest is the likeliest.",
+        3: {0: 1, 1: {}},  # A feature.
+    }
+    if metadata.class_names is not None:
+        scores[6] = [{0: _LABELS, 1: "Names of the classes.", 2: 2}]
+    root = {
+        0: metadata.name,
+        1: metadata.description,
+        2: metadata.version,
+        3: [{2: [pixels], 3: [scores]}],
+        4: metadata.author,
+        5: metadata.license,
+        7: "1.0.0",  # The oldest parser that knows all these fields.
+    }
+    builder = flatbuffers.Builder()
+    builder.Finish(_write(builder, root), file_identifier=b"M001")
+    return bytes(builder.Output())
+
+
+def _decode(root, content):
+    graph = root.tables(3)[0]
+    mean, std = [0.0], [1.0]
+    for step in graph.tables(2)[0].tables(4):
+        if step.byte(0) == 1:
+            mean, std = (step.table(1).vector(i, "f4") for i in (0, 1))
+    names = None
+    for file in graph.tables(3)[0].tables(6):
+        if file.byte(2) == 2 and names is None:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                text = archive.read(file.string(0)).decode("utf-8")
+            names = tuple(text.removesuffix("\n").split("\n"))
+    return TFLiteMetadata(
+        name=root.string(0),
+        description=root.string(1),
+        version=root.string(2),
+        author=root.string(4),
+        license=root.string(5),
+        class_names=names,
+        mean=tuple(_floats(mean)),
+        std=tuple(_floats(std)),
+    )
+
+
+def _floats(values):
+    return [float(value) for value in values]
+
+
+def _write(builder, value):
+    """Writes a value, and what it holds, into a FlatBuffer.
+
+    Args:
+        builder: A `flatbuffers.Builder`.
+        value: A string, a list of floats or of other values, or a dictionary:
+            a table, from its fields' numbers to values or small integers.
+
+    Returns:
+        Integer, the offset of the value.
+    """
+    if isinstance(value, str):
+        return builder.CreateString(value)
+    if isinstance(value, list) and isinstance(value[0], float):
+        return builder.CreateNumpyVector(np.float32(value))
+    if isinstance(value, list):
+        offsets = [_write(builder, item) for item in value]
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+    offsets = {
+        slot: _write(builder, item)
+        for slot, item in value.items()
+        if not isinstance(item, int)
+    }
+    builder.StartObject(max(value, default=-1) + 1)
+    for slot, item in value.items():
+        if slot in offsets:
+            builder.PrependUOffsetTRelativeSlot(slot, offsets[slot], 0)
+        else:
+            builder.PrependUint8Slot(slot, item, 0)
+    return builder.EndObject()
+
+
+class _Reader:
+    """A table in a FlatBuffer, whose fields are known by their numbers."""
+
+    def __init__(self, content, start):
+        self._table = Table(content, start)
+
+    @classmethod
+    def root(cls, content):
+        return cls(content, int.from_bytes(content[:4], "little"))
+
+    def _field(self, slot):
+        offset = self._table.Offset(4 + 2 * slot)
+        return offset and self._table.Pos + offset
+
+    def byte(self, slot):
+        field = self._field(slot)
+        return self._table.Bytes[field] if field else 0
+
+    def string(self, slot):
+        return self.vector(slot, np.uint8).tobytes().decode("utf-8")
+
+    def vector(self, slot, dtype):
+        """The numbers in a field, an array; an empty one if it is not set."""
+        field = self._field(slot)
+        if not field:
+            return np.empty(0, dtype)
+        start = self._table.Indirect(field)
+        count = self._table.Get(number_types.UOffsetTFlags, start)
+        return np.frombuffer(self._table.Bytes, dtype, count, start + 4)
+
+    def table(self, slot):
+        start = self._table.Indirect(self._field(slot))
+        return _Reader(self._table.Bytes, start)
+
+    def tables(self, slot):
+        """The tables in a field, a list; an empty one if it is not set."""
+        field = self._field(slot)
+        first = field and self._table.Indirect(field) + 4
+        return [
+            _Reader(self._table.Bytes, first + 4 * i + int(offset))
+            for i, offset in enumerate(self.vector(slot, np.uint32))
+        ]

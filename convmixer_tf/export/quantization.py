@@ -1,0 +1,238 @@
+"""Quantising a deployed model's float32 TFLite file.
+
+Two ways of computing, chosen by measurement (`export/results/tflite.json`):
+
+"dynamic": the 1 x 1 convolutions, which are most of the arithmetic and of the
+weights, multiply in 8 bits, with the scale of the activations taken from the
+image at hand. All else computes in float32, with weights stored as float16.
+
+"int8": the blocks compute in 8 bits, with scales from calibration images. The
+stem and the classifier compute in float32: there the rounding costs most and
+the time is least.
+"""
+
+import contextlib
+import io
+import warnings
+
+import numpy as np
+
+from convmixer_tf.export.litert import litert_module
+from convmixer_tf.export.tflite_model import pack
+from convmixer_tf.export.tflite_model import unpack
+
+_IN_FLOAT = (".*/patch_embed.*", ".*/block_0_affine.*")
+
+
+def quantize(content, scheme, images=None, output_dtype="float32"):
+    """Quantises a float32 TFLite file of a model that `deploy` rewrote.
+
+    Args:
+        content: Bytes of the file.
+        scheme: `"dynamic"`; `"int4"`, the same with the kernels of the 1 x 1
+            convolutions in 4 bits; or `"int8"`.
+        images: For `"int8"`, pixels in [0, 255] of shape (images, height,
+            width, channels).
+        output_dtype: For `"int8"`, `"float32"` or `"uint8"`.
+
+    Returns:
+        Bytes of the new file. That of `"int8"` takes uint8 pixels.
+
+    Raises:
+        ImportError: If `ai-edge-quantizer` or `ai-edge-litert` is not
+            installed.
+    """
+    if scheme != "int8":
+        return _dynamic(content, {"dynamic": 8, "int4": 4}[scheme])
+    ranges = measure_ranges(content, images)
+    model = unpack(_static(content, ranges))
+    _take_uint8(model)
+    if output_dtype == "uint8":
+        _give_uint8(model, ranges)
+    return pack(model)
+
+
+def measure_ranges(content, images):
+    """Finds the smallest and largest values of all tensors.
+
+    ai-edge-quantizer's own calibration takes a moving average of them over
+    the images, which clips what is rare.
+
+    Args:
+        content: Bytes of a float32 TFLite file.
+        images: As in `quantize`.
+
+    Returns:
+        Dictionary from names of tensors to dictionaries of `"min"` and
+        `"max"`.
+    """
+    with _quiet():
+        interpreter = litert_module("interpreter").Interpreter(
+            model_content=content, experimental_preserve_all_tensors=True
+        )
+    interpreter.allocate_tensors()
+    (image_tensor,) = interpreter.get_input_details()
+    numbers = {
+        int(number)
+        for operator in interpreter._get_ops_details()
+        for number in operator["outputs"]
+    }
+    lows, highs = {}, {}
+    for image in images:
+        pixels = np.float32(image)[None]
+        interpreter.set_tensor(image_tensor["index"], pixels)
+        interpreter.invoke()
+        for number in numbers:
+            values = interpreter.get_tensor(number)
+            lows[number] = min(values.min(), lows.get(number, np.inf))
+            highs[number] = max(values.max(), highs.get(number, -np.inf))
+    return {
+        tensor["name"]: {
+            "min": lows[tensor["index"]],
+            "max": highs[tensor["index"]],
+        }
+        for tensor in interpreter.get_tensor_details()
+        if tensor["index"] in lows
+    }
+
+
+def _quantizer(content):
+    try:
+        from ai_edge_quantizer import quantizer
+    except ImportError as error:
+        raise ImportError(
+            "Quantising needs `ai-edge-quantizer`. Install the extra: "
+            'pip install "convmixer_tf[export]".'
+        ) from error
+    return quantizer.Quantizer(content)
+
+
+def _dynamic(content, bits):
+    quantizer = _quantizer(content)
+    from ai_edge_quantizer import algorithm_manager
+    from ai_edge_quantizer import qtyping
+
+    float16 = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+        )
+    )
+    casting = algorithm_manager.AlgorithmName.FLOAT_CASTING
+    names = qtyping.TFLOperationName
+    quantizer.add_dynamic_config(".*", names.CONV_2D, bits)
+    quantizer.add_dynamic_config(".*", names.FULLY_CONNECTED, 8)
+    for scope, operator in (
+        (".*", names.DEPTHWISE_CONV_2D),
+        (_IN_FLOAT[0], names.CONV_2D),
+    ):
+        quantizer.update_quantization_recipe(scope, operator, float16, casting)
+    return _run(quantizer)
+
+
+def _static(content, ranges):
+    quantizer = _quantizer(content)
+    from ai_edge_quantizer import algorithm_manager
+    from ai_edge_quantizer import qtyping
+
+    names = qtyping.TFLOperationName
+    quantizer.add_static_config(".*", names.ALL_SUPPORTED, 8, 8)
+    in_float = [(scope, names.ALL_SUPPORTED) for scope in _IN_FLOAT]
+    in_float += [
+        (".*", operator)
+        for operator in (
+            names.INPUT,
+            names.OUTPUT,
+            names.MEAN,
+            names.FULLY_CONNECTED,
+            names.SOFTMAX,
+            names.LOGISTIC,
+        )
+    ]
+    nothing = algorithm_manager.AlgorithmName.NO_QUANTIZE
+    for scope, operator in in_float:
+        quantizer.update_quantization_recipe(
+            scope, operator, algorithm_key=nothing
+        )
+    return _run(quantizer, ranges)
+
+
+def _run(quantizer, ranges=None):
+    with _quiet():
+        result = quantizer.quantize(
+            ranges, enable_progress_bar=False, enable_progress_report=False
+        )
+    return bytes(result.quantized_model)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences a warning of LiteRT's, and a progress bar."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.filterwarnings("ignore", ".*experimental_preserve_all_tens")
+        yield
+
+
+def _take_uint8(model):
+    """Puts an operator in front that makes floats of uint8 pixels."""
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    (pixels,) = graph.inputs
+    new = _add_uint8(model, pixels, b"image_uint8", scale=1.0, zero_point=0)
+    graph.operators.insert(0, _convert(model, "DEQUANTIZE", new, pixels))
+    graph.inputs = [new]
+    signature.inputs[0].tensorIndex = new
+
+
+def _give_uint8(model, ranges):
+    """Puts an operator at the end that makes uint8 of the outputs."""
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    (outputs,) = graph.outputs
+    found = ranges[graph.tensors[outputs].name.decode()]
+    low, high = min(found["min"], 0), found["max"]
+    scale = float(high - low) / 255
+    if _ends_in_probabilities(model):
+        low, scale = 0, 1 / 256  # TFLite's own choice.
+    zero_point = int(np.rint(-low / scale))
+    new = _add_uint8(model, outputs, b"scores_uint8", scale, zero_point)
+    graph.operators.append(_convert(model, "QUANTIZE", outputs, new))
+    graph.outputs = [new]
+    signature.outputs[0].tensorIndex = new
+
+
+def _ends_in_probabilities(model):
+    schema = litert_module("schema_py_generated")
+    last = model.subgraphs[0].operators[-1]
+    return model.operatorCodes[last.opcodeIndex].builtinCode in (
+        schema.BuiltinOperator.LOGISTIC,
+        schema.BuiltinOperator.SOFTMAX,
+    )
+
+
+def _add_uint8(model, like, name, scale, zero_point):
+    """Adds a uint8 tensor of the shape of another; returns its number."""
+    schema = litert_module("schema_py_generated")
+    graph = model.subgraphs[0]
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape = name, graph.tensors[like].shape
+    tensor.type, tensor.buffer = schema.TensorType.UINT8, len(model.buffers)
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale = [scale]
+    tensor.quantization.zeroPoint = [zero_point]
+    model.buffers.append(schema.BufferT())
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _convert(model, name, source, destination):
+    """Makes an operator that converts a tensor to another's type."""
+    schema = litert_module("schema_py_generated")
+    code, operator = schema.OperatorCodeT(), schema.OperatorT()
+    code.builtinCode = getattr(schema.BuiltinOperator, name)
+    code.deprecatedBuiltinCode = code.builtinCode
+    code.version = 1
+    operator.opcodeIndex = len(model.operatorCodes)
+    operator.inputs, operator.outputs = [source], [destination]
+    model.operatorCodes.append(code)
+    return operator

@@ -1,0 +1,266 @@
+"""SavedModels for servers: pixels or image files in, predictions out."""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data import decode_image
+from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import check_image_model
+from convmixer_tf.export.preparation import classifier_of
+from convmixer_tf.export.preparation import in_float32
+from convmixer_tf.files import check_folder_destination
+from convmixer_tf.files import replaced_folder
+from convmixer_tf.validation import check_positive_integer
+
+SAVED_MODEL_FILE = "saved_model.pb"
+
+# A function without AutoGraph: what it calls is graph code already.
+graph_function = functools.partial(tf.function, autograph=False)
+
+
+def export_saved_model(
+    model,
+    path,
+    *,
+    class_names=None,
+    top=5,
+    image_size=None,
+    crop_fraction=CROP_FRACTION,
+    overwrite=False,
+):
+    """Exports a model as a SavedModel, for TensorFlow Serving and the like.
+
+    It loads and runs without this package and without Keras, computes in
+    float32 and consists of TensorFlow's own operations. Its signatures:
+
+    - `serving_default`: `images`, float32 pixels in [0, 255], to
+      `predictions`, what the model returns; `features` if it is no classifier.
+    - `serve_uint8`: the same of uint8 pixels.
+    - `serve_encoded`: `image_bytes`, strings of shape (batch,), the contents of
+      JPEG, PNG, GIF or BMP files of any sizes, to the same and, of a
+      classifier, to its best classes, best first: `top_indices`, int32,
+      `top_probabilities`, float32, and, if there are names, `top_labels`,
+      strings, each of shape (batch, top). The files are decoded and brought to
+      the model's size by `data.resize_and_center_crop`. If one can't be
+      decoded, the error names its position in the batch. A model of images
+      that are not square or have not three channels lacks this signature.
+
+    What `tf.saved_model.load` returns has `serve(images)`, the model itself,
+    `variables`, and `class_names()` if there are names.
+
+    Args:
+        model: `keras.Model` that takes a batch of pixels in [0, 255] and
+            returns one tensor. A height, a width or a batch size that it
+            leaves open stays open.
+        path: Path of the folder to write. It appears when it is complete.
+        class_names: Names of the classes, in the order of the outputs.
+        top: Integer, how many of the best classes to name, at most all.
+        image_size: Side, in pixels, that files are brought to. Needed if the
+            model leaves it open; otherwise it is the model's.
+        crop_fraction: As for `data.resize_and_center_crop`.
+        overwrite: Whether to replace an existing SavedModel.
+
+    Raises:
+        FileExistsError: If there is something at `path` that is not to be
+            replaced.
+        FileNotFoundError: If the directory that `path` lies in doesn't exist.
+        OSError: If it can't be written.
+        ValueError: If an argument is invalid.
+
+    Example:
+
+    ```python
+    export_saved_model(model, "saved_model", class_names=["cat", "dog"])
+    loaded = tf.saved_model.load("saved_model")
+    best = loaded.signatures["serve_encoded"](image_bytes=tf.constant([file]))
+    ```
+    """
+    check_backend("SavedModels")
+    check_folder_destination(path, SAVED_MODEL_FILE, overwrite)
+    check_image_model(model)
+    check_class_names(model, class_names)
+    check_positive_integer("top", top)
+    size = _encoded_size(model.input_shape, image_size)
+    name = "features" if classifier_of(model) is None else "predictions"
+    rank = _ranking(model, class_names, top)
+
+    with replaced_folder(path) as unfinished:
+        module, serve = _serving_module(in_float32(model), class_names)
+        images = tf.TensorSpec(model.input_shape, tf.float32, "images")
+        pixels = tf.TensorSpec(model.input_shape, tf.uint8, "images")
+        files = tf.TensorSpec(model.input_shape[:1], tf.string, "image_bytes")
+
+        @graph_function(input_signature=[images])
+        def serving_default(images):
+            return {name: serve(images)}
+
+        @graph_function(input_signature=[pixels])
+        def serve_uint8(images):
+            return {name: serve(tf.cast(images, tf.float32))}
+
+        @graph_function(input_signature=[files])
+        def serve_encoded(image_bytes):
+            images = _decode(image_bytes, size, crop_fraction)
+            outputs = serve(tf.cast(images, tf.float32))
+            return {name: outputs, **rank(outputs)}
+
+        signatures = {
+            "serving_default": serving_default,
+            "serve_uint8": serve_uint8,
+        }
+        if size:
+            signatures["serve_encoded"] = serve_encoded
+        write_saved_model(module, unfinished, signatures)
+
+
+def check_class_names(model, class_names):
+    """Checks that there is a name for each class.
+
+    Args:
+        model: A `keras.Model` with one output.
+        class_names: What the user gave: strings, or `None`.
+
+    Raises:
+        ValueError: If there isn't, or if the model has no classes.
+    """
+    if class_names is None:
+        return
+    classes = classifier_of(model) and model.output_shape[-1]
+    if (
+        isinstance(class_names, str)
+        or len(class_names) != classes
+        or not all(isinstance(name, str) for name in class_names)
+    ):
+        raise ValueError(
+            "Argument `class_names` must be one string for each of the "
+            f"model's {classes or 0} classes. Received: {len(class_names)}, "
+            f"{class_names!r:.80}"
+        )
+
+
+def write_saved_model(module, directory, signatures):
+    """Writes a SavedModel.
+
+    Args:
+        module: Trackable object, what is to be saved.
+        directory: Path of an existing, empty folder.
+        signatures: Dictionary of functions.
+
+    Raises:
+        OSError: If it can't be written; the disk may be full.
+    """
+    try:
+        tf.saved_model.save(module, directory, signatures)
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"Can't write the SavedModel to `{directory}`: {error.message}"
+        ) from error
+
+
+def names_function(class_names):
+    """Builds a function without arguments that returns the classes' names."""
+
+    @graph_function(input_signature=[])
+    def names():
+        return tf.constant(list(class_names))
+
+    return names
+
+
+def _serving_module(model, class_names):
+    """Builds what is saved: the model as a function, and its variables."""
+
+    @graph_function(
+        input_signature=[tf.TensorSpec(model.input_shape, tf.float32, "images")]
+    )
+    def serve(images):
+        return model(images, training=False)
+
+    module = tf.train.Checkpoint()
+    module.variables = [variable.value for variable in model.variables]
+    module.serve = serve
+    if class_names is not None:
+        module.class_names = names_function(class_names)
+    return module, serve
+
+
+def _encoded_size(shape, image_size):
+    """Settles the side that files are brought to; `None` without files."""
+    _, height, width, channels = shape
+    if image_size is not None:
+        check_positive_integer("image_size", image_size)
+    size = height or width or image_size
+    if channels != 3 or {height, width} - {None, size}:
+        return None
+    if size is None:
+        raise ValueError(
+            "Argument `image_size` is needed: the model takes images of any "
+            "size, and encoded ones are brought to one. "
+            f"Received: image_size=None, model.input_shape={shape}"
+        )
+    if image_size not in (None, size):
+        raise ValueError(
+            f"Argument `image_size` must be that of the model, {size}, or "
+            f"None. Received: image_size={image_size}"
+        )
+    return size
+
+
+def _ranking(model, class_names, top):
+    """Builds the function from predictions to the best classes."""
+    classifier = classifier_of(model)
+    if classifier is None:
+        return lambda outputs: {}
+    activation = keras.activations.serialize(classifier.activation)
+    if activation not in ("linear", "softmax", "sigmoid"):
+        raise ValueError(
+            "The model's classifier must have the activation None, softmax or "
+            f"sigmoid. Received: {activation!r}"
+        )
+    count = min(top, model.output_shape[-1])
+
+    def rank(outputs):
+        logits = activation == "linear"
+        probabilities = tf.nn.softmax(outputs) if logits else outputs
+        best, indices = tf.math.top_k(probabilities, count)
+        ranked = {"top_indices": indices, "top_probabilities": best}
+        if class_names is not None:
+            names = tf.constant(list(class_names))
+            ranked["top_labels"] = tf.gather(names, indices)
+        return ranked
+
+    return rank
+
+
+def _decode(image_bytes, size, crop_fraction):
+    """Decodes a batch of files in parallel, or says which can't be decoded."""
+    count = tf.size(image_bytes)
+
+    def read(position, encoded):
+        image = decode_image(encoded)
+        return position, resize_and_center_crop(image, size, crop_fraction)
+
+    files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
+    images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    # One image more: a batch of none is an error of its own.
+    one_more = tf.data.Dataset.from_tensors(
+        (-1, tf.zeros((size, size, 3), tf.uint8))
+    )
+    images = images.ignore_errors().concatenate(one_more)
+    images = images.batch(tf.cast(count, tf.int64) + 1)
+    positions, images = images.get_single_element()
+    positions, images = positions[:-1], images[:-1]
+
+    found = tf.scatter_nd(positions[:, None], tf.ones_like(positions), [count])
+    lost = tf.where(found == 0)[:, 0]
+    complete = tf.debugging.Assert(
+        tf.size(lost) == 0,
+        ["Not images that can be decoded, by position in the batch:", lost],
+        summarize=20,
+    )
+    with tf.control_dependencies([complete]):
+        return tf.ensure_shape(images, (None, size, size, 3))

@@ -1,0 +1,91 @@
+"""Keras models from what a user may name: a file, weights, a variant."""
+
+import os
+
+import keras
+
+import convmixer_tf
+from convmixer_tf import preprocessing
+from convmixer_tf import weights as weight_files
+from convmixer_tf.training import read_class_names
+
+VARIANTS = ("1536_20", "768_32", "1024_20")
+_WEIGHTS = (".weights.h5", ".safetensors", ".pth", ".pth.tar", ".bin")
+
+
+def load(name, size, *, weights="imagenet", activation=None):
+    """Loads a model.
+
+    Args:
+        name: Path of a `.keras` file or of a file of weights, or one of
+            `VARIANTS`.
+        size: Side of the images, in pixels, of a model that doesn't say it;
+            `None` for any.
+        weights: Of a variant, as in `ConvMixer768_32`.
+        activation: Of a file of weights. Defaults to that of the published
+            variant of the same architecture.
+
+    Returns:
+        A `keras.Model`, and the names of its classes or `None`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no model, or its activation isn't known.
+    """
+    if name in VARIANTS:
+        build = getattr(convmixer_tf, f"ConvMixer{name}")
+        return build(weights=weights, input_shape=(size, size, 3)), (
+            imagenet_names()
+        )
+    if not name.endswith((".keras", *_WEIGHTS)) or not os.path.isfile(name):
+        raise FileNotFoundError(
+            "The model must be a .keras file or a file of weights that is "
+            f"there, or one of {', '.join(VARIANTS)}. Received: {name!r}"
+        )
+    if name.endswith(_WEIGHTS):
+        return _from_weights(name, size, activation), None
+    return _read_keras(name), read_class_names(name)
+
+
+def imagenet_names():
+    """Lists the names of ImageNet's classes."""
+    return tuple(c.name for c in preprocessing.imagenet_classes())
+
+
+def _read_keras(path):
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # From a damaged archive: of many kinds.
+        raise ValueError(
+            f"`{path}` is not a whole Keras model: {error}"
+        ) from error
+
+
+def _from_weights(path, size, activation):
+    found = weight_files.infer_architecture(weight_files.read_weights(path))
+    shape = (found.dim, found.depth, found.kernel_size, found.patch_size)
+    activation = activation or _published_activation(shape)
+    if activation is None:
+        raise ValueError(
+            f"`{path}` does not tell the activation of its ConvMixer, and the "
+            "architecture is none of the published. Pass --activation, such "
+            "as gelu or relu."
+        )
+    top = found.classes is not None
+    return convmixer_tf.ConvMixer(
+        *shape,
+        activation,
+        include_top=top,
+        weights=path,
+        input_shape=(size, size, found.channels),
+        pooling=None if top else "avg",
+        classes=found.classes or 1,
+    )
+
+
+def _published_activation(shape):
+    for facts in weight_files.PUBLISHED_WEIGHTS.values():
+        known = (facts.dim, facts.depth, facts.kernel_size, facts.patch_size)
+        if known == shape:
+            return facts.activation
+    return None

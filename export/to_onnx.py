@@ -1,0 +1,49 @@
+"""Exports a ConvMixer as an ONNX file, compared in onnxruntime.
+
+    python export/to_onnx.py --model runs/mine/model.keras \
+        --output runs/mine/model.onnx --images FOLDER
+
+`--images` are real ones to compare on: a folder `split/class/*.jpg`, a name in
+tensorflow-datasets, or a folder of images. The file appears, with its report
+beside it, only if it does what the model does.
+
+Time: seconds, and a forward pass of each over the images.
+"""
+
+import export_flags
+from absl import app
+from absl import flags
+
+from convmixer_tf.export import export_onnx
+from convmixer_tf.export.onnx_export import PIXELS
+from convmixer_tf.files import check_destination
+
+_DYNAMIC = flags.DEFINE_bool(
+    "dynamic_batch", True, "Whether any number of images, or one, at a time."
+)
+_PIXELS = flags.DEFINE_enum("pixels", "float32", PIXELS, "Type of the input.")
+flags.mark_flags_as_required(["model", "output"])
+
+
+def main(argv):
+    """Exports the model that the flags name."""
+    export_flags.begin(argv)
+    with export_flags.errors_end_it():
+        check_destination(
+            export_flags.OUTPUT.value, (".onnx",), export_flags.OVERWRITE.value
+        )
+        model, names = export_flags.load_model()
+
+        def write(path):
+            export_onnx(
+                model,
+                path,
+                dynamic_batch=_DYNAMIC.value,
+                pixels=_PIXELS.value,
+            )
+
+        export_flags.finish(write, model, names)
+
+
+if __name__ == "__main__":
+    app.run(main)

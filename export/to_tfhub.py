@@ -1,0 +1,136 @@
+"""Exports a model as a TF Hub module that can be fine-tuned.
+
+    python export/to_tfhub.py --model runs/mine/model.keras \
+        --output runs/mine/module --images FOLDER --kind feature_vector
+
+Writes a folder with `saved_model/`, `model.tar.gz` and `README.md`, see
+`convmixer_tf.export.export_tfhub`. `--images` are real ones to compare on: a
+folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
+images. The module appears, with its report beside it, only if it does what the
+model does, in a process that does not know this package.
+
+Time: seconds, and a forward pass of each over the images.
+"""
+
+import os
+
+import export_flags
+import keras
+from absl import app
+from absl import flags
+
+from convmixer_tf.export import HubCard
+from convmixer_tf.export import export_tfhub
+from convmixer_tf.export.preparation import classifier_of
+from convmixer_tf.export.preparation import rebuilt
+from convmixer_tf.export.tfhub import ARCHIVE
+from convmixer_tf.export.tfhub import CARD
+from convmixer_tf.export.tfhub import KINDS
+from convmixer_tf.export.tfhub import MARK
+from convmixer_tf.export.tfhub import SAVED_MODEL
+from convmixer_tf.files import check_folder_destination
+from convmixer_tf.files import replaced_folder
+from convmixer_tf.files import size_of
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
+
+_KIND = flags.DEFINE_enum(
+    "kind", "classifier", KINDS, "What the module returns."
+)
+_MAX_PIXEL = flags.DEFINE_enum(
+    "max_pixel", "255", ["255", "1"], "What white is; 1 is TF Hub's convention."
+)
+_PUBLISHER = flags.DEFINE_string(
+    "publisher", "convmixer_tf", "Who publishes the module."
+)
+_VERSION = flags.DEFINE_integer("module_version", 1, "Version of the module.")
+_ASSET_PATH = flags.DEFINE_string(
+    "asset_path", ARCHIVE, "URL at which the archive will be served."
+)
+_DATASET = flags.DEFINE_string("dataset", None, "What it was trained on.")
+_LICENSE = flags.DEFINE_string("license", None, "Licence of the weights.")
+flags.mark_flags_as_required(["model", "output"])
+
+
+def module_card(model):
+    """Collects what the module's page says.
+
+    Args:
+        model: The `keras.Model`.
+
+    Returns:
+        A `HubCard`. If the weights are a fetched variant's, with what is
+        published about them.
+    """
+    common = {
+        "handle": f"{_PUBLISHER.value}/{model.name}/{_KIND.value}/"
+        f"{_VERSION.value}",
+        "asset_path": _ASSET_PATH.value,
+    }
+    published = PUBLISHED_WEIGHTS.get(f"convmixer_{flags.FLAGS.model}")
+    if published is None or flags.FLAGS.weights != "imagenet":
+        return HubCard(**common, dataset=_DATASET.value, license=_LICENSE.value)
+    return HubCard(
+        **common,
+        description=f"ConvMixer-{published.dim}/{published.depth}, trained on "
+        "ImageNet-1k.",
+        dataset=_DATASET.value or "imagenet-ilsvrc-2012-cls",
+        license=_LICENSE.value or published.license.lower(),
+        notes=f"Weights: {published.repository} on the Hugging Face hub. "
+        f"Published ImageNet accuracy at 224 x 224\n(timm's table, not "
+        f"measured with this module): top-1 {published.top1} %, top-5 "
+        f"{published.top5} %.",
+    )
+
+
+def reference(model):
+    """Builds the Keras model of what the module gives: logits, or features."""
+    classifier = classifier_of(model)
+    if _KIND.value == "classifier":
+        return rebuilt(
+            model,
+            lambda layer: (
+                {"activation": "linear"} if layer is classifier else {}
+            ),
+        )
+    pooling = {layer.name: layer for layer in model.layers}.get("avg_pool")
+    return keras.Model(model.input, pooling.output) if pooling else model
+
+
+def main(argv):
+    """Exports the model that the flags name."""
+    export_flags.begin(argv)
+    path = export_flags.OUTPUT.value
+    max_pixel = int(_MAX_PIXEL.value)
+    with export_flags.errors_end_it():
+        check_folder_destination(path, MARK, export_flags.OVERWRITE.value)
+        model, names = export_flags.load_model(any_size=True)
+
+        def write(unfinished):
+            export_tfhub(
+                model,
+                unfinished,
+                kind=_KIND.value,
+                max_pixel=max_pixel,
+                class_names=names,
+                card=module_card(model),
+            )
+
+        export_flags.finish(
+            write,
+            reference(model),
+            names,
+            replaced=replaced_folder,
+            inside=SAVED_MODEL,
+            max_pixel=max_pixel,
+        )
+    parts = [os.path.join(path, name) for name in (SAVED_MODEL, ARCHIVE, CARD)]
+    export_flags.print_table(
+        [
+            ("part", "bytes"),
+            *((part, f"{size_of(part):,}") for part in parts),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

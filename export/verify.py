@@ -1,0 +1,67 @@
+"""Compares an exported file with its model, in the runtime that it is for.
+
+    python export/verify.py MODEL ARTEFACT --images FOLDER --output report.json
+
+MODEL is a `.keras` file, a file of weights or a variant (1536_20, 768_32,
+1024_20), ARTEFACT a SavedModel's folder or a `.tflite`, `.onnx` or `.keras`
+file. If MODEL is no classifier, features are compared. Prints a table,
+and ends with status 1 if a limit is broken, which it names. Without flags the
+limits are those of the number format, see `convmixer_tf.export.Limits`.
+
+Time: a forward pass of each over the images, and a plain conversion of the
+model to compare the latency with (`--latency_rounds 0` leaves it out).
+"""
+
+import sys
+
+import export_flags
+from absl import app
+from absl import flags
+
+from convmixer_tf.export.verification import RUNTIMES
+from convmixer_tf.files import check_destination
+
+_RUNTIME = flags.DEFINE_enum(
+    "runtime", None, RUNTIMES, "What runs it. Default: by its kind."
+)
+_SIGNATURE = flags.DEFINE_string(
+    "signature", None, "Of a SavedModel. Default: serving_default."
+)
+_MAX_PIXEL = flags.DEFINE_enum(
+    "max_pixel", "255", ["255", "1"], "What the file takes for white."
+)
+_PLAIN = flags.DEFINE_string(
+    "plain", None, "A .tflite file to compare the latency with."
+)
+
+
+def main(argv):
+    """Verifies as the command line says."""
+    if len(argv) != 3:
+        raise app.UsageError("Expected two arguments: MODEL ARTEFACT.")
+    _, name, artefact = argv
+    output = export_flags.OUTPUT.value
+    export_flags.begin(argv[:1])
+    with export_flags.errors_end_it():
+        if output:
+            check_destination(output, (".json",), export_flags.OVERWRITE.value)
+        model, names = export_flags.load_model(name)
+        report = export_flags.check(
+            artefact,
+            model,
+            export_flags.load_images(model, names),
+            runtime=_RUNTIME.value,
+            signature=_SIGNATURE.value,
+            max_pixel=int(_MAX_PIXEL.value),
+            plain=_PLAIN.value,
+        )
+        if output:
+            report.save(output)
+    print(report.table())
+    if not report.passed:
+        broken = export_flags.describe(report.broken)
+        sys.exit(f"Outside the limits: {broken}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,54 @@
+"""Images, and a model that gives them all three classes."""
+
+import keras
+import numpy as np
+import pytest
+
+from convmixer_tf.data import open_dataset
+from convmixer_tf.data import read_images
+from convmixer_tf.models import ConvMixer
+from convmixer_tf.training import save_model
+from tests.helpers import randomize
+from tests.helpers import write_images
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Has `images/test`, `calibration/train` and `model.keras`."""
+    folder = tmp_path_factory.mktemp("export_scripts")
+    write_images(folder / "images" / "test", CLASSES, 12, 32)
+    write_images(folder / "calibration" / "train", CLASSES, 6, 48)
+    dataset = open_dataset(str(folder / "images"), "test")
+    images, labels = read_images(dataset, 16)
+    shape = (16, 16, 3)
+    model = randomize(
+        ConvMixer(16, 1, 3, 4, input_shape=shape, classes=3, name="toy")
+    )
+    body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
+    features = body.predict(images, verbose=0)
+    # The head that tells the classes' means apart.
+    kernel = np.stack([features[labels == k].mean(0) for k in range(3)], 1)
+    kernel -= kernel.mean(axis=1, keepdims=True)
+    bias = -features.mean(axis=0) @ kernel
+    scale = 3 / np.std(features @ kernel + bias)
+    model.get_layer("predictions").set_weights([kernel * scale, bias * scale])
+    save_model(model, folder / "model.keras", CLASSES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(folder):
+    """The flags that name the images to compare on."""
+    return (
+        f"--images={folder / 'images'}",
+        "--split=test",
+        "--latency_rounds=1",
+    )
+
+
+@pytest.fixture(scope="session")
+def model(folder):
+    """The flag that names the model."""
+    return f"--model={folder / 'model.keras'}"

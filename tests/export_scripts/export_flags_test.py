@@ -1,0 +1,111 @@
+"""What the export scripts share: the flags for model and images."""
+
+import json
+import os
+import re
+
+import keras
+
+from convmixer_tf.models import ConvMixer
+from tests.helpers import ROOT
+from tests.helpers import run_python
+
+# Runs a line with each set of flags, in one process; prints the errors.
+_DRIVER = """
+import json, sys
+import calibration_flags
+import export_flags
+from absl import flags
+for arguments in json.loads(sys.argv[1]):
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["script", *arguments])
+    try:
+        model, names = export_flags.load_model()
+        images, labels = export_flags.load_images(model, names)
+        print(len(images), *labels)
+        if any(x.startswith("--calibration=") for x in arguments):
+            found = calibration_flags.load_images(model, (images, labels))
+            print(len(found), "to calibrate with")
+    except (OSError, ValueError) as error:
+        print(type(error).__name__, str(error).replace(chr(10), " "))
+"""
+
+
+def check(cases):
+    """Runs the driver; `cases` maps sets of flags to a pattern or several."""
+    printed = run_python(
+        _DRIVER,
+        json.dumps(list(cases)),
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "export")]),
+    )
+    patterns = []
+    for expected in cases.values():
+        patterns += [expected] if isinstance(expected, str) else expected
+    for line, pattern in zip(printed.splitlines(), patterns, strict=True):
+        assert re.match(pattern, line), (pattern, line)
+
+
+def test_models_and_images(folder, model, tmp_path):
+    images = f"--images={folder / 'images'}"
+    flat = f"--images={folder / 'images' / 'test' / 'red'}"
+    twelve = (images, "--split=test", "--limit=12")
+    (tmp_path / "two.txt").write_text("blue\nred\n")
+    (tmp_path / "pink.txt").write_text("blue\ngreen\npink\n")
+    (tmp_path / "swapped.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "broken.keras").write_text("not a model")
+    (tmp_path / "empty").mkdir()
+    weights = tmp_path / "toy.weights.h5"
+    twin = keras.saving.load_model(folder / "model.keras", compile=False)
+    twin.save_weights(weights)
+    body = ConvMixer(4, 1, 3, 4, include_top=False, input_shape=(16, 16, 3))
+    body.save(tmp_path / "body.keras")
+    known = "ValueError The model has 3 outputs, and there are names for "
+    calibration = f"--calibration={folder / 'calibration'}"
+    same = f"--calibration={folder / 'images'}"
+    check(
+        {
+            (model, *twelve): "12 0 0 0 0 1 .* 2 2$",
+            (model, images, "--split=test", "--limit=9"): "ValueError "
+            "Verifying needs at least 10 images. Received: 9",
+            (
+                *(model, *twelve, f"--labels={tmp_path / 'swapped.txt'}"),
+            ): "12 2 2 2 2 1 .* 0 0$",
+            (model, flat): "12( -1){12}$",
+            ("--model=512_20", images): "FileNotFoundError The model must be",
+            (
+                f"--model={tmp_path / 'broken.keras'}",
+                images,
+            ): "ValueError `.*broken.keras` is not a whole Keras model",
+            (model, images, f"--labels={tmp_path / 'two.txt'}"): f"{known}2",
+            (model, images, "--labels=imagenet"): f"{known}1000",
+            (
+                *(model, images, "--split=test"),
+                f"--labels={tmp_path / 'pink.txt'}",
+            ): "ValueError The model does not know the classes red of the data",
+            (model,): "ValueError Verifying needs real images: pass --images",
+            (model, images): "ValueError Argument `split` must name a folder",
+            (
+                model,
+                f"--images={tmp_path / 'empty'}",
+            ): "ValueError Argument `split`",
+            (model, images, "--image_size=32"): "ValueError The model takes "
+            "images of 16 pixels. Received: --image_size=32",
+            (f"--model={weights}", *twelve): "ValueError `.*toy.weights.h5` "
+            "does not tell the activation of its ConvMixer",
+            (
+                *(f"--model={weights}", "--activation=gelu"),
+                *("--image_size=16", *twelve),
+            ): "12 0 0 0 0 1 .* 2 2$",
+            (f"--model={tmp_path / 'body.keras'}", *twelve): "12( -1){12}$",
+            (model, *twelve, calibration): ("12 .*", "18 to calibrate with"),
+            (model, *twelve, same, "--calibration_split=test"): (
+                "12 .*",
+                "ValueError 12 of the 36 images of --calibration are among",
+            ),
+            (model, *twelve, "--calibration="): (
+                "12 .*",
+                "ValueError int8 needs --calibration, a folder",
+            ),
+        }
+    )

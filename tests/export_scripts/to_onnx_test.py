@@ -1,0 +1,37 @@
+"""export/to_onnx.py, as a user runs it."""
+
+import json
+
+import pytest
+
+from tests.helpers import run_script
+
+
+@pytest.mark.large
+def test_an_export_that_passes(model, images, tmp_path):
+    path = tmp_path / "model.onnx"
+    result = run_script("export/to_onnx.py", model, f"--output={path}", *images)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert path.stat().st_size > 1000
+    report = json.loads((tmp_path / "model.onnx.json").read_text())
+    assert report["passed"]
+    assert report["artefact"] == str(path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_export_that_fails_is_not_there(model, images, tmp_path):
+    """No float32 file is as equal as that: the sums have other orders."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"precious")
+    result = run_script(
+        "export/to_onnx.py",
+        *(model, f"--output={path}", *images),
+        *("--max_mean_difference=0", "--overwrite"),
+    )
+    assert result.returncode == 1
+    assert "was not written" in result.stderr.splitlines()[-1]
+    assert "max_mean_difference: mean difference" in result.stderr
+    assert path.read_bytes() == b"precious"
+    report = json.loads((tmp_path / "model.onnx.failed.json").read_text())
+    assert set(report["broken"]) == {"max_mean_difference"}
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,77 @@
+"""export/to_tfhub.py, as a user runs it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convmixer_tf.training import save_model
+from tests.export_scripts.conftest import CLASSES
+from tests.helpers import asymmetric_image
+from tests.helpers import relative_difference
+from tests.helpers import run_script
+
+SCRIPT = "export/to_tfhub.py"
+
+
+def test_features(folder, model, images, tmp_path):
+    result = run_script(
+        SCRIPT,
+        *(model, f"--output={tmp_path / 'm'}", *images),
+        *("--kind=feature_vector", "--max_pixel=1", "--license=mit"),
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "model.tar.gz |" in result.stdout
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert set(report["differences"]) == {"features"}
+    page = (tmp_path / "m" / "README.md").read_text()
+    assert "<!-- license: mit -->" in page
+    assert "**Pixels are in [0, 1]**" in page
+    module = tf.saved_model.load(tmp_path / "m" / "saved_model")
+    pixels = np.float32(asymmetric_image(16, 16))
+    twin = keras.saving.load_model(folder / "model.keras", compile=False)
+    body = keras.Model(twin.input, twin.get_layer("avg_pool").output)
+    expected = body.predict(pixels, verbose=0)
+    assert relative_difference(module(pixels / 255), expected) < 1e-5
+
+
+@pytest.mark.large
+def test_logits_of_labels_that_do_not_exclude_each_other(
+    folder, images, tmp_path
+):
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    model.get_layer("predictions").activation = keras.activations.sigmoid
+    save_model(model, tmp_path / "sigmoid.keras", CLASSES)
+    result = run_script(
+        SCRIPT,
+        *(f"--model={tmp_path / 'sigmoid.keras'}", *images),
+        f"--output={tmp_path / 'm'}",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert report["differences"]["logits"]["max_relative"] < 1e-5
+    assert report["accuracy"]["artefact"] > 0.6
+
+
+OTHER_WEIGHTS = """
+import keras
+import convmixer_tf.export.tfhub as exporter
+original = exporter.rebuilt
+exporter.rebuilt = lambda model, *arguments: original(
+    keras.models.clone_model(model), *arguments
+)
+"""
+
+
+@pytest.mark.large
+def test_what_differs_is_not_kept(model, images, tmp_path):
+    result = run_script(
+        SCRIPT,
+        *(model, f"--output={tmp_path / 'm'}", *images),
+        before=OTHER_WEIGHTS,
+    )
+    assert result.returncode == 1
+    assert "is outside the limits" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["m.failed.json"]

@@ -1,0 +1,59 @@
+"""export/to_tflite.py, as a user runs it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from convmixer_tf.data import open_dataset
+from convmixer_tf.data import read_images
+from convmixer_tf.export import LiteRTModel
+from convmixer_tf.export import read_metadata
+from tests.export_scripts.conftest import CLASSES
+from tests.helpers import run_script
+
+SCRIPT = "export/to_tflite.py"
+
+
+def test_without_verifying(folder, model, tmp_path):
+    result = run_script(
+        SCRIPT,
+        *(model, f"--output={tmp_path / 'new'}"),
+        *("--noverify", "--scheme=float16"),
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    (path,) = (tmp_path / "new").iterdir()
+    assert path.name == "toy_float16.tflite"
+    assert f"{path}: {path.stat().st_size:,} bytes" in result.stdout
+    images, _ = read_images(open_dataset(str(folder / "images"), "test"), 16, 4)
+    twin = keras.saving.load_model(folder / "model.keras", compile=False)
+    expected = twin.predict(images, verbose=0)
+    assert np.abs(LiteRTModel(path).predict(images) - expected).max() < 0.02
+
+
+@pytest.mark.large
+def test_several_formats_at_once(folder, model, images, tmp_path):
+    result = run_script(
+        SCRIPT,
+        *(model, f"--output={tmp_path}", *images),
+        f"--calibration={folder / 'calibration'}",
+        *("--scheme=dynamic", "--scheme=int8", "--description=Three colours."),
+        *("--min_agreement=0", "--output_dtype=uint8"),
+        "--max_mean_difference=0.1",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "| dynamic |" in result.stdout
+    assert "| int8 |" in result.stdout
+    pixels, _ = read_images(open_dataset(str(folder / "images"), "test"), 16)
+    for scheme, dtype in (("dynamic", "float32"), ("int8", "uint8")):
+        path = tmp_path / f"toy_{scheme}.tflite"
+        report = json.loads((tmp_path / f"{path.name}.json").read_text())
+        assert report["passed"]
+        assert (report["scheme"], report["images"]) == (scheme, 36)
+        assert report["outputs"][0]["dtype"] == dtype
+        assert LiteRTModel(path).predict(pixels).shape == (36, 3)
+        metadata = read_metadata(path)
+        assert metadata.class_names == CLASSES
+        assert metadata.name == "toy"
+        assert metadata.description == "Three colours."
