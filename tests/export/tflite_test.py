@@ -139,6 +139,15 @@ def weight_types(path):
     return {tensor.type for tensor in tensors}
 
 
+def test_a_large_file(tmp_path):
+    """ai-edge-quantizer puts the weights of such behind the model."""
+    model, path = convmixer(dim=384, kernel_size=3), tmp_path / "model.tflite"
+    export_tflite(model, path, quantization="dynamic")
+    assert path.stat().st_size > 2**18
+    outputs = LiteRTModel(path).predict(IMAGES)
+    assert relative_difference(outputs, model(IMAGES)) < BOUNDS["dynamic"]
+
+
 def test_uint8_out(model, tmp_path):
     path, softmax = (
         tmp_path / "model.tflite",
