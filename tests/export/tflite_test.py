@@ -145,7 +145,7 @@ def test_a_large_file(tmp_path):
     export_tflite(model, path, quantization="dynamic")
     assert path.stat().st_size > 2**18
     outputs = LiteRTModel(path).predict(IMAGES)
-    assert relative_difference(outputs, model(IMAGES)) < BOUNDS["dynamic"]
+    assert relative_difference(outputs, model(IMAGES)) < 0.1
 
 
 def test_uint8_out(model, tmp_path):
