@@ -17,6 +17,7 @@ from convmixer_tf import data
 from convmixer_tf import files
 from convmixer_tf import preprocessing
 from convmixer_tf.export import verify
+from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.training import read_class_names
 
 VARIANTS = ("1536_20", "768_32", "1024_20")
@@ -186,7 +187,7 @@ def load_images(model, names):
 
     Raises:
         FileNotFoundError: If there are no images.
-        ValueError: If their classes are not the model's.
+        ValueError: If there are too few, or their classes are not the model's.
     """
     size = image_size(model)
     if not _IMAGES.value:
@@ -198,6 +199,11 @@ def load_images(model, names):
     images, labels = data.read_images(
         dataset, size, _LIMIT.value, crop_fraction=CROP.value
     )
+    if len(images) < MIN_IMAGES:
+        raise ValueError(
+            f"Verifying needs at least {MIN_IMAGES} images. Received: "
+            f"{len(images)}; pass other --images, or --noverify."
+        )
     if dataset.class_names and len(model.output_shape) == 2:
         outputs = preprocessing.match_classes(
             dataset.class_names, names, model.output_shape[-1]

@@ -38,19 +38,12 @@ SHORT, LONG = 2, 32  # Batches.
 
 def our_epochs(recipe):
     """Returns a function that runs an epoch of some of our batches."""
-    import tensorflow as tf
-
     from convmixer_tf.data import open_dataset
     from convmixer_tf.data import train_batches
 
     dataset = open_dataset(_DATA.value, _SPLIT.value)
-    copies = -(-BATCH * LONG // len(dataset))
-    dataset = dataclasses.replace(
-        dataset,
-        names=tf.tile(dataset.names, [copies]),
-        labels=tf.tile(dataset.labels, [copies]),
-        contents=None,
-    )
+    dataset = dataclasses.replace(dataset, contents=None)
+    dataset = dataset.repeated(-(-BATCH * LONG // len(dataset)))
     steps = len(dataset) // BATCH
 
     def run(batches, epoch):

@@ -16,11 +16,11 @@ import os
 import time
 
 import keras
+import launch
 import matplotlib.figure
 import numpy as np
 import run_flags
 import tensorflow as tf
-from absl import app
 from absl import flags
 
 import convmixer_tf
@@ -31,6 +31,7 @@ from convmixer_tf.files import replaced
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.training import read_class_names
+from convmixer_tf.validation import check_positive_integer
 
 VARIANTS = ("1536_20", "768_32", "1024_20")
 
@@ -39,7 +40,11 @@ _DATA = flags.DEFINE_string(
     "data", "imagenet2012", "Folder, or name in tensorflow-datasets."
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "Which part of the data.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Side, in pixels. Default: a .keras file's, or else 224.",
+)
 _CROP = flags.DEFINE_float(
     "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
 )
@@ -54,15 +59,20 @@ def load(name, image_size):
 
     Args:
         name: What `--model` may be.
-        image_size: Side of the images, in pixels.
+        image_size: Side of the images, in pixels, or `None` for the model's.
 
     Returns:
         A function from a batch of images to logits or probabilities, the
-        number of classes, and their names or `None`.
+        number of classes, their names or `None`, and the side of the images.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If it can't be read, or is not of such images.
     """
     if name in VARIANTS:
         build = getattr(convmixer_tf, f"ConvMixer{name}")
-        return _keras_model(build(input_shape=(image_size, image_size, 3)))
+        size = image_size or 224
+        return _keras_model(build(input_shape=(size, size, 3)), size)
     if not os.path.exists(name):
         raise FileNotFoundError(
             f"--model must be a file, a SavedModel's folder or one of "
@@ -70,22 +80,41 @@ def load(name, image_size):
         )
     if name.endswith(".tflite"):
         predict = LiteRTModel(name, num_threads=os.cpu_count()).predict
-        return _probed(predict, image_size, _tflite_class_names(name))
+        names = _tflite_class_names(name)
+        return _probed(predict, image_size or 224, names)
     if os.path.isdir(name):
-        loaded = tf.saved_model.load(name)  # Its functions don't keep it.
-        return _probed(lambda images: loaded.serve(images), image_size)
-    return _keras_model(keras.saving.load_model(name), read_class_names(name))
+        loaded = _read(tf.saved_model.load, name)
+        # Not `loaded.serve` alone, which does not keep the rest.
+        return _probed(lambda images: loaded.serve(images), image_size or 224)
+    model = _read(keras.saving.load_model, name)
+    return _keras_model(model, image_size, read_class_names(name))
 
 
-def _keras_model(model, class_names=None):
+def _read(load_model, name):
+    try:
+        return load_model(name)
+    except Exception as error:  # From a damaged file: of many kinds.
+        raise ValueError(
+            f"Cannot read a model from {name!r}. {error}"
+        ) from error
+
+
+def _keras_model(model, image_size, class_names=None):
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
+        raise ValueError(
+            "The model must take images of 3 channels, which is what the data "
+            f"are made into. Received: a model with input_shape={shape}"
+        )
+    height, width = shape[1:3]
+    size = image_size or height or 224
+    if (height or size, width or size) != (size, size):
+        raise ValueError(
+            f"The model takes images of {height} x {width} pixels. "
+            f"Received: --image_size={image_size}"
+        )
     predict = tf.function(functools.partial(model, training=False))
-    return predict, model.output_shape[-1], class_names
-
-
-def _probed(predict, image_size, class_names=None):
-    """Finds the number of classes of what only runs."""
-    image = np.zeros((1, image_size, image_size, 3), np.float32)
-    return predict, np.shape(predict(image))[-1], class_names
+    return predict, model.output_shape[-1], class_names, size
 
 
 def _tflite_class_names(path):
@@ -99,6 +128,18 @@ def _tflite_class_names(path):
             f"mean={metadata.mean}, std={metadata.std}"
         )
     return metadata.class_names
+
+
+def _probed(predict, size, class_names=None):
+    """Finds the number of classes of what only runs."""
+    try:
+        scores = predict(np.zeros((1, size, size, 3), np.float32))
+    except Exception as error:  # Of many kinds: it runs whatever it is.
+        raise ValueError(
+            f"The model does not take images of {size} x {size} pixels: choose "
+            f"another --image_size. {error}"
+        ) from error
+    return predict, np.shape(scores)[-1], class_names, size
 
 
 def draw_confusion(path, confusion, class_names):
@@ -116,15 +157,26 @@ def draw_confusion(path, confusion, class_names):
         figure.savefig(unfinished, dpi=110)
 
 
+def check_flags():
+    """Raises `ValueError` or `NotADirectoryError` for what can't work."""
+    if _IMAGE_SIZE.value is not None:
+        check_positive_integer("image_size", _IMAGE_SIZE.value)
+    if os.path.isfile(_OUTPUT.value):
+        raise NotADirectoryError(
+            f"The output must be a folder. Received: --output={_OUTPUT.value}"
+        )
+
+
 def main(argv):
     """Evaluates as the flags say."""
     run_flags.begin(argv)
+    check_flags()
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
-    predict, count, model_names = load(_MODEL.value, _IMAGE_SIZE.value)
+    predict, count, model_names, size = load(_MODEL.value, _IMAGE_SIZE.value)
     outputs = match_classes(dataset.class_names, model_names, count)
     batches = data.evaluation_batches(
         dataset,
-        _IMAGE_SIZE.value,
+        size,
         _BATCH_SIZE.value,
         crop_fraction=_CROP.value,
     )
@@ -163,4 +215,4 @@ def _json(values):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch.run(main)

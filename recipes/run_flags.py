@@ -72,21 +72,39 @@ def settings(default_steps):
     Returns:
         Dictionary.
     """
-    window = _PROFILE.value
     return {
         "precision": _PRECISION.value,
         "accumulation_steps": _ACCUMULATION.value,
         "sync_batch_norm": _SYNC.value,
         "ema_decay": _EMA.value,
         "seed": _SEED.value,
-        "steps_per_epoch": _STEPS.value or default_steps,
+        "steps_per_epoch": given(_STEPS, default_steps),
         "jit_compile": _JIT.value,
         "save_every": _SAVE_EVERY.value,
         "keep": _KEEP.value,
         "log_every": _LOG_EVERY.value,
         "tensorboard": _TENSORBOARD.value,
-        "profile_steps": window and tuple(int(step) for step in window),
+        "profile_steps": _PROFILE.value and _window(_PROFILE.value),
     }
+
+
+def given(flag, default):
+    """Returns the value of a flag, or the default if the flag is not given.
+
+    Args:
+        flag: What `flags.DEFINE_...` returns, of a flag that may be `None`.
+        default: Any value.
+    """
+    return default if flag.value is None else flag.value
+
+
+def _window(steps):
+    if len(steps) != 2 or not all(step.strip().isdigit() for step in steps):
+        raise ValueError(
+            "--profile_steps must be two numbers of updates, such as 10,20. "
+            f"Received: {','.join(steps)}"
+        )
+    return int(steps[0]), int(steps[1])
 
 
 def begin(argv):
@@ -102,3 +120,7 @@ def begin(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
+    # At each checkpoint TensorFlow says how long it took to name its one part.
+    logging.get_absl_logger().addFilter(
+        lambda record: record.filename != "functional_saver.py"
+    )

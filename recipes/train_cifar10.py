@@ -20,8 +20,8 @@ Time on 2 cores and results here: see BUILD.md.
 
 import dataclasses
 
+import launch
 import run_flags
-from absl import app
 from absl import flags
 from absl import logging
 
@@ -108,12 +108,12 @@ def main(argv):
     run_flags.begin(argv)
     preset = PRESETS[_PRESET.value]
     train_set, eval_set = run_flags.open_datasets(_DATA.value, "train", "test")
-    batch_size = _BATCH_SIZE.value or preset.batch_size
+    batch_size = run_flags.given(_BATCH_SIZE, preset.batch_size)
     settings = dict(preset.settings)
-    if _LEARNING_RATE.value:
+    if _LEARNING_RATE.value is not None:
         settings["learning_rate"] = _LEARNING_RATE.value
     config = TrainConfig(
-        epochs=_EPOCHS.value or preset.epochs,
+        epochs=run_flags.given(_EPOCHS, preset.epochs),
         batch_size=batch_size,
         **settings,
         **run_flags.settings(steps_per_epoch(train_set, batch_size)),
@@ -147,4 +147,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch.run(main)

@@ -23,8 +23,8 @@ authors report. Result, theirs: 81.4 % (1536/20), 80.2 % (768/32), 76.9 %
 
 import os
 
+import launch
 import run_flags
-from absl import app
 from absl import flags
 from absl import logging
 
@@ -71,9 +71,9 @@ def main(argv):
     )
     batch_size, size = _BATCH_SIZE.value, _IMAGE_SIZE.value
     config = TrainConfig(
-        epochs=_EPOCHS.value or epochs,
+        epochs=run_flags.given(_EPOCHS, epochs),
         batch_size=batch_size,
-        learning_rate=_LEARNING_RATE.value or 0.01 * batch_size / 640,
+        learning_rate=run_flags.given(_LEARNING_RATE, 0.01 * batch_size / 640),
         **run_flags.settings(steps_per_epoch(train_set, batch_size)),
     )
 
@@ -96,9 +96,10 @@ def main(argv):
         size,
         output,
         run_flags.strategy(),
+        notes={"model": _MODEL.value},
     )
     logging.info("Top-1 %.2f %%, in %s", 100 * summary["last"]["top1"], output)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch.run(main)

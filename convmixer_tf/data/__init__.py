@@ -14,6 +14,7 @@ from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.erasing import RandomErasing
 from convmixer_tf.data.erasing import random_erase
 from convmixer_tf.data.evaluation import evaluation_batches
+from convmixer_tf.data.light import KerasCV
 from convmixer_tf.data.light import keras_cv_augment
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.mixing import Mixing
@@ -34,6 +35,7 @@ __all__ = [
     "ColorJitter",
     "ImageList",
     "ImageRecords",
+    "KerasCV",
     "Mixing",
     "PadAndCrop",
     "RandAugment",

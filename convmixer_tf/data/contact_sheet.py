@@ -18,11 +18,10 @@ def stages(recipe):
         Dictionary from the name of a stage to a `Recipe` that ends with it.
         The random numbers of a stage do not depend on later ones.
     """
-    current = dataclasses.replace(
-        recipe, rand_augment=None, color_jitter=None, mixing=None, erasing=None
-    )
+    fields = ("rand_augment", "color_jitter", "mixing", "erasing", "keras_cv")
+    current = dataclasses.replace(recipe, **dict.fromkeys(fields))
     result = {"crop and flip": current}
-    for field in ("rand_augment", "color_jitter", "mixing", "erasing"):
+    for field in fields:
         if getattr(recipe, field):
             change = {field: getattr(recipe, field)}
             current = dataclasses.replace(current, **change)

@@ -1,6 +1,6 @@
 """Opens labelled images: folders, TFRecords, tensorflow-datasets, digits.
 
-Two kinds of storage come out, with the same three members. `ImageList` knows
+Two kinds of storage come out, with the same members. `ImageList` knows
 every image by number (files, or bytes in memory), so its order is a true
 permutation and starting in the middle is free. `ImageRecords` reads TFRecord
 files that are too large for memory in sequence.
@@ -14,6 +14,8 @@ import struct
 
 import numpy as np
 import tensorflow as tf
+
+from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +51,24 @@ class ImageList:
 
     def __len__(self):
         return len(self.names)
+
+    def repeated(self, times):
+        """Returns the same images several times over, as one data set.
+
+        An epoch costs some seconds besides its images. Of few small images,
+        it had better be of several passes.
+
+        Args:
+            times: Integer.
+        """
+        check_positive_integer("times", times)
+        contents = self.contents
+        return dataclasses.replace(
+            self,
+            names=tf.tile(self.names, [times]),
+            labels=tf.tile(self.labels, [times]),
+            contents=None if contents is None else tf.tile(contents, [times]),
+        )
 
     def examples(self, seed=None, epoch=0, repeats=1, skip=0):
         """Lists what identifies the images, without reading them.
@@ -112,6 +132,15 @@ class ImageRecords:
 
     def __len__(self):
         return self.num_examples
+
+    def repeated(self, times):
+        """As in `ImageList`."""
+        check_positive_integer("times", times)
+        return dataclasses.replace(
+            self,
+            files=self.files * times,
+            num_examples=self.num_examples * times,
+        )
 
     def examples(self, seed=None, epoch=0, repeats=1, skip=0):
         """As in `ImageList`; skipped records are read, not decoded."""
@@ -239,17 +268,23 @@ def open_dataset(name, split, *, data_dir=None, download=False):
 def _open_digits(split):
     try:
         from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise ImportError(
             "The data set 'digits' needs scikit-learn. "
             "Install it with: pip install convmixer_tf[train]"
         ) from error
-    # Every fifth image is for testing, so that both parts show all writers.
-    test = np.arange(1797) % 5 == 4
-    parts = {"train": ~test, "test": test}
-    _check_split(split, parts)
     digits = load_digits()
-    index = np.flatnonzero(parts[split])
+    # A fifth of each class is for testing; both parts show all writers.
+    parts = train_test_split(
+        np.arange(len(digits.target)),
+        test_size=0.2,
+        random_state=0,
+        stratify=digits.target,
+    )
+    parts = dict(zip(("train", "test"), parts, strict=True))
+    _check_split(split, parts)
+    index = np.sort(parts[split])
     pixels = np.round(digits.images[index] * (255 / 16)).astype("uint8")
     contents = [tf.io.encode_png(image[..., None]).numpy() for image in pixels]
     return ImageList(

@@ -1,19 +1,52 @@
 """A light augmentation for fine-tuning, made of keras-cv's layers."""
 
+import dataclasses
 
-def keras_cv_augment(seed, magnitude=0.3, mixup_alpha=0.2):
-    """Makes a function that augments batches with keras-cv.
+from convmixer_tf.data.validation import check_range
 
-    It applies keras-cv's RandAugment, then its MixUp, with one share for each
-    image. It is not the authors' recipe: four of their operations are missing,
-    others are weaker or stronger; and the random numbers are the layers' own,
-    so batches repeat only from the start of an epoch and in sequence. Its
-    CutMix is left out, because its labels do not match its boxes.
 
-    Args:
-        seed: Integer.
+@dataclasses.dataclass(frozen=True)
+class KerasCV:
+    """keras-cv's RandAugment, then its MixUp with one share for each image.
+
+    It is not the authors' recipe: four of their operations are missing, others
+    are weaker or stronger. keras-cv's CutMix is left out, because its labels
+    do not match its boxes.
+
+    Attributes:
         magnitude: Magnitude of RandAugment, in [0, 1].
         mixup_alpha: MixUp draws its share from Beta(alpha, alpha).
+    """
+
+    magnitude: float = 0.3
+    mixup_alpha: float = 0.2
+
+    def __post_init__(self):
+        check_range("magnitude", self.magnitude, 0, 1)
+        check_range("mixup_alpha", self.mixup_alpha, 0.01, 100)
+
+
+def import_keras_cv():
+    """Imports keras-cv, or raises `ImportError` that says how to get it."""
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise ImportError(
+            "This augmentation needs keras-cv. "
+            "Install it with: pip install keras-cv"
+        ) from error
+    return keras_cv
+
+
+def keras_cv_augment(seed, config=None):
+    """Makes a function that augments batches with keras-cv.
+
+    The random numbers are the layers' own, and some of them take no seed, so
+    batches do not repeat.
+
+    Args:
+        seed: Integer, of what takes one.
+        config: A `KerasCV`; the defaults if there is none.
 
     Returns:
         Function `(images, labels) -> (images, labels)` for float images in
@@ -29,20 +62,15 @@ def keras_cv_augment(seed, magnitude=0.3, mixup_alpha=0.2):
     batches = batches.map(keras_cv_augment(seed=0))
     ```
     """
-    try:
-        import keras_cv
-    except ImportError as error:
-        raise ImportError(
-            "This augmentation needs keras-cv. "
-            "Install it with: pip install keras-cv"
-        ) from error
+    keras_cv = import_keras_cv()
+    config = config or KerasCV()
     policy = keras_cv.layers.RandAugment(
         value_range=(0, 255),
         augmentations_per_image=2,
-        magnitude=magnitude,
+        magnitude=config.magnitude,
         seed=seed,
     )
-    mixup = keras_cv.layers.MixUp(alpha=mixup_alpha, seed=seed)
+    mixup = keras_cv.layers.MixUp(alpha=config.mixup_alpha, seed=seed)
 
     def augment(images, labels):
         mixed = mixup(

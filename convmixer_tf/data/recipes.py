@@ -6,6 +6,8 @@ from convmixer_tf.data.color_jitter import ColorJitter
 from convmixer_tf.data.cropping import PadAndCrop
 from convmixer_tf.data.cropping import RandomResizedCrop
 from convmixer_tf.data.erasing import RandomErasing
+from convmixer_tf.data.light import KerasCV
+from convmixer_tf.data.light import import_keras_cv
 from convmixer_tf.data.mixing import Mixing
 from convmixer_tf.data.rand_augment import RandAugment
 from convmixer_tf.data.validation import check_choice
@@ -30,6 +32,8 @@ class Recipe:
         repeats: How many differently augmented copies of an image an epoch
             has (repeated augmentation, arXiv 1901.09335); it then shows that
             much fewer images.
+        keras_cv: A `KerasCV`, or None. Its random numbers are keras-cv's own:
+            alone of all these, it is not a function of the seed.
     """
 
     crop: RandomResizedCrop | PadAndCrop = _AUTHORS_CROP
@@ -40,6 +44,7 @@ class Recipe:
     erasing: RandomErasing | None = None
     label_smoothing: float = 0.0
     repeats: int = 1
+    keras_cv: KerasCV | None = None
 
     def __post_init__(self):
         check_range("flip", self.flip, 0, 1)
@@ -74,6 +79,12 @@ RECIPES = {
         mixing=Mixing(mixup_alpha=0.2, cutmix_alpha=1.0),
         label_smoothing=0.1,
     ),
+    # Fine-tuning with keras-cv in place of what is written here.
+    "keras_cv": Recipe(
+        crop=RandomResizedCrop(min_area=0.35),
+        label_smoothing=0.1,
+        keras_cv=KerasCV(),
+    ),
     # The largest square in the middle.
     "none": Recipe(
         crop=RandomResizedCrop(
@@ -88,13 +99,16 @@ def get_recipe(name):
     """Returns the recipe of this name.
 
     Args:
-        name: `"imagenet"`, `"cifar10"`, `"light"` or `"none"`.
+        name: `"imagenet"`, `"cifar10"`, `"light"`, `"keras_cv"` or `"none"`.
 
     Returns:
         A `Recipe`. `dataclasses.replace` changes parts of it.
 
     Raises:
+        ImportError: If it needs keras-cv and that is missing.
         ValueError: If there is no such recipe.
     """
     check_choice("name", name, tuple(RECIPES))
+    if RECIPES[name].keras_cv:
+        import_keras_cv()
     return RECIPES[name]

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from convmixer_tf.data.color_jitter import color_jitter_with
 from convmixer_tf.data.erasing import random_erase
+from convmixer_tf.data.light import keras_cv_augment
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.loading import UnreadableLog
 from convmixer_tf.data.loading import finish
@@ -34,7 +35,8 @@ def train_batches(
     jitter are functions of `(seed, epoch, image)`; mixing and erasing of
     `(seed, epoch, step, replica)`. Nothing depends on earlier calls, on the
     number of cores or on how images are spread over workers and replicas, so
-    `skip_steps` continues an interrupted epoch exactly.
+    `skip_steps` continues an interrupted epoch exactly. The exception is
+    `Recipe.keras_cv`, which draws random numbers of its own.
 
     An unreadable image is logged with its name and number, and its successor
     in the batch takes its place, so that the steps and all other images stay
@@ -84,7 +86,7 @@ def train_batches(
             f"Argument `skip_steps` must be from 0 to {steps}, the number of "
             f"steps of an epoch. Received: skip_steps={skip_steps}"
         )
-    image_seed, batch_seed = _seeds(seed, epoch)
+    image_seed, batch_seed, layer_seed = _seeds(seed, epoch)
 
     examples = dataset.examples(
         seed,
@@ -122,13 +124,15 @@ def train_batches(
     batches = batches.enumerate(skip_steps).map(
         augment, num_parallel_calls=tf.data.AUTOTUNE
     )
+    if recipe.keras_cv:
+        batches = batches.map(keras_cv_augment(layer_seed, recipe.keras_cv))
     return finish(batches, steps - skip_steps)
 
 
 def _seeds(seed, epoch):
-    """Seeds for what depends on the image and for what depends on the step."""
-    state = np.random.SeedSequence([seed, epoch]).generate_state(2)
-    return [tf.constant(part, tf.int64) for part in state]
+    """Seeds for what depends on the image, on the step, and on neither."""
+    image, step, layer = np.random.SeedSequence([seed, epoch]).generate_state(3)
+    return tf.constant(image, tf.int64), tf.constant(step, tf.int64), int(layer)
 
 
 def _deal(group, replicas):

@@ -2,6 +2,7 @@
 
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.rebuilding import read_arguments
 from convmixer_tf.models.variants import ConvMixer768_32
 from convmixer_tf.models.variants import ConvMixer1024_20
 from convmixer_tf.models.variants import ConvMixer1536_20
@@ -12,4 +13,5 @@ __all__ = [
     "ConvMixer1024_20",
     "ConvMixer1536_20",
     "convert_weights",
+    "read_arguments",
 ]

@@ -5,11 +5,13 @@ import pathlib
 import zipfile
 
 from convmixer_tf import data
+from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import replaced
 from convmixer_tf.training.inputs import local_replicas
 from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.trainer import train
+from convmixer_tf.validation import check_positive_integer
 
 
 def train_classifier(
@@ -22,6 +24,7 @@ def train_classifier(
     directory,
     strategy="auto",
     crop_fraction=data.CROP_FRACTION,
+    notes=None,
 ):
     """Trains a classifier of images, or goes on training it.
 
@@ -40,6 +43,7 @@ def train_classifier(
         directory: Path of the run's folder.
         strategy: As for `train`.
         crop_fraction: Fraction of the side of an image that is evaluated.
+        notes: As for `train`, such as the arguments of the model.
 
     Returns:
         The model that was saved, and the summary that `train` returns.
@@ -47,6 +51,8 @@ def train_classifier(
     Raises:
         ValueError: If the data, the model and the settings don't go together.
     """
+    check_positive_integer("image_size", image_size)
+    check_range("crop_fraction", crop_fraction, 0.01, 1)
     check_datasets(config, train_set, eval_set)
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
@@ -68,6 +74,7 @@ def train_classifier(
             "recipe": dataclasses.asdict(recipe),
             "image_size": image_size,
             "train_images": len(train_set),
+            **(notes or {}),
         },
     )
     final = build_model("softmax")
@@ -144,8 +151,10 @@ def steps_per_epoch(dataset, batch_size):
         Integer.
 
     Raises:
-        ValueError: If there is not one whole batch.
+        ValueError: If the batch size is not positive, or there is not one
+            whole batch.
     """
+    check_positive_integer("batch_size", batch_size)
     steps = len(dataset) // batch_size
     if steps < 1:
         raise ValueError(
@@ -197,6 +206,11 @@ def check_datasets(config, train_set, eval_set):
         raise ValueError(
             "The training and the evaluation images must be of the same "
             f"classes. Received: {_brief(train_set)} and {_brief(eval_set)}"
+        )
+    if len(train_set.class_names) < 2:
+        raise ValueError(
+            "There must be at least two classes to tell apart, each a folder "
+            f"of its own. Received: {_brief(train_set)}"
         )
     most = steps_per_epoch(train_set, config.batch_size)
     if config.steps_per_epoch > most:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from convmixer_tf.data.validation import check_non_negative_integer
 from convmixer_tf.validation import check_positive_integer
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -99,6 +100,7 @@ class TrainConfig:
             "log_every",
         ):
             check_positive_integer(name, getattr(self, name))
+        check_non_negative_integer("seed", self.seed)
         for name in ("learning_rate", "epsilon"):
             value = getattr(self, name)
             _check(name, value, value > 0, "above 0")

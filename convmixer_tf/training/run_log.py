@@ -49,8 +49,8 @@ class RunLog:
         self.events = self.bar = None
         self.profiling = False
         self.pending = []
-        self.step = first_step
-        self.since = time.perf_counter()
+        self.first_step = self.step = first_step
+        self._restart_clock()
         if not writes:
             return
         if config.tensorboard:
@@ -70,18 +70,22 @@ class RunLog:
             waited for it).
         """
         self.step += 1
+        self.timed += 1
         self._profile()
         self.pending.append(results["loss"])
         if self.bar:
             self.bar.update()
         if self.step % self.config.log_every:
+            if self.step == self.first_step + 1:
+                self._restart_clock()  # Most of it was building the graph.
             return False
         values = {name: float(value) for name, value in results.items()}
         values["loss"] = float(np.mean([float(x) for x in self.pending]))
-        now = time.perf_counter()
-        images = len(self.pending) * self.config.batch_size
-        values["images_per_second"] = images / (now - self.since)
-        self.pending, self.since = [], now
+        images = self.timed * self.config.batch_size
+        seconds = time.perf_counter() - self.since
+        values["images_per_second"] = images / seconds
+        self.pending = []
+        self._restart_clock()
         self._report(values)
         return True
 
@@ -89,14 +93,18 @@ class RunLog:
         """Writes the table of all epochs so far, and the last to the log."""
         if not self.writes:
             return
-        self.since = time.perf_counter()
         self.pending = []
+        self._restart_clock()
         row = history[-1]
+        if self.bar:
+            self.bar.clear()
         logging.info(
             "Epoch %d: %s",
             row["epoch"],
             ", ".join(f"{name} {row[name]:.4g}" for name in list(row)[1:]),
         )
+        if self.bar:
+            self.bar.set_description(f"top-1 {row['top1']:.2%}")
         if self.events:
             with self.events.as_default(step=row["step"]):
                 for name in list(row)[2:]:
@@ -121,26 +129,28 @@ class RunLog:
         if self.writes and summary is not None:
             dump_json(self.directory / "summary.json", summary)
 
+    def _restart_clock(self):
+        self.since, self.timed = time.perf_counter(), 0
+
     def _report(self, values):
         if not self.writes:
             return
+        speed = f"{values['images_per_second']:.1f} images/s"
         if self.bar:
-            speed = f"{values['images_per_second']:.1f} images/s"
             self.bar.set_postfix_str(f"loss {values['loss']:.4f}, {speed}")
         else:
-            left = (
-                self.config.total_steps - self.step
-            ) * self.config.batch_size
+            steps = self.config.total_steps - self.step
+            images = steps * self.config.batch_size
             logging.info(
                 "Step %d/%d: loss %.4f, gradient norm %.3g, learning rate "
-                "%.3g, %.1f images/s, %.0f s left",
+                "%.3g, %s, %s left",
                 self.step,
                 self.config.total_steps,
                 values["loss"],
                 values["gradient_norm"],
                 values["learning_rate"],
-                values["images_per_second"],
-                left * self.config.batch_size / values["images_per_second"],
+                speed,
+                duration(images / values["images_per_second"]),
             )
         if self.events:
             with self.events.as_default(step=self.step):
@@ -163,6 +173,18 @@ class RunLog:
             self.profiling = False
 
 
+def duration(seconds):
+    """Writes a number of seconds as people do: `"1 h 38 min"`, `"52 s"`."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def check_tensorboard():
     """Raises `ImportError` unless TensorFlow can write scalars."""
     if importlib.util.find_spec("tensorboard") is None:
@@ -172,8 +194,8 @@ def check_tensorboard():
         )
 
 
-def open_run(directory, config, notes=None):
-    """Makes a run's folder and notes there what it is a run of.
+def check_run(directory, config, notes=None):
+    """Checks that a run can be in a folder, before anything is written.
 
     Args:
         directory: Path of the folder. It may exist, from a run of the same
@@ -183,18 +205,33 @@ def open_run(directory, config, notes=None):
 
     Raises:
         ImportError: If TensorBoard's files are wanted and can't be written.
+        NotADirectoryError: If it is a file.
         ValueError: If the folder is of a run with other settings.
     """
     if config.tensorboard:
         check_tensorboard()
     directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    settings = {**dataclasses.asdict(config), **(notes or {})}
-    settings = json.loads(json.dumps(settings))
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(
+            f"A run needs a folder (`--output`). Received the file {directory}"
+        )
     path = directory / "config.json"
     if path.exists():
-        _check_same(directory, json.loads(path.read_text()), settings)
-    dump_json(path, settings)
+        old = json.loads(path.read_text())
+        _check_same(directory, old, _settings(config, notes))
+
+
+def open_run(directory, config, notes=None):
+    """Makes a run's folder and notes there what it is a run of.
+
+    Args:
+        directory: Path of the folder, that `check_run` found to be fit.
+        config: The run's `TrainConfig`.
+        notes: Dictionary of what else the result depends on.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    dump_json(directory / "config.json", _settings(config, notes))
     dump_json(directory / "environment.json", environment())
 
 
@@ -225,6 +262,11 @@ def _write_text(path, text):
         pathlib.Path(unfinished).write_text(text, encoding="utf-8")
 
 
+def _settings(config, notes):
+    settings = {**dataclasses.asdict(config), **(notes or {})}
+    return json.loads(json.dumps(settings))  # Tuples become lists, as there.
+
+
 def _check_same(directory, old, new):
     changed = [
         f"{name} was {old.get(name)!r} and is {new[name]!r}"
@@ -234,7 +276,8 @@ def _check_same(directory, old, new):
     if changed:
         raise ValueError(
             f"The folder {directory} holds a run with other settings: "
-            f"{'; '.join(changed)}. Take another folder, or the old settings."
+            f"{'; '.join(changed)}. Take another folder (`--output`), or the "
+            "old settings."
         )
 
 

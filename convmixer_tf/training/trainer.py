@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import signal
+import statistics
 import threading
 import time
 
@@ -15,6 +16,7 @@ from convmixer_tf.training.checkpoint import checkpoint_name
 from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import RunLog
+from convmixer_tf.training.run_log import check_run
 from convmixer_tf.training.run_log import open_run
 from convmixer_tf.training.step import Engine
 from convmixer_tf.training.strategy import check_backend
@@ -111,10 +113,12 @@ class Run:
         self.directory = pathlib.Path(directory)
         writes = is_chief(strategy)
         if writes:
-            open_run(self.directory, config, notes)
+            check_run(self.directory, config, notes)
         with strategy.scope():
             self.model = _build(build_model, config)
             self.engine = Engine(config, self.model, strategy)
+        if writes:
+            open_run(self.directory, config, notes)
         self.evaluator = Evaluator(self.model, strategy)
         self.store = CheckpointStore(
             self.directory / "checkpoints", config.keep, writes
@@ -126,8 +130,8 @@ class Run:
         self.restore()
         self.engine.spread_seeds()
         self.log = RunLog(self.directory, config, self.step, writes)
-        self.started = self.epoch_started = time.perf_counter()
-        self.first_step = self.epoch_first_step = self.step
+        self.epoch_started = time.perf_counter()
+        self.epoch_first_step = self.step
 
     def __enter__(self):
         return self
@@ -244,7 +248,8 @@ class Run:
             self.loss_sum = info["loss_sum"]
             self.step = int(self.engine.steps.numpy())
             self.saved = self.name()
-            logging.info("Goes on from step %d.", self.step)
+            total = self.config.total_steps
+            logging.info("Goes on from step %d of %d.", self.step, total)
         _check_agreement(self.strategy, self.step)
 
     def save_is_due(self):
@@ -315,14 +320,13 @@ class Run:
             self.save()
         if self.engine.average:
             self.engine.average.swap()
-        seconds = time.perf_counter() - self.started
-        images = (self.step - self.first_step) * self.config.batch_size
+        speeds = [row["images_per_second"] for row in self.history]
         summary = {
             "parameters": self.model.count_params(),
             "replicas": self.strategy.num_replicas_in_sync,
             "precision": resolve_precision(self.config.precision),
-            "images_per_second": images / seconds,
-            "seconds": seconds,
+            "images_per_second": statistics.median(speeds),
+            "seconds": sum(row["seconds"] for row in self.history),
             "last": self.history[-1],
             "best": self.best(),
         }

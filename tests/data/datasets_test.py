@@ -56,17 +56,42 @@ def record_folder(tmp_path):
 
 def test_digits():
     train, test = (open_dataset("digits", s) for s in ("train", "test"))
-    assert (len(train), len(test)) == (1438, 359)
+    assert (len(train), len(test)) == (1437, 360)
     assert train.class_names == tuple("0123456789")
-    _, encoded, label = read_all(test)[0]
+    everything = read_all(train) + read_all(test)
+    names = {name for name, *_ in everything}
+    assert len(names) == 1797
+    # scikit-learn's begin with 0 to 9, in order.
+    by_name = {name: rest for name, *rest in everything}
+    for number in range(10):
+        encoded, label = by_name[f"digits {number}"]
+        assert label == number
+        assert label.dtype == tf.int64
     image = decode_image(encoded).numpy()
     assert image.shape == (8, 8, 3)
     assert image.max() == 255
-    assert label.dtype == tf.int64
-    # The fifth image of scikit-learn's is a 4.
-    assert label == 4
-    names = {name for name, *_ in read_all(train) + read_all(test)}
-    assert len(names) == 1797
+
+
+def test_a_fifth_of_each_digit_is_for_testing():
+    train, test = (
+        np.bincount(open_dataset("digits", split).labels)
+        for split in ("train", "test")
+    )
+    np.testing.assert_allclose(test, (train + test) / 5, atol=1)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_repeated_data_are_the_same_images_again(
+    record_folder, monkeypatch, cache_bytes
+):
+    monkeypatch.setattr(datasets, "CACHE_BYTES", cache_bytes)
+    once = open_dataset(record_folder, "train")
+    twice = once.repeated(2)
+    assert (len(twice), twice.class_names) == (40, once.class_names)
+    assert sorted(read_all(twice)) == sorted(2 * read_all(once))
+    assert len(set(keys(twice, seed=0))) == 40
+    with pytest.raises(ValueError, match="`times` must be a positive"):
+        once.repeated(0)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])

@@ -270,6 +270,23 @@ def test_half_precision_is_compared_as_it_is_exported(model, tmp_path):
     assert report.passed, report.broken
 
 
+@pytest.mark.peer
+def test_mediapipe(model, tmp_path):
+    pytest.importorskip("mediapipe", reason="needs mediapipe")
+    softmax = keras.layers.Activation("softmax")(model.output)
+    model = keras.Model(model.inputs, softmax)
+    path = tmp_path / "model.tflite"
+    export_tflite(model, path, quantization="int8", calibration_images=IMAGES)
+    ours = verify(model, path, IMAGES, rounds=0)
+    report = verify(model, path, IMAGES, runtime="mediapipe", rounds=1)
+    assert report.runtime.startswith("mediapipe")
+    assert report.differences == ours.differences
+    assert report.agreement == ours.agreement > 0.5
+    (tmp_path / "text.tflite").write_text("not a model")
+    with pytest.raises(ValueError, match="is not a whole TFLite file"):
+        verify(model, tmp_path / "text.tflite", IMAGES, runtime="mediapipe")
+
+
 def test_features(tmp_path):
     body = convmixer(include_top=False, pooling="avg")
     path = tmp_path / "body.tflite"

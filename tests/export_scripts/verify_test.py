@@ -26,7 +26,7 @@ CLASSES = ("blue", "green", "red")
 def folder(tmp_path_factory):
     """Images, a model that gives them all three classes, and its TFLite."""
     folder = tmp_path_factory.mktemp("verify")
-    write_images(folder / "images" / "test", CLASSES, 6, 32)
+    write_images(folder / "images" / "test", CLASSES, 12, 32)
     dataset = open_dataset(str(folder / "images"), "test")
     images, labels = read_images(dataset, 16)
     shape = (16, 16, 3)
@@ -143,12 +143,14 @@ def test_flags(folder, tmp_path):
     (tmp_path / "broken.keras").write_text("not a model")
     (tmp_path / "empty").mkdir()
     cases = {
-        (ours, images, "--split=test", "--limit=3"): "3 0 1 2",
+        (ours, images, "--split=test", "--limit=12"): "12 0 0 0 0 1 .* 2 2$",
+        (ours, images, "--split=test", "--limit=9"): "ValueError Verifying "
+        "needs at least 10 images. Received: 9",
         (
-            *(ours, images, "--split=test", "--limit=3"),
+            *(ours, images, "--split=test", "--limit=12"),
             f"--labels={tmp_path / 'swapped.txt'}",
-        ): "3 2 1 0",
-        (ours, flat): "6 -1 -1 -1 -1 -1 -1",
+        ): "12 2 2 2 2 1 .* 0 0$",
+        (ours, flat): "12( -1){12}$",
         ("--model=512_20", images): "FileNotFoundError The model must be a .k",
         (
             f"--model={tmp_path / 'broken.keras'}",

@@ -19,21 +19,31 @@ def run(*arguments):
     )
 
 
-def test_it_does_what_the_readme_says(tmp_path):
-    result = run("--output", tmp_path / "digits")
+def test_it_does_what_the_readme_says_and_again(tmp_path):
+    output = tmp_path / "digits"
+    result = run("--output", output)
     assert result.returncode == 0, result.stderr[-3000:]
-    results = json.loads((tmp_path / "digits" / "results.json").read_text())
+    results = json.loads((output / "results.json").read_text())
     assert results["images"] == 360
     rows = {row["model"]: row for row in results["models"]}
     assert rows["Keras"]["top1"] >= 0.98
     assert rows["TFLite float32"]["agreement"] == 1
     assert rows["TFLite int8"]["top1"] >= rows["Keras"]["top1"] - 0.01
     assert rows["TFLite int8"]["bytes"] < rows["TFLite float32"]["bytes"]
-    picture = tmp_path / "digits" / "predictions.png"
+    picture = output / "predictions.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     for name, row in rows.items():
         assert name in result.stdout
         assert os.path.getsize(picture.parent / row["file"]) == row["bytes"]
+
+    summary = (output / "summary.json").read_text()
+    os.remove(output / "digits_int8.tflite")
+    result = run("--output", output)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert f"{output} holds this run, finished" in result.stdout
+    assert (output / "summary.json").read_text() == summary
+    again = json.loads((output / "results.json").read_text())
+    assert again["models"] == results["models"]
 
 
 def test_wrong_flags_end_it_at_once(tmp_path):

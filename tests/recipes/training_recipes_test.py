@@ -51,6 +51,7 @@ def cifar_run(images, tmp_path_factory):
     )
     assert "Step 6/6: loss" in result.stderr
     assert "Top-1" in result.stderr
+    assert "functional_saver" not in result.stderr
     return output
 
 
@@ -178,6 +179,37 @@ def test_finetune_starts_from_given_weights(images, tmp_path):
         change = np.max(np.abs(new - kernel))
         assert (change == 0) == (name == "frozen")
         assert change < 1e-3
+
+
+@pytest.mark.large
+def test_finetune_starts_from_a_file_of_ours(cifar_run, images, tmp_path):
+    """Trained at 32 pixels with its own normalisation, for other classes."""
+    folder = tmp_path / "images"
+    for split in ("train", "test"):
+        for old, new in (("blue", "water"), ("red", "fire")):
+            target = folder / split / new
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(images / split / old)
+    arguments = (
+        *(f"--model={cifar_run / 'model.keras'}", f"--data={folder}"),
+        *("--eval_split=test", "--epochs=1", "--batch_size=8", "--frozen"),
+        *("--notensorboard", f"--output={tmp_path / 'run'}"),
+    )
+    succeed("finetune.py", *arguments)
+    path = tmp_path / "run" / "model.keras"
+    assert read_class_names(path) == ("fire", "water")
+    old, new = (
+        keras.saving.load_model(file)
+        for file in (cifar_run / "model.keras", path)
+    )
+    assert new.input_shape == old.input_shape == (None, 32, 32, 3)
+    assert new.output_shape == (None, 2)
+    means = [
+        m.get_layer("normalization").get_config()["mean"] for m in (old, new)
+    ]
+    np.testing.assert_allclose(*means, rtol=1e-6)
+    kernels = [m.get_layer("block_0").depthwise.kernel for m in (old, new)]
+    np.testing.assert_array_equal(*kernels)
 
 
 @pytest.mark.parametrize("kind", ["keras", "tflite"])

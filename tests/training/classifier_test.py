@@ -64,6 +64,7 @@ def train_digits(directory, strategy, digits, **changes):
         directory,
         strategy,
         crop_fraction=1.0,
+        notes=changes.pop("notes", None),
     )
 
 
@@ -85,6 +86,8 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     other = dataclasses.replace(data.get_recipe("none"), flip=0.5)
     with pytest.raises(ValueError, match=r"recipe was .*'flip': 0.0"):
         train_digits(tmp_path, one_device, digits, recipe=other)
+    with pytest.raises(ValueError, match=r"drop_path was None and is 0\.1"):
+        train_digits(tmp_path, one_device, digits, notes={"drop_path": 0.1})
 
 
 def test_replicas_see_the_batch_of_one(one_device, two_replicas, digits):
@@ -116,13 +119,13 @@ def test_evaluation_sees_every_image_once(two_replicas, digits):
         for part in two_replicas.experimental_local_results(weights):
             assert part.shape == (25,)
             total += np.sum(part)
-    assert total == len(digits[1]) == 359
+    assert total == len(digits[1]) == 360
 
 
 def test_steps_per_epoch_counts_whole_batches(digits):
-    assert steps_per_epoch(digits[0], 64) == 1438 // 64
-    with pytest.raises(ValueError, match="`batch_size` must be at most 1438"):
-        steps_per_epoch(digits[0], 1439)
+    assert steps_per_epoch(digits[0], 64) == 1437 // 64
+    with pytest.raises(ValueError, match="`batch_size` must be at most 1437"):
+        steps_per_epoch(digits[0], 1438)
 
 
 def test_more_steps_than_images_are_an_error(tmp_path, one_device, digits):

@@ -17,6 +17,7 @@ def test_the_defaults_are_the_authors():
     [
         ({"epochs": 0}, "`epochs` must be a positive integer. .*epochs=0"),
         ({"keep": True}, "`keep` must be a positive integer"),
+        ({"seed": -1}, "`seed` must be a non-negative integer"),
         ({"learning_rate": 0}, "`learning_rate` must be above 0"),
         ({"weight_decay": -1}, "`weight_decay` must be at least 0"),
         ({"beta_2": 1.0}, "`beta_2` must be at least 0 and below 1"),

@@ -8,7 +8,7 @@ from absl import logging
 
 from convmixer_tf.training import run_log
 from convmixer_tf.training.run_log import RunLog
-from convmixer_tf.training.run_log import open_run
+from convmixer_tf.training.run_log import check_run
 from tests.training import tiny
 
 RESULTS = {"loss": 2.0, "gradient_norm": 0.5, "learning_rate": 0.25}
@@ -22,16 +22,41 @@ def steps(log, count):
     ]
 
 
-def test_a_line_has_the_mean_loss_and_the_time_left(tmp_path, caplog):
+def test_a_line_has_the_mean_loss_and_the_time_left(
+    tmp_path, caplog, monkeypatch
+):
     log = RunLog(tmp_path, tiny.config(log_every=3), 0)
+    # The first step, with the building of the graph, takes 9,000 seconds, all
+    # others 400.
+    monkeypatch.setattr(
+        run_log.time,
+        "perf_counter",
+        lambda: 9_000 + 400 * (log.step - 1),
+    )
     with caplog.at_level("INFO", logger=logging.get_absl_logger().name):
         assert steps(log, 7) == [False, False, True, False, False, True, False]
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert lines[0].startswith("Step 3/8: loss 1.0000, gradient norm 0.5, ")
     assert lines[1].startswith("Step 6/8: loss 4.0000, ")
-    assert "images/s" in lines[0]
-    assert "s left" in lines[0]
+    # Of 400 seconds a step, for 16 images.
+    assert lines[0].endswith("0.0 images/s, 33 min left")
+    assert lines[1].endswith("0.0 images/s, 13 min left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (89, "89 s"),
+        (150, "2 min"),
+        (3599, "1 h 0 min"),
+        (5911, "1 h 39 min"),
+        (200_000, "2 d 7 h"),
+    ],
+)
+def test_durations_read_as_people_say_them(seconds, text):
+    assert run_log.duration(seconds) == text
 
 
 def test_a_bar_takes_the_place_of_lines_on_a_terminal(
@@ -41,12 +66,14 @@ def test_a_bar_takes_the_place_of_lines_on_a_terminal(
     log = RunLog(tmp_path, tiny.config(log_every=3), 2)
     with caplog.at_level("INFO", logger=logging.get_absl_logger().name):
         steps(log, 4)
+    assert caplog.records == []
+    log.add_epoch([EPOCH | {"top1": 0.125}])
     log.close()
     shown = capsys.readouterr().err
     assert "2/8" in shown
     assert "6/8" in shown
     assert "images/s" in shown
-    assert caplog.records == []
+    assert "top-1 12.50%" in shown
 
 
 def test_without_tqdm_there_are_lines(tmp_path, monkeypatch):
@@ -129,5 +156,5 @@ def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = r"pip install convmixer_tf\[train\], or set tensorboard=False"
     with pytest.raises(ImportError, match=message):
-        open_run(tmp_path / "run", tiny.config(tensorboard=True))
+        check_run(tmp_path / "run", tiny.config(tensorboard=True))
     assert list(tmp_path.iterdir()) == []

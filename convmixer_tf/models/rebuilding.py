@@ -1,0 +1,72 @@
+"""Building a ConvMixer like one that was saved."""
+
+import os
+
+import keras
+
+from convmixer_tf.layers import ConvMixerBlock
+from convmixer_tf.layers import PatchEmbed
+
+
+def read_arguments(path):
+    """Reads off a saved ConvMixer the arguments that build one like it.
+
+    Args:
+        path: Path of a `.keras` file.
+
+    Returns:
+        Dictionary of arguments of `ConvMixer`: what defines the body, the
+        images and their normalisation. The weights come with `weights=path`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it can't be read, or holds something else.
+
+    Example:
+
+    ```python
+    arguments = read_arguments("model.keras")
+    model = ConvMixer(
+        **arguments, weights="model.keras", classes=3, reset_classifier=True
+    )
+    ```
+    """
+    model = _load(os.fspath(path))
+    layers = {layer.name: layer for layer in model.layers}
+    embed = layers.get("patch_embed")
+    normalization = layers.get("normalization")
+    blocks = [x for x in model.layers if isinstance(x, ConvMixerBlock)]
+    if not isinstance(embed, PatchEmbed) or not blocks:
+        raise ValueError(
+            f"The model in `{path}` must be a ConvMixer, with the layers "
+            f"`patch_embed`, `block_0` and so on. Received: {', '.join(layers)}"
+        )
+    arguments = {
+        "dim": embed.dim,
+        "depth": len(blocks),
+        "kernel_size": blocks[0].kernel_size,
+        "patch_size": embed.patch_size,
+        "activation": embed.activation,
+        "input_shape": model.input_shape[1:],
+        "include_preprocessing": normalization is not None,
+    }
+    if normalization is not None:
+        config = normalization.get_config()
+        arguments["mean"] = [mean / 255 for mean in config["mean"]]
+        arguments["std"] = [var**0.5 / 255 for var in config["variance"]]
+    return arguments
+
+
+def _load(path):
+    if not path.endswith(".keras"):
+        raise ValueError(
+            f"A saved model's file must end in .keras. Received: `{path}`"
+        )
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file `{path}`.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # From a damaged file: of many kinds.
+        raise ValueError(
+            f"Cannot read a model from `{path}`. {error}"
+        ) from error

@@ -1,0 +1,51 @@
+"""How scripts end when something is wrong."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+from absl import logging
+
+from convmixer_tf import ConvMixer
+
+RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    monkeypatch.syspath_prepend(RECIPES)
+    module = importlib.import_module("launch")
+    monkeypatch.setattr(module.app, "run", lambda main: main(["script"]))
+    return module
+
+
+def test_an_error_of_ours_ends_in_one_line(launch, caplog):
+    caplog.set_level("DEBUG", logger=logging.get_absl_logger().name)
+    with pytest.raises(SystemExit) as ended:
+        launch.run(lambda argv: ConvMixer(0, 1, 1, 1))
+    assert ended.value.code == (
+        "ValueError: Argument `dim` must be a positive integer. Received: dim=0"
+    )
+    # With --verbosity=1 it shows where it is from.
+    (record,) = caplog.records
+    assert record.exc_info[0] is ValueError
+
+
+@pytest.mark.parametrize(
+    ("main", "error"),
+    [
+        (lambda argv: int("x"), ValueError),
+        (lambda argv: json.loads("x"), json.JSONDecodeError),
+        (lambda argv: {}["x"], KeyError),
+    ],
+)
+def test_other_errors_keep_their_traceback(launch, main, error):
+    with pytest.raises(error):
+        launch.run(main)
+
+
+def test_without_an_error_nothing_happens(launch):
+    seen = []
+    launch.run(seen.append)
+    assert seen == [["script"]]
