@@ -155,7 +155,7 @@ def _head(model, chain):
             chain = chain[1:]
             break
     chain = [layer for layer in chain if not isinstance(layer, layers.Dropout)]
-    if pooling and chain and isinstance(chain[0], layers.Dense):
+    if pooling == "avg" and chain and isinstance(chain[0], layers.Dense):
         dense, *chain = chain
         classifier = Classifier(
             _array(dense.kernel), _array(dense.bias), dense.activation

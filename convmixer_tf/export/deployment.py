@@ -7,16 +7,18 @@ import numpy as np
 from keras import layers
 
 from convmixer_tf.export.anatomy import read_anatomy
+from convmixer_tf.export.channel_order import sort_channels
 from convmixer_tf.export.construction import STOCK
 from convmixer_tf.export.construction import activate
 from convmixer_tf.export.construction import apply
 from convmixer_tf.export.construction import convolve
 from convmixer_tf.export.construction import scale
 from convmixer_tf.export.depthwise_split import depthwise
-from convmixer_tf.export.depthwise_split import split
 from convmixer_tf.export.folding import fold
+from convmixer_tf.export.folding import is_extreme
 from convmixer_tf.export.split_rule import TARGETS
-from convmixer_tf.export.split_rule import choose_split
+from convmixer_tf.export.split_rule import choose_groups
+from convmixer_tf.export.split_rule import choose_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,37 +27,46 @@ class DeployedBlock:
 
     Attributes:
         name: String, the prefix of its layers' names.
-        divided: Boolean, whether it computes its input divided by the scale
-            of its depthwise normalisation, which is gone; if not, that scale
-            is a layer.
-        smallest_scale: Float, the least absolute value of that scale.
-        largest_scale: Float, the largest.
-        form: String, how the depthwise kernel is split; see `split`.
-        parts: Tuple of the shapes of the parts' kernels, (rows, columns).
+        kernel_size: Integer, the side of the depthwise kernel.
+        parts: Tuple of `Part`, the taps of each of the depthwise convolutions
+            that replace it. One, if it was left whole.
         groups: Tuple of integers, into how many channels each the block is
-            divided between two pointwise convolutions.
+            divided from the convolution before it to its pointwise one.
+        divided: Boolean, whether it computes its input divided by the scale
+            of its depthwise normalisation, which is thereby gone. If not, a
+            layer multiplies by that scale.
+        smallest_scale: Float, the least absolute value of that scale. Where
+            the target admits of the division, it is left out because of a
+            scale beyond `SANE_SCALES`.
+        largest_scale: Float, the largest.
     """
 
     name: str
+    kernel_size: int
+    parts: tuple
+    groups: tuple
     divided: bool
     smallest_scale: float
     largest_scale: float
-    form: str
-    parts: tuple
-    groups: tuple
 
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """What `deploy` rewrote. `dataclasses.asdict` makes JSON of it.
+    """What `deploy` rewrote. `dataclasses.asdict` makes it ready for JSON.
 
     Attributes:
-        target: String, what was deployed for.
+        target: String, what it was rewritten for.
         source: String, the name of the model.
         preprocessing_folded: Boolean, whether the model's preprocessing went
             into its first convolution. If not, it had none.
-        last_norm: `"folded"`, into the classifier, or `"kept"`, as one layer,
-            because there is no classifier.
+        last_norm: What became of the last normalisation. `"folded"`: it went
+            into the classifier. `"kept"`: it is a layer, because there is no
+            classifier, or for 8 bits because its scales are extreme.
+        channels_sorted: Boolean, whether channels of similar scales were put
+            next to each other.
+        extreme_norms: Tuple of strings, the normalisations of which a few
+            channels have a scale of over 16 times the median. They are what
+            a conversion to 8 bits fails by, if it does.
         blocks: Tuple of `DeployedBlock`.
     """
 
@@ -63,6 +74,8 @@ class Deployment:
     source: str
     preprocessing_folded: bool
     last_norm: str
+    channels_sorted: bool
+    extreme_norms: tuple
     blocks: tuple
 
 
@@ -99,7 +112,7 @@ def deploy(model, target="float"):
     ```python
     deployed = deploy(model, "litert")
     deployed.save("deployed.keras")
-    deployed.deployment.blocks[0].form  # "polyphase_3"
+    len(deployed.deployment.blocks[0].parts)  # 9
     ```
     """
     if target not in TARGETS:
@@ -108,58 +121,75 @@ def deploy(model, target="float"):
             f"Received: target={target!r}"
         )
     anatomy = read_anatomy(model)
-    folded = fold(anatomy, divide=target in ("float", "litert"))
+    in_8_bits = target == "litert_int8"
+    if in_8_bits:
+        anatomy = sort_channels(anatomy)
+    folded = fold(
+        anatomy,
+        divide=target in ("float", "litert"),
+        fold_last=not (in_8_bits and is_extreme(_norms(anatomy)[-1][1])),
+    )
     plan = _plan(anatomy, folded, target)
     deployed = _build(anatomy, folded, plan)
     deployed.deployment = plan
     return deployed
 
 
+def _norms(anatomy):
+    """Lists the normalisations' names and scales, in order."""
+    norms = [("patch_embed/norm", anatomy.stem.norm.scale)]
+    for i, block in enumerate(anatomy.blocks):
+        norms += [
+            (f"block_{i}/depthwise_norm", block.depthwise.norm.scale),
+            (f"block_{i}/pointwise_norm", block.pointwise.norm.scale),
+        ]
+    return norms
+
+
 def _plan(anatomy, folded, target):
-    stem = anatomy.stem.kernel
-    grid = tuple(
-        side and side // patch
-        for side, patch in zip(
-            anatomy.image_shape[:2], stem.shape[:2], strict=True
-        )
-    )
-    blocks = []
-    for i, (block, new) in enumerate(
-        zip(anatomy.blocks, folded.blocks, strict=True)
-    ):
-        side, _, dim = block.depthwise.kernel.shape
-        form, groups = choose_split(target, side, grid, dim)
-        scales = np.abs(block.depthwise.norm.scale)
-        blocks.append(
-            DeployedBlock(
-                name=f"block_{i}",
-                divided=new.branch_scale is None,
-                smallest_scale=float(scales.min()),
-                largest_scale=float(scales.max()),
-                form=form,
-                parts=tuple(
-                    (len(part.rows), len(part.columns))
-                    for part in split(side, form)
-                ),
-                groups=groups,
-            )
-        )
     return Deployment(
         target=target,
         source=anatomy.name,
         preprocessing_folded=anatomy.preprocessing is not None,
         last_norm="folded" if folded.affine is None else "kept",
-        blocks=tuple(blocks),
+        channels_sorted=target == "litert_int8",
+        extreme_norms=tuple(
+            name for name, scale in _norms(anatomy) if is_extreme(scale)
+        ),
+        blocks=tuple(
+            _plan_block(f"block_{i}", anatomy, block, new, target)
+            for i, (block, new) in enumerate(
+                zip(anatomy.blocks, folded.blocks, strict=True)
+            )
+        ),
+    )
+
+
+def _plan_block(name, anatomy, block, new, target):
+    size, _, dim = block.depthwise.kernel.shape
+    patch_size = len(anatomy.stem.kernel)
+    grid = [side and side // patch_size for side in anatomy.image_shape[:2]]
+    scales = np.abs(block.depthwise.norm.scale)
+    return DeployedBlock(
+        name=name,
+        kernel_size=size,
+        parts=choose_parts(target, size),
+        groups=choose_groups(target, size, grid, dim),
+        divided=new.branch_scale is None,
+        smallest_scale=float(scales.min()),
+        largest_scale=float(scales.max()),
     )
 
 
 def _build(anatomy, folded, plan):
     image = keras.Input(anatomy.image_shape, name="image")
-    # Each block's channels go their way in groups, from one pointwise
-    # convolution to the next. After the last they are together again.
+    # A block's channels go their ways in groups, from the convolution before
+    # it to its pointwise one. The last norm, if any, is like a block's input.
     dim = len(folded.stem_bias)
-    ways = [block.groups for block in plan.blocks] + [(dim,)]
-    xs = _convolve_in_groups(
+    last = plan.blocks[-1].groups if folded.classifier else (dim,)
+    ways = [block.groups for block in plan.blocks]
+    ways.append(last if folded.affine else (dim,))
+    xs = _convolve(
         image,
         folded.stem_kernel,
         folded.stem_bias,
@@ -170,8 +200,8 @@ def _build(anatomy, folded, plan):
     for block, planned, groups in zip(
         folded.blocks, plan.blocks, ways[1:], strict=True
     ):
-        x = _mix_space(xs, block, planned)
-        xs = _convolve_in_groups(
+        x = _concatenate(_mix_space(xs, block, planned), planned.name)
+        xs = _convolve(
             x,
             block.pointwise_kernel[None, None],
             block.pointwise_bias,
@@ -179,8 +209,9 @@ def _build(anatomy, folded, plan):
             groups,
             f"{planned.name}_pointwise",
         )
-    (x,) = xs
-    x = _head(x, anatomy.pooling, folded)
+    if folded.affine:
+        xs = _scale(xs, folded.affine, ways[-1], "affine")
+    x = _head(_concatenate(xs, "last"), anatomy.pooling, folded.classifier)
     return keras.Model(image, x, name=f"{anatomy.name}_{plan.target}")
 
 
@@ -192,7 +223,7 @@ def _slices(groups):
         yield suffix, slice(int(end) - size, int(end))
 
 
-def _convolve_in_groups(x, kernel, bias, activation, groups, name):
+def _convolve(x, kernel, bias, activation, groups, name):
     outputs = []
     for suffix, group in _slices(groups):
         y = convolve(x, kernel[..., group], bias[group], name + suffix)
@@ -201,21 +232,23 @@ def _convolve_in_groups(x, kernel, bias, activation, groups, name):
     return outputs
 
 
+def _scale(xs, affine, groups, name):
+    return [
+        scale(x, affine.scale[group], affine.shift[group], name + suffix)
+        for x, (suffix, group) in zip(xs, _slices(groups), strict=True)
+    ]
+
+
 def _mix_space(xs, block, planned):
-    """Builds a block up to its pointwise convolution."""
-    name, outputs = planned.name, []
-    for x, (suffix, group) in zip(xs, _slices(planned.groups), strict=True):
-        x = scale(
-            x,
-            block.affine.scale[group],
-            block.affine.shift[group],
-            f"{name}_affine{suffix}",
-        )
+    """Builds the block up to its pointwise convolution."""
+    name, groups, outputs = planned.name, planned.groups, []
+    xs = _scale(xs, block.affine, groups, f"{name}_affine")
+    for x, (suffix, group) in zip(xs, _slices(groups), strict=True):
         y = depthwise(
             x,
             block.depthwise_kernel[..., group],
             block.depthwise_bias[group],
-            planned.form,
+            planned.parts,
             f"{name}_depthwise{suffix}",
         )
         y = activate(
@@ -226,27 +259,28 @@ def _mix_space(xs, block, planned):
             y = scale(y, factor, None, f"{name}_scale{suffix}")
         add = layers.Add(dtype="float32", name=f"{name}_residual{suffix}")
         outputs.append(add([x, y]))
-    if len(outputs) == 1:
-        return outputs[0]
-    return layers.Concatenate(dtype="float32", name=f"{name}_groups")(outputs)
+    return outputs
 
 
-def _head(x, pooling, folded):
-    if folded.affine is not None:
-        x = scale(x, folded.affine.scale, folded.affine.shift, "affine")
+def _concatenate(xs, name):
+    if len(xs) == 1:
+        return xs[0]
+    return layers.Concatenate(dtype="float32", name=f"{name}_groups")(xs)
+
+
+def _head(x, pooling, classifier):
     if pooling:
         cls = {
             "avg": layers.GlobalAveragePooling2D,
             "max": layers.GlobalMaxPooling2D,
         }[pooling]
         x = cls(name=f"{pooling}_pool", **STOCK)(x)
-    if folded.classifier:
-        kernel, bias = folded.classifier.kernel, folded.classifier.bias
+    if classifier:
         predictions = layers.Dense(
-            len(bias),
-            folded.classifier.activation,
+            len(classifier.bias),
+            classifier.activation,
             dtype="float32",
             name="predictions",
         )
-        x = apply(predictions, x, kernel, bias)
+        x = apply(predictions, x, classifier.kernel, classifier.bias)
     return x

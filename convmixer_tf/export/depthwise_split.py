@@ -1,9 +1,8 @@
 """A large depthwise convolution as a sum of small ones, exactly.
 
-XNNPACK, which runs TFLite files on CPUs, has fast depthwise convolutions of up
-to 25 taps. The k x k taps of a larger kernel are dealt out to parts, each of
-which takes some of the rows and some of the columns; the parts' outputs add
-up to the same sum, at the borders too, as every part sees the same zeros.
+The k x k taps of a kernel are dealt out to parts, each of which takes some of
+the rows and some of the columns. The parts' outputs add up to the same sum, at
+the borders too: beyond them every part sees zeros, as the whole kernel does.
 """
 
 import dataclasses
@@ -13,8 +12,6 @@ from keras import layers
 
 from convmixer_tf.export.construction import STOCK
 from convmixer_tf.export.construction import apply
-
-MAX_TAPS = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,113 +27,104 @@ class Part:
     columns: tuple
 
 
-def _offsets(size):
-    # Where TensorFlow's "same" puts an even kernel: one more on the far side.
-    return tuple(range(-((size - 1) // 2), size // 2 + 1))
-
-
-def _phases(size, step):
-    return [_offsets(size)[i::step] for i in range(min(step, size))]
-
-
-def _runs(size, length):
-    offsets = _offsets(size)
-    return [offsets[i : i + length] for i in range(0, size, length)]
-
-
-_ROWS_AND_COLUMNS = {
-    "whole": lambda size: ([_offsets(size)], [_offsets(size)]),
-    "polyphase_2": lambda size: (_phases(size, 2), _phases(size, 2)),
-    "polyphase_3": lambda size: (_phases(size, 3), _phases(size, 3)),
-    "rows": lambda size: (_runs(size, 1), [_offsets(size)]),
-    "blocks_3x3": lambda size: (_runs(size, 3), _runs(size, 3)),
-    "blocks_5x5": lambda size: (_runs(size, 5), _runs(size, 5)),
-}
-FORMS = tuple(_ROWS_AND_COLUMNS)
-
-
-def split(size, form):
-    """Deals the taps of a kernel out to parts.
+def offsets(size):
+    """Gives where the taps of a kernel with "same" padding look.
 
     Args:
         size: Integer, the kernel's side.
-        form: One of `FORMS`. `"whole"`: one part. `"polyphase_2"` and
-            `"polyphase_3"`: every second or third row and column, which is a
-            dilated convolution; four or nine parts. `"rows"`: each row.
-            `"blocks_3x3"` and `"blocks_5x5"`: blocks of at most that many
-            neighbours.
+
+    Returns:
+        Tuple of `size` consecutive integers around 0. An even kernel looks
+        one further ahead than back, as in TensorFlow.
+    """
+    return tuple(range(-((size - 1) // 2), size // 2 + 1))
+
+
+def phases(size, row_step, column_step):
+    """Deals the taps out like cards: a part has each n-th row and column.
+
+    Every part is a dilated convolution. As long as no step is over half the
+    side, it looks both ways from 0, and needs padding at most; beyond that it
+    needs a shifted copy of its input.
+
+    Args:
+        size: Integer, the kernel's side.
+        row_step: Integer, from one row of a part to its next.
+        column_step: Integer, likewise.
 
     Returns:
         Tuple of `Part`; every tap is in exactly one of them.
     """
-    rows, columns = _ROWS_AND_COLUMNS[form](size)
+    rows, columns = (
+        [offsets(size)[i::step] for i in range(min(step, size))]
+        for step in (row_step, column_step)
+    )
     return tuple(Part(row, column) for row in rows for column in columns)
 
 
-def depthwise(x, kernel, bias, form, name):
+def depthwise(x, kernel, bias, parts, name):
     """Applies a depthwise convolution with "same" padding in parts.
 
     Args:
         x: Symbolic tensor (batch, height, width, dim).
         kernel: Array (side, side, dim).
         bias: Array (dim,).
-        form: What `split` takes.
+        parts: Tuple of `Part`, which have every tap once.
         name: Name of the layer, or prefix of those of the parts.
 
     Returns:
         Symbolic tensor of the shape of `x`.
     """
-    parts = split(len(kernel), form)
     if len(parts) == 1:
-        return _part(x, kernel, bias, parts[0], name)
-    first, *others = (
-        _part(x, kernel, None if i else bias, part, f"{name}_part_{i}")
+        return _convolve(x, kernel, bias, parts[0], name)
+    total, *others = (
+        _convolve(x, kernel, None if i else bias, part, f"{name}_part_{i}")
         for i, part in enumerate(parts)
     )
     for i, other in enumerate(others, 1):
         add = layers.Add(dtype="float32", name=f"{name}_sum_{i}")
-        first = add([first, other])
-    return first
+        total = add([total, other])
+    return total
 
 
-def _part(x, kernel, bias, part, name):
-    size = len(kernel)
+def _convolve(x, kernel, bias, part, name):
+    first = offsets(len(kernel))[0]
     rows, columns = (
-        np.subtract(offsets, _offsets(size)[0])
-        for offsets in (part.rows, part.columns)
+        np.subtract(part.rows, first),
+        np.subtract(part.columns, first),
     )
-    spaced = [_spacing(part.rows), _spacing(part.columns)]
     same = _is_same(part.rows) and _is_same(part.columns)
-    if not same:
-        x = _moved(x, part, name)
     conv = layers.DepthwiseConv2D(
         (len(rows), len(columns)),
         padding="same" if same else "valid",
-        dilation_rate=spaced,
+        dilation_rate=(_step(part.rows), _step(part.columns)),
         use_bias=bias is not None,
         name=name,
         **STOCK,
     )
-    return apply(conv, x, kernel[np.ix_(rows, columns)][..., None], bias)
+    return apply(
+        conv,
+        x if same else _shift(x, part, name),
+        kernel[np.ix_(rows, columns)][..., None],
+        bias,
+    )
 
 
-def _spacing(offsets):
-    return offsets[1] - offsets[0] if len(offsets) > 1 else 1
+def _step(taps):
+    return taps[1] - taps[0] if len(taps) > 1 else 1
 
 
-def _is_same(offsets):
-    """Whether "same" padding puts the first tap at the first offset."""
-    span = (len(offsets) - 1) * _spacing(offsets)
-    return offsets[0] == -(span // 2)
+def _is_same(taps):
+    """Whether "same" padding puts the first tap where it belongs."""
+    return taps[0] == -((taps[-1] - taps[0]) // 2)
 
 
-def _moved(x, part, name):
-    """Pads and crops `x` so that a "valid" convolution starts at the offset."""
-    ends = [(-o[0], o[-1]) for o in (part.rows, part.columns)]
+def _shift(x, part, name):
+    """Pads and crops so that a "valid" convolution looks where it should."""
+    ends = [(-taps[0], taps[-1]) for taps in (part.rows, part.columns)]
     pads = [tuple(max(0, end) for end in pair) for pair in ends]
     crops = [tuple(max(0, -end) for end in pair) for pair in ends]
-    settings = {**STOCK}
-    x = layers.ZeroPadding2D(pads, name=f"{name}_pad", **settings)(x)
+    x = layers.ZeroPadding2D(pads, name=f"{name}_pad", **STOCK)(x)
     if np.any(crops):
-        x = layers.Cropping2D(crops, name=f"{name}_crop", **settings)(x)
+        x = layers.Cropping2D(crops, name=f"{name}_crop", **STOCK)(x)
     return x

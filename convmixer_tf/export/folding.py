@@ -26,6 +26,10 @@ from convmixer_tf.export.anatomy import Classifier
 # leaves its range because of the division.
 SANE_SCALES = (2**-7, 2**7)
 
+# Times the median. Such a channel's weights, scaled along, would leave 8 bits
+# little to tell the others apart: 255 / 16 steps.
+EXTREME = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class FoldedBlock:
@@ -60,7 +64,8 @@ class Folded:
         stem_bias: float64 array (dim,).
         activation: Function of a tensor, of the stem.
         blocks: Tuple of `FoldedBlock`.
-        affine: `Affine` of the last block's output, or None.
+        affine: `Affine`, what remains to do with the last block's output, or
+            None.
         classifier: `Classifier` or None.
     """
 
@@ -72,7 +77,7 @@ class Folded:
     classifier: Classifier | None
 
 
-def fold(anatomy, divide):
+def fold(anatomy, divide, fold_last):
     """Folds all normalisations that can be, and the preprocessing.
 
     Args:
@@ -80,6 +85,8 @@ def fold(anatomy, divide):
         divide: Boolean, whether blocks may compute their input divided by
             the scale of the depthwise normalisation. It saves a
             multiplication; rounding to 8 bits is the worse for it.
+        fold_last: Boolean, whether the last normalisation may go into the
+            classifier.
 
     Returns:
         A `Folded`.
@@ -90,19 +97,20 @@ def fold(anatomy, divide):
         blocks.append(_fold_block(block, norm, divide))
         norm = block.pointwise.norm
     classifier = anatomy.classifier
-    if classifier:
+    if classifier and fold_last:
         # Pooling is a mean, and the mean of s * x + t is s * mean + t.
         classifier = Classifier(
             norm.scale[:, None] * classifier.kernel,
             classifier.bias + norm.shift @ classifier.kernel,
             classifier.activation,
         )
+        norm = None
     return Folded(
         stem_kernel=kernel,
         stem_bias=bias,
         activation=anatomy.stem.activation,
         blocks=tuple(blocks),
-        affine=None if classifier else norm,
+        affine=norm,
         classifier=classifier,
     )
 
@@ -111,6 +119,12 @@ def is_sane(scale):
     """Whether all channels may be divided by their `scale`, float64 (dim,)."""
     low, high = SANE_SCALES
     return bool(np.all((low <= np.abs(scale)) & (np.abs(scale) <= high)))
+
+
+def is_extreme(scale):
+    """Whether a few channels have far larger scales, float64 (dim,)."""
+    scale = np.abs(scale)
+    return bool(scale.max() > EXTREME * np.median(scale))
 
 
 def _fold_preprocessing(stem, preprocessing):

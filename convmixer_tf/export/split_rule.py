@@ -1,25 +1,82 @@
-"""How to compute a large depthwise convolution for each target."""
+"""How to compute a large depthwise convolution for each target.
 
-from convmixer_tf.export.depthwise_split import MAX_TAPS
+From `export/results/split.json`, measured in LiteRT on one core of an x86
+processor (AMD EPYC, Zen 5, AVX-512). Not measured on Arm.
+"""
+
+from convmixer_tf.export.channel_order import quarters
+from convmixer_tf.export.depthwise_split import phases
 
 TARGETS = ("float", "litert", "litert_dynamic", "litert_int8")
 
+# XNNPACK computes a depthwise convolution as one of this many taps, the next
+# larger. Beyond the last it has no fast code, which costs ten times the time.
+FAST_TAPS = (4, 9, 25)
 
-def choose_split(target, side, grid, dim):
-    """Chooses how to compute a depthwise convolution.
+# What adding up one more part costs, in taps.
+ADDITION = {"litert": 3, "litert_int8": 5}
+
+# Groups whose maps stay in the second-level cache (1 MiB), and the taps of
+# which stay in the first-level cache.
+LARGE_MAP = 512  # patches
+WIDTH_ON_LARGE_MAPS, WIDTH = 128, 256  # channels
+
+
+def choose_parts(target, size):
+    """Chooses how to split a depthwise kernel.
+
+    The least work wins: taps, counted as XNNPACK computes them, and additions.
+    This names the fastest phases of every kernel that was measured.
 
     Args:
         target: One of `TARGETS`.
-        side: Integer, the kernel's side.
+        size: Integer, the kernel's side.
+
+    Returns:
+        Tuple of `depthwise_split.Part`; one, if it is left whole.
+    """
+    whole = phases(size, 1, 1)
+    # Files whose weights alone are quantised don't use XNNPACK's depthwise
+    # convolutions; theirs is the fastest whole.
+    if target not in ADDITION or _taps(whole[0]) <= FAST_TAPS[-1]:
+        return whole
+    # Up to here every part looks both ways, as `phases` has it.
+    steps = range(1, (size + 1) // 2 + 1)
+    splits = (phases(size, row, column) for column in steps for row in steps)
+    fast = (s for s in splits if _taps(s[0]) <= FAST_TAPS[-1])
+    return min(fast, key=lambda parts: _work(parts, ADDITION[target]))
+
+
+def choose_groups(target, size, grid, dim):
+    """Chooses into which groups of channels to divide a block.
+
+    Args:
+        target: One of `TARGETS`.
+        size: Integer, the side of the depthwise kernel.
         grid: (height, width) of the map, in patches; None if it is open.
         dim: Integer, the number of channels.
 
     Returns:
-        What `depthwise_split.split` takes as form, and a tuple of the numbers
-        of channels in the groups to work in.
+        Tuple of integers, the numbers of channels.
     """
-    if target in ("float", "litert_dynamic") or side**2 <= MAX_TAPS:
-        return "whole", (dim,)
     if target == "litert_int8":
-        return "polyphase_2", (dim,)
-    return "polyphase_3", (dim,)
+        return quarters(dim)
+    if target == "litert" and size**2 > FAST_TAPS[-1]:
+        large = None not in grid and grid[0] * grid[1] > LARGE_MAP
+        width = WIDTH_ON_LARGE_MAPS if large else WIDTH
+        number = -(-dim // width)
+        return tuple(
+            dim * (i + 1) // number - dim * i // number for i in range(number)
+        )
+    return (dim,)
+
+
+def _taps(part):
+    return len(part.rows) * len(part.columns)
+
+
+def _work(parts, addition):
+    computed = (
+        min(taps for taps in FAST_TAPS if taps >= _taps(part)) for part in parts
+    )
+    return sum(computed) + addition * len(parts)

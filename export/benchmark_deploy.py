@@ -1,0 +1,132 @@
+"""Times whole TFLite files: of deployed models and of the models as they are.
+
+    taskset -c 0 python export/benchmark_deploy.py
+
+Weights are random; they do not change how long a file takes. Both files of a
+pair are converted in the same way and take turns in LiteRT; only the ratios
+mean something.
+
+Time: a quarter of an hour. Result: results/deploy.json, and "Deployment" in
+BUILD.md.
+"""
+
+import itertools
+import os
+import pathlib
+import sys
+import tempfile
+
+import litert_timing
+import numpy as np
+from absl import app
+from absl import flags
+
+from convmixer_tf import ConvMixer
+from convmixer_tf.export import deploy
+from convmixer_tf.export import export_tflite
+from convmixer_tf.files import check_destination
+
+MODELS = {  # dim, depth, kernel size, patch size, activation, image's side
+    "1024_20": (1024, 20, 9, 14, "gelu", 224),
+    "768_32": (768, 32, 7, 7, "relu", 224),
+    "1536_20": (1536, 20, 9, 7, "gelu", 224),
+    "256_8": (256, 8, 5, 2, "gelu", 32),
+}
+TARGETS = {"float32": "litert", "int8": "litert_int8"}
+
+_MODEL = flags.DEFINE_multi_enum(
+    "model",
+    ["1024_20", "768_32", "256_8"],
+    list(MODELS),
+    "What to time; repeatable.",
+)
+_PRECISION = flags.DEFINE_multi_enum(
+    "precision",
+    list(TARGETS),
+    list(TARGETS),
+    "What the files compute in; repeatable.",
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Timed runs of each.", 3)
+_OUTPUT = flags.DEFINE_string("output", "deploy.json", "JSON file to write.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Whether to replace an existing file."
+)
+
+
+def export(model, precision, path):
+    """Writes a model as a TFLite file; calibrated on noise, if at all."""
+    arguments = {}
+    if precision == "int8":
+        rng = np.random.default_rng(0)
+        shape = (2, *model.input_shape[1:])
+        arguments = {
+            "quantization": "int8",
+            "calibration_images": rng.integers(0, 256, shape),
+        }
+    export_tflite(model, path, overwrite=True, **arguments)
+
+
+def measure(name, precision, rounds):
+    """Times a model as it is and deployed.
+
+    Returns:
+        Dictionary, ready for JSON; times in milliseconds per image.
+    """
+    *architecture, side = MODELS[name]
+    model = ConvMixer(*architecture, input_shape=(side, side, 3), name=name)
+    contestants = {
+        "plain": model,
+        "deployed": deploy(model, TARGETS[precision]),
+    }
+    runs, megabytes = {}, {}
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory) / "model.tflite"
+        for contestant, network in contestants.items():
+            export(network, precision, path)
+            megabytes[contestant] = os.path.getsize(path) / 1e6
+            runs[contestant] = litert_timing.load(path)
+            path.unlink()
+    milliseconds = litert_timing.take_turns(runs, rounds)
+    return {
+        "model": name,
+        "precision": precision,
+        "milliseconds": milliseconds,
+        "ratio": milliseconds["deployed"] / milliseconds["plain"],
+        "megabytes": megabytes,
+    }
+
+
+def table(results):
+    """Formats results as a Markdown table."""
+    lines = [
+        "| model | precision | plain, ms | deployed, ms | ratio | MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        times, size = r["milliseconds"], r["megabytes"]
+        lines.append(
+            f"| {r['model']} | {r['precision']} | {times['plain']:.1f} "
+            f"| {times['deployed']:.1f} | {r['ratio']:.2f} "
+            f"| {size['plain']:.1f}, {size['deployed']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments):
+    """Times every model and writes the JSON file after each of them."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
+    try:
+        check_destination(_OUTPUT.value, (".json",), _OVERWRITE.value)
+    except (OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+    results = []
+    for name, precision in itertools.product(_MODEL.value, _PRECISION.value):
+        results.append(measure(name, precision, _ROUNDS.value))
+        print(table(results[-1:]).splitlines()[-1], flush=True)
+        litert_timing.write(_OUTPUT.value, results)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    app.run(main)
