@@ -101,47 +101,79 @@ _LEARNING_RATE = flags.DEFINE_float(
 )
 _DIM = flags.DEFINE_integer("dim", 256, "Width of the model.")
 _DEPTH = flags.DEFINE_integer("depth", 8, "Blocks of the model.")
+_PATCH_SIZE = flags.DEFINE_integer(
+    "patch_size", None, "Pixels. Default: the preset's."
+)
 
 
-def main(argv):
-    """Trains as the flags say."""
-    run_flags.begin(argv)
+def make_config(train_set):
+    """Builds the `TrainConfig` that the flags describe.
+
+    Args:
+        train_set: What `data.open_dataset` returns.
+
+    Returns:
+        A `TrainConfig`.
+    """
     preset = PRESETS[_PRESET.value]
-    train_set, eval_set = run_flags.open_datasets(_DATA.value, "train", "test")
     batch_size = run_flags.given(_BATCH_SIZE, preset.batch_size)
     settings = dict(preset.settings)
     if _LEARNING_RATE.value is not None:
         settings["learning_rate"] = _LEARNING_RATE.value
-    config = TrainConfig(
+    return TrainConfig(
         epochs=run_flags.given(_EPOCHS, preset.epochs),
         batch_size=batch_size,
         **settings,
         **run_flags.settings(steps_per_epoch(train_set, batch_size)),
     )
 
-    def build_model(classifier_activation):
-        return ConvMixer(
-            _DIM.value,
-            _DEPTH.value,
-            preset.kernel_size,
-            preset.patch_size,
-            input_shape=(32, 32, 3),
-            classes=len(train_set.class_names),
-            classifier_activation=classifier_activation,
-            mean=MEAN,
-            std=STD,
-        )
 
+def make_model(classes, classifier_activation=None):
+    """Builds the model that the flags describe.
+
+    Args:
+        classes: Integer, the number of classes.
+        classifier_activation: As for `ConvMixer`.
+
+    Returns:
+        A `keras.Model` of images of 32 x 32 pixels.
+    """
+    preset = PRESETS[_PRESET.value]
+    return ConvMixer(
+        _DIM.value,
+        _DEPTH.value,
+        preset.kernel_size,
+        run_flags.given(_PATCH_SIZE, preset.patch_size),
+        input_shape=(32, 32, 3),
+        classes=classes,
+        classifier_activation=classifier_activation,
+        mean=MEAN,
+        std=STD,
+    )
+
+
+def model_flags():
+    """Returns the flags that describe the model, by name."""
+    names = ("preset", "dim", "depth", "patch_size")
+    return {name: flags.FLAGS[name].value for name in names}
+
+
+def main(argv):
+    """Trains as the flags say."""
+    run_flags.begin(argv)
+    train_set, eval_set = run_flags.open_datasets(_DATA.value, "train", "test")
+    classes = len(train_set.class_names)
     _, summary = train_classifier(
-        config,
-        build_model,
+        make_config(train_set),
+        lambda activation: make_model(classes, activation),
         train_set,
         eval_set,
-        preset.recipe,
+        PRESETS[_PRESET.value].recipe,
         32,
         _OUTPUT.value,
         run_flags.strategy(),
         crop_fraction=1.0,
+        notes={"model": model_flags()},
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
 

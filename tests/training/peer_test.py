@@ -8,46 +8,32 @@ import tensorflow as tf
 from convmixer_tf import ConvMixer
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training.step import Engine
-from tests.peers import authors_model
+from convmixer_tf.weights import timm_state_dict
+from tests.peers import import_timm
 
-STEPS, BATCH, SIZE, CLASSES = 20, 16, 16, 10
-DIM, DEPTH, KERNEL, PATCH = 16, 2, 3, 2
-PEAK, SMOOTHING, CLIP = 0.01, 0.1, 1.0
+EPOCHS, STEPS_PER_EPOCH, BATCH, SIZE, CLASSES = 5, 4, 32, 32, 10
+DIM, DEPTH, KERNEL, PATCH = 64, 4, 5, 4
+PEAK, SMOOTHING, CLIP, DECAY = 0.01, 0.1, 1.0, 0.05
 
 
 def batches():
     rng = np.random.default_rng(0)
     colours = rng.uniform(50, 200, (CLASSES, 1, 1, 3))
-    for _ in range(STEPS):
+    for _ in range(EPOCHS * STEPS_PER_EPOCH):
         labels = rng.integers(0, CLASSES, BATCH)
         noise = rng.uniform(-50, 50, (BATCH, SIZE, SIZE, 3))
         yield (colours[labels] + noise).astype(np.float32), labels
 
 
 def rate_of(step):
-    """The authors' schedule, over two "epochs" of ten steps each."""
-    return np.interp((step + 1) / 10, [0, 0, 1, 2], [0, PEAK, PEAK / 20, 0])
-
-
-def copy_weights(torch, source, target):
-    """From our model to PyTorch's; both list their parameters in order."""
-    parameters = list(target.parameters())
-    variables = source.trainable_variables
-    assert len(parameters) == len(variables)
-    for variable, parameter in zip(variables, parameters, strict=True):
-        value = variable.numpy()
-        if value.ndim == 4:
-            depthwise = variable.path.endswith("depthwise/kernel")
-            value = value.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))
-        elif value.ndim == 2:
-            value = value.T
-        assert tuple(parameter.shape) == value.shape
-        parameter.data = torch.tensor(value)
+    """The authors' schedule, with all its pieces in five short "epochs"."""
+    time = (step + 1) / STEPS_PER_EPOCH
+    return np.interp(time, [0, 2, 4, 5], [0, PEAK, PEAK / 20, 0])
 
 
 def torch_losses(torch, model):
     groups = [
-        {"params": [p], "weight_decay": 2e-5 if p.ndim > 1 else 0.0}
+        {"params": [p], "weight_decay": DECAY if p.ndim > 1 else 0.0}
         for p in model.parameters()
     ]
     optimizer = torch.optim.AdamW(groups, lr=PEAK, eps=1e-3)
@@ -70,10 +56,11 @@ def torch_losses(torch, model):
 
 def our_losses(model, strategy):
     config = TrainConfig(
-        epochs=2,
-        steps_per_epoch=10,
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS_PER_EPOCH,
         batch_size=BATCH,
         learning_rate=PEAK,
+        weight_decay=DECAY,
         clip_norm=CLIP,
     )
     engine = Engine(config, model, strategy)
@@ -83,13 +70,16 @@ def our_losses(model, strategy):
         results = engine.step([(tf.constant(images), tf.constant(shares))])
         losses.append(float(results["loss"]))
         norms.append(float(results["gradient_norm"]))
-    assert max(norms) > CLIP
+    assert sum(norm > CLIP for norm in norms) >= 5
     return losses
 
 
 @pytest.mark.peer
-def test_twenty_steps_are_pytorchs(one_device):
-    torch = pytest.importorskip("torch")
+def test_twenty_steps_are_those_of_timms_model_in_pytorch(one_device):
+    import_timm()
+    import torch
+    from timm.models.convmixer import ConvMixer as TimmConvMixer
+
     keras.utils.set_random_seed(0)
     with one_device.scope():
         ours = ConvMixer(
@@ -101,15 +91,31 @@ def test_twenty_steps_are_pytorchs(one_device):
             classes=CLASSES,
             classifier_activation=None,
         )
-    theirs = authors_model(DIM, DEPTH, KERNEL, PATCH, CLASSES)
-    copy_weights(torch, ours, theirs)
+    theirs = TimmConvMixer(
+        DIM, DEPTH, kernel_size=KERNEL, patch_size=PATCH, num_classes=CLASSES
+    )
+    start = {k: torch.tensor(v) for k, v in timm_state_dict(ours).items()}
+    theirs.load_state_dict(start)
     expected = torch_losses(torch, theirs)
     losses = our_losses(ours, one_device)
     np.testing.assert_allclose(losses[0], expected[0], rtol=1e-6)
-    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
     assert losses[-1] < losses[0] - 0.2
-    for variable, parameter in zip(
-        ours.trainable_variables, theirs.parameters(), strict=True
-    ):
-        norms = [np.linalg.norm(variable.numpy()), parameter.norm().item()]
-        assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    check_states(timm_state_dict(ours), theirs.state_dict())
+
+
+def check_states(ours, theirs):
+    """Both are state dicts of timm's, after all steps."""
+    steps = EPOCHS * STEPS_PER_EPOCH
+    count = BATCH * (SIZE // PATCH) ** 2  # values per channel and batch
+    for name, actual in ours.items():
+        expected = theirs[name].numpy()
+        if name.endswith("num_batches_tracked"):
+            assert expected == steps
+            continue
+        if name.endswith("running_var"):
+            # PyTorch's variance is that of a sample, Keras's of the batch.
+            rest = 0.9**steps  # of the ones that it starts from
+            expected = rest + (expected - rest) * (count - 1) / count
+        difference = np.linalg.norm(actual - expected)
+        assert difference < 1e-5 * np.linalg.norm(expected), name
