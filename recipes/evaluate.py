@@ -117,18 +117,6 @@ def _keras_model(model, image_size, class_names=None):
     return predict, model.output_shape[-1], class_names, size
 
 
-def _probed(predict, size, class_names=None):
-    """Finds the number of classes of what only runs."""
-    try:
-        scores = predict(np.zeros((1, size, size, 3), np.float32))
-    except Exception as error:  # Of many kinds: it runs whatever it is.
-        raise ValueError(
-            f"The model does not take images of {size} x {size} pixels: choose "
-            f"another --image_size. {error}"
-        ) from error
-    return predict, np.shape(scores)[-1], class_names, size
-
-
 def _tflite_class_names(path):
     """Reads the names in a file that takes pixels as they are."""
     metadata = read_metadata(path)
@@ -140,6 +128,18 @@ def _tflite_class_names(path):
             f"mean={metadata.mean}, std={metadata.std}"
         )
     return metadata.class_names
+
+
+def _probed(predict, size, class_names=None):
+    """Finds the number of classes of what only runs."""
+    try:
+        scores = predict(np.zeros((1, size, size, 3), np.float32))
+    except Exception as error:  # Of many kinds: it runs whatever it is.
+        raise ValueError(
+            f"The model does not take images of {size} x {size} pixels: choose "
+            f"another --image_size. {error}"
+        ) from error
+    return predict, np.shape(scores)[-1], class_names, size
 
 
 def draw_confusion(path, confusion, class_names):

@@ -1,11 +1,13 @@
-"""Channels in an order, and in groups, that 8 bits can tell apart.
+"""Channels in groups, and in an order, that 8 bits can tell apart.
 
-In 8 bits all channels of a tensor share one step. A channel that hardly ever
-changes has a normalisation that multiplies it by up to 1 / sqrt(1e-5) = 316,
-and with it the step that it has from its lively neighbours. So channels of
-similar scales get tensors of their own: a block's channels are sorted into
-quarters, by the scale of the normalisation before the block and by that in its
-branch. Names of channels mean nothing: this is exact.
+In 8 bits all channels of a tensor share one step, which the widest of them
+sets. So groups of channels get tensors of their own, with steps of their own.
+
+A channel that hardly ever changes has a normalisation that multiplies it by up
+to 1 / sqrt(1e-5) = 316, and with it the error of a step that suits its lively
+neighbours. Where there are such channels, all are sorted by that factor, so
+that groups are of a kind. Channels have no meaning by their number, but for
+the last ones of a model without classifier: this is exact.
 """
 
 import dataclasses
@@ -15,33 +17,38 @@ import numpy as np
 from convmixer_tf.export.anatomy import Affine
 from convmixer_tf.export.anatomy import Block
 
-FEWEST = 16  # channels that are worth dividing
+# Times the median: the scale of a channel that hardly ever changes.
+EXTREME = 16
 
 
-def quarters(dim):
-    """Gives the sizes of the groups that `sort_channels` sorts into.
+def equal_groups(dim, number):
+    """Divides channels into groups of equal sizes, or nearly so.
 
     Args:
         dim: Integer, the number of channels.
+        number: Integer, the number of groups, at most `dim`.
 
     Returns:
-        Tuple of four integers, or of one, `dim`, if that is below 16.
+        Tuple of `number` integers.
     """
-    if dim < FEWEST:
-        return (dim,)
     return tuple(
-        len(quarter)
-        for half in np.array_split(np.arange(dim), 2)
-        for quarter in np.array_split(half, 2)
+        dim * (i + 1) // number - dim * i // number for i in range(number)
     )
 
 
-def sort_channels(anatomy):
-    """Sorts the channels of each block's input and branch into quarters.
+def is_extreme(scale):
+    """Whether a few channels have far larger scales, float64 (dim,)."""
+    scale = np.abs(scale)
+    return bool(scale.max() > EXTREME * np.median(scale))
 
-    The first half has the smaller scales before the block, and of each half
-    the first quarter has the smaller scales in the branch. What a classifier
-    takes is sorted too; what a model without one returns is not.
+
+def sort_channels(anatomy):
+    """Sorts channels by the scales of their normalisations, where needed.
+
+    A block's channels are sorted by the normalisation before the block or by
+    that in its branch, whichever is extreme; if both are, into two halves by
+    the one and each half by the other. What a classifier takes is sorted too;
+    what a model without one returns is not.
 
     Args:
         anatomy: An `Anatomy`.
@@ -65,7 +72,7 @@ def sort_channels(anatomy):
     classifier = anatomy.classifier
     if classifier:
         scale = convolutions[-1].norm.scale
-        order = _order(scale, scale)
+        order = _order(scale)
         convolutions[-1] = _reorder_outputs(convolutions[-1], order)
         classifier = dataclasses.replace(
             classifier, kernel=classifier.kernel[order]
@@ -78,11 +85,12 @@ def sort_channels(anatomy):
     )
 
 
-def _order(before, branch):
-    halves = np.array_split(np.argsort(np.abs(before)), 2)
-    return np.concatenate(
-        [half[np.argsort(np.abs(branch[half]))] for half in halves]
-    )
+def _order(*scales):
+    parts = [np.arange(len(scales[0]))]
+    for scale in filter(is_extreme, scales):
+        parts = [part[np.argsort(np.abs(scale[part]))] for part in parts]
+        parts = [half for part in parts for half in np.array_split(part, 2)]
+    return np.concatenate(parts)
 
 
 def _reorder_outputs(convolution, order):

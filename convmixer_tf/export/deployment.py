@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 from convmixer_tf.export.anatomy import read_anatomy
+from convmixer_tf.export.channel_order import is_extreme
 from convmixer_tf.export.channel_order import sort_channels
 from convmixer_tf.export.construction import STOCK
 from convmixer_tf.export.construction import activate
@@ -15,7 +16,6 @@ from convmixer_tf.export.construction import convolve
 from convmixer_tf.export.construction import scale
 from convmixer_tf.export.depthwise_split import depthwise
 from convmixer_tf.export.folding import fold
-from convmixer_tf.export.folding import is_extreme
 from convmixer_tf.export.split_rule import TARGETS
 from convmixer_tf.export.split_rule import choose_groups
 from convmixer_tf.export.split_rule import choose_parts
@@ -62,11 +62,10 @@ class Deployment:
         last_norm: What became of the last normalisation. `"folded"`: it went
             into the classifier. `"kept"`: it is a layer, because there is no
             classifier, or for 8 bits because its scales are extreme.
-        channels_sorted: Boolean, whether channels of similar scales were put
-            next to each other.
         extreme_norms: Tuple of strings, the normalisations of which a few
-            channels have a scale of over 16 times the median. They are what
-            a conversion to 8 bits fails by, if it does.
+            channels have a scale of over 16 times the median. For 8 bits,
+            their channels are sorted by scale; they are what such a file
+            fails by, if it does.
         blocks: Tuple of `DeployedBlock`.
     """
 
@@ -74,7 +73,6 @@ class Deployment:
     source: str
     preprocessing_folded: bool
     last_norm: str
-    channels_sorted: bool
     extreme_norms: tuple
     blocks: tuple
 
@@ -153,37 +151,35 @@ def _plan(anatomy, folded, target):
         source=anatomy.name,
         preprocessing_folded=anatomy.preprocessing is not None,
         last_norm="folded" if folded.affine is None else "kept",
-        channels_sorted=target == "litert_int8",
         extreme_norms=tuple(
             name for name, scale in _norms(anatomy) if is_extreme(scale)
         ),
         blocks=tuple(
-            _plan_block(f"block_{i}", anatomy, block, new, target)
-            for i, (block, new) in enumerate(
-                zip(anatomy.blocks, folded.blocks, strict=True)
-            )
+            _plan_block(i, anatomy, folded, target)
+            for i in range(len(folded.blocks))
         ),
     )
 
 
-def _plan_block(name, anatomy, block, new, target):
-    size, _, dim = block.depthwise.kernel.shape
+def _plan_block(i, anatomy, folded, target):
+    size, _, dim = folded.blocks[i].depthwise_kernel.shape
     patch_size = len(anatomy.stem.kernel)
     grid = [side and side // patch_size for side in anatomy.image_shape[:2]]
-    scales = np.abs(block.depthwise.norm.scale)
+    before, branch = (scale for _, scale in _norms(anatomy)[2 * i :][:2])
+    extreme = is_extreme(before) or is_extreme(branch)
     return DeployedBlock(
-        name=name,
+        name=f"block_{i}",
         kernel_size=size,
         parts=choose_parts(target, size),
-        groups=choose_groups(target, size, grid, dim),
-        divided=new.branch_scale is None,
-        smallest_scale=float(scales.min()),
-        largest_scale=float(scales.max()),
+        groups=choose_groups(target, size, grid, dim, extreme),
+        divided=folded.blocks[i].branch_scale is None,
+        smallest_scale=float(np.abs(branch).min()),
+        largest_scale=float(np.abs(branch).max()),
     )
 
 
 def _build(anatomy, folded, plan):
-    image = keras.Input(anatomy.image_shape, name="image")
+    image = keras.Input(anatomy.image_shape, dtype="float32", name="image")
     # A block's channels go their ways in groups, from the convolution before
     # it to its pointwise one. The last norm, if any, is like a block's input.
     dim = len(folded.stem_bias)

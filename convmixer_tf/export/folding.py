@@ -26,10 +26,6 @@ from convmixer_tf.export.anatomy import Classifier
 # leaves its range because of the division.
 SANE_SCALES = (2**-7, 2**7)
 
-# Times the median. Such a channel's weights, scaled along, would leave 8 bits
-# little to tell the others apart: 255 / 16 steps.
-EXTREME = 16
-
 
 @dataclasses.dataclass(frozen=True)
 class FoldedBlock:
@@ -119,12 +115,6 @@ def is_sane(scale):
     """Whether all channels may be divided by their `scale`, float64 (dim,)."""
     low, high = SANE_SCALES
     return bool(np.all((low <= np.abs(scale)) & (np.abs(scale) <= high)))
-
-
-def is_extreme(scale):
-    """Whether a few channels have far larger scales, float64 (dim,)."""
-    scale = np.abs(scale)
-    return bool(scale.max() > EXTREME * np.median(scale))
 
 
 def _fold_preprocessing(stem, preprocessing):

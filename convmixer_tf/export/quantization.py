@@ -7,8 +7,8 @@ weights, multiply in 8 bits, with the scale of the activations taken from the
 image at hand. All else computes in float32, with weights stored as float16.
 
 "int8": the blocks compute in 8 bits, with scales from calibration images. The
-stem and the classifier compute in float32: there the rounding costs most and
-the time is least.
+stem computes in float32 and the classifier as in "dynamic": there the rounding
+costs most and the time is least.
 """
 
 import contextlib
@@ -21,7 +21,9 @@ from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 
-_IN_FLOAT = (".*/patch_embed.*", ".*/block_0_affine.*")
+# What layers are called in the file, and operators that compute in float32.
+_STEM, _FIRST_AFFINE = ".*/patch_embed.*", ".*/block_0_affine.*"
+_ENDS = ("INPUT", "OUTPUT", "MEAN", "SOFTMAX", "LOGISTIC")
 
 
 def quantize(content, scheme, images=None, output_dtype="float32"):
@@ -109,51 +111,41 @@ def _quantizer(content):
 
 def _dynamic(content, bits):
     quantizer = _quantizer(content)
-    from ai_edge_quantizer import algorithm_manager
-    from ai_edge_quantizer import qtyping
-
-    float16 = qtyping.OpQuantizationConfig(
-        weight_tensor_config=qtyping.TensorQuantizationConfig(
-            num_bits=16, dtype=qtyping.TensorDataType.FLOAT
-        )
-    )
-    casting = algorithm_manager.AlgorithmName.FLOAT_CASTING
-    names = qtyping.TFLOperationName
-    quantizer.add_dynamic_config(".*", names.CONV_2D, bits)
-    quantizer.add_dynamic_config(".*", names.FULLY_CONNECTED, 8)
-    for scope, operator in (
-        (".*", names.DEPTHWISE_CONV_2D),
-        (_IN_FLOAT[0], names.CONV_2D),
-    ):
-        quantizer.update_quantization_recipe(scope, operator, float16, casting)
+    quantizer.add_dynamic_config(".*", "CONV_2D", bits)
+    quantizer.add_dynamic_config(".*", "FULLY_CONNECTED", 8)
+    _store_as_float16(quantizer, ".*", "DEPTHWISE_CONV_2D")
+    _store_as_float16(quantizer, _STEM, "CONV_2D")
     return _run(quantizer)
 
 
 def _static(content, ranges):
     quantizer = _quantizer(content)
-    from ai_edge_quantizer import algorithm_manager
+    quantizer.add_static_config(".*", "*", 8, 8)
+    for scope, operator in (
+        (_STEM, "*"),
+        (_FIRST_AFFINE, "*"),
+        *((".*", operator) for operator in _ENDS),
+    ):
+        quantizer.update_quantization_recipe(
+            scope, operator, algorithm_key="no_quantize"
+        )
+    quantizer.add_dynamic_config(".*", "FULLY_CONNECTED", 8)
+    _store_as_float16(quantizer, _STEM, "CONV_2D")
+    return _run(quantizer, ranges)
+
+
+def _store_as_float16(quantizer, scope, operator):
     from ai_edge_quantizer import qtyping
 
-    names = qtyping.TFLOperationName
-    quantizer.add_static_config(".*", names.ALL_SUPPORTED, 8, 8)
-    in_float = [(scope, names.ALL_SUPPORTED) for scope in _IN_FLOAT]
-    in_float += [
-        (".*", operator)
-        for operator in (
-            names.INPUT,
-            names.OUTPUT,
-            names.MEAN,
-            names.FULLY_CONNECTED,
-            names.SOFTMAX,
-            names.LOGISTIC,
-        )
-    ]
-    nothing = algorithm_manager.AlgorithmName.NO_QUANTIZE
-    for scope, operator in in_float:
-        quantizer.update_quantization_recipe(
-            scope, operator, algorithm_key=nothing
-        )
-    return _run(quantizer, ranges)
+    weights = qtyping.TensorQuantizationConfig(
+        num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+    )
+    quantizer.update_quantization_recipe(
+        scope,
+        operator,
+        qtyping.OpQuantizationConfig(weight_tensor_config=weights),
+        algorithm_key="float_casting",
+    )
 
 
 def _run(quantizer, ranges=None):

@@ -4,7 +4,7 @@ From `export/results/split.json`, measured in LiteRT on one core of an x86
 processor (AMD EPYC, Zen 5, AVX-512). Not measured on Arm.
 """
 
-from convmixer_tf.export.channel_order import quarters
+from convmixer_tf.export.channel_order import equal_groups
 from convmixer_tf.export.depthwise_split import phases
 
 TARGETS = ("float", "litert", "litert_dynamic", "litert_int8")
@@ -16,10 +16,16 @@ FAST_TAPS = (4, 9, 25)
 # What adding up one more part costs, in taps.
 ADDITION = {"litert": 3, "litert_dynamic": 3, "litert_int8": 5}
 
-# Groups whose maps stay in the second-level cache (1 MiB), and the taps of
-# which stay in the first-level cache.
+# In floating point: groups whose maps stay in the second-level cache (1 MiB),
+# and the taps of which stay in the first-level cache.
 LARGE_MAP = 512  # patches
 WIDTH_ON_LARGE_MAPS, WIDTH = 128, 256  # channels
+
+# In 8 bits: more groups are nearer to the model. Where neither a split pays
+# for their operators nor channels of extreme scales need them, fewer, so as
+# not to be slower than the model as it is.
+MANY_GROUPS, FEW_GROUPS = 4, 2
+FEWEST_IN_8_BITS = 16  # channels that are worth dividing
 
 
 def choose_parts(target, size):
@@ -45,7 +51,7 @@ def choose_parts(target, size):
     return min(fast, key=lambda parts: _work(parts, ADDITION[target]))
 
 
-def choose_groups(target, size, grid, dim):
+def choose_groups(target, size, grid, dim, extreme=False):
     """Chooses into which groups of channels to divide a block.
 
     Args:
@@ -53,20 +59,21 @@ def choose_groups(target, size, grid, dim):
         size: Integer, the side of the depthwise kernel.
         grid: (height, width) of the map, in patches; None if it is open.
         dim: Integer, the number of channels.
+        extreme: Boolean, whether a few channels have far larger scales than
+            the others.
 
     Returns:
         Tuple of integers, the numbers of channels.
     """
-    if target == "litert_int8":
-        return quarters(dim)
-    if target in ("litert", "litert_dynamic") and size**2 > FAST_TAPS[-1]:
+    splits = size**2 > FAST_TAPS[-1]
+    if target == "litert_int8" and dim >= FEWEST_IN_8_BITS:
+        number = MANY_GROUPS if splits or extreme else FEW_GROUPS
+    elif target in ("litert", "litert_dynamic") and splits:
         large = None not in grid and grid[0] * grid[1] > LARGE_MAP
-        width = WIDTH_ON_LARGE_MAPS if large else WIDTH
-        number = -(-dim // width)
-        return tuple(
-            dim * (i + 1) // number - dim * i // number for i in range(number)
-        )
-    return (dim,)
+        number = -(-dim // (WIDTH_ON_LARGE_MAPS if large else WIDTH))
+    else:
+        number = 1
+    return equal_groups(dim, number)
 
 
 def _taps(part):

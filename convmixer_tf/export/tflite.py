@@ -14,6 +14,7 @@ from convmixer_tf.export.metadata import add_metadata
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.quantization import quantize
+from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
@@ -123,8 +124,10 @@ def export_tflite(
             content = quantize(
                 content, quantization, calibration_images, output_dtype
             )
-    content = add_metadata(content, metadata)
-    _check_operators(content)
+    tflite = unpack(content)
+    _check_operators(tflite)
+    _shorten_names(tflite)
+    content = add_metadata(pack(tflite), metadata)
     with replaced(path) as unfinished, open(unfinished, "wb") as file:
         file.write(content)
 
@@ -203,19 +206,29 @@ def _convert(model, shape, quantization=None, images=None):
             ) from error
 
 
-def _check_operators(content):
+def _check_operators(tflite):
     schema = litert_module("schema_py_generated")
     operators = schema.BuiltinOperator
     # TensorFlow's operators are custom ones. A converter that does not freeze
     # the weights leaves variables, which are empty in a new process.
     wrong = {operators.CUSTOM, operators.VAR_HANDLE, operators.READ_VARIABLE}
-    found = {code.builtinCode for code in unpack(content).operatorCodes}
+    found = {code.builtinCode for code in tflite.operatorCodes}
     if found & wrong:
         names = [n for n, c in vars(operators).items() if c in found & wrong]
         raise ValueError(
             "The file would need what is not built into LiteRT, or hold no "
             f"weights: {', '.join(names)}"
         )
+
+
+def _shorten_names(tflite):
+    """Cuts tensors' names, each a list of all operators that became one."""
+    used = set()
+    for tensor in tflite.subgraphs[0].tensors:
+        short = tensor.name.partition(b";")[0]
+        if short not in used:
+            tensor.name = short
+        used.add(tensor.name)
 
 
 def _export_saved_model(model, directory, shape):

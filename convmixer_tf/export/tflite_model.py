@@ -14,7 +14,8 @@ def unpack(content):
         content: Bytes of the file.
 
     Returns:
-        A `ModelT` of `ai_edge_litert.schema_py_generated`.
+        A `ModelT` of `ai_edge_litert.schema_py_generated`, with all weights
+        in its buffers.
 
     Raises:
         ImportError: If `ai-edge-litert` is not installed.
@@ -23,10 +24,21 @@ def unpack(content):
     schema = litert_module("schema_py_generated")
     try:
         if content[4:8] == b"TFL3":
-            return schema.ModelT.InitFromPackedBuf(content)
+            return _collect(schema.ModelT.InitFromPackedBuf(content), content)
     except (struct.error, TypeError, ValueError):
         pass  # It is cut off.
     raise ValueError("The file is not a whole TFLite file.")
+
+
+def _collect(model, content):
+    """Fetches the weights that lie behind the model, as in large files."""
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # Smaller ones stand for none.
+            end = buffer.offset + buffer.size
+            if end > len(content):
+                raise ValueError("The weights are cut off.")
+            buffer.data = content[buffer.offset : end]
+    return model
 
 
 def pack(model):

@@ -139,6 +139,15 @@ def weight_types(path):
     return {tensor.type for tensor in tensors}
 
 
+def test_a_large_file(tmp_path):
+    """ai-edge-quantizer puts the weights of such behind the model."""
+    model, path = convmixer(dim=384, kernel_size=3), tmp_path / "model.tflite"
+    export_tflite(model, path, quantization="dynamic")
+    assert path.stat().st_size > 2**18
+    outputs = LiteRTModel(path).predict(IMAGES)
+    assert relative_difference(outputs, model(IMAGES)) < 0.1
+
+
 def test_uint8_out(model, tmp_path):
     path, softmax = (
         tmp_path / "model.tflite",
@@ -206,8 +215,8 @@ def test_a_stem_of_extreme_scales(tmp_path):
         )
         outputs = LiteRTModel(path).predict(IMAGES)
         differences[plain] = relative_difference(outputs, model(IMAGES))
-    assert differences[False] < 0.1
-    assert differences[True] > 2 * differences[False]
+    assert differences[False] < 0.04
+    assert differences[True] > 1.5 * differences[False]
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

