@@ -139,6 +139,7 @@ def weight_types(path):
     return {tensor.type for tensor in tensors}
 
 
+@pytest.mark.large
 def test_uint8_out(model, tmp_path):
     path, softmax = (
         tmp_path / "model.tflite",
@@ -161,6 +162,7 @@ def test_uint8_out(model, tmp_path):
     assert (output["scale"], output["zero_point"]) == (1 / 256, 0)
 
 
+@pytest.mark.large
 def test_metadata_are_in_the_file(model, tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(model, path, class_names=list(NAMES), description="Animals.")
@@ -172,6 +174,7 @@ def test_metadata_are_in_the_file(model, tmp_path):
     assert read_metadata(path).class_names == NAMES
 
 
+@pytest.mark.large
 def test_calibration_keeps_rare_values(tmp_path):
     """One image of fifty goes further than the others; none is clipped."""
     images = IMAGES.copy() // 6
@@ -182,6 +185,7 @@ def test_calibration_keeps_rare_values(tmp_path):
     assert relative_difference(outputs, model(images[7:8])) < 0.05
 
 
+@pytest.mark.large
 def test_a_stem_of_extreme_scales(tmp_path):
     """Channels that hardly change are multiplied by up to 1 / sqrt(1e-5).
 
@@ -210,7 +214,10 @@ def test_a_stem_of_extreme_scales(tmp_path):
     assert differences[True] > 2 * differences[False]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.large)],
+)
 def test_models_trained_in_half_precision(model, tmp_path, policy):
     keras.config.set_dtype_policy(policy)
     half = keras.models.clone_model(model, clone_function=_half)
