@@ -37,7 +37,10 @@ def model():
     return randomize(model)
 
 
-@pytest.fixture(scope="module", params=[None, "int8"])
+@pytest.fixture(
+    scope="module",
+    params=[None, pytest.param("int8", marks=pytest.mark.large)],
+)
 def exported(request, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "model.tflite"
     images = IMAGES if request.param else None

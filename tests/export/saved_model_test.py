@@ -151,6 +151,7 @@ def test_the_best_come_with_probabilities(activation, squash, tmp_path):
     assert relative_difference(outputs["top_probabilities"], best) < 1e-5
 
 
+@pytest.mark.large
 def test_what_the_model_leaves_open_stays_open(tmp_path):
     model = build((None, None, 3))
     export_saved_model(model, tmp_path / "m", image_size=32)
@@ -183,7 +184,10 @@ def test_features(tmp_path):
     assert relative_difference(outputs["features"], expected) < 1e-5
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.large)],
+)
 def test_models_trained_in_half_precision(model, tmp_path, policy):
     keras.config.set_dtype_policy(policy)
     half = build()
@@ -222,6 +226,7 @@ WITHOUT_PACKAGE = (
 )
 
 
+@pytest.mark.large
 def test_it_needs_nothing_but_tensorflow(model, exported, tmp_path):
     np.save(tmp_path / "in.npy", IMAGES)
     run_python(

@@ -276,6 +276,7 @@ def test_errors_leave_nothing(model, tmp_path):
     assert (tmp_path / "m" / "notes.txt").read_text() == "precious"
 
 
+@pytest.mark.large
 def test_replaced_on_request_only(model, tmp_path):
     export_tfhub(model, tmp_path / "m")
     with pytest.raises(FileExistsError, match="pass `overwrite`"):
@@ -333,6 +334,7 @@ def test_our_layer_frozen_changes_nothing(exported, features):
     assert relative_difference(layer(IMAGES), features) < 1e-5
 
 
+@pytest.mark.large
 def test_our_layer_in_a_half_precision_model(exported, features):
     keras.config.set_dtype_policy("mixed_bfloat16")
     layer = HubLayer(exported / "feature_vector" / "saved_model")

@@ -148,6 +148,7 @@ def test_a_large_file(tmp_path):
     assert relative_difference(outputs, model(IMAGES)) < 0.1
 
 
+@pytest.mark.large
 def test_uint8_out(model, tmp_path):
     path, softmax = (
         tmp_path / "model.tflite",
@@ -170,6 +171,7 @@ def test_uint8_out(model, tmp_path):
     assert (output["scale"], output["zero_point"]) == (1 / 256, 0)
 
 
+@pytest.mark.large
 def test_metadata_are_in_the_file(model, tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(model, path, class_names=list(NAMES), description="Animals.")
@@ -181,6 +183,7 @@ def test_metadata_are_in_the_file(model, tmp_path):
     assert read_metadata(path).class_names == NAMES
 
 
+@pytest.mark.large
 def test_calibration_keeps_rare_values(tmp_path):
     """One image of fifty goes further than the others; none is clipped."""
     images = IMAGES.copy() // 6
@@ -191,6 +194,7 @@ def test_calibration_keeps_rare_values(tmp_path):
     assert relative_difference(outputs, model(images[7:8])) < 0.05
 
 
+@pytest.mark.large
 def test_a_stem_of_extreme_scales(tmp_path):
     """Channels that hardly change are multiplied by up to 1 / sqrt(1e-5).
 
@@ -219,7 +223,10 @@ def test_a_stem_of_extreme_scales(tmp_path):
     assert differences[True] > 1.5 * differences[False]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.large)],
+)
 def test_models_trained_in_half_precision(model, tmp_path, policy):
     keras.config.set_dtype_policy(policy)
     half = keras.models.clone_model(model, clone_function=_half)

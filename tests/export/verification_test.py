@@ -59,7 +59,7 @@ def model():
 @pytest.fixture(scope="module")
 def tflite(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("tflite") / "model.tflite"
-    export_tflite(model, path)
+    export_tflite(model, path, plain=True)
     return path
 
 
@@ -126,6 +126,7 @@ def test_other_kinds(model, artefacts, name, runtime):
     assert report.latency["artefact_ms"] > 0
 
 
+@pytest.mark.large
 def test_a_saved_model(model, artefacts):
     report = verify(model, artefacts / "saved_model", IMAGES, rounds=1)
     assert report.passed, report.broken
@@ -154,6 +155,7 @@ def truncate(path):
         file.truncate(file.seek(0, 2) // 2)
 
 
+@pytest.mark.large
 def test_a_saved_model_is_loaded_without_our_package():
     path = saved_model_worker.__file__
     printed = run_python(
@@ -234,7 +236,11 @@ def convert(model, path, images=None, dtype=None):
     [
         ("float16", {}),
         ("dynamic", {"DEPTHWISE_CONV_2D": 2}),
-        ("int8", {"GELU": 5, "QUANTIZE": 1}),
+        pytest.param(
+            "int8",
+            {"GELU": 5, "QUANTIZE": 1},
+            marks=pytest.mark.large,
+        ),
     ],
 )
 def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
@@ -261,6 +267,7 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
         assert report.inputs[0]["zero_point"] == 0
 
 
+@pytest.mark.large
 def test_half_precision_is_compared_as_it_is_exported(model, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     half = convmixer()
