@@ -199,7 +199,9 @@ def test_it_loads_without_this_package(tmp_path):
 
 def test_a_float32_file(tmp_path):
     model = build(9)
-    export_tflite(deploy(model, "litert"), tmp_path / "model.tflite")
+    export_tflite(
+        deploy(model, "litert"), tmp_path / "model.tflite", plain=True
+    )
     outputs = LiteRTModel(tmp_path / "model.tflite").predict(IMAGES)
     assert relative_difference(outputs, model(IMAGES)) < 1e-5
 
@@ -227,6 +229,7 @@ def test_8_bits_bear_channels_that_hardly_change(tmp_path):
             path,
             quantization="int8",
             calibration_images=images,
+            plain=True,
             overwrite=True,
         )
         outputs = LiteRTModel(path).predict(images)
