@@ -2,11 +2,10 @@
 
 import os
 
-import keras
-
 import convmixer_tf
 from convmixer_tf import preprocessing
 from convmixer_tf import weights as weight_files
+from convmixer_tf.models import load_model
 from convmixer_tf.training import read_class_names
 
 VARIANTS = ("1536_20", "768_32", "1024_20")
@@ -44,21 +43,12 @@ def load(name, size, *, weights="imagenet", activation=None):
         )
     if name.endswith(_WEIGHTS):
         return _from_weights(name, size, activation), None
-    return _read_keras(name), read_class_names(name)
+    return load_model(name), read_class_names(name)
 
 
 def imagenet_names():
     """Lists the names of ImageNet's classes."""
     return tuple(c.name for c in preprocessing.imagenet_classes())
-
-
-def _read_keras(path):
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # From a damaged archive: of many kinds.
-        raise ValueError(
-            f"`{path}` is not a whole Keras model: {error}"
-        ) from error
 
 
 def _from_weights(path, size, activation):

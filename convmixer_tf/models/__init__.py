@@ -2,6 +2,7 @@
 
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.rebuilding import read_arguments
 from convmixer_tf.models.variants import ConvMixer768_32
 from convmixer_tf.models.variants import ConvMixer1024_20
@@ -13,5 +14,6 @@ __all__ = [
     "ConvMixer1024_20",
     "ConvMixer1536_20",
     "convert_weights",
+    "load_model",
     "read_arguments",
 ]

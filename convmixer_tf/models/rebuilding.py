@@ -31,7 +31,7 @@ def read_arguments(path):
     )
     ```
     """
-    model = _load(os.fspath(path))
+    model = load_model(path)
     layers = {layer.name: layer for layer in model.layers}
     embed = layers.get("patch_embed")
     normalization = layers.get("normalization")
@@ -57,7 +57,20 @@ def read_arguments(path):
     return arguments
 
 
-def _load(path):
+def load_model(path):
+    """Loads a saved model, not to be trained on.
+
+    Args:
+        path: Path of a `.keras` file.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it can't be read.
+    """
+    path = os.fspath(path)
     if not path.endswith(".keras"):
         raise ValueError(
             f"A saved model's file must end in .keras. Received: `{path}`"

@@ -31,7 +31,7 @@ def test_no_augmentation_takes_the_middle(photos):
 
 def test_refuses_unknown_names():
     with pytest.raises(
-        ValueError, match="must be one of 'imagenet', 'cifar10', 'light', 'no"
+        ValueError, match="must be one of 'imagenet', 'cifar10', 'light', 'k"
     ):
         get_recipe("heavy")
 

@@ -336,7 +336,7 @@ def test_an_operator_that_the_runtime_lacks(tmp_path):
     [
         ("model.tflite", "is not a whole TFLite file"),
         ("model.onnx", "is not a whole ONNX file"),
-        ("model.keras", "is not a whole Keras model"),
+        ("model.keras", "Cannot read a model from"),
     ],
 )
 def test_damaged_artefacts(model, artefacts, tmp_path, name, message):

@@ -23,6 +23,7 @@ import tensorflow as tf
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.verification.inspection import count
 from convmixer_tf.export.verification.inspection import describe_tflite
+from convmixer_tf.models import load_model
 
 BATCH_SIZE = 32
 _ONNX_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
@@ -293,22 +294,13 @@ def _versioned(package):
 
 
 _RUNTIMES = {
-    "keras": lambda path, threads: KerasRuntime(_load_keras(path)),
+    "keras": lambda path, threads: KerasRuntime(load_model(path)),
     "litert": LiteRTRuntime,
     "mediapipe": MediaPipeRuntime,
     "onnxruntime": OnnxRuntime,
     "saved_model": SavedModelRuntime,
 }
 RUNTIMES = tuple(_RUNTIMES)
-
-
-def _load_keras(path):
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # From a damaged archive: of many kinds.
-        raise ValueError(
-            f"`{path}` is not a whole Keras model: {error}"
-        ) from error
 
 
 def _runtime_for(path):
