@@ -189,6 +189,8 @@ def main(argv):
     report = {
         "model": _MODEL.value,
         "data": f"{_DATA.value}, {_SPLIT.value}",
+        "image_size": size,
+        "crop_fraction": _CROP.value,
         **scores.summary(),
         "images_per_second": scores.images / seconds,
         "per_class": dict(
@@ -198,14 +200,16 @@ def main(argv):
     path = os.path.join(_OUTPUT.value, "scores.json")
     with replaced(path) as unfinished, open(unfinished, "w") as file:
         json.dump(report, file, indent=1)
+    picture = os.path.join(_OUTPUT.value, "confusion.png")
     draw_confusion(
-        os.path.join(_OUTPUT.value, "confusion.png"),
+        picture,
         scores.confusion[np.ix_(outputs, outputs)],
         dataset.class_names,
     )
     print(
-        f"{scores.images} images: top-1 {scores.top1:.2%}, "
-        f"top-5 {scores.top5:.2%}, loss {scores.loss:.4f}\n{path}"
+        f"{scores.images} images of {size} pixels, central crop of "
+        f"{_CROP.value:g}: top-1 {scores.top1:.2%}, top-5 {scores.top5:.2%}, "
+        f"loss {scores.loss:.4f}\n{path}\n{picture}"
     )
 
 

@@ -15,7 +15,7 @@ The first two are https://github.com/locuslab/convmixer-cifar10, with two
 differences: images that fill no batch are left out of an epoch (97 updates
 instead of 98), and RandAugment is timm's kind and not torchvision's.
 
-Time on 2 cores and results here: see BUILD.md.
+Time: 9 ms an image on a core for the first two; not run to the end here.
 """
 
 import dataclasses

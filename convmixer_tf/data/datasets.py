@@ -311,7 +311,7 @@ def _open_image_folder(folder, split):
             for part in folder.iterdir()
             if part.is_dir()
             for path in part.iterdir()
-            if path.is_dir()
+            if path.is_dir() and not path.name.startswith(".")
         }
     )
     names, labels = [], []
@@ -383,8 +383,9 @@ def _open_tfds(name, split, data_dir, download):
     elif not builder.is_prepared():
         raise FileNotFoundError(
             f"Data set {name!r} is not prepared in {str(builder.data_path)!r}. "
-            "Pass download=True to fetch and prepare it, or data_dir=... if it "
-            "is elsewhere."
+            'To fetch and prepare it: python -c "import tensorflow_datasets as '
+            f"tfds; tfds.builder('{name}').download_and_prepare()\", or pass "
+            "download=True. If it is elsewhere, pass `data_dir`."
         )
     return _open_builder(builder, split)
 

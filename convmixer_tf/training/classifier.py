@@ -4,6 +4,9 @@ import dataclasses
 import pathlib
 import zipfile
 
+import numpy as np
+from absl import logging
+
 from convmixer_tf import data
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import replaced
@@ -74,6 +77,7 @@ def train_classifier(
             "recipe": dataclasses.asdict(recipe),
             "image_size": image_size,
             "train_images": len(train_set),
+            "class_names": list(train_set.class_names),
             **(notes or {}),
         },
     )
@@ -212,12 +216,38 @@ def check_datasets(config, train_set, eval_set):
             "There must be at least two classes to tell apart, each a folder "
             f"of its own. Received: {_brief(train_set)}"
         )
+    _check_all_classes(train_set)
     most = steps_per_epoch(train_set, config.batch_size)
+    left_out = len(train_set) - most * config.batch_size
+    if left_out > len(train_set) / 10:
+        logging.warning(
+            "%d of %d training images fill no batch and are left out of each "
+            "epoch, others each time. A smaller `batch_size` uses more.",
+            left_out,
+            len(train_set),
+        )
     if config.steps_per_epoch > most:
         raise ValueError(
             f"Argument `steps_per_epoch` must be at most {most}, for "
             f"{len(train_set)} images in batches of {config.batch_size}. "
             f"Received: steps_per_epoch={config.steps_per_epoch}"
+        )
+
+
+def _check_all_classes(dataset):
+    """Raises `ValueError` if the images are known and a class has none."""
+    labels = getattr(dataset, "labels", None)
+    if labels is None:
+        return
+    counts = np.bincount(labels.numpy(), minlength=len(dataset.class_names))
+    names = zip(dataset.class_names, counts, strict=True)
+    missing = [name for name, count in names if not count]
+    if missing:
+        raise ValueError(
+            f"There are no training images of {', '.join(missing[:5])}"
+            f"{' ...' if missing[5:] else ''}: {len(missing)} of "
+            f"{len(counts)} classes. Add some, or remove the folders of these "
+            "classes from all splits."
         )
 
 

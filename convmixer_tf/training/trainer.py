@@ -91,6 +91,9 @@ def train(
                 run.update(batches)
                 if stop:
                     run.save()
+                    logging.info(
+                        "Saved step %d. The same command goes on.", run.step
+                    )
                     raise SystemExit(128 + stop[0])
                 if run.save_is_due():
                     run.try_to_save()
@@ -350,6 +353,7 @@ def stop_signals():
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        logging.info("Stops and saves. Once more: stops at once.")
 
     if threading.current_thread() is not threading.main_thread():
         yield received

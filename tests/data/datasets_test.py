@@ -217,7 +217,7 @@ def test_prepared_by_tfds(tmp_path):
 
 def test_tfds_is_not_downloaded(tmp_path):
     pytest.importorskip("tensorflow_datasets")
-    with pytest.raises(FileNotFoundError, match="Pass download=True"):
+    with pytest.raises(FileNotFoundError, match="or pass download=True"):
         open_dataset("cifar10", "train", data_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

@@ -283,7 +283,12 @@ def test_mediapipe(model, tmp_path):
     softmax = keras.layers.Activation("softmax")(model.output)
     model = keras.Model(model.inputs, softmax)
     path = tmp_path / "model.tflite"
-    export_tflite(model, path, quantization="int8", calibration_images=IMAGES)
+    export_tflite(
+        *(model, path),
+        quantization="int8",
+        calibration_images=IMAGES,
+        plain=True,
+    )
     ours = verify(model, path, IMAGES, rounds=0)
     report = verify(model, path, IMAGES, runtime="mediapipe", rounds=1)
     assert report.runtime.startswith("mediapipe")

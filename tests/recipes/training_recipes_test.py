@@ -75,7 +75,7 @@ def test_evaluate_agrees_with_the_run(cifar_run, images, tmp_path):
         *("--split=test", "--image_size=32", "--crop_fraction=1"),
         *("--batch_size=4", f"--output={tmp_path / 'new'}"),
     )
-    assert "9 images: top-1" in result.stdout
+    assert "9 images of 32 pixels, central crop of 1: top-1" in result.stdout
     scores = json.loads((tmp_path / "new" / "scores.json").read_text())
     last = json.loads((cifar_run / "summary.json").read_text())["last"]
     assert scores["top1"] == pytest.approx(last["top1"])

@@ -86,6 +86,12 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     other = dataclasses.replace(data.get_recipe("none"), flip=0.5)
     with pytest.raises(ValueError, match=r"recipe was .*'flip': 0.0"):
         train_digits(tmp_path, one_device, digits, recipe=other)
+    renamed = [
+        dataclasses.replace(part, class_names=tuple("abcdefghij"))
+        for part in digits
+    ]
+    with pytest.raises(ValueError, match=r"class_names was \['0', .*'a', 'b'"):
+        train_digits(tmp_path, one_device, renamed)
     with pytest.raises(ValueError, match=r"drop_path was None and is 0\.1"):
         train_digits(tmp_path, one_device, digits, notes={"drop_path": 0.1})
 
@@ -142,6 +148,16 @@ def test_other_classes_are_an_error(tmp_path, one_device, digits):
     message = r"of the same classes. Received: 0, 1, 2 ... \(10\) and a, b"
     with pytest.raises(ValueError, match=message):
         train_digits(tmp_path, one_device, digits, eval_set=eval_set)
+
+
+def test_a_class_without_training_images_is_an_error(
+    tmp_path, one_device, digits
+):
+    without = dataclasses.replace(
+        digits[0], labels=tf.maximum(digits[0].labels, 1)
+    )
+    with pytest.raises(ValueError, match="no training images of 0: 1 of 10"):
+        train_digits(tmp_path, one_device, digits, train_set=without)
 
 
 def test_another_number_of_classes_is_an_error(tmp_path, one_device, digits):
