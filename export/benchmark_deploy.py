@@ -6,7 +6,7 @@ Weights are random; they do not change how long a file takes. A pair is what
 TensorFlow's converter makes of the model, and what `export_tflite` makes. They
 take turns in LiteRT; only the ratios mean something.
 
-Time: a quarter of an hour. Results: results/deploy*.json, and "Deployment" in
+Time: a quarter of an hour. Results: results/deploy.json, and "Deployment" in
 BUILD.md.
 """
 
