@@ -11,6 +11,7 @@ from importlib import metadata
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from convmixer_tf import timing
 from convmixer_tf.files import replaced
 
 
@@ -47,22 +48,15 @@ def take_turns(runs, rounds):
     Returns:
         Dictionary from names to medians, in milliseconds.
     """
-    for run in runs.values():
-        run()
-    times = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            times[name].append(1e3 * (time.process_time() - start))
-    return {name: statistics.median(many) for name, many in times.items()}
+    times = timing.take_turns(runs, rounds, 1, timing.CLOCKS["cpu"])
+    return {name: 1e3 * statistics.median(many) for name, many in times.items()}
 
 
 def machine():
     """Describes the processor and the software, for the JSON file."""
     packages = ("ai-edge-litert", "tensorflow", "keras")
     return {
-        "processor": _processor(),
+        "processor": timing.cpu(),
         "cores": os.cpu_count(),
         "threads": 1,
         "clock": "processor time of the process",
@@ -71,17 +65,6 @@ def machine():
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }
-
-
-def _processor(path="/proc/cpuinfo"):
-    """Reads what Linux says about the first core; {} elsewhere."""
-    if not os.path.exists(path):
-        return {}
-    core = pathlib.Path(path).read_text().split("\n\n")[0]
-    pairs = (line.split(":", 1) for line in core.splitlines())
-    facts = {key.strip(): value.strip() for key, value in pairs}
-    names = ("model name", "cpu family", "model", "cache size")
-    return {name: facts[name] for name in names if name in facts}
 
 
 def write(path, results):

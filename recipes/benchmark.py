@@ -22,12 +22,12 @@ import time
 
 from absl import app
 from absl import flags
-from timing import CLOCKS
-from timing import cpu
-from timing import take_turns
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.timing import CLOCKS
+from convmixer_tf.timing import cpu
+from convmixer_tf.timing import take_turns
 
 MODELS = {  # dim, depth, kernel size, patch size, image's side, classes
     "1024_20": (1024, 20, 9, 14, 224, 1000),

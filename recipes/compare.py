@@ -43,11 +43,11 @@ from contestants import WIDTHS
 from contestants import check_keras_hub
 from contestants import classifier
 from contestants import closest_width
-from timing import CLOCKS
-from timing import take_turns
 
 from convmixer_tf import ConvMixer
 from convmixer_tf.files import replaced
+from convmixer_tf.timing import CLOCKS
+from convmixer_tf.timing import take_turns
 from convmixer_tf.training import make_strategy
 from convmixer_tf.training.step import Engine
 from convmixer_tf.training.strategy import resolve_precision

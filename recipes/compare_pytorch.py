@@ -41,6 +41,7 @@ from pytorch_report import ENGINES
 from convmixer_tf.training import evaluation_inputs
 from convmixer_tf.training import train
 from convmixer_tf.training.classifier import check_datasets
+from convmixer_tf.training.classifier import data_notes
 from convmixer_tf.training.classifier import training_inputs
 from convmixer_tf.training.run_log import check_run
 from convmixer_tf.training.run_log import dump_json
@@ -83,9 +84,8 @@ def main(argv):
     classes = len(train_set.class_names)
     recipe = train_cifar10.PRESETS[FLAGS.preset].recipe
     notes = {
-        "recipe": dataclasses.asdict(recipe),
+        **data_notes(train_set, recipe, 32),
         "model": train_cifar10.model_flags(),
-        "train_images": len(train_set),
     }
     for name in ENGINES:
         check_run(output / name, config, notes)

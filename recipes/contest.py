@@ -16,16 +16,17 @@ import run_flags
 import tensorflow as tf
 from absl import flags
 from absl import logging
-from timing import cpu
 
 from convmixer_tf import data
 from convmixer_tf.analysis import count_macs
 from convmixer_tf.files import replaced
+from convmixer_tf.timing import cpu
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import make_strategy
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import check_datasets
+from convmixer_tf.training.classifier import data_notes
 from convmixer_tf.training.run_log import check_run
 from convmixer_tf.training.run_log import dump_json
 from convmixer_tf.training.run_log import environment
@@ -208,9 +209,7 @@ def train_all(contest, contestants):
 def _notes(contest, contestant):
     """Collects what a run's result depends on besides its `TrainConfig`."""
     return {
-        "recipe": dataclasses.asdict(contest.recipe),
-        "image_size": contest.image_size,
-        "train_images": len(contest.train_set),
+        **data_notes(contest.train_set, contest.recipe, contest.image_size),
         "model": contestant.settings,
     }
 
@@ -231,7 +230,7 @@ def _train(contest, contestant, strategy):
         folder,
         strategy,
         crop_fraction=1.0,
-        notes=_notes(contest, contestant),
+        notes={"model": contestant.settings},
     )
     return summary
 

@@ -73,13 +73,7 @@ def train_classifier(
         evaluation_inputs(eval_set, image_size, batch_size, crop_fraction),
         directory,
         strategy,
-        notes={
-            "recipe": dataclasses.asdict(recipe),
-            "image_size": image_size,
-            "train_images": len(train_set),
-            "class_names": list(train_set.class_names),
-            **(notes or {}),
-        },
+        notes={**data_notes(train_set, recipe, image_size), **(notes or {})},
     )
     final = build_model("softmax")
     final.set_weights(model.get_weights())
@@ -87,6 +81,25 @@ def train_classifier(
         path = pathlib.Path(directory) / "model.keras"
         save_model(final, path, train_set.class_names)
     return final, summary
+
+
+def data_notes(train_set, recipe, image_size):
+    """Collects what a run's result depends on in its images.
+
+    Args:
+        train_set: What `data.open_dataset` returns.
+        recipe: A `data.Recipe`.
+        image_size: Side of the images, in pixels.
+
+    Returns:
+        Dictionary, for the `notes` of `train` and `check_run`.
+    """
+    return {
+        "recipe": dataclasses.asdict(recipe),
+        "image_size": image_size,
+        "train_images": len(train_set),
+        "class_names": list(train_set.class_names),
+    }
 
 
 def training_inputs(config, train_set, recipe, image_size):
