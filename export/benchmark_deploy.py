@@ -2,11 +2,12 @@
 
     taskset -c 0 python export/benchmark_deploy.py
 
-Weights are random; they do not change how long a file takes. A pair is what
-TensorFlow's converter makes of the model, and what `export_tflite` makes. They
-take turns in LiteRT; only the ratios mean something.
+Weights are random; they do not change how long a file takes. Of each precision
+there are two files: what TensorFlow's converter makes of the model, and what
+`export_tflite` makes. All files of a model take turns in LiteRT; only the
+ratios mean something.
 
-Time: a quarter of an hour. Results: results/deploy.json, and "Deployment" in
+Time: half an hour. Results: results/deploy.json, and "Deployment" in
 BUILD.md.
 """
 
@@ -31,11 +32,12 @@ MODELS = {  # dim, depth, kernel size, patch size, activation, image's side
     "1536_20": (1536, 20, 9, 7, "gelu", 224),
     "256_8": (256, 8, 5, 2, "gelu", 32),
 }
+CONTESTANTS = ("plain", "deployed")
 PRECISIONS = {"float32": None, "dynamic": "dynamic", "int8": "int8"}
 
 _MODEL = flags.DEFINE_multi_enum(
     "model",
-    ["1024_20", "768_32", "256_8"],
+    list(MODELS),
     list(MODELS),
     "What to time; repeatable.",
 )
@@ -67,44 +69,54 @@ def export(model, precision, path, plain):
     )
 
 
-def measure(name, precision, rounds):
+def measure(name, precisions, rounds):
     """Times a model as it is and deployed.
 
     Returns:
-        Dictionary, ready for JSON; times in milliseconds per image.
+        List of dictionaries, one for each precision, ready for JSON; times in
+        milliseconds per image.
     """
     *architecture, side = MODELS[name]
     model = ConvMixer(*architecture, input_shape=(side, side, 3), name=name)
     runs, megabytes = {}, {}
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "model.tflite"
-        for contestant in ("plain", "deployed"):
+        for key in itertools.product(precisions, CONTESTANTS):
+            precision, contestant = key
             export(model, precision, path, contestant == "plain")
-            megabytes[contestant] = os.path.getsize(path) / 1e6
-            runs[contestant] = litert_timing.load(path)
+            megabytes[key] = os.path.getsize(path) / 1e6
+            runs[key] = litert_timing.load(path)
             path.unlink()
-    milliseconds = litert_timing.take_turns(runs, rounds)
-    return {
-        "model": name,
-        "precision": precision,
-        "milliseconds": milliseconds,
-        "ratio": milliseconds["deployed"] / milliseconds["plain"],
-        "megabytes": megabytes,
-    }
+    times = litert_timing.take_turns(runs, rounds)
+    unit = times.get(("float32", "deployed"))
+    return [
+        {
+            "model": name,
+            "precision": precision,
+            "milliseconds": {c: times[precision, c] for c in CONTESTANTS},
+            "ratio": times[precision, "deployed"] / times[precision, "plain"],
+            "ratio_to_float32": unit and times[precision, "deployed"] / unit,
+            "megabytes": {c: megabytes[precision, c] for c in CONTESTANTS},
+        }
+        for precision in precisions
+    ]
 
 
 def table(results):
     """Formats results as a Markdown table."""
     lines = [
-        "| model | precision | plain, ms | deployed, ms | ratio | MB |",
-        "|---|---|---|---|---|---|",
+        "| model | precision | plain, ms | deployed, ms | ratio "
+        "| to deployed float32 | MB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in results:
         times, size = r["milliseconds"], r["megabytes"]
+        to_float32 = r["ratio_to_float32"]
+        to_float32 = f"{to_float32:.2f}" if to_float32 else "-"
         lines.append(
             f"| {r['model']} | {r['precision']} | {times['plain']:.1f} "
             f"| {times['deployed']:.1f} | {r['ratio']:.2f} "
-            f"| {size['plain']:.1f}, {size['deployed']:.1f} |"
+            f"| {to_float32} | {size['plain']:.1f}, {size['deployed']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -118,11 +130,10 @@ def main(arguments):
     except (OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
     results = []
-    for name, precision in itertools.product(_MODEL.value, _PRECISION.value):
-        results.append(measure(name, precision, _ROUNDS.value))
-        print(table(results[-1:]).splitlines()[-1], flush=True)
+    for name in _MODEL.value:
+        results += measure(name, _PRECISION.value, _ROUNDS.value)
         litert_timing.write(_OUTPUT.value, results)
-    print(table(results))
+        print(table(results), flush=True)
 
 
 if __name__ == "__main__":
