@@ -31,6 +31,8 @@ from convmixer_tf.export.tflite import QUANTIZATIONS
 from convmixer_tf.export.verification.comparison import compare_classifiers
 from convmixer_tf.files import check_destination
 
+flags.adopt_module_key_flags(export_flags)
+flags.adopt_module_key_flags(calibration_flags)
 _TURNS = flags.DEFINE_integer("turns", 31, "Timed runs of each.", 3)
 flags.mark_flags_as_required(["model", "output", "images", "calibration"])
 

@@ -18,6 +18,7 @@ from convmixer_tf.export import export_onnx
 from convmixer_tf.export.onnx_export import PIXELS
 from convmixer_tf.files import check_destination
 
+flags.adopt_module_key_flags(export_flags)
 _DYNAMIC = flags.DEFINE_bool(
     "dynamic_batch", True, "Whether any number of images, or one, at a time."
 )

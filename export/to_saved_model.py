@@ -31,6 +31,7 @@ TOLERANCE = 1e-5
 # Images for the signatures that verifying leaves out.
 IMAGES = 32
 
+flags.adopt_module_key_flags(export_flags)
 _TOP = flags.DEFINE_integer("top", 5, "How many of the best classes to name.")
 flags.mark_flags_as_required(["model", "output"])
 

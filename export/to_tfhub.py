@@ -33,6 +33,7 @@ from convmixer_tf.files import replaced_folder
 from convmixer_tf.files import size_of
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
+flags.adopt_module_key_flags(export_flags)
 _KIND = flags.DEFINE_enum(
     "kind", "classifier", KINDS, "What the module returns."
 )

@@ -28,6 +28,8 @@ from convmixer_tf.files import check_destination
 
 SCHEMES = {name or "float32": name for name in QUANTIZATIONS}
 
+flags.adopt_module_key_flags(export_flags)
+flags.adopt_module_key_flags(calibration_flags)
 _SCHEME = flags.DEFINE_multi_enum(
     "scheme", ["float16", "dynamic"], list(SCHEMES), "Number format; repeat."
 )

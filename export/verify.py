@@ -21,6 +21,7 @@ from absl import flags
 from convmixer_tf.export.verification import RUNTIMES
 from convmixer_tf.files import check_destination
 
+flags.adopt_module_key_flags(export_flags)
 _RUNTIME = flags.DEFINE_enum(
     "runtime", None, RUNTIMES, "What runs it. Default: by its kind."
 )

@@ -55,6 +55,8 @@ from convmixer_tf.training.strategy import resolve_precision
 REFERENCE = "convmixer"
 TIMED_BATCH = 64  # images
 
+flags.adopt_module_key_flags(contests)
+flags.adopt_module_key_flags(run_flags)
 _MODELS = flags.DEFINE_list(
     "models", list(FEATURES), "What to compare with the ConvMixer."
 )

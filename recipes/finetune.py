@@ -41,6 +41,7 @@ MODELS = {
     "1024_20": ConvMixer1024_20,
 }
 
+flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
     "data", None, "Folder, or name in tensorflow-datasets.", required=True
 )

@@ -38,6 +38,8 @@ TRENDS = {  # Argument of ConvMixer: what it is called.
     "depth": "depth",
 }
 
+flags.adopt_module_key_flags(contests)
+flags.adopt_module_key_flags(run_flags)
 _TRENDS = flags.DEFINE_list("trends", list(TRENDS), "What to sweep.")
 _BASE = {
     "dim": flags.DEFINE_integer("dim", 64, "Width to start from.", 1),

@@ -89,6 +89,7 @@ PRESETS = {
     ),
 }
 
+flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
     "data", "cifar10", "Folder, or name in tensorflow-datasets."
 )

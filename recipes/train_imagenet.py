@@ -42,6 +42,7 @@ MODELS = {  # and how many epochs the authors trained them
     "1024_20": (ConvMixer1024_20, 150),
 }
 
+flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
     "data", "imagenet2012", "Folder, or name in tensorflow-datasets."
 )
