@@ -8,8 +8,8 @@ Each format is made by TensorFlow's converter from the model as it is
 ("plain"), and by this package. All files see the same images, and take turns
 in LiteRT on one thread, so that their times can be compared.
 
-Time: some minutes for a CIFAR-10 network. Result: results/tflite_cifar10.json,
-and "Deployment" in BUILD.md.
+Time: some minutes for a CIFAR-10 network. Results:
+results/tflite_cifar10_*.json, and "Deployment" in BUILD.md.
 """
 
 import os

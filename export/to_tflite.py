@@ -10,7 +10,7 @@ images. A file for each scheme appears in `--output`, named after the model and
 the scheme, with its report beside it, if it does what the model does.
 
 Time: for each scheme the conversion (seconds; minutes for the large variants)
-and a forward pass over the images. Result: see `results/tflite_cifar10.json`.
+and a forward pass over the images. Results: `results/tflite_cifar10_*.json`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Quantising a deployed model's float32 TFLite file.
 
 Two ways of computing, chosen by measurement
-(`export/results/tflite_cifar10.json`):
+(`export/results/tflite_cifar10_*.json`):
 
 "dynamic": the 1 x 1 convolutions, which are most of the arithmetic and of the
 weights, multiply in 8 bits, with the scale of the activations taken from the
