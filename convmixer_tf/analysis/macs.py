@@ -40,20 +40,49 @@ def count_macs(model, input_shape=None):
     count_macs(ConvMixer1024_20(weights=None))  # 5948547072
     ```
     """
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "`count_macs` counts in TensorFlow's graph: set KERAS_BACKEND="
-            f"tensorflow. Received: backend={keras.backend.backend()!r}"
-        )
-    spec = _input_spec(model, input_shape)
-    function = tf.function(lambda image: model(image, training=False))
-    graph = function.get_concrete_function(spec).graph
+    spec = input_spec(model, input_shape)
+    return function_macs(lambda image: model(image, training=False), spec)
+
+
+def function_macs(function, spec):
+    """Counts the multiply-accumulates of a function, such as a layer.
+
+    Args:
+        function: Function of a tensor.
+        spec: The `tf.TensorSpec` of that tensor, without an open size.
+
+    Returns:
+        Integer.
+
+    Raises:
+        ValueError: As in `count_macs`.
+    """
+    graph = tf.function(function).get_concrete_function(spec).graph
     graph = graph.as_graph_def(add_shapes=True)
     functions = {f.signature.name: f for f in graph.library.function}
     return _count(graph.node, {}, functions)
 
 
-def _input_spec(model, input_shape):
+def input_spec(model, input_shape=None):
+    """Describes the batch of one image on which a model's cost is counted.
+
+    Args:
+        model: A `keras.Model`.
+        input_shape: As in `count_macs`.
+
+    Returns:
+        A `tf.TensorSpec`.
+
+    Raises:
+        RuntimeError: If Keras' backend is not TensorFlow.
+        ValueError: If the model has several inputs, or the shape is open.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "Multiply-accumulates are counted in TensorFlow's graph: set "
+            "KERAS_BACKEND=tensorflow. "
+            f"Received: backend={keras.backend.backend()!r}"
+        )
     if len(model.inputs) != 1:
         raise ValueError(
             "Argument `model` must have one input. "

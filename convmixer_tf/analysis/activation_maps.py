@@ -1,0 +1,158 @@
+"""Class activation maps: which patches a class score comes from."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from convmixer_tf.analysis.parts import find_head
+from convmixer_tf.analysis.parts import last_features
+from convmixer_tf.analysis.pictures import hide_ticks
+from convmixer_tf.analysis.pictures import new_picture
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationMaps:
+    """How much each patch of some images adds to a class's logit.
+
+    Attributes:
+        maps: Float array, (images, height, width), in patches. The mean of a
+            map is the logit of its class less the classifier's bias.
+        classes: Integer array, (images,), the class that a map is for.
+        logits: Float array, (images, classes), what the classifier computes
+            before its activation.
+    """
+
+    maps: np.ndarray
+    classes: np.ndarray
+    logits: np.ndarray
+
+
+def class_activation_map(model, images, class_index=None):
+    """Splits the logit of a class into what each patch adds to it.
+
+    A ConvMixer ends in average pooling and a linear classifier, so its logit
+    is the mean over all patches of their own scores, plus the bias. No
+    gradient and no approximation is needed. What is not said: a patch's
+    features depend on all of its receptive field, see `receptive_fields`.
+
+    Reference: Zhou et al., "Learning Deep Features for Discriminative
+    Localization", https://arxiv.org/abs/1512.04150
+
+    Args:
+        model: A classifier that ends in global average pooling and a linear
+            layer, such as a ConvMixer.
+        images: Batch of what `model` takes; it is computed at once.
+        class_index: Integer, the class; or a list of one for each image.
+            Defaults to the class that the model finds in each.
+
+    Returns:
+        An `ActivationMaps`.
+
+    Raises:
+        ValueError: If `model` does not end so, or if it has no such class.
+
+    Example:
+
+    ```python
+    found = class_activation_map(model, images)
+    found.maps.shape  # (8, 32, 32)
+    ```
+    """
+    pool, classifier = find_head(model)
+    features = last_features(model)(images, training=False)
+    features = ops.cast(features, classifier.compute_dtype)
+    if pool.data_format == "channels_first":
+        features = ops.transpose(features, (0, 2, 3, 1))
+    kernel, *bias = classifier.get_weights()
+    logits = ops.convert_to_numpy(ops.mean(features, (1, 2)) @ kernel)
+    logits = logits + (bias[0] if bias else 0)
+    if class_index is None:
+        class_index = logits.argmax(-1)
+    classes = _check_classes(class_index, *logits.shape)
+    maps = ops.einsum("bhwc,cb->bhw", features, kernel[:, classes])
+    return ActivationMaps(ops.convert_to_numpy(maps), classes, logits)
+
+
+def _check_classes(class_index, images, classes):
+    found = np.asarray(class_index)
+    if (
+        not np.issubdtype(found.dtype, np.integer)
+        or found.shape not in ((), (images,))
+        or found.min() < 0
+        or found.max() >= classes
+    ):
+        raise ValueError(
+            f"Argument `class_index` must be an integer from 0 to "
+            f"{classes - 1}, or a list of one for each of {images} images. "
+            f"Received: class_index={class_index!r}"
+        )
+    return np.broadcast_to(found, (images,))
+
+
+def save_activation_maps(
+    path, images, found, class_names=None, *, overwrite=False
+):
+    """Draws images, and over each of them its class activation map.
+
+    Red patches speak for the class, blue ones against it, those that say
+    little show the image. Each map has its own scale, symmetric about 0, whose
+    end stands below it, and is enlarged smoothly.
+
+    Args:
+        path: Path of the PNG to write.
+        images: Array of pixels in [0, 255], (images, height, width, 3) or
+            (images, height, width, 1).
+        found: The `ActivationMaps` of these images.
+        class_names: List of names, or `None` for numbers.
+        overwrite: Boolean, whether an existing file may be replaced.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        ImportError: If matplotlib is missing.
+        ValueError: If there is not one map for each image.
+    """
+    if len(images) != len(found.maps):
+        raise ValueError(
+            "There must be one map for each image. Received: "
+            f"{len(images)} images and {len(found.maps)} maps"
+        )
+    height, width = images.shape[1:3]
+    size = (1.7 * len(images) + 1, 1.7 * (2 * height / width) + 0.8)
+    with new_picture(path, size, overwrite) as figure:
+        grid = figure.subplots(2, len(images), squeeze=False)
+        for (above, below), image, values, index, logit in zip(
+            grid.T,
+            np.uint8(images),
+            found.maps,
+            found.classes,
+            found.logits,
+            strict=True,
+        ):
+            for axes in (above, below):
+                axes.imshow(image, cmap="gray", extent=(0, width, height, 0))
+                hide_ticks(axes)
+            limit = max(float(np.abs(values).max()), 1e-12)
+            drawn = below.imshow(
+                values / limit,
+                cmap="RdBu_r",
+                vmin=-1,
+                vmax=1,
+                alpha=0.9 * np.abs(values / limit) ** 0.7,
+                extent=(0, width, height, 0),
+                interpolation="bicubic",
+            )
+            name = class_names[index] if class_names else f"class {index}"
+            above.set_title(f"{name}\n{_share(logit, index):.0%}", fontsize=9)
+            below.set_xlabel(f"\N{PLUS-MINUS SIGN}{limit:.3g}", fontsize=8)
+        figure.colorbar(
+            drawn,
+            ax=grid[1].tolist(),
+            ticks=[-1, 0, 1],
+            label="for or against",
+        )
+
+
+def _share(logits, index):
+    """The class's probability by softmax."""
+    return np.exp(logits[index] - np.logaddexp.reduce(logits))

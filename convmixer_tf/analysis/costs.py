@@ -1,0 +1,232 @@
+"""What each layer of a ConvMixer costs."""
+
+import csv
+import dataclasses
+import functools
+import json
+import math
+import os
+
+import tensorflow as tf
+from keras import layers
+
+from convmixer_tf.analysis.macs import function_macs
+from convmixer_tf.analysis.macs import input_spec
+from convmixer_tf.analysis.parts import find_body
+from convmixer_tf.analysis.receptive_field import receptive_fields
+from convmixer_tf.files import check_destination
+from convmixer_tf.files import replaced
+from convmixer_tf.layers import ConvMixerBlock
+from convmixer_tf.layers import PatchEmbed
+
+# How many convolutions or matrix products a layer consists of.
+_PRODUCTS = {PatchEmbed: 1, ConvMixerBlock: 2, layers.Dense: 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCosts:
+    """What a layer, or a whole model, costs for one image.
+
+    Attributes:
+        name: The layer's name, or `"total"`.
+        output_shape: Tuple, the shape of its output without the batch.
+        receptive_field: Integer, the side of what its output can depend on,
+            in pixels; `None` for what is not a patch embedding or a block.
+        parameters: Integer, the trainable weights, frozen ones too.
+        statistics: Integer, the running means and variances.
+        macs: Integer, the multiply-accumulates, as `count_macs` has them.
+        depthwise_macs: Integer, those of them in depthwise convolutions.
+        activations: Integer, how many values its convolutions, depthwise ones
+            too, and dense layers give.
+        activation_bytes: Integer, the memory of these values.
+    """
+
+    name: str
+    output_shape: tuple
+    receptive_field: int | None
+    parameters: int
+    statistics: int
+    macs: int
+    depthwise_macs: int
+    activations: int
+    activation_bytes: int
+
+
+def layer_costs(model, input_shape=None):
+    """Measures what each layer of a ConvMixer costs for one image.
+
+    The multiply-accumulates are counted in the graph, layer by layer, by what
+    `count_macs` counts in the whole model. timm's published figures are lower
+    by `depthwise_macs`, which they leave out.
+
+    Activations are counted as in Radosavovic et al., "Designing Network
+    Design Spaces", https://arxiv.org/abs/2003.13678: the outputs of
+    convolutions and dense layers. They are what memory goes with: inference
+    holds two or three of these maps at a time, while a training step keeps
+    about three for each, as activation and normalisation keep theirs.
+
+    Args:
+        model: A ConvMixer.
+        input_shape: Shape of the image. Defaults to the model's, and is
+            needed where that leaves a size open.
+
+    Returns:
+        List of a `LayerCosts` for each layer that computes, and at last one
+        of the whole model, named `"total"`.
+
+    Raises:
+        RuntimeError: If Keras' backend is not TensorFlow.
+        ValueError: If `model` is no ConvMixer, or no chain of layers, or if
+            the shape of the image is open.
+
+    Example:
+
+    ```python
+    *rows, total = layer_costs(ConvMixer1024_20(weights=None))
+    total.macs, total.depthwise_macs  # (5948547072, 424673280)
+    ```
+    """
+    find_body(model)
+    spec = input_spec(model, input_shape)
+    fields = receptive_fields(model)
+    previous, rows, counted = model.input, [], {}
+    for layer in model.layers:
+        if isinstance(layer, layers.InputLayer):
+            continue
+        if layer.input is not previous:
+            raise ValueError(
+                "Argument `model` must be a chain of layers. Received: "
+                f"`{layer.name}`, which does not take the output of the layer "
+                "before"
+            )
+        previous = layer.output
+        rows.append(_measure(layer, spec, fields.get(layer.name), counted))
+        spec = tf.TensorSpec((1, *rows[-1].output_shape), previous.dtype)
+    return [*rows, _total(rows)]
+
+
+def _measure(layer, spec, field, counted):
+    shape = tuple(layer.compute_output_shape(spec.shape.as_list()))[1:]
+    values = _PRODUCTS.get(type(layer), 0) * math.prod(shape)
+    macs, depthwise = _macs(layer, spec, counted)
+    statistics = sum(
+        math.prod(weight.shape)
+        for weight in layer.weights
+        if weight.name in ("moving_mean", "moving_variance")
+    )
+    return LayerCosts(
+        name=layer.name,
+        output_shape=shape,
+        receptive_field=field,
+        parameters=layer.count_params() - statistics,
+        statistics=statistics,
+        macs=macs,
+        depthwise_macs=depthwise,
+        activations=values,
+        activation_bytes=values
+        * int(layer.compute_dtype.lstrip("bfloat"))
+        // 8,
+    )
+
+
+def _macs(layer, spec, counted):
+    """Counts once for all blocks of a kind: `counted` remembers."""
+    call = functools.partial(layer, training=False)
+    if not isinstance(layer, ConvMixerBlock):
+        return function_macs(call, spec), 0
+    if layer.kernel_size not in counted:
+        counted[layer.kernel_size] = (
+            function_macs(call, spec),
+            function_macs(layer.depthwise, spec),
+        )
+    return counted[layer.kernel_size]
+
+
+def _total(rows):
+    sums = {
+        field: sum(getattr(row, field) for row in rows)
+        for field in (
+            "parameters",
+            "statistics",
+            "macs",
+            "depthwise_macs",
+            "activations",
+            "activation_bytes",
+        )
+    }
+    return LayerCosts("total", rows[-1].output_shape, None, **sums)
+
+
+def save_costs(path, rows, *, overwrite=False):
+    """Writes a table of costs.
+
+    Args:
+        path: Path of the file to write: `.json`, `.csv` or, with fewer
+            columns, `.md`.
+        rows: What `layer_costs` returns.
+        overwrite: Boolean, whether an existing file may be replaced.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        FileNotFoundError: If its directory doesn't exist.
+        ValueError: If it has another suffix.
+    """
+    check_destination(path, tuple(_WRITERS), overwrite)
+    suffix = os.path.splitext(path)[1]
+    with (
+        replaced(path) as unfinished,
+        open(unfinished, "w", encoding="utf-8", newline="") as file,
+    ):
+        _WRITERS[suffix](file, rows)
+
+
+def costs_table(rows):
+    """Formats costs as a Markdown table.
+
+    Args:
+        rows: What `layer_costs` returns.
+
+    Returns:
+        String.
+    """
+    lines = [
+        "| layer | output | receptive field, pixels | parameters | MACs "
+        "| of them depthwise | activations, kB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            row.name,
+            " x ".join(str(size) for size in row.output_shape),
+            f"{row.receptive_field or ''}",
+            f"{row.parameters:,}",
+            f"{row.macs:,}",
+            f"{row.depthwise_macs:,}",
+            f"{row.activation_bytes / 1e3:,.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _write_json(file, rows):
+    json.dump([dataclasses.asdict(row) for row in rows], file, indent=1)
+
+
+def _write_csv(file, rows):
+    names = [field.name for field in dataclasses.fields(LayerCosts)]
+    writer = csv.DictWriter(file, names)
+    writer.writeheader()
+    for row in rows:
+        shape = "x".join(str(size) for size in row.output_shape)
+        writer.writerow({**dataclasses.asdict(row), "output_shape": shape})
+
+
+def _write_markdown(file, rows):
+    file.write(costs_table(rows) + "\n")
+
+
+_WRITERS = {
+    ".json": _write_json,
+    ".csv": _write_csv,
+    ".md": _write_markdown,
+}

@@ -1,0 +1,110 @@
+"""A classifier that answers at every place of an image of any size."""
+
+import keras
+import numpy as np
+
+from convmixer_tf.analysis.parts import find_head
+from convmixer_tf.analysis.parts import last_features
+from convmixer_tf.analysis.pictures import hide_ticks
+from convmixer_tf.analysis.pictures import new_picture
+
+
+def dense_classifier(model):
+    """Builds a copy of a classifier that scores each patch.
+
+    The classifier's matrix becomes a 1 x 1 convolution, and the pooling goes.
+    As both are linear, the mean of the scores over all patches is what the
+    model's classifier computes before its activation: its logits.
+
+    Args:
+        model: A classifier that ends in global average pooling and a linear
+            layer, such as a ConvMixer.
+
+    Returns:
+        A `keras.Model` with its own copy of the weights. It takes images of
+        any size from one patch up and gives logits, (batch, height, width,
+        classes), in patches; for `"channels_first"`, (batch, classes, height,
+        width).
+
+    Raises:
+        ValueError: If `model` does not end so.
+
+    Example:
+
+    ```python
+    model = dense_classifier(ConvMixer1024_20(weights=None))
+    model(np.zeros((1, 280, 420, 3))).shape  # (1, 20, 30, 1000)
+    ```
+    """
+    pool, classifier = find_head(model)
+    body = last_features(model)
+    first = pool.data_format == "channels_first"
+    channels = body.input_shape[1 if first else -1]
+    shape = (channels, None, None) if first else (None, None, channels)
+    image = keras.Input(shape, dtype=body.input.dtype, name="image")
+    copy = keras.models.clone_model(body, input_tensors=image)
+    copy.set_weights(body.get_weights())
+    head = keras.layers.Conv2D(
+        classifier.units,
+        1,
+        use_bias=classifier.use_bias,
+        data_format=pool.data_format,
+        dtype=classifier.dtype_policy,
+        name=classifier.name,
+    )
+    scores = head(copy.output)
+    kernel, *bias = classifier.get_weights()
+    head.set_weights([kernel[None, None], *bias])
+    return keras.Model(image, scores, name=f"{model.name}_dense")
+
+
+def save_label_map(path, image, labels, class_names=None, *, overwrite=False):
+    """Draws an image beside the class of each of its patches.
+
+    Args:
+        path: Path of the PNG to write.
+        image: Array of pixels in [0, 255], (height, width, 3) or (height,
+            width, 1).
+        labels: Integer array of classes, (height, width), of any size.
+        class_names: List of names, or `None` for numbers.
+        overwrite: Boolean, whether an existing file may be replaced.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        ImportError: If matplotlib is missing.
+    """
+    height, width = image.shape[:2]
+    seen, places = np.unique(labels, return_inverse=True)
+    panel = 4.5 * max(width / height, 0.6)
+    with new_picture(path, (2 * panel, 5.2), overwrite) as figure:
+        from matplotlib import colormaps
+        from matplotlib.patches import Patch
+
+        colours = np.array(colormaps["tab20"].colors)
+        # Strong ones first, which are at the even places.
+        colours = np.concatenate([colours[::2], colours[1::2]])
+        chosen = colours[np.arange(len(seen)) % len(colours)]
+        picture = chosen[places.reshape(labels.shape)]
+        for axes, shown in zip(
+            figure.subplots(1, 2), (np.uint8(image), picture), strict=True
+        ):
+            axes.imshow(
+                shown,
+                cmap="gray",
+                extent=(0, width, height, 0),
+                interpolation="nearest",
+            )
+            hide_ticks(axes)
+        figure.legend(
+            handles=[
+                Patch(color=colour, label=_name(index, class_names))
+                for index, colour in zip(seen, chosen, strict=True)
+            ],
+            loc="outside lower center",
+            ncols=8,
+            frameon=False,
+        )
+
+
+def _name(index, class_names):
+    return class_names[index] if class_names else f"class {index}"

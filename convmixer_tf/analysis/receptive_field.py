@@ -1,0 +1,89 @@
+"""How far a block sees."""
+
+import numpy as np
+
+from convmixer_tf.analysis.parts import find_body
+from convmixer_tf.analysis.pictures import hide_ticks
+from convmixer_tf.analysis.pictures import new_picture
+
+
+def receptive_fields(model):
+    """Computes the side of what each layer's patches can depend on.
+
+    This is the theoretical receptive field: the square of pixels outside of
+    which nothing can change a value. A patch sees itself; a depthwise kernel
+    of side k adds k - 1 patches. Beyond the image is padding.
+
+    Args:
+        model: A ConvMixer.
+
+    Returns:
+        Dictionary from the names `patch_embed`, `block_0` and so on to
+        integers, in pixels.
+
+    Raises:
+        ValueError: If `model` is no ConvMixer.
+
+    Example:
+
+    ```python
+    receptive_fields(ConvMixer1024_20(weights=None))["block_1"]  # 238
+    ```
+    """
+    embed, *blocks = find_body(model)
+    fields = {embed.name: embed.patch_size}
+    side = 1
+    for block in blocks:
+        side += block.kernel_size - 1
+        fields[block.name] = side * embed.patch_size
+    return fields
+
+
+def save_receptive_fields(path, model, image, *, most=8, overwrite=False):
+    """Draws the receptive field of each block around an image's centre.
+
+    Args:
+        path: Path of the PNG to write.
+        model: A ConvMixer.
+        image: Array of pixels in [0, 255], (height, width, 3) or (height,
+            width, 1).
+        most: Integer, how many layers are drawn, if there are more evenly
+            spread ones, the first and the last among them.
+        overwrite: Boolean, whether an existing file may be replaced.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        ImportError: If matplotlib is missing.
+        ValueError: If `model` is no ConvMixer.
+    """
+    fields = list(receptive_fields(model).items())
+    chosen = np.linspace(0, len(fields) - 1, min(len(fields), most)).round()
+    height, width = image.shape[:2]
+    reach = 0.52 * max(height, width, fields[-1][1])
+    with new_picture(path, (6.4, 4.8), overwrite) as figure:
+        from matplotlib import colormaps
+        from matplotlib.patches import Rectangle
+
+        axes = figure.subplots()
+        axes.imshow(
+            np.uint8(image),
+            cmap="gray",
+            extent=(-width / 2, width / 2, height / 2, -height / 2),
+            interpolation="nearest",
+        )
+        colours = colormaps["plasma"](np.linspace(0, 0.9, len(chosen)))
+        for colour, index in zip(colours, chosen.astype(int), strict=True):
+            name, side = fields[index]
+            square = Rectangle(
+                (-side / 2, -side / 2),
+                side,
+                side,
+                fill=False,
+                edgecolor=colour,
+                linewidth=2.5,
+                label=f"{name.replace('_', ' ')}: {side} pixels",
+            )
+            axes.add_patch(square)
+        axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
+        hide_ticks(axes)
+        figure.legend(loc="outside right center", frameon=False)
