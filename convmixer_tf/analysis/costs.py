@@ -56,8 +56,9 @@ def layer_costs(model, input_shape=None):
     """Measures what each layer of a ConvMixer costs for one image.
 
     The multiply-accumulates are counted in the graph, layer by layer, by what
-    `count_macs` counts in the whole model. timm's published figures are lower
-    by `depthwise_macs`, which they leave out.
+    `count_macs` counts in the whole model. timm's published figures leave out
+    `depthwise_macs`; the rest is theirs if one counts two operations for each
+    value of a batch normalisation.
 
     Activations are counted as in Radosavovic et al., "Designing Network
     Design Spaces", https://arxiv.org/abs/2003.13678: the outputs of

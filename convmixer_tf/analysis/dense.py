@@ -48,11 +48,18 @@ def dense_classifier(model):
         classifier.units,
         1,
         use_bias=classifier.use_bias,
-        data_format=pool.data_format,
+        data_format="channels_last",
         dtype=classifier.dtype_policy,
         name=classifier.name,
     )
-    scores = head(copy.output)
+    if first:
+        # Keras 3.15 on TensorFlow adds the bias of a channels_first Conv2D
+        # along the width if that equals the number of filters.
+        to_last = keras.layers.Permute((2, 3, 1), name="channels_last")
+        to_first = keras.layers.Permute((3, 1, 2), name="channels_first")
+        scores = to_first(head(to_last(copy.output)))
+    else:
+        scores = head(copy.output)
     kernel, *bias = classifier.get_weights()
     head.set_weights([kernel[None, None], *bias])
     return keras.Model(image, scores, name=f"{model.name}_dense")

@@ -1,0 +1,84 @@
+"""The recipes that look inside a model, as a user runs them."""
+
+import json
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from convmixer_tf import ConvMixer
+from tests.helpers import write_images
+
+
+@pytest.fixture
+def run(load_recipe):
+    def run(name, *arguments):
+        recipe = load_recipe(name)
+        with flagsaver.flagsaver():
+            recipe.main(flags.FLAGS([name, *map(str, arguments)]))
+        return recipe
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.keras"
+    ConvMixer(4, 2, 3, 4, input_shape=(16, 16, 3), classes=3).save(path)
+    return path
+
+
+def test_look_inside(run, model, tmp_path, capsys):
+    write_images(tmp_path / "data" / "test", "abc", 2, 20)
+    output = tmp_path / "output"
+    flags = [f"--model={model}", f"--output={output}", "--split=test"]
+    recipe = run("look_inside", *flags, f"--images={tmp_path / 'data'}")
+    assert {path.name for path in output.iterdir()} == set(recipe.FILES)
+    for path in output.glob("*.png"):
+        assert len(np.unique(Image.open(path).convert("L"))) > 10
+    printed = capsys.readouterr().out
+    assert (output / "costs.md").read_text() in printed
+    total = json.loads((output / "costs.json").read_text())[-1]
+    stem, block = 16 * 48 * 4, 16 * (9 * 4 + 16)
+    assert total["macs"] == stem + 2 * block + 4 * 3
+
+    # A folder without classes; nothing is replaced unasked.
+    images = tmp_path / "data" / "test" / "a"
+    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+        run("look_inside", *flags, f"--images={images}")
+    with pytest.raises(ValueError, match="squares of three colours"):
+        run("look_inside", *flags, f"--images={images}", "--image_size=8")
+
+
+def test_segment(run, model, tmp_path, capsys):
+    output = tmp_path / "output"
+    flags = [f"--model={model}", f"--output={output}", "--width=64"]
+    run("segment", *flags, "--steps=10")
+    found = json.loads((output / "segment.json").read_text())["recall"]
+    assert len(found) == 3
+    for recall in found.values():
+        assert list(recall) == ["sky", "water", "trees", "tower", "mean"]
+        # Even of random weights: chance is a quarter.
+        assert 0.4 < recall["mean"] <= 1
+    assert len(np.unique(Image.open(output / "segment.png").convert("L"))) > 99
+    assert "| patches and last block |" in capsys.readouterr().out
+    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+        run("segment", *flags)
+
+
+def test_boxes_become_labels(load_recipe):
+    segment = load_recipe("segment")
+    boxes = [[(0, 0, 20, 10)], [(20, 10, 40, 20), (0, 10, 4, 20)]]
+    labels = segment.rasterise(boxes, (40, 20), (2, 4))
+    np.testing.assert_array_equal(labels, [[0, 0, -1, -1], [-1, -1, 1, 1]])
+
+
+def test_no_box_to_test_on_touches_one_to_learn_from(load_recipe):
+    pairs = load_recipe("segment").BOXES.values()
+    learn, test = ([box for pair in pairs for box in pair[i]] for i in (0, 1))
+    for a in learn:
+        for b in test:
+            apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+            assert apart, (a, b)
