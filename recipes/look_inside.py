@@ -8,7 +8,7 @@
 tensorflow-datasets, or a folder of images that nobody labelled. Writes PNGs
 and `costs.{md,csv,json}` to `--output`, and prints the costs.
 
-Time: 15 seconds for a CIFAR-10 network. Result: `recipes/results/look_inside`.
+Time: ten seconds for a CIFAR-10 network. Result: `recipes/results/look_inside`.
 """
 
 import pathlib

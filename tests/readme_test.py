@@ -89,3 +89,9 @@ def test_the_quickstart_table_is_that_of_the_committed_run():
         assert f"{row['bytes'] / 1e3:.0f} kB" in line
         agreement = np.round(100 * row["agreement"], 2)
         assert f"{agreement:g} %" in line
+
+
+def test_the_segmented_shares_are_those_of_the_committed_run():
+    path = ROOT / "recipes" / "results" / "segment" / "segment.json"
+    for found in json.loads(path.read_text())["recall"].values():
+        assert f"{found['mean']:.1%}".replace("%", " %") in README
