@@ -114,24 +114,24 @@ def dense_classes(model, images):
 
 def draw(folder, model, images, names, **options):
     """Draws all pictures into a folder."""
+    maps = feature_maps(model, images[0])
+    found = analysis.class_activation_map(model, images)
+    large, classes = dense_classes(model, images)
+    analysis.save_feature_maps(
+        folder / "feature_maps.png", images[0], maps, **options
+    )
+    analysis.save_activation_maps(
+        folder / "activation_maps.png", images, found, names, **options
+    )
+    analysis.save_label_map(
+        folder / "dense_classes.png", large, classes, names, **options
+    )
     analysis.save_patch_filters(folder / "patch_filters.png", model, **options)
     analysis.save_depthwise_filters(
         folder / "depthwise_filters.png", model, **options
     )
     analysis.save_receptive_fields(
         folder / "receptive_fields.png", model, images[0], **options
-    )
-    maps = feature_maps(model, images[0])
-    analysis.save_feature_maps(
-        folder / "feature_maps.png", images[0], maps, **options
-    )
-    found = analysis.class_activation_map(model, images)
-    analysis.save_activation_maps(
-        folder / "activation_maps.png", images, found, names, **options
-    )
-    large, classes = dense_classes(model, images)
-    analysis.save_label_map(
-        folder / "dense_classes.png", large, classes, names, **options
     )
 
 

@@ -77,6 +77,9 @@ def rasterise(boxes, photograph, grid):
 
     Returns:
         Integer array of shape `grid`; -1 is in no box.
+
+    Raises:
+        ValueError: If the patches are so large that a class has none.
     """
     labels = np.full(grid, -1)
     rows = (np.arange(grid[0]) + 0.5) * photograph[1] / grid[0]
@@ -88,6 +91,11 @@ def rasterise(boxes, photograph, grid):
                 (left <= columns) & (columns < right),
             )
             labels[inside] = index
+        if not (labels == index).any():
+            raise ValueError(
+                f"On a grid of {grid[0]} x {grid[1]} patches no centre lies in "
+                f"the boxes {listed}. Pass a larger --width."
+            )
     return labels
 
 

@@ -62,16 +62,16 @@ def class_activation_map(model, images, class_index=None):
     pool, classifier = find_head(model)
     features = last_features(model)(images, training=False)
     features = ops.cast(features, classifier.compute_dtype)
+    features = ops.convert_to_numpy(features)
     if pool.data_format == "channels_first":
-        features = ops.transpose(features, (0, 2, 3, 1))
+        features = features.transpose(0, 2, 3, 1)
     kernel, *bias = classifier.get_weights()
-    logits = ops.convert_to_numpy(ops.mean(features, (1, 2)) @ kernel)
-    logits = logits + (bias[0] if bias else 0)
+    logits = features.mean((1, 2)) @ kernel + (bias[0] if bias else 0)
     if class_index is None:
         class_index = logits.argmax(-1)
     classes = _check_classes(class_index, *logits.shape)
-    maps = ops.einsum("bhwc,cb->bhw", features, kernel[:, classes])
-    return ActivationMaps(ops.convert_to_numpy(maps), classes, logits)
+    maps = np.einsum("bhwc,cb->bhw", features, kernel[:, classes])
+    return ActivationMaps(maps, classes, logits)
 
 
 def _check_classes(class_index, images, classes):

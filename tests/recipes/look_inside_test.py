@@ -54,7 +54,7 @@ def test_look_inside(run, model, tmp_path, capsys):
 
 def test_segment(run, model, tmp_path, capsys):
     output = tmp_path / "output"
-    flags = [f"--model={model}", f"--output={output}", "--width=64"]
+    flags = [f"--model={model}", f"--output={output}", "--width=128"]
     run("segment", *flags, "--steps=10")
     found = json.loads((output / "segment.json").read_text())["recall"]
     assert len(found) == 3
@@ -73,6 +73,10 @@ def test_boxes_become_labels(load_recipe):
     boxes = [[(0, 0, 20, 10)], [(20, 10, 40, 20), (0, 10, 4, 20)]]
     labels = segment.rasterise(boxes, (40, 20), (2, 4))
     np.testing.assert_array_equal(labels, [[0, 0, -1, -1], [-1, -1, 1, 1]])
+    with pytest.raises(
+        ValueError, match=r"no centre lies in .* larger --width"
+    ):
+        segment.rasterise(boxes, (40, 20), (1, 1))
 
 
 def test_no_box_to_test_on_touches_one_to_learn_from(load_recipe):
