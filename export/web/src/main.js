@@ -19,7 +19,7 @@ let classifier;
 let video = null; // while the camera is on
 let result = null; // of the last image
 let chosen = null; // the class whose map is shown; null for the likeliest
-let announced = { name: "", time: 0 };
+let announced = { time: -QUIET };
 let latest = 0; // counts what was opened; slower, earlier files are dropped
 
 function report(problem) {
@@ -139,7 +139,7 @@ async function toggleCamera() {
     video = await openCamera();
     const turn = ++latest;
     chosen = null;
-    announced.name = "";
+    announced = { time: -QUIET };
     setCameraButton(true);
     watch(turn);
   } catch (error) {
@@ -204,7 +204,10 @@ function listen() {
 async function start() {
   listen();
   try {
-    classifier = await loadClassifier("model", "wasm");
+    const loaded = await loadClassifier("model", "wasm");
+    // The first image takes longer: memory is had, threads are started.
+    await loaded.classify(new Uint8Array(loaded.size ** 2 * 3));
+    classifier = loaded;
   } catch (error) {
     $("status").textContent = "";
     return report(error);
