@@ -5,7 +5,8 @@
 
 Each image is chosen in the built page (`export/web/README.md` says how to
 build it), and what the page read and found is compared with this package's
-decoding and transform, and with ai-edge-litert. Needs Node.js and Chromium,
+decoding and transform, and with ai-edge-litert. Each model goes through each
+folder of images. Needs Node.js and Chromium,
 whose path is in the environment's CHROMIUM; /usr/bin/chromium is the default.
 
 Time: half a minute for 200 photographs. Result: `results/web.json`.
@@ -34,13 +35,14 @@ from convmixer_tf.files import replaced
 PAGE = pathlib.Path(__file__).resolve().parent / "web"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
-_MODEL = flags.DEFINE_string(
-    "page_model", None, "Folder that export/to_web.py wrote.", required=True
+_MODELS = flags.DEFINE_multi_string(
+    "page_model", None, "Folder that export/to_web.py wrote; repeat."
 )
-_IMAGES = flags.DEFINE_string(
-    "photos", None, "Folder of images, and folders of them.", required=True
+_PHOTOS = flags.DEFINE_multi_string(
+    "photos", None, "Folder of images, and folders of them; repeat."
 )
 _LIMIT = flags.DEFINE_integer("photo_limit", 200, "The most to take.", 1)
+flags.mark_flags_as_required(["page_model", "photos", "output"])
 
 
 def run_page(folder, paths):
@@ -88,7 +90,8 @@ def compare(folder, paths):
     Returns:
         Dictionary, ready for JSON. Differences of pixels are in grey levels,
         those of predictions between probabilities: with LiteRT on the page's
-        own pixels, and on those that this package reads of the files.
+        own pixels, and on those that this package reads of the files. That
+        of maps is on the page's pixels, a fraction of their whole range.
     """
     folder = pathlib.Path(folder)
     known = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
@@ -117,14 +120,14 @@ def compare(folder, paths):
     same, own = model.predict(theirs), model.predict(ours)
     agree = predictions.argmax(-1) == own.argmax(-1)
     return {
-        "model": known["name"],
         "image_size": size,
+        "crop_fraction": known["crop_fraction"],
         "images": len(found),
         "pixels_that_differ": float(np.mean(pixels > 0)),
         "pixel_difference_mean": float(pixels.mean()),
         "pixel_difference_max": int(pixels.max()),
         "same_pixels_difference": float(np.abs(predictions - same).max()),
-        "same_pixels_map_difference": float(map_difference.max()),
+        "map_difference": float(map_difference.max() / np.ptp(their_maps)),
         "difference_mean": float(np.abs(predictions - own).mean()),
         "difference_max": float(np.abs(predictions - own).max()),
         "agreement": float(agree.mean()),
@@ -151,15 +154,29 @@ def main(argv):
     output = export_flags.OUTPUT.value
     with export_flags.errors_end_it():
         check_destination(output, (".json",), export_flags.OVERWRITE.value)
-        report = compare(_MODEL.value, find_images(_IMAGES.value, _LIMIT.value))
+        reports = [
+            {
+                "model": pathlib.Path(model).name,
+                "photos": pathlib.Path(photos).name,
+                **compare(model, find_images(photos, _LIMIT.value)),
+            }
+            for model in _MODELS.value
+            for photos in _PHOTOS.value
+        ]
         with replaced(output) as path:
-            text = json.dumps(report, indent=1) + "\n"
+            text = json.dumps(reports, indent=1) + "\n"
             pathlib.Path(path).write_text(text, encoding="utf-8")
     export_flags.print_table(
-        [("", ""), *((name, f"{value}") for name, value in report.items())]
+        [
+            (name, *(_short(report[name]) for report in reports))
+            for name in reports[0]
+        ]
     )
 
 
+def _short(value):
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 if __name__ == "__main__":
-    flags.mark_flag_as_required("output")
     app.run(main)
