@@ -18,7 +18,8 @@ def wheel(tmp_path_factory):
     directory = tmp_path_factory.mktemp("wheel")
     # Of a copy, lest an older build's leftovers get in. Without isolation,
     # and so without network: setuptools comes with the extra `dev`.
-    ignore = shutil.ignore_patterns(".*", "build", "*.egg-info", "runs")
+    names = (".*", "build", "*.egg-info", "runs", "node_modules")
+    ignore = shutil.ignore_patterns(*names)
     shutil.copytree(ROOT, directory / "copy", ignore=ignore)
     command = ["-m", "build", "--wheel", "--no-isolation", "--outdir"]
     result = subprocess.run(

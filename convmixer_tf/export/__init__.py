@@ -17,6 +17,7 @@ from convmixer_tf.export.verification import Limits
 from convmixer_tf.export.verification import Report
 from convmixer_tf.export.verification import default_limits
 from convmixer_tf.export.verification import verify
+from convmixer_tf.export.web import export_web
 
 __all__ = [
     "DeployedBlock",
@@ -33,6 +34,7 @@ __all__ = [
     "export_saved_model",
     "export_tfhub",
     "export_tflite",
+    "export_web",
     "read_metadata",
     "verify",
     "write_metadata",

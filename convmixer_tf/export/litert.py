@@ -72,17 +72,36 @@ def allocate(interpreter, path):
         raise ValueError(f"LiteRT can't run `{path}`: {error}") from error
 
 
+def names_of_tensors(interpreter):
+    """Finds out what a file's signature calls its inputs and outputs.
+
+    Args:
+        interpreter: What `open_interpreter` returns.
+
+    Returns:
+        Dictionary from tensors' numbers to names. It is empty if the file has
+        no signature.
+    """
+    for signature in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(signature)
+        details = {**runner.get_input_details(), **runner.get_output_details()}
+        return {tensor["index"]: name for name, tensor in details.items()}
+    return {}
+
+
 class LiteRTModel:
     """A TFLite file in the LiteRT interpreter, image after image.
 
     Args:
-        path: Path of a `.tflite` file of one input and one output.
+        path: Path of a `.tflite` file of one input, and of one output or
+            several that have names.
         num_threads: Integer, how many threads to use.
+        output: Which output to give, if there are several.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: If the file is not a TFLite file.
+        ValueError: If the file is not a TFLite file, or has no such output.
 
     Example:
 
@@ -91,11 +110,22 @@ class LiteRTModel:
     ```
     """
 
-    def __init__(self, path, num_threads=1):
+    def __init__(self, path, num_threads=1, output="predictions"):
         self._interpreter = open_interpreter(path, num_threads)
         allocate(self._interpreter, path)
         (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
+        names = names_of_tensors(self._interpreter)
+        outputs = {
+            names.get(tensor["index"], tensor["name"]): tensor
+            for tensor in self._interpreter.get_output_details()
+        }
+        if len(outputs) > 1 and output not in outputs:
+            raise ValueError(
+                f"`{path}` must have one output, or one of the name "
+                f"`{output}`. Received: {sorted(outputs)}"
+            )
+        (first, *_) = outputs.values()
+        self._output = outputs.get(output, first)
 
     def predict(self, images):
         """Runs the model on images, one by one.

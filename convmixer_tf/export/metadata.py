@@ -18,6 +18,7 @@ import numpy as np
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
+from convmixer_tf.export.activation_maps import MAPS
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
@@ -61,15 +62,16 @@ def write_metadata(path, metadata):
     What the file computes stays the same to the bit.
 
     Args:
-        path: Path of a TFLite file of one image and one output. It is
-            replaced, and so are metadata that it has.
+        path: Path of a TFLite file of one image and one output, or of class
+            activation maps beside it. It is replaced, and so are metadata
+            that it has.
         metadata: A `TFLiteMetadata`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: If it is no TFLite file of one image and one output, or if
-            the class names do not fit it.
+        ValueError: If it is no such file, or if the class names do not fit
+            it.
 
     Example:
 
@@ -112,7 +114,7 @@ def add_metadata(content, metadata):
     """Puts metadata into the bytes of a TFLite file.
 
     Args:
-        content: Bytes of a TFLite file of one image and one output.
+        content: Bytes of such a TFLite file as `write_metadata` takes.
         metadata: A `TFLiteMetadata`.
 
     Returns:
@@ -123,8 +125,8 @@ def add_metadata(content, metadata):
         ValueError: As `write_metadata`.
     """
     model = unpack(content)
-    image, classes = _interface(model)
-    _check_class_names(metadata.class_names, classes)
+    image, outputs, scores = _interface(model)
+    _check_class_names(metadata.class_names, outputs[scores][-1])
     entries = []
     for entry in model.metadata or []:
         if entry.name == _ENTRY.encode():
@@ -134,7 +136,7 @@ def add_metadata(content, metadata):
     schema = litert_module("schema_py_generated")
     entry, buffer = schema.MetadataT(), schema.BufferT()
     entry.name, entry.buffer = _ENTRY, len(model.buffers)
-    buffer.data = _encode(metadata, image)
+    buffer.data = _encode(metadata, image, len(outputs), scores)
     model.metadata = [*entries, entry]
     model.buffers.append(buffer)
     return _with_labels(pack(model), metadata.class_names)
@@ -151,19 +153,22 @@ def _with_labels(model, class_names):
 
 
 def _interface(model):
-    """Finds the shape of a model's image, and how many outputs it has."""
+    """Finds the shapes of a model's image and outputs; which are scores."""
     graph = model.subgraphs[0]
     inputs, outputs = (
         [tuple(map(int, graph.tensors[i].shape)) for i in numbers]
         for numbers in (graph.inputs, graph.outputs)
     )
-    if len(inputs) != 1 or len(inputs[0]) != 4 or len(outputs) != 1:
+    # Beside scores, (1, classes), there may be maps of them.
+    scores = [i for i, shape in enumerate(outputs) if len(shape) == 2]
+    scores = [0] if len(outputs) == 1 else scores
+    if len(inputs) != 1 or len(inputs[0]) != 4 or len(scores) != 1:
         raise ValueError(
             "Metadata are for a model of one image, (1, height, width, "
             "channels), and one output. Received: inputs of shapes "
             f"{inputs}, outputs of shapes {outputs}"
         )
-    return inputs[0][1:], outputs[0][-1]
+    return inputs[0][1:], outputs, scores[0]
 
 
 def _check_class_names(names, count):
@@ -178,7 +183,7 @@ def _check_class_names(names, count):
         )
 
 
-def _encode(metadata, image):
+def _encode(metadata, image, num_outputs, number):
     """Encodes metadata by the schema, as {number of the field: value}."""
     height, width, channels = image
     normalization = {0: _floats(metadata.mean), 1: _floats(metadata.std)}
@@ -198,11 +203,13 @@ def _encode(metadata, image):
     }
     if metadata.class_names is not None:
         scores[6] = [{0: _LABELS, 1: "Names of the classes.", 2: 2}]
+    outputs = num_outputs * [{0: MAPS, 1: "A map of each class's logits."}]
+    outputs[number] = scores
     root = {
         0: metadata.name,
         1: metadata.description,
         2: metadata.version,
-        3: [{2: [pixels], 3: [scores]}],
+        3: [{2: [pixels], 3: outputs}],
         4: metadata.author,
         5: metadata.license,
         7: "1.0.0",  # The oldest parser that knows all these fields.
@@ -219,7 +226,7 @@ def _decode(root, content):
         if step.byte(0) == 1:
             mean, std = (step.table(1).vector(i, "f4") for i in (0, 1))
     names = None
-    for file in graph.tables(3)[0].tables(6):
+    for file in (f for output in graph.tables(3) for f in output.tables(6)):
         if file.byte(2) == 2 and names is None:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 text = archive.read(file.string(0)).decode("utf-8")

@@ -24,6 +24,7 @@ from convmixer_tf.export.tflite_model import unpack
 
 # What layers are called in the file, and operators that compute in float32.
 _STEM, _FIRST_AFFINE = ".*/patch_embed.*", ".*/block_0_affine.*"
+_OUTPUT = "StatefulPartitionedCall.*"  # The classifier, if it gives maps.
 _ENDS = ("INPUT", "OUTPUT", "MEAN", "SOFTMAX", "LOGISTIC")
 
 
@@ -131,6 +132,7 @@ def _static(content, ranges):
             scope, operator, algorithm_key="no_quantize"
         )
     quantizer.add_dynamic_config(".*", "FULLY_CONNECTED", 8)
+    quantizer.add_dynamic_config(_OUTPUT, "CONV_2D", 8)
     _store_as_float16(quantizer, _STEM, "CONV_2D")
     return _run(quantizer, ranges)
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf.export.activation_maps import add_activation_maps
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.metadata import TFLiteMetadata
@@ -41,6 +42,7 @@ def export_tflite(
     output_dtype="float32",
     class_names=None,
     description="",
+    class_activation_maps=False,
     plain=False,
     overwrite=False,
 ):
@@ -70,6 +72,11 @@ def export_tflite(
         class_names: Names of the classes in the order of the outputs, which
             go into the file, or `None`.
         description: String, what the model does, which goes into the file.
+        class_activation_maps: Whether the file has a second output of that
+            name, of shape (1, rows, columns, classes), in patches: where in
+            the image the model sees each class. Their mean over rows and
+            columns are the logits. MediaPipe's ImageClassifier does not take
+            such a file.
         plain: Whether to leave the model and the quantisation to TensorFlow's
             converter, which is what the others are to be compared with. Any
             Keras model of one image and one output will do then.
@@ -99,6 +106,12 @@ def export_tflite(
     check_destination(path, (".tflite",), overwrite)
     shape = _static_shape(model)
     _check_scheme(quantization, output_dtype, plain)
+    if class_activation_maps and (plain or output_dtype != "float32"):
+        raise ValueError(
+            "Argument `class_activation_maps` needs the deployed model and "
+            f"outputs in float32. Received: plain={plain}, "
+            f"output_dtype={output_dtype!r}"
+        )
     if quantization == "int8":
         calibration_images = _check_calibration(calibration_images, shape)
     elif calibration_images is not None:
@@ -117,6 +130,8 @@ def export_tflite(
         )
     else:
         deployed = deploy(model, _TARGETS[quantization])
+        if class_activation_maps:
+            deployed = add_activation_maps(deployed)
         if quantization in (None, "float16"):
             content = _convert(deployed, shape, quantization)
         else:
@@ -232,11 +247,16 @@ def _shorten_names(tflite):
 
 
 def _export_saved_model(model, directory, shape):
+    def serve(image):
+        outputs = model(image, training=False)
+        named = isinstance(outputs, dict)
+        return outputs if named else {"predictions": outputs}
+
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
         "serving_default",
-        lambda image: {"predictions": model(image, training=False)},
+        serve,
         [tf.TensorSpec((1, *shape), tf.float32, name="image")],
     )
     archive.write_out(directory, verbose=False)

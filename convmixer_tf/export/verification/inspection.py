@@ -5,6 +5,7 @@ import collections
 import numpy as np
 
 from convmixer_tf.export.litert import allocate
+from convmixer_tf.export.litert import names_of_tensors
 from convmixer_tf.export.litert import open_interpreter
 
 _KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -51,15 +52,11 @@ def describe_tflite(path):
     nodes = interpreter._get_ops_details()[len(operators) :]
     delegates = [node for node in nodes if node["op_name"] == _DELEGATE]
     left = _not_delegated(operators, delegates)
-    signatures = next(iter(interpreter.get_signature_list().values()), {})
+    known = names_of_tensors(interpreter)
     return {
         "scheme": _scheme(operators, interpreter.get_tensor_details()),
-        "inputs": _tensors(
-            interpreter.get_input_details(), signatures.get("inputs")
-        ),
-        "outputs": _tensors(
-            interpreter.get_output_details(), signatures.get("outputs")
-        ),
+        "inputs": _tensors(interpreter.get_input_details(), known),
+        "outputs": _tensors(interpreter.get_output_details(), known),
         "operators": count(names),
         "custom_operators": custom,
         "delegation": {
@@ -120,12 +117,11 @@ def _scheme(operators, tensors):
 
 def _tensors(details, names):
     described = []
-    names = names if names and len(names) == len(details) else None
-    for number, tensor in enumerate(details):
+    for tensor in details:
         scale, zero_point = tensor["quantization"]
         described.append(
             {
-                "name": names[number] if names else tensor["name"],
+                "name": names.get(tensor["index"], tensor["name"]),
                 "shape": [int(side) for side in tensor["shape"]],
                 "dtype": np.dtype(tensor["dtype"]).name,
                 "scale": float(scale) if scale else None,

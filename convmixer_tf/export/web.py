@@ -1,0 +1,91 @@
+"""What the web page in `export/web` needs of a model."""
+
+import json
+import os
+
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data.validation import check_range
+from convmixer_tf.export.tflite import export_tflite
+from convmixer_tf.files import check_folder_destination
+from convmixer_tf.files import replaced_folder
+
+MODEL_FILE = "model.tflite"
+DESCRIPTION_FILE = "model.json"
+
+
+def export_web(
+    model,
+    path,
+    class_names,
+    *,
+    quantization=None,
+    calibration_images=None,
+    description="",
+    crop_fraction=CROP_FRACTION,
+    overwrite=False,
+):
+    """Writes the folder of a model for the web page in `export/web`.
+
+    It holds `model.tflite`, with class activation maps as a second output, and
+    `model.json`: name, description, side of the images in pixels, crop
+    fraction and class names.
+
+    Args:
+        model: What `ConvMixer` or a variant built, with its classifier, for
+            square RGB images of a static size.
+        path: Path of the folder to write. It appears when it is complete.
+        class_names: Names of the classes in the order of the outputs.
+        quantization: As in `export_tflite`.
+        calibration_images: As in `export_tflite`.
+        description: String, what the model does, which the page shows.
+        crop_fraction: Fraction of an image's shorter side that the model was
+            evaluated on, in (0, 1].
+        overwrite: Whether to replace an existing folder of this kind.
+
+    Raises:
+        FileExistsError: If the folder exists and `overwrite` is `False`, or
+            if it is of another kind.
+        FileNotFoundError: If the directory it is to lie in doesn't exist.
+        ImportError: As `export_tflite`.
+        ValueError: As `export_tflite`, or if the images are not square or not
+            in three colours, or the model is no classifier.
+
+    Example:
+
+    ```python
+    export_web(model, "export/web/dist/model", names, quantization="dynamic")
+    ```
+    """
+    check_folder_destination(path, DESCRIPTION_FILE, overwrite)
+    check_range("crop_fraction", crop_fraction, 0.01, 1)
+    height, width, channels = model.input_shape[1:]
+    if not height or height != width or channels != 3:
+        raise ValueError(
+            "The page cuts images to squares of three colours, of one size. "
+            f"Received: a model of input_shape={model.input_shape}"
+        )
+    if not class_names:
+        raise ValueError(
+            "The page needs the names of the classes. "
+            f"Received: class_names={class_names!r}"
+        )
+    known = {
+        "name": model.name,
+        "description": description,
+        "image_size": height,
+        "crop_fraction": crop_fraction,
+        "class_names": list(class_names),
+    }
+    with replaced_folder(path) as unfinished:
+        export_tflite(
+            model,
+            os.path.join(unfinished, MODEL_FILE),
+            quantization=quantization,
+            calibration_images=calibration_images,
+            class_names=class_names,
+            description=description,
+            class_activation_maps=True,
+        )
+        file = os.path.join(unfinished, DESCRIPTION_FILE)
+        with open(file, "w", encoding="utf-8") as stream:
+            json.dump(known, stream, ensure_ascii=False, indent=1)

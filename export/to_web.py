@@ -1,0 +1,76 @@
+"""Exports a ConvMixer for the web page, compared in LiteRT.
+
+    python export/to_web.py --model runs/mine/model.keras \
+        --output export/web/dist/model --images FOLDER --scheme dynamic
+
+`--images` are real ones to compare on: a folder `split/class/*.jpg`, a name
+in tensorflow-datasets, or a folder of images; `--calibration` are others, for
+int8. A folder of `model.tflite` and `model.json` appears if the file does what
+the model does. `export/web/README.md` says how to build the page.
+
+Time: the conversion (seconds; minutes for the large variants) and a forward
+pass over the images. Result: the folder, and its report beside it.
+"""
+
+import calibration_flags
+import export_flags
+from absl import app
+from absl import flags
+
+from convmixer_tf.export import export_web
+from convmixer_tf.export.tflite import QUANTIZATIONS
+from convmixer_tf.export.web import DESCRIPTION_FILE
+from convmixer_tf.export.web import MODEL_FILE
+from convmixer_tf.files import check_folder_destination
+from convmixer_tf.files import replaced_folder
+
+SCHEMES = {name or "float32": name for name in QUANTIZATIONS}
+
+_SCHEME = flags.DEFINE_enum(
+    "scheme", "dynamic", list(SCHEMES), "Number format."
+)
+_DESCRIPTION = flags.DEFINE_string(
+    "description", "", "What the model does, for the page to show."
+)
+flags.mark_flags_as_required(["model", "output"])
+
+
+def main(argv):
+    """Exports the model that the flags name."""
+    export_flags.begin(argv)
+    with export_flags.errors_end_it():
+        check_folder_destination(
+            export_flags.OUTPUT.value,
+            DESCRIPTION_FILE,
+            export_flags.OVERWRITE.value,
+        )
+        model, names = export_flags.load_model()
+        samples = calibration = None
+        if export_flags.VERIFY.value:
+            samples = export_flags.load_images(model, names)
+        if _SCHEME.value == "int8":
+            calibration = calibration_flags.load_images(model, samples)
+
+        def write(path):
+            export_web(
+                model,
+                path,
+                names,
+                quantization=SCHEMES[_SCHEME.value],
+                calibration_images=calibration,
+                description=_DESCRIPTION.value,
+                crop_fraction=export_flags.CROP.value,
+            )
+
+        export_flags.finish(
+            write,
+            model,
+            names,
+            samples=samples,
+            replaced=replaced_folder,
+            inside=MODEL_FILE,
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)

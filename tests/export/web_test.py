@@ -1,0 +1,54 @@
+"""The folder that the web page takes."""
+
+import json
+
+import pytest
+
+from convmixer_tf.export import LiteRTModel
+from convmixer_tf.export import export_web
+from convmixer_tf.models import ConvMixer
+from tests.helpers import asymmetric_image
+from tests.helpers import randomize
+from tests.helpers import relative_difference
+
+NAMES = ("ant", "bee", "狐")
+
+
+def convmixer(shape=(16, 16, 3), **arguments):
+    return ConvMixer(8, 1, 3, 4, input_shape=shape, classes=3, **arguments)
+
+
+def test_what_is_in_the_folder(tmp_path):
+    model, folder = randomize(convmixer(name="tiny")), tmp_path / "model"
+    export_web(model, folder, NAMES, description="Three.", crop_fraction=0.5)
+    assert {p.name for p in folder.iterdir()} == {"model.json", "model.tflite"}
+    assert json.loads((folder / "model.json").read_text("utf-8")) == {
+        "name": "tiny",
+        "description": "Three.",
+        "image_size": 16,
+        "crop_fraction": 0.5,
+        "class_names": list(NAMES),
+    }
+    images = asymmetric_image(16, 16)
+    outputs = LiteRTModel(folder / "model.tflite").predict(images)
+    assert relative_difference(outputs, model(images)) < 1e-5
+
+
+def test_errors_leave_no_folder(tmp_path):
+    folder = tmp_path / "model"
+    for arguments, message in (
+        ((convmixer((16, 12, 3)), NAMES), "squares of three colours"),
+        ((convmixer((None, None, 3)), NAMES), "squares of three colours"),
+        ((convmixer((16, 16, 1)), NAMES), "squares of three colours"),
+        ((convmixer(), None), "needs the names of the classes"),
+        ((convmixer(), NAMES[:2]), "class names must be 3"),
+    ):
+        model, names = arguments
+        with pytest.raises(ValueError, match=message):
+            export_web(model, folder, names)
+    with pytest.raises(ValueError, match="crop_fraction"):
+        export_web(convmixer(), folder, NAMES, crop_fraction=0)
+    assert list(tmp_path.iterdir()) == []
+    (folder / "mine").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match=r"no `model\.json` in it"):
+        export_web(convmixer(), folder, NAMES, overwrite=True)

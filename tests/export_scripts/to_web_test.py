@@ -1,0 +1,35 @@
+"""export/to_web.py and compare_web.py, as a user runs them."""
+
+import json
+
+from tests.export_scripts.conftest import CLASSES
+from tests.helpers import run_script
+
+
+def test_a_folder_and_its_report(model, images, tmp_path):
+    path = tmp_path / "page"
+    result = run_script(
+        "export/to_web.py",
+        *(model, *images, f"--output={path}", "--scheme=float32"),
+        "--description=Three colours.",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "| top-1 agreement | 1.0000 |" in result.stdout
+    known = json.loads((path / "model.json").read_text())
+    assert known["class_names"] == list(CLASSES)
+    assert (known["image_size"], known["crop_fraction"]) == (16, 0.96)
+    assert json.loads((tmp_path / "page.json").read_text())["passed"]
+    again = run_script("export/to_web.py", model, f"--output={path}")
+    assert again.returncode == 1
+    assert "exists. To replace it" in again.stderr
+
+
+def test_comparing_without_images(tmp_path):
+    result = run_script(
+        "export/compare_web.py",
+        f"--page_model={tmp_path}",
+        f"--photos={tmp_path}",
+        f"--output={tmp_path / 'report.json'}",
+    )
+    assert result.returncode == 1
+    assert "Error: There are no images in" in result.stderr

@@ -1,0 +1,126 @@
+"""The web page in headless Chromium: `pytest -m web`.
+
+Needs Node.js, npm, the npm registry and Chromium, whose path may be in the
+environment's CHROMIUM. The page's pictures go to the folder in SCREENSHOTS.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from convmixer_tf.export import export_web
+from convmixer_tf.models import ConvMixer
+from tests.helpers import ROOT
+from tests.helpers import randomize
+from tests.helpers import run_script
+
+PAGE = ROOT / "export" / "web"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
+SIZE = 32
+
+pytestmark = pytest.mark.web
+
+
+def run(*command, **environment):
+    result = subprocess.run(
+        command,
+        cwd=PAGE,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _page():
+    """Builds it from the locked packages."""
+    for program in ("node", "npm", CHROMIUM):
+        if not shutil.which(program):
+            pytest.skip(f"the web page's tests need {program}")
+    run("npm", "ci", "--no-audit", "--no-fund")
+    run("npm", "run", "build")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """20 tiles of the model's size, and 20 JPEG files of other sizes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for kind in ("tiles", "jpeg"):
+        (folder / kind).mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        photo = Image.fromarray(load_sample_images().images[i % 2])
+        side = int(rng.integers(100, 400))
+        left, top = rng.integers(0, 640 - side), rng.integers(0, 427 - side)
+        tile = photo.crop((left, top, left + side, top + side))
+        tile.resize((SIZE, SIZE)).save(folder / "tiles" / f"{i:02}.png")
+        width, height = rng.integers(40, 420, 2)
+        part = photo.crop((left // 2, top // 2, left // 2 + width, height))
+        part.save(folder / "jpeg" / f"{i:02}.jpg", quality=60 + 2 * i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    model = ConvMixer(32, 2, 5, 2, input_shape=(SIZE, SIZE, 3), classes=6)
+    randomize(model)
+    images = [Image.open(path) for path in (photos / "tiles").iterdir()]
+    for scheme in (None, "int8"):
+        export_web(
+            model,
+            folder / str(scheme),
+            NAMES,
+            quantization=scheme,
+            calibration_images=np.stack(images) if scheme else None,
+            crop_fraction=0.96 if scheme else 1.0,
+            description="Random weights, for a test.",
+        )
+    return folder
+
+
+@pytest.mark.parametrize(("scheme", "bound"), [(None, 1e-5), ("int8", 0.03)])
+def test_it_finds_what_litert_finds(models, photos, tmp_path, scheme, bound):
+    path = tmp_path / "reports.json"
+    result = run_script(
+        "export/compare_web.py",
+        f"--page_model={models / str(scheme)}",
+        *(f"--photos={photos / kind}" for kind in ("tiles", "jpeg")),
+        f"--output={path}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "| agreement | 1 | 1 |" in result.stdout
+    for report in json.loads(path.read_text()):
+        exact = report["photos"] == "tiles" and scheme is None
+        assert report["images"] == 20
+        assert report["same_pixels_difference"] < bound
+        assert report["map_difference"] < bound
+        assert report["agreement"] == 1
+        assert report["pixel_difference_max"] <= (0 if exact else 1)
+        assert report["pixels_that_differ"] < 1e-3
+
+
+def test_the_page(models, tmp_path):
+    screenshots = pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path))
+    printed = run(
+        *("npm", "test"),
+        MODEL=os.environ.get("WEB_MODEL", str(models / "int8")),
+        PHOTO=os.environ.get("WEB_PHOTO", load_sample_images().filenames[0]),
+        SCREENSHOTS=str(screenshots),
+    )
+    assert "fail 0" in printed
+    assert "skipped 0" in printed
+    for name in ("light", "dark", "phone", "empty"):
+        assert (screenshots / f"{name}.png").stat().st_size > 10_000
