@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 import uuid
 
 
@@ -16,23 +17,49 @@ def check_destination(path, suffixes, overwrite=False):
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        FileExistsError: If the file exists and `overwrite` is `False`.
+        FileExistsError: If the file exists and `overwrite` is `False`, or if
+            there is a folder in its place.
         FileNotFoundError: If its directory doesn't exist.
+        OSError: If that can't be written to.
         ValueError: If the suffix is another one.
     """
     path = os.fspath(path)
-    directory = os.path.dirname(path) or os.curdir
     if not path.endswith(suffixes):
         raise ValueError(
             f"The file to write must end in {' or '.join(suffixes)}. "
             f"Received: `{path}`"
         )
-    if not os.path.isdir(directory):
-        raise FileNotFoundError(f"There is no directory `{directory}`.")
+    check_directory(os.path.dirname(path) or os.curdir)
+    if os.path.isdir(path):
+        raise FileExistsError(
+            f"`{path}` is a folder, and a file is to be written there."
+        )
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(
             f"`{path}` exists. To replace it, pass `overwrite`."
         )
+
+
+def check_directory(directory):
+    """Checks that there is a directory that files can be written to.
+
+    Args:
+        directory: Its path.
+
+    Raises:
+        FileNotFoundError: If it doesn't exist.
+        OSError: If it can't be written to.
+    """
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(f"There is no directory `{directory}`.")
+    # Permissions tell less: of a superuser, of /proc, of a network's drive.
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Can't write to the directory `{directory}`: {error.strerror}."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -44,16 +71,30 @@ def replaced(path):
 
     Yields:
         Path of a new file in the same directory, with the same suffix. It is
-        renamed to `path` on success and deleted on failure.
+        renamed to `path` on success and deleted on failure. An `OSError` on
+        the way names `path`.
     """
     directory, name = os.path.split(os.fspath(path))
     unfinished = os.path.join(directory, f".{uuid.uuid4().hex}.{name}")
     try:
-        yield unfinished
+        with _named(path, unfinished):
+            yield unfinished
         os.replace(unfinished, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(unfinished)
+
+
+@contextlib.contextmanager
+def _named(path, unfinished):
+    """Lets system errors name the file or folder that is to appear."""
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename or unfinished)
+        if error.errno and name.startswith(unfinished):
+            error.filename = os.fspath(path)
+        raise
 
 
 def size_of(path):
@@ -76,11 +117,10 @@ def check_folder_destination(path, mark, overwrite=False):
         FileExistsError: If there is something that may not be replaced. An
             empty folder may.
         FileNotFoundError: If the directory it is to lie in doesn't exist.
+        OSError: If that can't be written to.
     """
     path = os.path.abspath(path)
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise FileNotFoundError(f"There is no directory `{directory}`.")
+    check_directory(os.path.dirname(path))
     if not os.path.lexists(path):
         return
     if os.path.isdir(path) and not os.listdir(path):
@@ -105,14 +145,16 @@ def replaced_folder(path):
 
     Yields:
         Path of a new, empty folder in the same directory. It is renamed to
-        `path` on success and deleted on failure.
+        `path` on success and deleted on failure. An `OSError` on the way
+        names `path`.
     """
     directory, name = os.path.split(os.path.abspath(path))
     unfinished = os.path.join(directory, f".{uuid.uuid4().hex}.{name}")
     former = f"{unfinished}.former"
     os.mkdir(unfinished)
     try:
-        yield unfinished
+        with _named(path, unfinished):
+            yield unfinished
         # No rename replaces a folder that is not empty.
         if os.path.lexists(path):
             os.rename(path, former)

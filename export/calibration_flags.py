@@ -4,6 +4,7 @@ import export_flags
 from absl import flags
 
 from convmixer_tf import data
+from convmixer_tf.export.tflite import check_calibration
 
 _CALIBRATION = flags.DEFINE_string(
     "calibration", None, "Real images for int8, not those of --images."
@@ -29,8 +30,8 @@ def load_images(model, samples=None):
 
     Raises:
         FileNotFoundError: If there are no images.
-        ValueError: If there is no `--calibration`, or an image is among those
-            to compare on.
+        ValueError: If there is no `--calibration`, if there are too few, or
+            if an image is among those to compare on.
     """
     if not _CALIBRATION.value:
         raise ValueError("int8 needs --calibration, a folder of real images.")
@@ -40,6 +41,7 @@ def load_images(model, samples=None):
         _LIMIT.value,
         crop_fraction=export_flags.CROP.value,
     )
+    check_calibration(images, images.shape[1:])
     if samples:
         known = {image.tobytes() for image in samples[0]}
         shared = sum(image.tobytes() in known for image in images)

@@ -102,11 +102,17 @@ def _is_worth_reading(record):
 
 @contextlib.contextmanager
 def errors_end_it():
-    """Ends the program with a line and status 1 where something is wrong."""
+    """Ends the program with a line where something is wrong.
+
+    The status is 1; 130, as is usual, if it was Ctrl-C.
+    """
     try:
         yield
     except (ImportError, OSError, ValueError, tf.errors.OpError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        print("Interrupted. What was unfinished is gone.", file=sys.stderr)
+        sys.exit(130)
 
 
 def load_model(name=None, any_size=False):
@@ -122,7 +128,8 @@ def load_model(name=None, any_size=False):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no model, or `--labels` doesn't fit it.
+        ValueError: If it holds no model, or `--labels` or `--image_size`
+            doesn't fit it.
     """
     name = name or _MODEL.value
     logging.info("Loading %s", name)
@@ -138,6 +145,7 @@ def load_model(name=None, any_size=False):
         text = pathlib.Path(_LABELS.value).read_text(encoding="utf-8")
         names = tuple(text.splitlines())
     _check_names(model, names)
+    _check_size(model)
     return model, names
 
 
@@ -147,6 +155,16 @@ def _check_names(model, names):
         raise ValueError(
             f"The model has {classes} outputs, and there are names for "
             f"{len(names)}. Pass --labels, a file with a name a line."
+        )
+
+
+def _check_size(model):
+    """Refuses `--image_size` for a model that takes another."""
+    size, shape = _IMAGE_SIZE.value, model.input_shape
+    if size and isinstance(shape, tuple) and set(shape[1:3]) - {None, size}:
+        raise ValueError(
+            f"The model takes images of {' x '.join(map(str, shape[1:3]))} "
+            f"pixels. Received: --image_size={size}"
         )
 
 
@@ -166,8 +184,7 @@ def image_size(model):
         Integer: the model's own; where that is open, `--image_size` or 224.
 
     Raises:
-        ValueError: If its images are not square or not in three colours, or
-            `--image_size` says otherwise.
+        ValueError: If its images are not square or not in three colours.
     """
     height, width, channels = model.input_shape[1:]
     size = side(model)
@@ -175,11 +192,6 @@ def image_size(model):
         raise ValueError(
             "Photos are cut to squares of three colours. The model takes "
             f"images of shape {model.input_shape[1:]}; pass --noverify."
-        )
-    if _IMAGE_SIZE.value not in (None, size):
-        raise ValueError(
-            f"The model takes images of {size} pixels. Received: "
-            f"--image_size={_IMAGE_SIZE.value}"
         )
     return size
 
@@ -324,6 +336,7 @@ def finish(
                 confirm(opened, samples[0])
     if report:
         report.save(f"{path}.json")
+        pathlib.Path(f"{path}.failed.json").unlink(missing_ok=True)
     print(f"{path}: {files.size_of(path):,} bytes")
     return report
 

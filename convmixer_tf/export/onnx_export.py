@@ -42,6 +42,7 @@ def export_onnx(
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
         ImportError: If `onnx` or `tf2onnx` is not installed.
+        OSError: If it can't be written.
         ValueError: If an argument is invalid, or an operator of the model has
             no counterpart in ONNX.
 

@@ -1,5 +1,6 @@
 """SavedModels for servers: pixels or image files in, predictions out."""
 
+import contextlib
 import functools
 
 import keras
@@ -153,12 +154,23 @@ def write_saved_model(module, directory, signatures):
     Raises:
         OSError: If it can't be written; the disk may be full.
     """
-    try:
+    with system_errors("the SavedModel"):
         tf.saved_model.save(module, directory, signatures)
+
+
+@contextlib.contextmanager
+def system_errors(what):
+    """Makes system errors of TensorFlow's, such as of a full disk.
+
+    Args:
+        what: String, what is being written.
+    """
+    try:
+        yield
     except tf.errors.OpError as error:
-        raise OSError(
-            f"Can't write the SavedModel to `{directory}`: {error.message}"
-        ) from error
+        # In front: an operation, and the name of a file nobody has heard of.
+        reason = error.message.rpartition("; ")[2].partition(" [")[0]
+        raise OSError(f"Can't write {what}: {reason}") from error
 
 
 def names_function(class_names):

@@ -15,6 +15,7 @@ from convmixer_tf.export.metadata import add_metadata
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.quantization import quantize
+from convmixer_tf.export.saved_model import system_errors
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
@@ -87,6 +88,8 @@ def export_tflite(
         FileNotFoundError: If its directory doesn't exist.
         ImportError: If `ai-edge-litert` or `ai-edge-quantizer` is not
             installed.
+        OSError: If it can't be written, or the system's folder for temporary
+            files is full.
         ValueError: If an argument is invalid, or if the model needs an
             operator that is not built into LiteRT.
 
@@ -113,7 +116,7 @@ def export_tflite(
             f"output_dtype={output_dtype!r}"
         )
     if quantization == "int8":
-        calibration_images = _check_calibration(calibration_images, shape)
+        calibration_images = check_calibration(calibration_images, shape)
     elif calibration_images is not None:
         raise ValueError(
             'Argument `calibration_images` needs `quantization="int8"`. '
@@ -175,7 +178,19 @@ def _static_shape(model):
     return shape[1:]
 
 
-def _check_calibration(images, shape):
+def check_calibration(images, shape):
+    """Checks the images that int8 files take their ranges from.
+
+    Args:
+        images: What the user gave, or `None`.
+        shape: Tuple, (height, width, channels) of the model's images.
+
+    Returns:
+        The images, a float32 array.
+
+    Raises:
+        ValueError: If they are none, of another shape, no pixels, or too few.
+    """
     received = "none" if images is None else f"shape {np.shape(images)}"
     if images is None or np.shape(images)[1:] != shape or not len(images):
         raise ValueError(
@@ -201,7 +216,8 @@ def _check_calibration(images, shape):
 def _convert(model, shape, quantization=None, images=None):
     """Converts a model with TensorFlow's converter, to bytes."""
     with tempfile.TemporaryDirectory() as directory:
-        _export_saved_model(model, directory, shape)
+        with system_errors(f"to the temporary folder `{directory}`"):
+            _export_saved_model(model, directory, shape)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
         if quantization:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

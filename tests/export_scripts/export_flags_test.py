@@ -90,7 +90,7 @@ def test_models_and_images(folder, model, tmp_path):
                 f"--images={tmp_path / 'empty'}",
             ): "ValueError Argument `split`",
             (model, images, "--image_size=32"): "ValueError The model takes "
-            "images of 16 pixels. Received: --image_size=32",
+            "images of 16 x 16 pixels. Received: --image_size=32",
             (f"--model={weights}", *twelve): "ValueError `.*toy.weights.h5` "
             "does not tell the activation of its ConvMixer",
             (
@@ -99,6 +99,10 @@ def test_models_and_images(folder, model, tmp_path):
             ): "12 0 0 0 0 1 .* 2 2$",
             (f"--model={tmp_path / 'body.keras'}", *twelve): "12( -1){12}$",
             (model, *twelve, calibration): ("12 .*", "18 to calibrate with"),
+            (*(model, *twelve, calibration, "--calibration_limit=9"),): (
+                "12 .*",
+                "ValueError .* at least 10 images that differ. Re",
+            ),
             (model, *twelve, same, "--calibration_split=test"): (
                 "12 .*",
                 "ValueError 12 of the 36 images of --calibration are among",

@@ -1,0 +1,119 @@
+"""Export scripts that are interrupted, killed, or can't write at the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+from tests.helpers import run_script
+
+# What each script is to write, and its flag for that.
+OUTPUTS = {
+    "to_tflite": ("toy_float32.tflite", ""),
+    "to_onnx": ("toy.onnx", "toy.onnx"),
+    "to_saved_model": ("saved_model", "saved_model"),
+    "to_tfhub": ("module", "module"),
+}
+# The lines of the log at which it is hit: what follows takes seconds.
+WRITING, VERIFYING = "Exporting to", "Verifying on"
+
+
+def arguments(script, model, images, folder):
+    scheme = ["--scheme=float32"] if script == "to_tflite" else []
+    output = f"--output={folder / OUTPUTS[script][1]}"
+    return [model, output, *images, *scheme]
+
+
+def hit(script, line, number, flags):
+    """Sends a signal to a script as soon as it logs a line.
+
+    All its processes get it, as from a terminal.
+
+    Returns:
+        Its exit status, and what it wrote to its standard error.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, ROOT / "export" / f"{script}.py", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    ) as process:
+        lines = []
+        for text in process.stderr:
+            lines.append(text)
+            if line in text:
+                os.killpg(process.pid, number)
+                break
+        lines += process.stderr.readlines()
+    return process.returncode, lines
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("script", OUTPUTS)
+def test_an_export_that_is_interrupted(script, model, images, tmp_path):
+    name = OUTPUTS[script][0]
+    flags = arguments(script, model, images, tmp_path)
+    slow = [*flags, "--latency_rounds=1000000"]
+
+    code, lines = hit(script, VERIFYING, signal.SIGINT, slow)
+    assert code == 130, lines
+    assert lines[-1] == "Interrupted. What was unfinished is gone.\n"
+    assert "Traceback (most recent call last):\n" not in lines
+    assert list(tmp_path.iterdir()) == []
+
+    left = set()
+    for line in (WRITING, VERIFYING):
+        code, lines = hit(script, line, signal.SIGKILL, slow)
+        assert code == -signal.SIGKILL, lines
+        left |= {path.name for path in tmp_path.iterdir()}
+        assert name not in left
+    # Nobody could take it for an export.
+    assert left
+    assert all(rest.startswith(".") for rest in left)
+
+    result = run_script(f"export/{script}.py", *flags)
+    assert result.returncode == 0, result.stderr[-2000:]
+    report = json.loads((tmp_path / f"{name}.json").read_text())
+    assert report["passed"]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written - left == {name, f"{name}.json"}
+
+
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+"""
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("script", OUTPUTS)
+def test_what_cannot_be_written_ends_in_a_line(script, model, images, tmp_path):
+    """A limit on the size of files stands for a full disk."""
+    result = run_script(
+        f"export/{script}.py",
+        *arguments(script, model, images, tmp_path),
+        before=FULL,
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "File too large" in last
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file(model, images, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    flags = arguments("to_tflite", model, images, tmp_path / "file")
+    result = run_script("export/to_tflite.py", *flags)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "file").read_text() == "precious"
