@@ -79,6 +79,9 @@ class LiteRTModel:
         path: Path of a `.tflite` file of one input and one output.
         num_threads: Integer, how many threads to use.
 
+    Attributes:
+        input_shape: (height, width, channels) of an image.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If `ai-edge-litert` is not installed.
@@ -96,6 +99,7 @@ class LiteRTModel:
         allocate(self._interpreter, path)
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
+        self.input_shape = tuple(map(int, self._input["shape"][1:]))
 
     def predict(self, images):
         """Runs the model on images, one by one.
@@ -112,7 +116,7 @@ class LiteRTModel:
             ValueError: If the images have another shape.
         """
         images = np.asarray(images)
-        shape = tuple(map(int, self._input["shape"][1:]))
+        shape = self.input_shape
         if images.shape[1:] != shape or not len(images):
             raise ValueError(
                 "Argument `images` must be an array of shape (batch, "
