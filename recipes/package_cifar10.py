@@ -127,10 +127,11 @@ def write_weights(model, path):
     Raises:
         ValueError: If a weight is too large.
     """
-    rounded = {
-        name: value if value.dtype.kind == "i" else value.astype("float16")
-        for name, value in timm_state_dict(model).items()
-    }
+    with np.errstate(over="ignore"):  # Which is told below.
+        rounded = {
+            name: value if value.dtype.kind == "i" else value.astype("float16")
+            for name, value in timm_state_dict(model).items()
+        }
     large = [name for name, x in rounded.items() if not np.isfinite(x).all()]
     if large:
         raise ValueError(f"float16 can't hold {', '.join(large[:5])}.")
