@@ -47,7 +47,11 @@ def test_every_kind(folder, model, images, tmp_path):
     ("flag", "message"),
     [
         ("--artefact=model.tflite", "--artefact must be NAME=PATH. Received"),
-        ("--artefact=qat=/no/file", "There is nothing at `/no/file`"),
+        pytest.param(
+            "--artefact=qat=/no/file",
+            "There is nothing at `/no/file`",
+            marks=pytest.mark.large,
+        ),
     ],
 )
 def test_wrong_flags(folder, model, images, tmp_path, flag, message):
