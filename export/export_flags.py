@@ -19,17 +19,20 @@ from convmixer_tf import preprocessing
 from convmixer_tf.export import verify
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
+from convmixer_tf.models import VARIANTS
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 DEFAULT_SIZE = 224
 
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "A .keras file, a file of weights, or a variant: "
-    f"{', '.join(model_loading.VARIANTS)}.",
+    f"A .keras file, a file of weights, or a variant: {', '.join(VARIANTS)}.",
 )
 _WEIGHTS = flags.DEFINE_string(
-    "weights", "imagenet", "Of a variant: `imagenet`, or a file of weights."
+    "weights",
+    None,
+    "Of a variant: imagenet, cifar10, or a file. Default: the variant's own.",
 )
 _ACTIVATION = flags.DEFINE_string(
     "activation",
@@ -40,7 +43,7 @@ _LABELS = flags.DEFINE_string(
     "labels",
     None,
     "File with the name of a class a line, or `imagenet`. Default: the names "
-    "in the .keras file; of a variant, ImageNet's.",
+    "in the .keras file; of a variant, those of its weights.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
@@ -61,7 +64,10 @@ _IMAGES = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string("split", "validation", "Which part of the images.")
 _LIMIT = flags.DEFINE_integer("limit", 2000, "The most images to take.", 1)
 CROP = flags.DEFINE_float(
-    "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
+    "crop_fraction",
+    data.CROP_FRACTION,
+    "Part of an image's side to keep. If not given: the model's, if it is a "
+    ".keras file that says it, or a variant.",
 )
 _LIMITS = {
     "min_agreement": "Least fraction of images with the same best class.",
@@ -118,6 +124,9 @@ def errors_end_it():
 def load_model(name=None, any_size=False):
     """Loads the model that the flags name.
 
+    Where the model says how images are cropped for it, that becomes the
+    default of `--crop_fraction`.
+
     Args:
         name: What `--model` may be, which is the default.
         any_size: Whether a model that doesn't say for which size it is, a
@@ -133,20 +142,26 @@ def load_model(name=None, any_size=False):
     """
     name = name or _MODEL.value
     logging.info("Loading %s", name)
-    model, names = model_loading.load(
+    model, names, crop_fraction = model_loading.load(
         name,
-        None if any_size else _IMAGE_SIZE.value or DEFAULT_SIZE,
+        None if any_size else _IMAGE_SIZE.value or _default_size(name),
         weights=_WEIGHTS.value,
         activation=_ACTIVATION.value,
     )
+    flags.FLAGS.set_default("crop_fraction", crop_fraction)
     if _LABELS.value == "imagenet":
-        names = model_loading.imagenet_names()
+        names = preprocessing.class_names("imagenet")
     elif _LABELS.value:
         text = pathlib.Path(_LABELS.value).read_text(encoding="utf-8")
         names = tuple(text.splitlines())
     _check_names(model, names)
     _check_size(model)
     return model, names
+
+
+def _default_size(name):
+    facts = PUBLISHED_WEIGHTS.get(f"convmixer_{name}")
+    return facts.image_size if facts else DEFAULT_SIZE
 
 
 def _check_names(model, names):
@@ -171,7 +186,8 @@ def _check_size(model):
 def side(model):
     """Gives the side to bring images to: the model's, or `--image_size`."""
     height, width = model.input_shape[1:3]
-    return height or width or _IMAGE_SIZE.value or DEFAULT_SIZE
+    default = _default_size(_MODEL.value)
+    return height or width or _IMAGE_SIZE.value or default
 
 
 def image_size(model):

@@ -5,50 +5,53 @@ import os
 import convmixer_tf
 from convmixer_tf import preprocessing
 from convmixer_tf import weights as weight_files
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import load_model
-from convmixer_tf.training import read_class_names
+from convmixer_tf.models import read_class_names
+from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
-VARIANTS = ("1536_20", "768_32", "1024_20")
 _WEIGHTS = (".weights.h5", ".safetensors", ".pth", ".pth.tar", ".bin")
 
 
-def load(name, size, *, weights="imagenet", activation=None):
+def load(name, size, *, weights=None, activation=None):
     """Loads a model.
 
     Args:
         name: Path of a `.keras` file or of a file of weights, or one of
-            `VARIANTS`.
+            `models.VARIANTS`.
         size: Side of the images, in pixels, of a model that doesn't say it;
             `None` for any.
-        weights: Of a variant, as in `ConvMixer768_32`.
+        weights: Of a variant, as in `ConvMixer768_32`. Defaults to its own.
         activation: Of a file of weights. Defaults to that of the published
             variant of the same architecture.
 
     Returns:
-        A `keras.Model`, and the names of its classes or `None`.
+        A `keras.Model`, the names of its classes or `None`, and the part of
+        an image's side that it is evaluated on.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no model, or its activation isn't known.
     """
     if name in VARIANTS:
-        build = getattr(convmixer_tf, f"ConvMixer{name}")
-        return build(weights=weights, input_shape=(size, size, 3)), (
-            imagenet_names()
+        facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
+        model = VARIANTS[name](
+            weights=weights or facts.dataset, input_shape=(size, size, 3)
         )
+        names = preprocessing.class_names(facts.dataset)
+        return model, names, facts.crop_fraction
     if not name.endswith((".keras", *_WEIGHTS)) or not os.path.isfile(name):
         raise FileNotFoundError(
             "The model must be a .keras file or a file of weights that is "
             f"there, or one of {', '.join(VARIANTS)}. Received: {name!r}"
         )
     if name.endswith(_WEIGHTS):
-        return _from_weights(name, size, activation), None
-    return load_model(name), read_class_names(name)
-
-
-def imagenet_names():
-    """Lists the names of ImageNet's classes."""
-    return tuple(c.name for c in preprocessing.imagenet_classes())
+        return _from_weights(name, size, activation), None, CROP_FRACTION
+    model = load_model(name)
+    crop_fraction = read_crop_fraction(name) or CROP_FRACTION
+    return model, read_class_names(name), crop_fraction
 
 
 def _from_weights(path, size, activation):
@@ -74,7 +77,7 @@ def _from_weights(path, size, activation):
 
 
 def _published_activation(shape):
-    for facts in weight_files.PUBLISHED_WEIGHTS.values():
+    for facts in PUBLISHED_WEIGHTS.values():
         known = (facts.dim, facts.depth, facts.kernel_size, facts.patch_size)
         if known == shape:
             return facts.activation

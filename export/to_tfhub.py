@@ -32,6 +32,13 @@ from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.files import size_of
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights import read_facts
+
+# What they are called, and what TF Hub calls them.
+_DATASETS = {
+    "imagenet": ("ImageNet-1k", "imagenet-ilsvrc-2012-cls"),
+    "cifar10": ("CIFAR-10", "cifar-10"),
+}
 
 flags.adopt_module_key_flags(export_flags)
 _KIND = flags.DEFINE_enum(
@@ -67,19 +74,46 @@ def module_card(model):
         f"{_VERSION.value}",
         "asset_path": _ASSET_PATH.value,
     }
-    published = PUBLISHED_WEIGHTS.get(f"convmixer_{flags.FLAGS.model}")
-    if published is None or flags.FLAGS.weights != "imagenet":
+    name = f"convmixer_{flags.FLAGS.model}"
+    published = PUBLISHED_WEIGHTS.get(name)
+    if published is None or flags.FLAGS.weights not in (
+        None,
+        published.dataset,
+    ):
         return HubCard(**common, dataset=_DATASET.value, license=_LICENSE.value)
+    what, dataset = _DATASETS[published.dataset]
     return HubCard(
         **common,
         description=f"ConvMixer-{published.dim}/{published.depth}, trained on "
-        "ImageNet-1k.",
-        dataset=_DATASET.value or "imagenet-ilsvrc-2012-cls",
+        f"{what}.",
+        dataset=_DATASET.value or dataset,
         license=_LICENSE.value or published.license.lower(),
-        notes=f"Weights: {published.repository} on the Hugging Face hub. "
-        f"Published ImageNet accuracy at 224 x 224\n(timm's table, not "
+        notes=accuracy(name),
+    )
+
+
+def accuracy(name):
+    """Says how good published weights are, and where that is known from.
+
+    Args:
+        name: One of the names in `PUBLISHED_WEIGHTS`.
+
+    Returns:
+        String, a paragraph.
+    """
+    published = PUBLISHED_WEIGHTS[name]
+    if published.repository is None:
+        facts = read_facts(name)
+        return (
+            f"Measured on {facts['images']:,} test images, of the weights "
+            f"before they became a module:\ntop-1 {facts['top1']:.2%}. "
+            f"{facts['remark']}"
+        )
+    return (
+        f"Weights: {published.repository} on the Hugging Face hub. "
+        "Published ImageNet accuracy at 224 x 224\n(timm's table, not "
         f"measured with this module): top-1 {published.top1} %, top-5 "
-        f"{published.top5} %.",
+        f"{published.top5} %."
     )
 
 

@@ -2,38 +2,31 @@
 
     python recipes/evaluate.py --model runs/mine/model.keras --data FOLDER
 
-`--model` is a `.keras` file, a SavedModel's folder, a `.tflite` file, or the
-name of a pretrained variant: 1536_20, 768_32, 1024_20. Prints the accuracy
-and writes `scores.json` and `confusion.png` to `--output`.
+`--model` is a `.keras` or `.tflite` file, the folder of a SavedModel, a TF Hub
+module or a run, or the name of a pretrained variant: 1536_20, 768_32, 1024_20,
+256_8. Prints the accuracy and writes `scores.json` and `confusion.png` to
+`--output`.
 
 Time: that of the forward pass; BUILD.md has images per second. Result: see
 `recipes/results/`.
 """
 
-import functools
 import json
 import os
 import time
 
-import keras
 import launch
 import matplotlib.figure
 import numpy as np
 import run_flags
-import tensorflow as tf
 from absl import flags
 
-import convmixer_tf
 from convmixer_tf import data
-from convmixer_tf.export import LiteRTModel
-from convmixer_tf.export import read_metadata
 from convmixer_tf.files import replaced
+from convmixer_tf.inference import load_classifier
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
-from convmixer_tf.training import read_class_names
 from convmixer_tf.validation import check_positive_integer
-
-VARIANTS = ("1536_20", "768_32", "1024_20")
 
 _MODEL = flags.DEFINE_string("model", None, "What to measure.", required=True)
 _DATA = flags.DEFINE_string(
@@ -43,103 +36,18 @@ _SPLIT = flags.DEFINE_string("split", "validation", "Which part of the data.")
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "Side, in pixels. Default: a .keras file's, or else 224.",
+    "Side, in pixels. Default: the model's, or else 224.",
 )
 _CROP = flags.DEFINE_float(
-    "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
+    "crop_fraction",
+    None,
+    "Part of an image's side to keep. Default: the model's, or else "
+    f"{data.CROP_FRACTION}.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.")
 _OUTPUT = flags.DEFINE_string(
     "output", "runs/evaluation", "Folder for the figures."
 )
-
-
-def load(name, image_size):
-    """Loads a classifier.
-
-    Args:
-        name: What `--model` may be.
-        image_size: Side of the images, in pixels, or `None` for the model's.
-
-    Returns:
-        A function from a batch of images to logits or probabilities, the
-        number of classes, their names or `None`, and the side of the images.
-
-    Raises:
-        FileNotFoundError: If there is no such model.
-        ValueError: If it can't be read, or is not of such images.
-    """
-    if name in VARIANTS:
-        build = getattr(convmixer_tf, f"ConvMixer{name}")
-        size = image_size or 224
-        return _keras_model(build(input_shape=(size, size, 3)), size)
-    if not os.path.exists(name):
-        raise FileNotFoundError(
-            f"--model must be a file, a SavedModel's folder or one of "
-            f"{', '.join(VARIANTS)}. Received: {name!r}"
-        )
-    if name.endswith(".tflite"):
-        predict = LiteRTModel(name, num_threads=os.cpu_count()).predict
-        names = _tflite_class_names(name)
-        return _probed(predict, image_size or 224, names)
-    if os.path.isdir(name):
-        loaded = _read(tf.saved_model.load, name)
-        # Not `loaded.serve` alone, which does not keep the rest.
-        return _probed(lambda images: loaded.serve(images), image_size or 224)
-    model = _read(keras.saving.load_model, name)
-    return _keras_model(model, image_size, read_class_names(name))
-
-
-def _read(load_model, name):
-    try:
-        return load_model(name)
-    except Exception as error:  # From a damaged file: of many kinds.
-        raise ValueError(
-            f"Cannot read a model from {name!r}. {error}"
-        ) from error
-
-
-def _keras_model(model, image_size, class_names=None):
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(
-            "The model must take images of 3 channels, which is what the data "
-            f"are made into. Received: a model with input_shape={shape}"
-        )
-    height, width = shape[1:3]
-    size = image_size or height or 224
-    if (height or size, width or size) != (size, size):
-        raise ValueError(
-            f"The model takes images of {height} x {width} pixels. "
-            f"Received: --image_size={image_size}"
-        )
-    predict = tf.function(functools.partial(model, training=False))
-    return predict, model.output_shape[-1], class_names, size
-
-
-def _tflite_class_names(path):
-    """Reads the names in a file that takes pixels as they are."""
-    metadata = read_metadata(path)
-    if metadata is None:
-        return None
-    if (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
-        raise ValueError(
-            f"`{path}` does not take pixels in [0, 255]: its metadata ask for "
-            f"mean={metadata.mean}, std={metadata.std}"
-        )
-    return metadata.class_names
-
-
-def _probed(predict, size, class_names=None):
-    """Finds the number of classes of what only runs."""
-    try:
-        scores = predict(np.zeros((1, size, size, 3), np.float32))
-    except Exception as error:  # Of many kinds: it runs whatever it is.
-        raise ValueError(
-            f"The model does not take images of {size} x {size} pixels: choose "
-            f"another --image_size. {error}"
-        ) from error
-    return predict, np.shape(scores)[-1], class_names, size
 
 
 def draw_confusion(path, confusion, class_names):
@@ -172,16 +80,19 @@ def main(argv):
     run_flags.begin(argv)
     check_flags()
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
-    predict, count, model_names, size = load(_MODEL.value, _IMAGE_SIZE.value)
-    outputs = match_classes(dataset.class_names, model_names, count)
+    model = load_classifier(_MODEL.value, _IMAGE_SIZE.value)
+    outputs = match_classes(
+        dataset.class_names, model.class_names, model.classes
+    )
+    crop_fraction = run_flags.given(_CROP, model.crop_fraction)
     batches = data.evaluation_batches(
         dataset,
-        size,
+        model.image_size,
         _BATCH_SIZE.value,
-        crop_fraction=_CROP.value,
+        crop_fraction=crop_fraction,
     )
     start = time.perf_counter()
-    scores = evaluate_function(predict, batches, count, outputs)
+    scores = evaluate_function(model.predict, batches, model.classes, outputs)
     seconds = time.perf_counter() - start
 
     os.makedirs(_OUTPUT.value, exist_ok=True)
@@ -189,8 +100,8 @@ def main(argv):
     report = {
         "model": _MODEL.value,
         "data": f"{_DATA.value}, {_SPLIT.value}",
-        "image_size": size,
-        "crop_fraction": _CROP.value,
+        "image_size": model.image_size,
+        "crop_fraction": crop_fraction,
         **scores.summary(),
         "images_per_second": scores.images / seconds,
         "per_class": dict(
@@ -207,8 +118,8 @@ def main(argv):
         dataset.class_names,
     )
     print(
-        f"{scores.images} images of {size} pixels, central crop of "
-        f"{_CROP.value:g}: top-1 {scores.top1:.2%}, top-5 {scores.top5:.2%}, "
+        f"{scores.images} images of {model.image_size} pixels, central crop of "
+        f"{crop_fraction:g}: top-1 {scores.top1:.2%}, top-5 {scores.top5:.2%}, "
         f"loss {scores.loss:.4f}\n{path}\n{picture}"
     )
 

@@ -3,7 +3,7 @@
     python recipes/finetune.py --data FOLDER --model 1024_20 --output runs/mine
 
 FOLDER has train/CLASS/*.jpg and validation/CLASS/*.jpg; or `--data` is the name
-of a data set in tensorflow-datasets. `--model` is a variant with its ImageNet
+of a data set in tensorflow-datasets. `--model` is a variant with its published
 weights, or a `.keras` file, such as the other recipes end in: the same model
 then learns other classes. Trains all weights, with a learning rate that falls
 from block to block towards the image (`--layer_decay`), or only a new
@@ -26,35 +26,28 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf import ConvMixer
-from convmixer_tf import ConvMixer768_32
-from convmixer_tf import ConvMixer1024_20
-from convmixer_tf import ConvMixer1536_20
 from convmixer_tf import data
+from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import read_arguments
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
+from convmixer_tf.weights import DATASETS
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
-MODELS = {
-    "1536_20": ConvMixer1536_20,
-    "768_32": ConvMixer768_32,
-    "1024_20": ConvMixer1024_20,
-}
-
-flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
     "data", None, "Folder, or name in tensorflow-datasets.", required=True
 )
 _TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "To train on.")
 _EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
 _MODEL = flags.DEFINE_string(
-    "model", "1024_20", f"{', '.join(MODELS)}, or a ConvMixer's .keras file."
+    "model", "1024_20", f"{', '.join(VARIANTS)}, or a ConvMixer's .keras file."
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "Where to start from: imagenet, a file, or random. Default: the file that "
-    "--model is, or else imagenet.",
+    f"Where to start from: {', '.join(DATASETS)}, a file, or random. Default: "
+    "the file that --model is, or the variant's own.",
 )
 _OUTPUT = flags.DEFINE_string("output", "runs/finetune", "Folder of the run.")
 _FROZEN = flags.DEFINE_bool("frozen", False, "Train the classifier alone.")
@@ -93,11 +86,11 @@ def model_builder(name):
     Raises:
         ValueError: If there is no such model, or not one for colour images.
     """
-    if name in MODELS:
-        return functools.partial(MODELS[name], weights="imagenet"), 224
+    if name in VARIANTS:
+        return VARIANTS[name], PUBLISHED_WEIGHTS[f"convmixer_{name}"].image_size
     if not name.endswith(".keras"):
         raise ValueError(
-            f"--model must be one of {', '.join(MODELS)}, or the path of a "
+            f"--model must be one of {', '.join(VARIANTS)}, or the path of a "
             f".keras file. Received: {name!r}"
         )
     arguments = read_arguments(name)

@@ -14,11 +14,11 @@ import tensorflow as tf
 import torch
 from absl import logging
 from timm.models.convmixer import ConvMixer
-from train_cifar10 import MEAN
-from train_cifar10 import STD
 
 from convmixer_tf import weights
 from convmixer_tf.files import replaced
+from convmixer_tf.preprocessing import CIFAR10_MEAN
+from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.training.run_log import RunLog
 from convmixer_tf.training.run_log import open_run
@@ -183,7 +183,7 @@ def network_input(images):
         A `torch.Tensor` of shape (batch, 3, height, width) that lies in memory
         channels last.
     """
-    mean, std = torch.tensor([MEAN, STD])
+    mean, std = torch.tensor([CIFAR10_MEAN, CIFAR10_STD])
     pixels = torch.tensor(np.asarray(images))
     return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
 

@@ -27,13 +27,11 @@ from absl import logging
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
+from convmixer_tf.preprocessing import CIFAR10_MEAN
+from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
-
-# Of the training images, scaled to [0, 1], per channel; the authors' script.
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2471, 0.2435, 0.2616)
 
 _WHOLE_IMAGE = data.RandomResizedCrop(min_area=1.0, min_aspect=1.0)
 _LONG = dataclasses.replace(data.get_recipe("cifar10"), crop=_WHOLE_IMAGE)
@@ -148,8 +146,8 @@ def make_model(classes, classifier_activation=None):
         input_shape=(32, 32, 3),
         classes=classes,
         classifier_activation=classifier_activation,
-        mean=MEAN,
-        std=STD,
+        mean=CIFAR10_MEAN,
+        std=CIFAR10_STD,
     )
 
 

@@ -67,6 +67,9 @@ CASES = {
     "ConvMixer": Case(
         _model(convmixer_tf.ConvMixer, 8, 2, 5, 4, classes=5, **SMALL), IMAGES
     ),
+    "ConvMixer256_8": Case(
+        _model(convmixer_tf.ConvMixer256_8, **SMALL), IMAGES
+    ),
     "ConvMixer768_32": Case(
         _model(convmixer_tf.ConvMixer768_32, **SMALL), IMAGES
     ),

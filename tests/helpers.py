@@ -1,5 +1,7 @@
 """What several tests need: inputs that betray mistakes, and weights."""
 
+import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -8,6 +10,9 @@ import sys
 import numpy as np
 from PIL import Image
 from scipy import special
+
+from convmixer_tf.weights import timm_state_dict
+from convmixer_tf.weights.saving import write_safetensors
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -95,6 +100,18 @@ def write_images(folder, classes, count, size):
             image = rng.integers(0, 120, (size, size, 3), np.uint8)
             image[..., 2 - label] += 120
             Image.fromarray(image).save(folder / name / f"{i}.png")
+
+
+def write_packaged(model, folder):
+    """Writes a ConvMixer-256/8 as the package has it: rounded to float16."""
+    path = folder / "convmixer_256_8.safetensors"
+    rounded = {
+        name: value if value.ndim == 0 else value.astype("float16")
+        for name, value in timm_state_dict(model).items()
+    }
+    write_safetensors(rounded, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
 
 
 def numpy_convmixer(weights, images, activation="gelu"):

@@ -20,6 +20,8 @@ ALLOWED = {
     "training": {"layers", "models", "preprocessing", "data"},
     "export": {"layers", "models", "preprocessing", "data"},
     "analysis": {"layers", "models", "preprocessing"},
+    "inference": {"models", "preprocessing", "weights", "data", "export"},
+    "predict.py": {"data", "inference", "models"},
 }
 
 
@@ -40,6 +42,8 @@ def imported_rooms(path):
 def test_imports_run_one_way():
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     assert rooms - {"__pycache__"} <= set(ALLOWED)
+    others = {path.name for path in PACKAGE.glob("*.py")} - set(ALLOWED)
+    assert others == {"__init__.py", "files.py", "timing.py", "validation.py"}
     for path in PACKAGE.rglob("*.py"):
         room = path.relative_to(PACKAGE).parts[0]
         if room in ALLOWED:
@@ -63,7 +67,7 @@ def test_import_loads_no_more_than_needed():
         "print(*sorted({n.split('.')[0] for n in set(sys.modules) - before}))"
     ).splitlines()
     rooms = {n.split(".")[1] for n in loaded[0].split() if "." in n}
-    assert not rooms & {"data", "training", "export", "analysis"}
+    assert not rooms & {"data", "training", "export", "analysis", "inference"}
     heavy = {"torch", "jax", "huggingface_hub", "matplotlib", "absl", "sklearn"}
     assert not heavy & set(loaded[1].split())
 

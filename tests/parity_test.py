@@ -9,6 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from convmixer_tf import models
+from convmixer_tf.preprocessing import IMAGENET_MEAN
+from convmixer_tf.preprocessing import IMAGENET_STD
 from convmixer_tf.preprocessing import normalize
 from convmixer_tf.weights import timm_state_dict
 from tests.helpers import asymmetric_image
@@ -22,6 +24,14 @@ VARIANTS = {
     "ConvMixer1536_20": "convmixer_1536_20",
     "ConvMixer768_32": "convmixer_768_32",
     "ConvMixer1024_20": "convmixer_1024_20_ks9_p14",
+}
+# Not one of timm's own, but of its class.
+SMALL = {
+    "dim": 256,
+    "depth": 8,
+    "kernel_size": 5,
+    "patch_size": 2,
+    "num_classes": 10,
 }
 IMAGES = asymmetric_image(70, 98)
 
@@ -120,4 +130,20 @@ def test_variants_with_the_weights_of_timm(name, tmp_path):
 
 
 def test_every_variant_is_compared():
-    assert set(VARIANTS) == {n for n in models.__all__ if n[-1].isdigit()}
+    compared = {*VARIANTS, "ConvMixer256_8"}
+    assert compared == {n for n in models.__all__ if n[-1].isdigit()}
+
+
+def test_the_small_variant():
+    import_timm()
+    from timm.models.convmixer import ConvMixer
+
+    ours = models.ConvMixer256_8(
+        weights=None,
+        input_shape=(31, 45, 3),
+        classifier_activation=None,
+        # What `timm_logits` normalises by.
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+    check_parity(randomize(ours), ConvMixer(**SMALL), asymmetric_image(31, 45))

@@ -25,6 +25,7 @@ from convmixer_tf.data.rand_augment import rand_augment
 from convmixer_tf.data.recipes import RECIPES
 from convmixer_tf.data.recipes import Recipe
 from convmixer_tf.data.recipes import get_recipe
+from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.samples import open_unlabelled
 from convmixer_tf.data.samples import read_images
 from convmixer_tf.data.training import train_batches
@@ -50,6 +51,7 @@ __all__ = [
     "keras_cv_augment",
     "mix",
     "open_dataset",
+    "open_files",
     "open_unlabelled",
     "rand_augment",
     "random_erase",

@@ -35,8 +35,20 @@ def open_unlabelled(folder):
             f"There are no images in `{folder}`. Expected files "
             f"*{{{','.join(EXTENSIONS)}}}."
         )
+    return open_files(paths)
+
+
+def open_files(paths):
+    """Opens image files of which nobody knows the classes.
+
+    Args:
+        paths: List of paths. That they are there is not checked.
+
+    Returns:
+        An `ImageList` without class names; all labels are -1.
+    """
     return ImageList(
-        names=tf.constant([os.fsencode(path) for path in paths]),
+        names=tf.constant([os.fsencode(path) for path in paths], tf.string),
         labels=tf.constant([-1] * len(paths), tf.int64),
         class_names=(),
     )

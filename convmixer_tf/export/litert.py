@@ -98,6 +98,9 @@ class LiteRTModel:
         num_threads: Integer, how many threads to use.
         output: Which output to give, if there are several.
 
+    Attributes:
+        input_shape: (height, width, channels) of an image.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If `ai-edge-litert` is not installed.
@@ -126,6 +129,7 @@ class LiteRTModel:
             )
         (first, *_) = outputs.values()
         self._output = outputs.get(output, first)
+        self.input_shape = tuple(map(int, self._input["shape"][1:]))
 
     def predict(self, images):
         """Runs the model on images, one by one.
@@ -142,7 +146,7 @@ class LiteRTModel:
             ValueError: If the images have another shape.
         """
         images = np.asarray(images)
-        shape = tuple(map(int, self._input["shape"][1:]))
+        shape = self.input_shape
         if images.shape[1:] != shape or not len(images):
             raise ValueError(
                 "Argument `images` must be an array of shape (batch, "

@@ -4,16 +4,24 @@ from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.rebuilding import read_arguments
+from convmixer_tf.models.rebuilding import read_class_names
+from convmixer_tf.models.rebuilding import read_crop_fraction
+from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.models.variants import ConvMixer256_8
 from convmixer_tf.models.variants import ConvMixer768_32
 from convmixer_tf.models.variants import ConvMixer1024_20
 from convmixer_tf.models.variants import ConvMixer1536_20
 
 __all__ = [
+    "VARIANTS",
     "ConvMixer",
+    "ConvMixer256_8",
     "ConvMixer768_32",
     "ConvMixer1024_20",
     "ConvMixer1536_20",
     "convert_weights",
     "load_model",
     "read_arguments",
+    "read_class_names",
+    "read_crop_fraction",
 ]

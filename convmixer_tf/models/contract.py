@@ -6,6 +6,7 @@ import keras
 
 from convmixer_tf.layers.validation import check_rate
 from convmixer_tf.validation import check_positive_integer
+from convmixer_tf.weights import DATASETS
 
 
 def check_sizes(dim, depth, kernel_size, patch_size):
@@ -20,15 +21,19 @@ def check_sizes(dim, depth, kernel_size, patch_size):
     check_positive_integer("patch_size", patch_size)
 
 
-def image_shape(input_shape, input_tensor, include_top, patch_size):
+def image_shape(
+    input_shape, input_tensor, include_top, patch_size, default_size=224
+):
     """Settles the shape of the images a model takes.
 
     Args:
         input_shape: What the user gave: a tuple of three, or `None`.
         input_tensor: What the user gave: a symbolic tensor, or `None`.
-        include_top: Boolean, whether the model classifies. If so, the default
-            size is 224 x 224, otherwise it is left open.
+        include_top: Boolean, whether the model classifies. If not, the default
+            size is left open.
         patch_size: Integer, the least height and width, in pixels.
+        default_size: Integer, the height and width of a classifier's images
+            by default, in pixels.
 
     Returns:
         A tuple of three, with `None` for a height or width left open, in the
@@ -45,7 +50,7 @@ def image_shape(input_shape, input_tensor, include_top, patch_size):
     elif input_shape is not None:
         shape = tuple(input_shape)
     else:
-        size = 224 if include_top else None
+        size = default_size if include_top else None
         shape = (3, size, size) if channels_first() else (size, size, 3)
     _check_image_shape(shape, patch_size)
     return shape
@@ -142,41 +147,48 @@ def check_weights(weights, shape, adapt_channels):
     """Checks that there can be such weights, for images of such a shape.
 
     Raises:
-        ValueError: If `weights` is neither `"imagenet"` nor the path of a
-            file, or if they are for another number of channels.
+        ValueError: If `weights` is neither one of `DATASETS` nor the path of
+            a file, or if they are for another number of channels.
     """
-    if weights != "imagenet":
+    if weights not in DATASETS:
         if isinstance(weights, str | os.PathLike) and os.path.isfile(weights):
             return
+        names = ", ".join(f'"{name}"' for name in DATASETS)
         raise ValueError(
-            'Argument `weights` must be None, "imagenet" or the path of an '
+            f"Argument `weights` must be None, {names} or the path of an "
             f"existing file. Received: weights={weights!r}"
         )
     channels = number_of_channels(shape)
     if channels != 3 and not adapt_channels:
         raise ValueError(
-            'Weights "imagenet" are made for 3 channels. Pass '
+            f'Weights "{weights}" are made for 3 channels. Pass '
             "`adapt_channels=True` to have them adapted. "
             f"Received: {channels} channels"
         )
 
 
-def check_pretrained_head(classes, classifier_activation):
-    """Checks that the classifier of the weights "imagenet" is asked for.
+def check_pretrained_head(published, classes, classifier_activation):
+    """Checks that the classifier of published weights is asked for.
+
+    Args:
+        published: A `PublishedWeights`.
+        classes: What the user gave.
+        classifier_activation: What the user gave.
 
     Raises:
         ValueError: If it has other classes or another activation.
     """
-    if classes != 1000:
+    what = f'the classifier of weights "{published.dataset}"'
+    if classes != published.classes:
         raise ValueError(
-            'The classifier of weights "imagenet" has 1000 classes. Pass '
+            f"T{what[1:]} has {published.classes} classes. Pass "
             "`reset_classifier=True` for a new one on the pretrained body. "
             f"Received: classes={classes}"
         )
     if activation_name(classifier_activation) not in ("linear", "softmax"):
         raise ValueError(
             'Argument `classifier_activation` must be None or "softmax" with '
-            'the classifier of weights "imagenet". Received: '
+            f"{what}. Received: "
             f"classifier_activation={classifier_activation!r}"
         )
 

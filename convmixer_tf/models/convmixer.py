@@ -14,6 +14,8 @@ from convmixer_tf.models.contract import check_weights
 from convmixer_tf.models.contract import image_input
 from convmixer_tf.models.contract import image_shape
 from convmixer_tf.models.normalization import normalization
+from convmixer_tf.weights import DATASETS
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import fetch_weights
 from convmixer_tf.weights import find_published
 from convmixer_tf.weights import load_weights
@@ -45,9 +47,9 @@ def ConvMixer(
             the exact one.
         include_top: Boolean, whether to end in the classifier.
         weights: What to load. `None`: nothing, the weights are random, as
-            PyTorch would draw them. `"imagenet"`: the published weights of
-            this architecture, where there are any. Or the path of a
-            `.weights.h5`, `.keras`, `.safetensors`, `.pth` or `.pth.tar`
+            PyTorch would draw them. `"imagenet"`, `"cifar10"`: the published
+            weights of this architecture, where there are any. Or the path of
+            a `.weights.h5`, `.keras`, `.safetensors`, `.pth` or `.pth.tar`
             file, written here, by timm or by the authors.
         input_tensor: Symbolic output of other Keras layers, to be used as
             the image.
@@ -68,8 +70,9 @@ def ConvMixer(
             [0, 255] and normalises them. If false, it takes what
             `preprocessing.normalize` gives.
         mean: Mean of the pixels scaled to [0, 1]: a number, or one for each
-            channel. Defaults to ImageNet's, the average of which serves for
-            one channel, and which repeats beyond three.
+            channel. Defaults to that of the data set of published weights,
+            otherwise to ImageNet's; the average serves for one channel, and
+            beyond three they repeat.
         std: Standard deviation of the pixels scaled to [0, 1], likewise.
         dropout: Fraction of the pooled features that is dropped in training.
         drop_path: Fraction of the images for which the last block's residual
@@ -101,17 +104,24 @@ def ConvMixer(
     check_sizes(dim, depth, kernel_size, patch_size)
     check_head(include_top, pooling, classes, dropout, drop_path)
     shape = image_shape(input_shape, input_tensor, include_top, patch_size)
-    preprocess = normalization(shape, mean, std)
+    dataset = weights if weights in DATASETS else None
+    preprocess = normalization(shape, mean, std, dataset or "imagenet")
     activation = keras.activations.get(activation)
     if weights is not None:
         check_weights(weights, shape, adapt_channels)
-    if weights == "imagenet":
-        published = find_published(
-            dim, depth, kernel_size, patch_size, activation_name(activation)
+    if dataset:
+        name_of_weights = find_published(
+            dim,
+            depth,
+            kernel_size,
+            patch_size,
+            activation_name(activation),
+            dataset,
         )
         if include_top and not reset_classifier:
-            check_pretrained_head(classes, classifier_activation)
-        weights = fetch_weights(published)
+            published = PUBLISHED_WEIGHTS[name_of_weights]
+            check_pretrained_head(published, classes, classifier_activation)
+        weights = fetch_weights(name_of_weights)
 
     inputs, x = image_input(shape, input_tensor)
     if include_preprocessing:

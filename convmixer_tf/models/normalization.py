@@ -5,18 +5,45 @@ from keras import layers
 
 from convmixer_tf.models.contract import channels_first
 from convmixer_tf.models.contract import number_of_channels
+from convmixer_tf.preprocessing import CIFAR10_MEAN
+from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.preprocessing import IMAGENET_STD
 
+_STATISTICS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "cifar10": (CIFAR10_MEAN, CIFAR10_STD),
+}
 
-def normalization(shape, mean=None, std=None):
+
+def statistics_of(dataset, channels):
+    """Fits the mean and deviation of a data set's pixels to channels.
+
+    Args:
+        dataset: One of `weights.DATASETS`.
+        channels: Integer. One gets the averages of red, green and blue;
+            beyond three they repeat.
+
+    Returns:
+        Two lists with a number for each channel.
+    """
+    if channels == 1:
+        return [[sum(x) / len(x)] for x in _STATISTICS[dataset]]
+    return [
+        [values[i % len(values)] for i in range(channels)]
+        for values in _STATISTICS[dataset]
+    ]
+
+
+def normalization(shape, mean=None, std=None, dataset="imagenet"):
     """Builds the layer that normalises pixels in [0, 255].
 
     Args:
         shape: Tuple of three, of the image.
         mean: Mean of the pixels scaled to [0, 1]: a number, one for each
-            channel, or `None` for ImageNet's.
+            channel, or `None` for that of `dataset`.
         std: Standard deviation of the pixels scaled to [0, 1], likewise.
+        dataset: One of `weights.DATASETS`.
 
     Returns:
         A layer that computes (pixels / 255 - mean) / std, in the variables'
@@ -27,8 +54,9 @@ def normalization(shape, mean=None, std=None):
             deviation is not positive.
     """
     channels = number_of_channels(shape)
-    mean = _per_channel("mean", mean, IMAGENET_MEAN, channels)
-    std = _per_channel("std", std, IMAGENET_STD, channels)
+    default_mean, default_std = statistics_of(dataset, channels)
+    mean = _per_channel("mean", mean, default_mean, channels)
+    std = _per_channel("std", std, default_std, channels)
     if min(std) <= 0:
         raise ValueError(f"Argument `std` must be positive. Received: {std}")
     # `layers.Rescaling` can't give each channel its offset in channels_first.
@@ -43,9 +71,7 @@ def normalization(shape, mean=None, std=None):
 
 def _per_channel(name, values, default, channels):
     if values is None:
-        if channels == 1:
-            return [sum(default) / len(default)]
-        return [default[i % len(default)] for i in range(channels)]
+        return default
     if isinstance(values, int | float):
         return [float(values)] * channels
     if len(values) != channels:

@@ -1,6 +1,8 @@
 """Building a ConvMixer like one that was saved."""
 
+import json
 import os
+import zipfile
 
 import keras
 
@@ -83,3 +85,39 @@ def load_model(path):
         raise ValueError(
             f"Cannot read a model from `{path}`. {error}"
         ) from error
+
+
+def read_class_names(path):
+    """Reads the names of the classes from a model's file.
+
+    Args:
+        path: Path of a `.keras` file.
+
+    Returns:
+        Tuple of strings in the order of the outputs, or `None` if the file
+        has none.
+    """
+    text = _read_text(path, "labels.txt")
+    return None if text is None else tuple(text.splitlines())
+
+
+def read_crop_fraction(path):
+    """Reads from a model's file how its images are cropped to evaluate it.
+
+    Args:
+        path: Path of a `.keras` file.
+
+    Returns:
+        Float, the fraction of an image's shorter side, or `None` if the file
+        doesn't say it.
+    """
+    text = _read_text(path, "evaluation.json")
+    return None if text is None else json.loads(text)["crop_fraction"]
+
+
+def _read_text(path, name):
+    """Reads what `training.save_model` added to the model, or `None`."""
+    with zipfile.ZipFile(path) as archive:
+        if name not in archive.namelist():
+            return None
+        return archive.read(name).decode("utf-8")

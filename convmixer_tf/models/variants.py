@@ -1,89 +1,122 @@
-"""The three ConvMixers whose ImageNet weights are published."""
+"""The ConvMixers whose weights are published."""
 
+from convmixer_tf.models.contract import image_shape
+from convmixer_tf.models.contract import number_of_channels
 from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.normalization import statistics_of
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 _DOCSTRING = """Builds ConvMixer-{dim}/{depth}: {about}.
 
 Its kernel is {kernel_size} x {kernel_size} patches, its patch
-{patch_size} x {patch_size} pixels. The pretrained weights are those that
-timm publishes, fetched once and kept in the Hugging Face cache.
+{patch_size} x {patch_size} pixels. {origin}
 
 Args:
     include_top: As `ConvMixer` has it, like all the arguments here.
-    weights: `"imagenet"`, the default, or as `ConvMixer` has it.
+    weights: `"{dataset}"`, the default, or as `ConvMixer` has it.
     input_tensor: As `ConvMixer` has it.
-    input_shape: As `ConvMixer` has it.
+    input_shape: As `ConvMixer` has it; with the classifier ({size}, {size}, 3)
+        by default.
     pooling: As `ConvMixer` has it.
     classes: As `ConvMixer` has it.
     classifier_activation: As `ConvMixer` has it.
     name: As `ConvMixer` has it.
-    **kwargs: The arguments that `ConvMixer` takes by keyword only.
+    **kwargs: The arguments that `ConvMixer` takes by keyword only. `mean` and
+        `std` are by default those of {dataset_name}'s pixels.
 
 Returns:
     A `keras.Model`.
 
 Raises:
     ValueError: If an argument is invalid, or if the weights do not fit.
-    OSError: If the weights can't be fetched.
+    OSError: If the weights can't be {verb}.
 
 Example:
 
 ```python
 model = {title}(weights=None)
-model(np.zeros((1, 224, 224, 3))).shape  # (1, 1000)
+model(np.zeros((1, {size}, {size}, 3))).shape  # (1, {classes})
 ```
 """
+_FETCHED = {
+    "origin": "The pretrained weights are those that\ntimm publishes, fetched "
+    "once and kept in the Hugging Face cache.",
+    "verb": "fetched",
+}
+_PACKAGED = {
+    "origin": "The pretrained weights are part\nof this package, in float16; "
+    "`weights.read_facts` has their accuracy.",
+    "verb": "read",
+}
+_DATASET_NAMES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10"}
 
 
-def _variant(name, dim, depth, kernel_size, patch_size, activation, about):
-    title, default_name = f"ConvMixer{name}", f"convmixer_{name}"
+def _variant(name, about):
+    default_name = f"convmixer_{name}"
+    facts = PUBLISHED_WEIGHTS[default_name]
 
     def build(
         include_top=True,
-        weights="imagenet",
+        weights=facts.dataset,
         input_tensor=None,
         input_shape=None,
         pooling=None,
-        classes=1000,
+        classes=facts.classes,
         classifier_activation="softmax",
         name=default_name,
         **kwargs,
     ):
+        shape = image_shape(
+            input_shape,
+            input_tensor,
+            include_top,
+            facts.patch_size,
+            facts.image_size,
+        )
+        mean, std = statistics_of(facts.dataset, number_of_channels(shape))
         return ConvMixer(
-            dim,
-            depth,
-            kernel_size,
-            patch_size,
-            activation,
+            facts.dim,
+            facts.depth,
+            facts.kernel_size,
+            facts.patch_size,
+            facts.activation,
             include_top,
             weights,
             input_tensor,
-            input_shape,
+            shape,
             pooling,
             classes,
             classifier_activation,
             name,
-            **kwargs,
+            **{"mean": mean, "std": std, **kwargs},
         )
 
-    build.__name__ = build.__qualname__ = title
+    build.__name__ = build.__qualname__ = f"ConvMixer{name}"
     build.__doc__ = _DOCSTRING.format(
-        title=title,
-        dim=dim,
-        depth=depth,
-        kernel_size=kernel_size,
-        patch_size=patch_size,
+        title=build.__name__,
         about=about,
+        dim=facts.dim,
+        depth=facts.depth,
+        kernel_size=facts.kernel_size,
+        patch_size=facts.patch_size,
+        size=facts.image_size,
+        classes=facts.classes,
+        dataset=facts.dataset,
+        dataset_name=_DATASET_NAMES[facts.dataset],
+        **(_FETCHED if facts.repository else _PACKAGED),
     )
     return build
 
 
-ConvMixer1536_20 = _variant(
-    "1536_20", 1536, 20, 9, 7, "gelu", "51.6M parameters, GELU"
-)
-ConvMixer768_32 = _variant(
-    "768_32", 768, 32, 7, 7, "relu", "21.1M parameters, ReLU"
-)
-ConvMixer1024_20 = _variant(
-    "1024_20", 1024, 20, 9, 14, "gelu", "24.4M parameters, GELU"
-)
+ConvMixer1536_20 = _variant("1536_20", "51.6M parameters, GELU, ImageNet")
+ConvMixer768_32 = _variant("768_32", "21.1M parameters, ReLU, ImageNet")
+ConvMixer1024_20 = _variant("1024_20", "24.4M parameters, GELU, ImageNet")
+ConvMixer256_8 = _variant("256_8", "0.6M parameters, GELU, CIFAR-10")
+
+# By the name that scripts know them by.
+VARIANTS = {
+    "1536_20": ConvMixer1536_20,
+    "768_32": ConvMixer768_32,
+    "1024_20": ConvMixer1024_20,
+    "256_8": ConvMixer256_8,
+}

@@ -38,47 +38,6 @@ def imagenet_classes():
         )
 
 
-def decode_predictions(preds, top=5):
-    """Names the best classes of each prediction.
-
-    Args:
-        preds: Array or tensor of shape (batch, 1000): what a model with the
-            ImageNet classifier returns.
-        top: Integer from 1 to 1000, how many classes to name per image.
-
-    Returns:
-        One list per image, best class first, of `(wnid, name, score)` tuples,
-        as in `keras.applications`. Nothing is downloaded.
-
-    Raises:
-        ValueError: If `preds` has another shape or `top` is out of range.
-
-    Example:
-    ```python
-    preds = np.eye(1000)[:1]
-    decode_predictions(preds, top=1)  # [[("n01440764", "tench", 1.0)]]
-    ```
-    """
-    classes = imagenet_classes()
-    shape = tuple(np.shape(preds))
-    if len(shape) != 2 or shape[1] != len(classes):
-        raise ValueError(
-            "Argument `preds` must be a batch of predictions over the 1000 "
-            f"ImageNet classes, of shape (batch, 1000). Received: shape={shape}"
-        )
-    if not isinstance(top, int) or not 1 <= top <= len(classes):
-        raise ValueError(
-            "Argument `top` must be an integer from 1 to 1000. "
-            f"Received: top={top}"
-        )
-    preds = ops.convert_to_numpy(preds)
-    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
-    return [
-        [(*classes[index], scores[index]) for index in indices]
-        for indices, scores in zip(best, preds, strict=True)
-    ]
-
-
 def preprocess_input(x, data_format=None):
     """Returns `x` unchanged: the models normalise their input themselves.
 

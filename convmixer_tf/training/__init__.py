@@ -1,7 +1,6 @@
 """Training on one device or many, with TensorFlow underneath Keras."""
 
 from convmixer_tf.training.classifier import evaluation_inputs
-from convmixer_tf.training.classifier import read_class_names
 from convmixer_tf.training.classifier import save_model
 from convmixer_tf.training.classifier import steps_per_epoch
 from convmixer_tf.training.classifier import train_classifier
@@ -21,7 +20,6 @@ __all__ = [
     "evaluate_function",
     "evaluation_inputs",
     "make_strategy",
-    "read_class_names",
     "save_model",
     "steps_per_epoch",
     "train",

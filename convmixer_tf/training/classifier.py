@@ -1,6 +1,7 @@
 """From labelled images to a trained classifier in a file."""
 
 import dataclasses
+import json
 import pathlib
 import zipfile
 
@@ -33,7 +34,8 @@ def train_classifier(
 
     At the end `directory` holds, beside what `train` leaves there,
     `model.keras`: the model with probabilities as its output, and with the
-    names of the classes in it (see `read_class_names`).
+    names of the classes and the crop in it (see `models.read_class_names` and
+    `models.read_crop_fraction`).
 
     Args:
         config: A `TrainConfig`.
@@ -79,7 +81,7 @@ def train_classifier(
     final.set_weights(model.get_weights())
     if is_chief(strategy):
         path = pathlib.Path(directory) / "model.keras"
-        save_model(final, path, train_set.class_names)
+        save_model(final, path, train_set.class_names, crop_fraction)
     return final, summary
 
 
@@ -181,34 +183,21 @@ def steps_per_epoch(dataset, batch_size):
     return steps
 
 
-def save_model(model, path, class_names):
-    """Saves a model with the names of its classes.
+def save_model(model, path, class_names, crop_fraction=data.CROP_FRACTION):
+    """Saves a model with the names of its classes, and how it is evaluated.
 
     Args:
         model: A `keras.Model`.
         path: Path of the `.keras` file, which is replaced.
         class_names: Names of the classes, in the order of the outputs.
+        crop_fraction: Fraction of the side of an image that is evaluated.
     """
     with replaced(path) as unfinished:
         model.save(unfinished)
         with zipfile.ZipFile(unfinished, "a") as archive:
             archive.writestr("labels.txt", "\n".join(class_names) + "\n")
-
-
-def read_class_names(path):
-    """Reads the names of the classes from a model's file.
-
-    Args:
-        path: Path of a `.keras` file.
-
-    Returns:
-        Tuple of strings in the order of the outputs, or `None` if the file
-        has none.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if "labels.txt" not in archive.namelist():
-            return None
-        return tuple(archive.read("labels.txt").decode("utf-8").splitlines())
+            evaluation = json.dumps({"crop_fraction": crop_fraction})
+            archive.writestr("evaluation.json", evaluation)
 
 
 def check_datasets(config, train_set, eval_set):

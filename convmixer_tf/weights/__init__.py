@@ -4,6 +4,8 @@ from convmixer_tf.weights.checking import Architecture
 from convmixer_tf.weights.checking import infer_architecture
 from convmixer_tf.weights.hub import fetch_weights
 from convmixer_tf.weights.loading import load_weights
+from convmixer_tf.weights.packaged import read_facts
+from convmixer_tf.weights.published import DATASETS
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.published import PublishedWeights
 from convmixer_tf.weights.published import find_published
@@ -12,6 +14,7 @@ from convmixer_tf.weights.saving import save_timm_weights
 from convmixer_tf.weights.saving import timm_state_dict
 
 __all__ = [
+    "DATASETS",
     "PUBLISHED_WEIGHTS",
     "Architecture",
     "PublishedWeights",
@@ -19,6 +22,7 @@ __all__ = [
     "find_published",
     "infer_architecture",
     "load_weights",
+    "read_facts",
     "read_weights",
     "save_timm_weights",
     "timm_state_dict",

@@ -1,9 +1,10 @@
-"""Fetching published weights from the Hugging Face hub."""
+"""Fetching published weights, most of them from the Hugging Face hub."""
 
 import hashlib
 import os
 import re
 
+from convmixer_tf.weights.packaged import find_packaged
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 
 
@@ -15,18 +16,19 @@ def fetch_weights(name):
     progress bars behave as everywhere else. The hub names the file in the
     cache by the SHA-256 of its content. The content is compared with that
     name on each call; where the file system has no symbolic links the cache
-    doesn't keep the name and the comparison is left out.
+    doesn't keep the name and the comparison is left out. Weights that are part
+    of this package are compared with the SHA-256 beside them.
 
     Args:
         name: One of the names in `PUBLISHED_WEIGHTS`.
 
     Returns:
-        Path of a `.safetensors` file in the cache.
+        Path of a `.safetensors` file, in the cache or in this package.
 
     Raises:
         KeyError: If there are no published weights of that name.
-        OSError: If the file is neither in the cache nor can be fetched, or
-            its content is damaged.
+        OSError: If the file is neither in this package nor in the cache nor
+            can be fetched, or its content is damaged.
 
     Example:
 
@@ -35,6 +37,8 @@ def fetch_weights(name):
     ```
     """
     published = PUBLISHED_WEIGHTS[name]
+    if published.repository is None:
+        return find_packaged(name)
     import huggingface_hub  # Not above: importing it takes time.
 
     try:

@@ -1,42 +1,55 @@
-"""The published ImageNet weights: where they are and what they reach."""
+"""The published weights: where they are, for what, and what they reach."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishedWeights:
-    """One set of published weights, trained on ImageNet-1k at 224 x 224.
+    """One set of published weights.
 
     Attributes:
-        repository: Repository on the Hugging Face hub.
+        dataset: What it was trained on, `"imagenet"` (ImageNet-1k) or
+            `"cifar10"`: the models' argument `weights`.
+        repository: Repository on the Hugging Face hub; `None` for weights
+            that are part of this package.
         dim: Width of the model, in channels.
         depth: Number of blocks.
         kernel_size: Side of the depthwise kernels, in patches.
         patch_size: Side of a patch, in pixels.
         activation: Keras name of the activation the weights were trained with.
-        top1: Published ImageNet top-1 accuracy, in percent.
-        top5: Published ImageNet top-5 accuracy, in percent.
-        filename: Name of the file in the repository.
+        top1: Published top-1 accuracy, in percent. `None` for weights of this
+            package: `read_facts` has what was measured.
+        top5: Published top-5 accuracy, in percent, likewise.
+        filename: Name of the file.
         license: Licence of the weights.
+        classes: Number of classes.
+        image_size: Side of the images, in pixels.
+        crop_fraction: Part of an image's shorter side that is evaluated.
     """
 
-    repository: str
+    dataset: str
+    repository: str | None
     dim: int
     depth: int
     kernel_size: int
     patch_size: int
     activation: str
-    top1: float
-    top5: float
+    top1: float | None
+    top5: float | None
     filename: str = "model.safetensors"
     license: str = "MIT"
+    classes: int = 1000
+    image_size: int = 224
+    crop_fraction: float = 0.96
 
 
-# Accuracies: timm's table of ImageNet results (224 x 224, crop 0.96). They are
-# published figures, not measured by this project. The architectures are those
-# of the authors' repository, github.com/locuslab/convmixer.
+# Accuracies on ImageNet: timm's table of results (224 x 224, crop 0.96). They
+# are published figures, not measured by this project. The architectures are
+# those of the authors' repositories, github.com/locuslab/convmixer and
+# github.com/locuslab/convmixer-cifar10.
 PUBLISHED_WEIGHTS = {
     "convmixer_1536_20": PublishedWeights(
+        dataset="imagenet",
         repository="timm/convmixer_1536_20.in1k",
         dim=1536,
         depth=20,
@@ -47,6 +60,7 @@ PUBLISHED_WEIGHTS = {
         top5=95.618,
     ),
     "convmixer_768_32": PublishedWeights(
+        dataset="imagenet",
         repository="timm/convmixer_768_32.in1k",
         dim=768,
         depth=32,
@@ -57,6 +71,7 @@ PUBLISHED_WEIGHTS = {
         top5=95.070,
     ),
     "convmixer_1024_20": PublishedWeights(
+        dataset="imagenet",
         repository="timm/convmixer_1024_20_ks9_p14.in1k",
         dim=1024,
         depth=20,
@@ -66,10 +81,28 @@ PUBLISHED_WEIGHTS = {
         top1=76.944,
         top5=93.364,
     ),
+    "convmixer_256_8": PublishedWeights(
+        dataset="cifar10",
+        repository=None,
+        dim=256,
+        depth=8,
+        kernel_size=5,
+        patch_size=2,
+        activation="gelu",
+        top1=None,
+        top5=None,
+        filename="convmixer_256_8.safetensors",
+        classes=10,
+        image_size=32,
+        crop_fraction=1.0,
+    ),
 }
+DATASETS = tuple(dict.fromkeys(x.dataset for x in PUBLISHED_WEIGHTS.values()))
 
 
-def find_published(dim, depth, kernel_size, patch_size, activation):
+def find_published(
+    dim, depth, kernel_size, patch_size, activation, dataset="imagenet"
+):
     """Finds the published weights of an architecture.
 
     Args:
@@ -78,6 +111,7 @@ def find_published(dim, depth, kernel_size, patch_size, activation):
         kernel_size: Integer, side of the depthwise kernels, in patches.
         patch_size: Integer, side of a patch, in pixels.
         activation: Keras name of the activation.
+        dataset: What they were trained on, one of `DATASETS`.
 
     Returns:
         The name of the weights in `PUBLISHED_WEIGHTS`.
@@ -96,12 +130,19 @@ def find_published(dim, depth, kernel_size, patch_size, activation):
         )
         for name, entry in PUBLISHED_WEIGHTS.items()
     }
+    of_dataset, of_others = [], []
     for name, published in known.items():
-        if published == architecture:
+        found = PUBLISHED_WEIGHTS[name].dataset
+        if (published, found) == (architecture, dataset):
             return name
+        if found == dataset:
+            of_dataset.append(str(published))
+        elif published == architecture:
+            of_others.append(f'"{found}"')
+    advice = "the path of a file as `weights`, or None"
     raise ValueError(
-        "There are published weights for (dim, depth, kernel_size, "
-        f"patch_size, activation) in {', '.join(map(str, known.values()))} "
-        "only. Pass the path of a file as `weights`, or None. "
-        f"Received: {architecture}"
+        f'There are published weights "{dataset}" for (dim, depth, '
+        "kernel_size, patch_size, activation) in "
+        f"{', '.join(of_dataset)} only. Pass "
+        f"{', '.join([*of_others, advice])}. Received: {architecture}"
     )

@@ -11,7 +11,7 @@ NAME = "ConvMixer1536_20"
 ERRORS = {
     "unknown weights": (
         {"weights": "imagenet21k"},
-        '`weights` must be None, "imagenet" or the path of an existing file',
+        '`weights` must be None, "imagenet", "cifar10" or the path of an exist',
     ),
     "missing file": (
         {"weights": "no/such/file.weights.h5"},
@@ -108,6 +108,43 @@ def _nothing_is_built_or_fetched(monkeypatch):
     monkeypatch.setattr(keras, "Model", fail)
 
 
+OF_THE_SMALL_ONE = {
+    "other weights": (
+        {"weights": "imagenet"},
+        r'weights "imagenet" for .* only. Pass "cifar10", the path of a file',
+    ),
+    "other classes": (
+        {"classes": 1000},
+        'classifier of weights "cifar10" has 10 classes. Pass `reset_classif',
+    ),
+    "sigmoid on pretrained top": (
+        {"classifier_activation": "sigmoid"},
+        'None or "softmax" with the classifier of weights "cifar10"',
+    ),
+    "other channels": (
+        {"input_shape": (32, 32, 1)},
+        'Weights "cifar10" are made for 3 channels',
+    ),
+    "too small": ({"input_shape": (1, 32, 3)}, "at least one patch, 2,"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), OF_THE_SMALL_ONE.values(), ids=OF_THE_SMALL_ONE
+)
+def test_errors_of_the_small_variant(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.ConvMixer256_8(**arguments)
+
+
+def test_weights_of_the_small_variant_fit_no_other():
+    message = (
+        r'weights "cifar10" for .*\(256, 8, 5, 2, \'gelu\'\) only. Pass "ima'
+    )
+    with pytest.raises(ValueError, match=message):
+        ConvMixer1536_20(weights="cifar10")
+
+
 @pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -130,7 +167,9 @@ def test_a_side_is_no_shape():
 
 
 def test_unpublished_architecture_is_said_before_anything_else():
-    with pytest.raises(ValueError, match="There are published weights for"):
+    with pytest.raises(
+        ValueError, match='There are published weights "imagenet" for'
+    ):
         models.ConvMixer(8, 1, 3, 4, weights="imagenet", classes=10)
 
 

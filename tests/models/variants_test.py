@@ -9,6 +9,10 @@ import pytest
 
 import convmixer_tf
 from convmixer_tf import models
+from convmixer_tf.preprocessing import CIFAR10_MEAN
+from convmixer_tf.preprocessing import CIFAR10_STD
+from convmixer_tf.preprocessing import IMAGENET_MEAN
+from convmixer_tf.preprocessing import IMAGENET_STD
 
 # Source: computed from the layer shapes; timm's table gives the same.
 VARIANTS = {
@@ -39,6 +43,17 @@ VARIANTS = {
         "all": 24_467_432,
         "no_top": 23_358_464,
     },
+    "ConvMixer256_8": {
+        "patch": 2,
+        "kernel": 5,
+        "activation": "gelu",
+        "grid": 16,
+        "trainable": 594_186,
+        "all": 602_890,
+        "no_top": 591_616,
+        "classes": 10,
+        "dataset": "cifar10",
+    },
 }
 
 
@@ -46,6 +61,7 @@ def test_no_public_variant_is_missing():
     public = {name for name in models.__all__ if name[-1].isdigit()}
     assert public == set(VARIANTS)
     assert public < set(convmixer_tf.__all__)
+    assert {f"ConvMixer{name}" for name in models.VARIANTS} == public
 
 
 @pytest.mark.parametrize(("name", "facts"), VARIANTS.items())
@@ -54,11 +70,12 @@ def test_architecture(name, facts):
     dim, depth = map(int, name.removeprefix("ConvMixer").split("_"))
     model = build(weights=None)
     assert model.name == f"convmixer_{dim}_{depth}"
-    assert model.output_shape == (None, 1000)
+    classes = facts.get("classes", 1000)
+    assert model.output_shape == (None, classes)
     assert model.count_params() == facts["all"]
     trainable = sum(np.prod(v.shape) for v in model.trainable_variables)
     assert trainable == facts["trainable"]
-    head = dim * 1000 + 1000
+    head = (dim + 1) * classes
     assert facts["no_top"] == facts["trainable"] - head
     blocks = [layer for layer in model.layers if "block" in layer.name]
     assert len(blocks) == depth
@@ -79,11 +96,11 @@ def test_signature_is_that_of_keras_applications(name):
     }
     assert defaults == {
         "include_top": True,
-        "weights": "imagenet",
+        "weights": VARIANTS[name].get("dataset", "imagenet"),
         "input_tensor": None,
         "input_shape": None,
         "pooling": None,
-        "classes": 1000,
+        "classes": VARIANTS[name].get("classes", 1000),
         "classifier_activation": "softmax",
         "name": name.replace("M", "m", 1).lower().replace("mixer", "mixer_"),
     }
@@ -108,3 +125,23 @@ def test_what_keras_applications_are_tested_for(name):
     config = keras.saving.serialize_keras_object(build())
     restored = keras.saving.deserialize_keras_object(config)
     assert len(restored.weights) == len(build().weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("ConvMixer256_8", CIFAR10_MEAN, CIFAR10_STD),
+        ("ConvMixer768_32", IMAGENET_MEAN, IMAGENET_STD),
+    ],
+)
+def test_normalises_as_its_weights_were_trained(name, mean, std):
+    build = functools.partial(
+        getattr(models, name), weights=None, include_top=False
+    )
+    layer = build().get_layer("normalization").get_config()
+    np.testing.assert_allclose(layer["mean"], 255 * np.array(mean))
+    np.testing.assert_allclose(layer["variance"], (255 * np.array(std)) ** 2)
+    grey = build(input_shape=(None, None, 1)).get_layer("normalization")
+    assert grey.get_config()["mean"] == pytest.approx([255 * np.mean(mean)])
+    own = build(mean=0.5, std=(0.1, 0.2, 0.3)).get_layer("normalization")
+    assert own.get_config()["mean"] == [127.5] * 3

@@ -12,7 +12,7 @@ from convmixer_tf import ConvMixer1024_20
 from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import write_metadata
-from convmixer_tf.training import read_class_names
+from convmixer_tf.models import read_class_names
 from convmixer_tf.training import save_model
 from tests.helpers import run_script
 from tests.helpers import write_images
@@ -72,8 +72,7 @@ def test_evaluate_agrees_with_the_run(cifar_run, images, tmp_path):
     result = succeed(
         "evaluate.py",
         *(f"--model={cifar_run / 'model.keras'}", f"--data={images}"),
-        *("--split=test", "--image_size=32", "--crop_fraction=1"),
-        *("--batch_size=4", f"--output={tmp_path / 'new'}"),
+        *("--split=test", "--batch_size=4", f"--output={tmp_path / 'new'}"),
     )
     assert "9 images of 32 pixels, central crop of 1: top-1" in result.stdout
     scores = json.loads((tmp_path / "new" / "scores.json").read_text())
@@ -100,7 +99,7 @@ def test_evaluate_takes_what_was_exported(cifar_run, images, tmp_path, kind):
     succeed(
         "evaluate.py",
         *(f"--model={path}", f"--data={images}", "--split=test"),
-        *("--image_size=32", "--crop_fraction=1", f"--output={tmp_path}"),
+        *("--crop_fraction=1", f"--output={tmp_path}"),
     )
     scores = json.loads((tmp_path / "scores.json").read_text())
     last = json.loads((cifar_run / "summary.json").read_text())["last"]
@@ -225,7 +224,7 @@ def test_evaluate_says_which_classes_it_does_not_know(images, tmp_path, kind):
     result = run(
         "evaluate.py",
         *(f"--model={path}", f"--data={images}", "--split=test"),
-        *("--image_size=32", f"--output={tmp_path / 'new'}"),
+        f"--output={tmp_path / 'new'}",
     )
     assert result.returncode != 0
     assert "does not know the classes red of the data" in result.stderr

@@ -69,7 +69,7 @@ WRONG = {
     },
     "finetune": {
         "--eval_split=nowhere": "`split` must name a folder of classes",
-        "--model=resnet": "--model must be one of 1536_20, 768_32, 1024_20, or",
+        "--model=resnet": "--model must be one of 1536_20, 768_32, 1024_20",
         "--model=/no/model.keras": "There is no file `/no/model.keras`",
         "--model={BAD}": "Cannot read a model from",
         "--model={DENSE}": "must be a ConvMixer, with the layers `patch_embed`",
@@ -100,7 +100,7 @@ WRONG = {
     },
     "evaluate": {
         "--split=nowhere": "`split` must name a folder of classes",
-        "--model=/no/model.keras": "--model must be a file, a SavedModel's",
+        "--model=/no/model.keras": "The model must be a .keras or .tflite file",
         "--model={BAD}": "Cannot read a model from",
         "--model={BAD_TFLITE}": "is not a whole TFLite file",
         "--model={EMPTY}": "Cannot read a model from",

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
+from convmixer_tf.models import read_class_names
+from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.training import evaluation_inputs
-from convmixer_tf.training import read_class_names
 from convmixer_tf.training import save_model
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
@@ -174,13 +175,15 @@ def test_class_names_survive_in_the_file(tmp_path):
     path = tmp_path / "model.keras"
     names = ("größe", "two words", "3")
     model = build_model("softmax", 3)
-    save_model(model, path, names)
+    save_model(model, path, names, 0.5)
     assert read_class_names(path) == names
+    assert read_crop_fraction(path) == 0.5
     loaded = keras.saving.load_model(path)
     for left, right in zip(model.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(left.numpy(), right.numpy())
     model.save(tmp_path / "plain.keras")
     assert read_class_names(tmp_path / "plain.keras") is None
+    assert read_crop_fraction(tmp_path / "plain.keras") is None
     assert zipfile.is_zipfile(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "model.keras",

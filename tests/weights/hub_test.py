@@ -34,7 +34,7 @@ ARCHITECTURE = (
     SMALL.patch_size,
     "gelu",
 )
-ENTRY = PublishedWeights(REPOSITORY, *ARCHITECTURE, 0.0, 0.0)
+ENTRY = PublishedWeights("imagenet", REPOSITORY, *ARCHITECTURE, 0.0, 0.0)
 CONTENT = save(random_state_dict(), metadata={"format": "pt"})
 
 
@@ -284,7 +284,7 @@ from convmixer_tf import weights
 
 assert not {"huggingface_hub", "keras", "torch"} & set(sys.modules)
 weights.PUBLISHED_WEIGHTS["convmixer_small"] = weights.PublishedWeights(
-    "test/convmixer_small", 6, 2, 3, 4, "gelu", 0.0, 0.0
+    "imagenet", "test/convmixer_small", 6, 2, 3, 4, "gelu", 0.0, 0.0
 )
 path = weights.fetch_weights("convmixer_small")
 print(weights.read_weights(path)["patch_embed/conv/kernel"][0, 0, 0, 0])

@@ -23,6 +23,7 @@ EXPECTED = {
         "gelu",
         (76.944, 93.364),
     ),
+    "convmixer_256_8": (594_186, None, "gelu", (None, None)),
 }
 
 
@@ -42,7 +43,7 @@ def test_every_entry_is_as_published():
 def test_file_and_license():
     assert {
         (entry.filename, entry.license) for entry in PUBLISHED_WEIGHTS.values()
-    } == {("model.safetensors", "MIT")}
+    } == {("model.safetensors", "MIT"), ("convmixer_256_8.safetensors", "MIT")}
 
 
 def trainable_parameters(entry):
@@ -52,7 +53,7 @@ def trainable_parameters(entry):
         entry.kernel_size,
         entry.patch_size,
         channels=3,
-        classes=1000,
+        classes=entry.classes,
     )
     total = 0
     for path, shape in architecture.shapes().items():

@@ -1,0 +1,178 @@
+"""Classifiers by name: published variants, and files of several kinds."""
+
+import collections.abc
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf import preprocessing
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.models import VARIANTS
+from convmixer_tf.models import load_model
+from convmixer_tf.models import read_class_names
+from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
+
+DEFAULT_SIZE = 224
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """What classifies images of one size.
+
+    Attributes:
+        predict: Function from pixels in [0, 255], a float32 array of shape
+            (batch, image_size, image_size, 3), to logits or probabilities,
+            of shape (batch, classes).
+        classes: Integer, the number of classes.
+        class_names: Their names in the order of the outputs, or `None`.
+        image_size: Side of the images, in pixels.
+        crop_fraction: Part of an image's shorter side to keep.
+    """
+
+    predict: collections.abc.Callable
+    classes: int
+    class_names: tuple[str, ...] | None
+    image_size: int
+    crop_fraction: float = CROP_FRACTION
+
+
+def load_classifier(name, image_size=None):
+    """Loads a classifier.
+
+    Args:
+        name: The name of a variant with its published weights, one of
+            `models.VARIANTS`; or the path of a `.keras` or `.tflite` file, of
+            a SavedModel's or TF Hub module's folder, or of the folder of a
+            run, which has a `model.keras`.
+        image_size: Side of the images, in pixels. Defaults to the model's, or
+            to 224 if it takes any.
+
+    Returns:
+        A `Classifier`.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ImportError: If it is a `.tflite` file and LiteRT is not installed.
+        OSError: If a variant's weights can't be had.
+        ValueError: If it can't be read, or is not of such images.
+    """
+    name = os.fspath(name)
+    if name in VARIANTS:
+        facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
+        size = image_size or facts.image_size
+        return dataclasses.replace(
+            _keras_classifier(VARIANTS[name](input_shape=(size, size, 3))),
+            class_names=preprocessing.class_names(facts.dataset),
+            crop_fraction=facts.crop_fraction,
+        )
+    if not os.path.exists(name):
+        raise FileNotFoundError(
+            "The model must be a .keras or .tflite file, the folder of a "
+            "SavedModel, a TF Hub module or a run, or one of "
+            f"{', '.join(VARIANTS)}. Received: {name!r}"
+        )
+    path = pathlib.Path(name)
+    if (path / "model.keras").is_file():
+        path = path / "model.keras"
+    if path.suffix == ".tflite":
+        return _tflite_classifier(path, image_size)
+    if path.is_dir():
+        return _saved_model_classifier(path, image_size)
+    return dataclasses.replace(
+        _keras_classifier(load_model(path), image_size),
+        class_names=read_class_names(path),
+        crop_fraction=read_crop_fraction(path) or CROP_FRACTION,
+    )
+
+
+def _keras_classifier(model, image_size=None):
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        raise _not_of_images(shape)
+    size = _settle_size(shape[1:], image_size)
+    # Once for all batches: the last may be smaller.
+    images = tf.TensorSpec((shape[0], size, size, 3), tf.float32)
+    predict = tf.function(
+        lambda images: model(images, training=False),
+        input_signature=[images],
+        autograph=False,
+    )
+    return Classifier(
+        lambda images: predict(images).numpy(),
+        model.output_shape[-1],
+        None,
+        size,
+    )
+
+
+def _tflite_classifier(path, image_size):
+    # Not above: only these files need LiteRT.
+    from convmixer_tf.export import LiteRTModel
+    from convmixer_tf.export import read_metadata
+
+    model = LiteRTModel(path, num_threads=os.cpu_count())
+    metadata = read_metadata(path)
+    if metadata and (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
+        raise ValueError(
+            f"`{path}` does not take pixels in [0, 255]: its metadata ask for "
+            f"mean={metadata.mean}, std={metadata.std}"
+        )
+    size = _settle_size(model.input_shape, image_size)
+    names = metadata.class_names if metadata else None
+    return _probed(model.predict, names, size)
+
+
+def _saved_model_classifier(path, image_size):
+    from convmixer_tf.export.verification import saved_model_worker
+
+    if (path / "saved_model").is_dir():  # A TF Hub module's folder.
+        path = path / "saved_model"
+    try:
+        loaded, signature, argument, spec, output = saved_model_worker.load(
+            str(path), "serving_default"
+        )
+    except Exception as error:  # From a damaged folder: of many kinds.
+        raise ValueError(
+            f"Cannot read a model from {str(path)!r}. {error}"
+        ) from error
+    size = _settle_size(spec.shape[1:], image_size)
+    names = getattr(loaded, "class_names", None)
+    if names is not None:
+        names = tuple(x.decode("utf-8") for x in names().numpy())
+
+    def predict(images, loaded=loaded):  # Which keeps the variables.
+        images = tf.cast(images, spec.dtype)
+        return signature(**{argument: images})[output].numpy()
+
+    return _probed(predict, names, size)
+
+
+def _settle_size(shape, image_size):
+    """Finds the side of a model's images, of shape (height, width, 3)."""
+    height, width, channels = shape
+    size = image_size or height or DEFAULT_SIZE
+    if channels not in (3, None):
+        raise _not_of_images(tuple(shape))
+    if (height or size, width or size) != (size, size):
+        raise ValueError(
+            f"The model takes images of {height} x {width} pixels, and they "
+            f"are made squares of {size}. Received: image_size={image_size}"
+        )
+    return size
+
+
+def _not_of_images(shape):
+    return ValueError(
+        "The model must take images of 3 channels, which is what files are "
+        f"made into. Received: a model with input_shape={shape}"
+    )
+
+
+def _probed(predict, class_names, size):
+    """Finds the number of classes of what only runs."""
+    outputs = predict(np.zeros((1, size, size, 3), np.float32))
+    return Classifier(predict, np.shape(outputs)[-1], class_names, size)

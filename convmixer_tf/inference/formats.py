@@ -1,0 +1,62 @@
+"""Predictions as text: for people, for other programs, for spreadsheets."""
+
+import csv
+import json
+
+_UNREADABLE = "unreadable"
+
+
+def write_table(file, predictions, top, class_names):
+    """Writes a line for each image: its path and its best classes.
+
+    Args:
+        file: Text file to write to.
+        predictions: Iterable of `Prediction`.
+        top: Integer, how many of the best classes to name.
+        class_names: Names of the classes, or `None`.
+    """
+    for prediction in predictions:
+        best = [
+            f"{name} {probability:.1%}"
+            for name, _, probability in prediction.best(top, class_names)
+        ]
+        what = ", ".join(best) or _UNREADABLE
+        print(f"{prediction.image}  {what}", file=file)
+
+
+def write_csv(file, predictions, top, class_names):
+    """Writes a line for each class of an image; none if it is unreadable.
+
+    Args: As for `write_table`.
+    """
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["image", "rank", "class", "index", "probability"])
+    for prediction in predictions:
+        best = prediction.best(top, class_names)
+        for rank, (name, index, probability) in enumerate(best, 1):
+            row = [prediction.image, rank, name, index, f"{probability:.6f}"]
+            table.writerow(row)
+
+
+def write_json(file, predictions, top, class_names):
+    """Writes a list of an object for each image.
+
+    Args: As for `write_table`.
+    """
+    images = []
+    for prediction in predictions:
+        best = prediction.best(top, class_names)
+        entry = {"image": prediction.image}
+        if best:
+            keys = ("class", "index", "probability")
+            entry["predictions"] = [
+                dict(zip(keys, x, strict=True)) for x in best
+            ]
+        else:
+            entry["error"] = _UNREADABLE
+        images.append(entry)
+    json.dump(images, file, indent=1, ensure_ascii=False)
+    file.write("\n")
+
+
+FORMATS = {"table": write_table, "json": write_json, "csv": write_csv}

@@ -1,0 +1,65 @@
+"""export/benchmark_artefacts.py, as a user runs it."""
+
+import json
+
+import pytest
+
+from tests.helpers import run_script
+
+
+@pytest.mark.large
+def test_every_kind(folder, model, images, tmp_path):
+    output = tmp_path / "artefacts.json"
+    result = run_script(
+        "export/benchmark_artefacts.py",
+        *(model, f"--output={output}", *images, "--turns=3"),
+        f"--calibration={folder / 'calibration'}",
+        f"--artefact=once more={folder / 'model.keras'}",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    results = json.loads(output.read_text())["results"]
+    assert results["images"] == 36
+    found = {row["artefact"]: row for row in results["artefacts"]}
+    assert list(found) == [
+        "Keras",
+        "SavedModel",
+        "TF Hub module",
+        "ONNX",
+        "TFLite float32",
+        "TFLite float16",
+        "TFLite dynamic",
+        "TFLite int4",
+        "TFLite int8",
+        "once more",
+    ]
+    for name, row in found.items():
+        exact = name in list(found)[:6] or name == "once more"
+        assert row["agreement"] >= (1 if exact else 0.7), name
+        assert row["top1"] > 0.7, name
+        assert row["bytes"] > 1000, name
+        assert row["milliseconds"] > 0, name
+        assert f"| {name} | " in result.stdout
+    assert found["Keras"]["largest_difference"] == 0
+    assert found["SavedModel"]["runtime"].startswith("tf.saved_model.load")
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--artefact=model.tflite", "--artefact must be NAME=PATH. Received"),
+        pytest.param(
+            "--artefact=qat=/no/file",
+            "There is nothing at `/no/file`",
+            marks=pytest.mark.large,
+        ),
+    ],
+)
+def test_wrong_flags(folder, model, images, tmp_path, flag, message):
+    result = run_script(
+        "export/benchmark_artefacts.py",
+        *(model, f"--output={tmp_path / 'x.json'}", *images, flag),
+        f"--calibration={folder / 'calibration'}",
+    )
+    assert result.returncode == 1
+    assert message in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())

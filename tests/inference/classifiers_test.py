@@ -1,0 +1,135 @@
+"""Classifiers of every kind give what their Keras model gives."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convmixer_tf.export import TFLiteMetadata
+from convmixer_tf.export import export_saved_model
+from convmixer_tf.export import export_tfhub
+from convmixer_tf.export import export_tflite
+from convmixer_tf.export import write_metadata
+from convmixer_tf.export.verification.comparison import probabilities
+from convmixer_tf.inference import load_classifier
+from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import ConvMixer256_8
+from convmixer_tf.preprocessing import CIFAR10_CLASSES
+from convmixer_tf.training import save_model
+from convmixer_tf.weights import packaged
+from tests.helpers import asymmetric_image
+from tests.helpers import randomize
+from tests.helpers import relative_difference
+from tests.helpers import write_packaged
+
+NAMES = ("ant", "bee", "élan")
+IMAGES = np.float32(asymmetric_image(24, 24, batch=3))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return randomize(ConvMixer(8, 1, 3, 4, input_shape=(24, 24, 3), classes=3))
+
+
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory):
+    """One of each kind, and what is wrong with models."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "run").mkdir()
+    save_model(model, folder / "run" / "model.keras", NAMES, 0.5)
+    shutil.copy(folder / "run" / "model.keras", folder / "named.keras")
+    model.save(folder / "plain.keras")
+    export_saved_model(model, folder / "saved_model", class_names=NAMES)
+    model.export(folder / "foreign", verbose=False)
+    export_tfhub(model, folder / "module", class_names=NAMES)
+    export_tflite(model, folder / "named.tflite", class_names=NAMES)
+    (folder / "broken.keras").write_text("no model")
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "crop_fraction"),
+    [
+        ("run", NAMES, 0.5),
+        ("named.keras", NAMES, 0.5),
+        ("plain.keras", None, 0.96),
+        ("saved_model", NAMES, 0.96),
+        ("foreign", None, 0.96),
+        ("module", NAMES, 0.96),
+        ("named.tflite", NAMES, 0.96),
+    ],
+)
+def test_every_kind(model, files, name, names, crop_fraction):
+    found = load_classifier(files / name)
+    assert (found.classes, found.image_size) == (3, 24)
+    assert (found.class_names, found.crop_fraction) == (names, crop_fraction)
+    expected = model.predict(IMAGES, verbose=0)
+    for count in (3, 1):  # The last batch may be smaller.
+        actual = probabilities(found.predict(IMAGES[:count]))
+        assert relative_difference(actual, expected[:count]) < 1e-4
+
+
+def test_a_variant(tmp_path, monkeypatch):
+    model = randomize(ConvMixer256_8(weights=None))
+    write_packaged(model, tmp_path)
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    found = load_classifier("256_8")
+    assert (found.classes, found.image_size) == (10, 32)
+    assert (found.class_names, found.crop_fraction) == (CIFAR10_CLASSES, 1.0)
+    images = np.float32(asymmetric_image(32, 32))
+    expected = model.predict(images, verbose=0)
+    assert relative_difference(found.predict(images), expected) < 0.02
+
+
+def test_a_model_of_any_size(tmp_path):
+    model = ConvMixer(8, 1, 3, 4, input_shape=(None, None, 3), classes=3)
+    model.save(tmp_path / "any.keras")
+    assert load_classifier(tmp_path / "any.keras").image_size == 224
+    small = load_classifier(tmp_path / "any.keras", 16)
+    assert small.predict(np.zeros((2, 16, 16, 3), "float32")).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("gone", FileNotFoundError, r"or one of 1536_20, .*256_8. Received: "),
+        ("broken.keras", ValueError, "Cannot read a model from .*broken.keras"),
+        ("empty", ValueError, "Cannot read a model from .*empty"),
+    ],
+)
+def test_what_is_no_model(files, name, error, message):
+    with pytest.raises(error, match=message):
+        load_classifier(files / name)
+
+
+@pytest.mark.parametrize("name", ["named.keras", "named.tflite", "saved_model"])
+def test_another_size(files, name):
+    with pytest.raises(ValueError, match=r"takes images of 24 x 24 .*size=16"):
+        load_classifier(files / name, 16)
+
+
+def test_models_of_something_else(tmp_path):
+    grey = ConvMixer(8, 1, 3, 4, input_shape=(24, 24, 1), classes=3)
+    grey.save(tmp_path / "grey.keras")
+    inputs = keras.Input((4,))
+    dense = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    dense.save(tmp_path / "dense.keras")
+    for name in ("grey", "dense"):
+        with pytest.raises(ValueError, match="must take images of 3 channels"):
+            load_classifier(tmp_path / f"{name}.keras")
+    module = tf.Module()
+    module.call = tf.function(lambda x: x)
+    tf.saved_model.save(module, tmp_path / "no_signature")
+    with pytest.raises(ValueError, match="no signature 'serving_default'"):
+        load_classifier(tmp_path / "no_signature")
+
+
+def test_a_file_that_wants_other_pixels(files, tmp_path):
+    path = tmp_path / "normalised.tflite"
+    shutil.copy(files / "named.tflite", path)
+    write_metadata(path, TFLiteMetadata("Toy", mean=(127.5,), std=(127.5,)))
+    with pytest.raises(ValueError, match=r"not take pixels in .0, 255.: "):
+        load_classifier(path)

@@ -1,0 +1,237 @@
+"""`python -m convmixer_tf.predict`, as a user runs it."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from convmixer_tf import predict
+from convmixer_tf.models import ConvMixer256_8
+from convmixer_tf.training import save_model
+from tests.helpers import ROOT
+from tests.helpers import randomize
+from tests.helpers import write_images
+from tests.helpers import write_packaged
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Tells which of the three channels is brightest."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    dense = keras.layers.Dense(3, "softmax")
+    model = keras.Model(inputs, dense(x))
+    dense.set_weights([np.eye(3)[::-1] / 10, np.zeros(3)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    """Has `images/CLASS/*.png`, `model.keras` and `plain.keras`."""
+    folder = tmp_path_factory.mktemp("predict")
+    write_images(folder / "images", CLASSES, 4, 24)
+    save_model(model, folder / "model.keras", CLASSES, 1.0)
+    model.save(folder / "plain.keras")
+    return folder
+
+
+@pytest.fixture
+def run(folder, capsys):
+    """Runs it in this process: exit status, what it printed, its messages."""
+
+    def run(*arguments, model="model.keras"):
+        arguments = [*arguments, "--model", folder / model]
+        status = predict.main(list(map(str, arguments)))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def images(folder):
+    return folder / "images"
+
+
+def test_table(run, images):
+    status, printed, _ = run(images, "--top", "2", "--batch_size", "5")
+    assert status == 0
+    lines = printed.splitlines()
+    assert len(lines) == 12
+    for line in lines:
+        true = re.search(r"images/(\w+)/", line)[1]
+        assert re.search(rf"  {true} \d+\.\d%, \w+ \d+\.\d%$", line), line
+
+
+def test_json(run, images, tmp_path):
+    output = tmp_path / "predictions.json"
+    arguments = (images, "--format", "json", "--output", output)
+    status, printed, _ = run(*arguments)
+    assert (status, printed) == (0, "")
+    found = json.loads(output.read_text())
+    assert len(found) == 12
+    for entry in found:
+        best, *others = entry["predictions"]
+        assert f"/{best['class']}/" in entry["image"]
+        assert CLASSES[best["index"]] == best["class"]
+        total = best["probability"] + sum(x["probability"] for x in others)
+        assert total == pytest.approx(1)
+    status, _, message = run(*arguments)
+    assert status == 2
+    assert "exists. To replace it, pass `overwrite`" in message
+    assert run(*arguments, "--overwrite")[0] == 0
+
+
+def test_csv(run, images):
+    red = images / "red"
+    _, printed, _ = run(red, "--format", "csv", "--top", "9")
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"] * 4
+    assert {row["class"] for row in rows[::3]} == {"red"}
+    assert {row["index"] for row in rows[::3]} == {"2"}
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+def test_a_corrupt_image_does_not_stop_it(run, images, tmp_path, format):
+    whole = (images / "red" / "0.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole)
+    (tmp_path / "b.png").write_bytes(whole[:100])
+    (tmp_path / "c.jpg").write_text("no image")
+    (tmp_path / "d.png").write_bytes(whole)
+    arguments = (tmp_path, "--format", format, "--batch_size", "2")
+    status, printed, messages = run(*arguments)
+    assert status == 1
+    for name in "b.png", "c.jpg":
+        assert f"Can't read `{tmp_path / name}`." in messages
+    assert "2 of 4 images can't be read." in messages
+    assert "Skipped" not in messages  # It is said once.
+    if format == "json":
+        errors = [entry.get("error") for entry in json.loads(printed)]
+        assert errors == [None, "unreadable", "unreadable", None]
+    elif format == "csv":
+        assert len(printed.splitlines()) == 1 + 2 * 3
+    else:
+        assert printed.count("unreadable") == 2
+        assert printed.count("  red ") == 2
+
+
+def test_names_of_classes(run, images, tmp_path):
+    image = images / "red" / "0.png"
+    _, printed, _ = run(image, model="plain.keras")
+    assert "  class 2 " in printed
+    labels = tmp_path / "labels.txt"
+    labels.write_text("bleu\nvert\nrouge\n")
+    _, printed, _ = run(image, "--labels", labels)
+    assert "  rouge " in printed
+    labels.write_text("bleu\n")
+    status, _, message = run(image, "--labels", labels)
+    assert status == 2
+    assert "has 3 classes, and --labels has names for 1." in message
+
+
+def test_lists(run, images, tmp_path, monkeypatch):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{images / 'red' / '0.png'}\n\n{images / 'blue'}\n")
+    _, printed, _ = run("--list", listed)
+    assert len(printed.splitlines()) == 5
+    monkeypatch.setattr(sys, "stdin", io.StringIO(images.as_uri() + "\n"))
+    _, printed, _ = run("--list", "-")
+    assert len(printed.splitlines()) == 12
+
+
+def test_the_crop_is_the_models(run, images, tmp_path):
+    """A frame of another colour is seen, or cut off."""
+    pixels = np.full((100, 100, 3), (0, 0, 255), np.uint8)
+    pixels[30:70, 30:70] = (255, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / "framed.png")
+    path = tmp_path / "framed.png"
+    assert "  blue " in run(path, "--top", "1")[1]
+    assert "  red " in run(path, "--top", "1", "--crop_fraction", "0.4")[1]
+
+
+def test_progress(run, images, monkeypatch):
+    monkeypatch.setattr(predict, "_SECONDS_BETWEEN_LINES", 0)
+    _, _, messages = run(images, "--batch_size", "4")
+    assert re.search(r"^8 of 12 images, [\d,]+ images/s$", messages, re.M)
+    assert re.search(r"^12 of 12 images, [\d,]+ images/s$", messages, re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "No image. Name files or folders, or pass --list."),
+        (["/no/where.jpg"], "There is no file or folder `/no/where.jpg`"),
+        (["https://example.org/cat.jpg"], "fetch others first"),
+        (["--list", "/no/list"], "/no/list"),
+        (["{images}", "--crop_fraction", "0"], "`crop_fraction` must be from"),
+        (
+            ["{images}", "--image_size", "9"],
+            "The model takes images of 16",
+        ),
+        (["{images}", "--labels", "/no/labels"], "/no/labels"),
+        (["{images}", "--output", "/no/where/x"], "no directory `/no/where`"),
+    ],
+)
+def test_errors(run, images, arguments, message):
+    arguments = [x.format(images=images) for x in arguments]
+    status, printed, messages = run(*arguments)
+    assert (status, printed) == (2, "")
+    assert messages.startswith("Error: ")
+    assert message in messages
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "many"])
+def test_wrong_numbers(run, images, top):
+    with pytest.raises(SystemExit) as error:
+        run(images, "--top", top)
+    assert error.value.code == 2
+
+
+def test_no_model(run, images):
+    status, _, message = run(images, model="gone.keras")
+    assert status == 2
+    assert "or one of 1536_20, 768_32, 1024_20, 256_8" in message
+
+
+def test_needs_core_dependencies_only(images, tmp_path):
+    """The model of the package, in a process without any extra."""
+    write_packaged(randomize(ConvMixer256_8(weights=None)), tmp_path)
+    extras = ["PIL", "matplotlib", "sklearn", "tensorboard", "tqdm", "torch"]
+    extras += ["tensorflow_datasets", "ai_edge_litert", "ai_edge_quantizer"]
+    extras += ["onnx", "onnxruntime", "tf2onnx"]
+    code = (
+        "import pathlib, runpy, sys\n"
+        f"sys.modules.update(dict.fromkeys({extras!r}))\n"
+        "from convmixer_tf.weights import packaged\n"
+        f"packaged.FOLDER = pathlib.Path({str(tmp_path)!r})\n"
+        "runpy.run_module('convmixer_tf.predict', run_name='__main__')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, images / "red"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 4
+    assert re.search(r"0\.png  \w+ \d+\.\d%, ", result.stdout)
+
+
+def test_a_reader_that_has_seen_enough(folder, images):
+    command = [sys.executable, "-m", "convmixer_tf.predict"]
+    command += [images, "--model", folder / "model.keras"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.close()
+        messages = process.stderr.read().decode()
+    assert "Traceback" not in messages
+    assert "Broken pipe" not in messages

@@ -1,0 +1,182 @@
+"""From a run's folder to the weights of the package."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import ConvMixer256_8
+from convmixer_tf.preprocessing import CIFAR10_CLASSES
+from convmixer_tf.preprocessing import CIFAR10_MEAN
+from convmixer_tf.preprocessing import CIFAR10_STD
+from convmixer_tf.training import save_model
+from convmixer_tf.weights import packaged
+from tests.helpers import randomize
+
+ENVIRONMENT = {
+    "command": ["train_cifar10.py", "--data", "/home/me/cifar", "--seed", "7"],
+    "platform": "my machine",
+    "tensorflow": "2.21.0",
+    "keras": "3.15.1",
+}
+CONFIG = {
+    "epochs": 25,
+    "batch_size": 512,
+    "learning_rate": 0.05,
+    "weight_decay": 0.005,
+    "seed": 7,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return randomize(ConvMixer256_8(weights=None))
+
+
+@pytest.fixture
+def finished(model, tmp_path):
+    """A folder as `train_cifar10.py` leaves it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    save_model(model, run / "model.keras", CIFAR10_CLASSES, 1.0)
+    summary = {"precision": "mixed_bfloat16", "seconds": 5400.0}
+    for name, content in (
+        ("summary", summary),
+        ("config", CONFIG),
+        ("environment", ENVIRONMENT),
+    ):
+        (run / f"{name}.json").write_text(json.dumps(content))
+    (run / "log.csv").write_text("epoch,top1\n25,0.9\n")
+    return run
+
+
+@pytest.fixture(scope="module")
+def images(model, tmp_path_factory):
+    """Two of each class, of which the model recognises the first."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (20, 32, 32, 3)).astype("uint8")
+    best = model.predict(np.float32(noise), verbose=0).argmax(axis=1)
+    for number, name in enumerate(CIFAR10_CLASSES):
+        (folder / "test" / name).mkdir(parents=True)
+        for i in range(2):
+            path = folder / "test" / name / f"{i}.png"
+            Image.fromarray(noise[2 * number + i]).save(path)
+    labels = np.repeat(np.arange(10), 2)
+    return folder, float(np.mean(best == labels))
+
+
+@pytest.fixture
+def package(load_recipe, finished, images, tmp_path):
+    """Runs the recipe, in this process."""
+    recipe = load_recipe("package_cifar10")
+
+    def run(*arguments):
+        places = ("output", tmp_path / "packaged"), ("record", tmp_path / "log")
+        line = [f"--{name}={path}" for name, path in places]
+        line += [f"--run={finished}", f"--data={images[0]}", *arguments]
+        recipe.main(flags.FLAGS(["package_cifar10", "--verbosity=-1", *line]))
+        return tmp_path / "packaged", tmp_path / "log"
+
+    return run
+
+
+def test_a_finished_run(package, images, model, monkeypatch, capsys):
+    folder, record = package("--remark=Not the original images.")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "convmixer_256_8.json",
+        "convmixer_256_8.md",
+        "convmixer_256_8.safetensors",
+    ]
+    content = (folder / "convmixer_256_8.safetensors").read_bytes()
+    facts = json.loads((folder / "convmixer_256_8.json").read_text())
+    assert facts["sha256"] == hashlib.sha256(content).hexdigest()
+    assert facts["bytes"] == len(content) < 1.25e6
+    assert facts["images"] == 20
+    assert facts["top1_in_float32"] == pytest.approx(images[1])
+    assert facts["top1"] == pytest.approx(
+        np.mean([*facts["per_class"].values()])
+    )
+    assert facts["training"]["hours"] == 1.5
+    card = (folder / "convmixer_256_8.md").read_text()
+    for text in (
+        f"| top-1 | {facts['top1']:.2%} |",
+        "Not the original images.",
+        "25 epochs",
+        "seed 7",
+    ):
+        assert text in card
+    assert f"top-1 {facts['top1']:.2%}" in capsys.readouterr().out
+
+    monkeypatch.setattr(packaged, "FOLDER", folder)
+    loaded = ConvMixer256_8()
+    for actual, exact in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_allclose(actual, exact, rtol=1e-3, atol=1e-7)
+
+    environment = json.loads((record / "environment.json").read_text())
+    assert environment["command"][2:] == ["cifar", "--seed", "7"]
+    assert "platform" not in environment
+    assert (record / "log.csv").read_text() == "epoch,top1\n25,0.9\n"
+
+    with pytest.raises(FileExistsError, match=r"exists. To replace it, pass"):
+        package()
+    package("--overwrite")
+
+
+def test_a_run_that_has_not_ended(package, finished, tmp_path):
+    (finished / "model.keras").unlink()
+    (finished / "summary.json").unlink()
+    message = r"has not ended: there is no model.keras, summary.json"
+    with pytest.raises(FileNotFoundError, match=message):
+        package()
+    assert not (tmp_path / "packaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "names", "message"),
+    [
+        (
+            {"depth": 1},
+            CIFAR10_CLASSES,
+            r"'depth': 8, .*Received: .*'depth': 1",
+        ),
+        (
+            {},
+            tuple("abcdefghij"),
+            "the classes airplane, .*Received: .*a, b, c",
+        ),
+        ({"mean": 0.5}, CIFAR10_CLASSES, "must normalise with mean=.0.4914"),
+    ],
+)
+def test_another_model(package, finished, tmp_path, changed, names, message):
+    arguments = {
+        **{"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 2},
+        **{"mean": CIFAR10_MEAN, "std": CIFAR10_STD},
+        **{"input_shape": (32, 32, 3), "classes": 10, **changed},
+    }
+    save_model(ConvMixer(**arguments), finished / "model.keras", names)
+    with pytest.raises(ValueError, match=message):
+        package()
+    assert not (tmp_path / "packaged").exists()
+
+
+def test_other_images(package, images, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(images[0] / "test" / "cat", other / "test" / "lion")
+    with pytest.raises(ValueError, match=r"of the classes airplane, .*lion"):
+        package(f"--data={other}")
+
+
+def test_weights_that_float16_cannot_hold(package, finished, model, tmp_path):
+    twin = ConvMixer256_8(weights=None)
+    twin.set_weights(model.get_weights())
+    twin.get_layer("predictions").bias.assign(np.full(10, 1e5))
+    save_model(twin, finished / "model.keras", CIFAR10_CLASSES, 1.0)
+    with pytest.raises(ValueError, match=r"float16 can't hold head\.bias"):
+        package()
+    assert not list((tmp_path / "packaged").iterdir())
