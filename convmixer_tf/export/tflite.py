@@ -19,15 +19,15 @@ from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
-# What `deploy` is asked for.
-_TARGETS = {
+# Number formats, and what `deploy` is asked for.
+TARGETS = {
     None: "litert",
     "float16": "litert",
     "dynamic": "litert_dynamic",
     "int4": "litert_dynamic",
     "int8": "litert_int8",
 }
-QUANTIZATIONS = tuple(_TARGETS)
+QUANTIZATIONS = tuple(TARGETS)
 PLAIN_QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 MIN_CALIBRATION_IMAGES = 10
 
@@ -53,7 +53,7 @@ def export_tflite(
 
     Args:
         model: What `ConvMixer` or a variant built, for images of a static
-            height and width.
+            height and width; or what `deploy` made of it for this format.
         path: Path of the file to write, ending in `.tflite`. It appears when
             it is complete.
         quantization: `None` keeps float32. `"float16"` stores the weights so.
@@ -97,10 +97,10 @@ def export_tflite(
     """
     check_backend("TFLite files")
     check_destination(path, (".tflite",), overwrite)
-    shape = _static_shape(model)
+    shape = static_shape(model)
     _check_scheme(quantization, output_dtype, plain)
     if quantization == "int8":
-        calibration_images = _check_calibration(calibration_images, shape)
+        calibration_images = check_calibration(calibration_images, shape)
     elif calibration_images is not None:
         raise ValueError(
             'Argument `calibration_images` needs `quantization="int8"`. '
@@ -108,15 +108,18 @@ def export_tflite(
         )
     if class_names is not None:
         class_names = tuple(class_names)
+    deployment = getattr(model, "deployment", None)
     metadata = TFLiteMetadata(
-        model.name, description=description, class_names=class_names
+        deployment.source if deployment else model.name,
+        description=description,
+        class_names=class_names,
     )
     if plain:
         content = _convert(
             in_float32(model), shape, quantization, calibration_images
         )
     else:
-        deployed = deploy(model, _TARGETS[quantization])
+        deployed = _deployed(model, TARGETS[quantization])
         if quantization in (None, "float16"):
             content = _convert(deployed, shape, quantization)
         else:
@@ -130,6 +133,18 @@ def export_tflite(
     content = add_metadata(pack(tflite), metadata)
     with replaced(path) as unfinished, open(unfinished, "wb") as file:
         file.write(content)
+
+
+def _deployed(model, target):
+    deployment = getattr(model, "deployment", None)
+    if deployment is None:
+        return deploy(model, target)
+    if deployment.target != target:
+        raise ValueError(
+            f"The file needs a model that was deployed for {target!r}, or one "
+            f"that was not deployed. Received: one for {deployment.target!r}"
+        )
+    return model
 
 
 def _check_scheme(quantization, output_dtype, plain):
@@ -149,7 +164,8 @@ def _check_scheme(quantization, output_dtype, plain):
         )
 
 
-def _static_shape(model):
+def static_shape(model):
+    """Returns (height, width, channels); `ValueError` if one is open."""
     shape = model.input_shape
     if not isinstance(shape, tuple) or None in shape[1:]:
         raise ValueError(
@@ -160,7 +176,19 @@ def _static_shape(model):
     return shape[1:]
 
 
-def _check_calibration(images, shape):
+def check_calibration(images, shape):
+    """Checks calibration images.
+
+    Args:
+        images: What `export_tflite` was given.
+        shape: (height, width, channels), the model's.
+
+    Returns:
+        The images as float32 array.
+
+    Raises:
+        ValueError: If they are none, of another shape, no pixels, or too few.
+    """
     received = "none" if images is None else f"shape {np.shape(images)}"
     if images is None or np.shape(images)[1:] != shape or not len(images):
         raise ValueError(
