@@ -129,7 +129,8 @@ class _Log:
         spent = time.monotonic() - self._start
         each = spent / max(1, step - self._first - 1)
         logging.info(
-            "Update %d/%d: loss %.4f, top-1 %.2f %%, %.0f images/s, %.0f s left",
+            "Update %d/%d: loss %.4f, top-1 %.2f %%, %.0f images/s, "
+            "%.0f s left",
             *(step, self._steps, means["loss"], 100 * means["top1"]),
             self._config.batch_size / max(each, 1e-9),
             each * (self._steps - step),

@@ -188,10 +188,8 @@ def _begin(folder, deployed, inputs, settings, config):
         exchange.write_arrays(folder, exchange.WEIGHTS, weights)
         exchange.write_arrays(folder, exchange.INPUTS, inputs)
     else:
-        run = known | {
-            "config": {k: known["config"][k] for k in settings["config"]}
-        }
-        changed = [k for k in settings if run[k] != settings[k]]
+        known["config"] = TuningConfig(**known["config"]).decisive()
+        changed = [k for k in settings if known[k] != settings[k]]
         if changed:
             raise ValueError(
                 f"In `{folder}` is a run with another {', '.join(changed)}. "

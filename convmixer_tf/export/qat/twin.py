@@ -32,6 +32,8 @@ class Twin:
 def build_twin(nodes, weights, wrap=lambda node, layer: layer):
     """Builds the twin of a model that `graph.describe` described.
 
+    Its first convolution, which takes the pixels, is not trained.
+
     Args:
         nodes: What `graph.describe` returns.
         weights: Dictionary from layers' names to lists of arrays.
@@ -55,6 +57,9 @@ def build_twin(nodes, weights, wrap=lambda node, layer: layer):
             layer.build(x.shape)
             layer.set_weights(weights[name])
             variables[name] = list(layer.weights)
+            # It takes pixels: its weights are 60 times smaller than others',
+            # and updates of the same size would ruin it. It is not rounded.
+            layer.trainable = not name.startswith("patch_embed")
         tensors[name] = wrap(node, layer)(x)
     model = tf_keras.Model(tensors[first["name"]], tensors[name])
     return Twin(model, variables, activation)
