@@ -16,11 +16,11 @@ class TuningConfig:
     """How to fine-tune for a smaller file.
 
     Attributes:
-        method: `"quantize"` trains with values and weights rounded as in the
-            int8 file. `"prune"` sets the smallest weights of the 1 x 1
-            convolutions to 0. `"cluster"` lets each of these kernels have few
-            different values. `"float"` is the same training without any of
-            it, to compare with.
+        method: `"quantize"` trains with weights, and for int8 with what the
+            layers give, rounded as in the file. `"prune"` sets the smallest
+            weights of the 1 x 1 convolutions to 0. `"cluster"` lets each of
+            these kernels have few different values. `"float"` is the same
+            training without any of it, to compare with.
         epochs: Integer, passes over the images.
         batch_size: Integer, images per update.
         learning_rate: Float, of Adam; it falls to 0 along a cosine.

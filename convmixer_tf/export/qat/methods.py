@@ -41,16 +41,18 @@ class Float:
 
 
 class Quantize(Float):
-    """Rounds what the int8 file of `quantization.quantize` rounds.
+    """Rounds what `quantization.quantize` rounds in the file.
 
     Args:
         nodes: What `graph.describe` returns.
+        scheme: `"int8"`, `"dynamic"` or `"int4"`.
         ranges: Dictionary from layers' names to the least and the largest
-            value that they give.
+            value that they give. For `"int8"`.
     """
 
-    def __init__(self, nodes, ranges):
-        self._plan = plan_rounding(nodes)
+    def __init__(self, nodes, scheme, ranges=None):
+        self._plan = plan_rounding(nodes, scheme)
+        self._bits = 4 if scheme == "int4" else 8
         self._ranges = ranges
         self._outputs = {}
 
@@ -62,7 +64,7 @@ class Quantize(Float):
             self._outputs[name] = Outputs()
         elif kernel is None:
             return layer
-        config = RoundedLayer(kernel, self._outputs.get(name))
+        config = RoundedLayer(kernel, self._bits, self._outputs.get(name))
         return tfmot.quantization.keras.QuantizeWrapperV2(layer, config)
 
     def prepare(self, twin):
@@ -72,20 +74,30 @@ class Quantize(Float):
             outputs.set_range(*self._ranges[name])
 
 
-def plan_rounding(nodes):
+def plan_rounding(nodes, scheme):
     """Decides what to round, as `quantization.quantize` does for the file.
 
-    The stem and what scales its output first compute in float, as pooling and
-    the classifier do. A ReLU becomes one operator with the layer before it.
-    What is concatenated shares the range of the whole.
+    In "dynamic" and "int4", the kernels of the 1 x 1 convolutions. The
+    rounding of what they are given depends on the image and is left out.
+
+    In "int8" all, with exceptions. The stem and what scales its output first
+    compute in float, as pooling and the classifier do. A ReLU becomes one
+    operator with the layer before it. What is concatenated shares the range of
+    the whole.
 
     Args:
         nodes: What `graph.describe` returns.
+        scheme: `"int8"`, `"dynamic"` or `"int4"`.
 
     Returns:
         Dictionary from layers' names to pairs: the name of the kernel to
         round, or `None`; and whether to round the layer's output.
     """
+    if scheme != "int8":
+        return {
+            node["name"]: ("kernel" if _is_pointwise(node) else None, False)
+            for node in nodes
+        }
     consumers = {node["name"]: [] for node in nodes}
     for node in nodes:
         for source in node["inputs"]:

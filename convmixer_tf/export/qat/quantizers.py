@@ -1,8 +1,8 @@
 """Rounding as in an int8 file, for tensorflow-model-optimization.
 
 In the worker's process only. As ai-edge-quantizer does it for the file:
-weights in 8 bits around 0, with a step for each output channel; what a layer
-gives in 8 bits, with one step for all.
+weights around 0, with a step for each output channel; what a layer gives in 8
+bits, with one step for all.
 """
 
 import tensorflow as tf
@@ -16,10 +16,12 @@ class ChannelWeights(_quantization.quantizers.Quantizer):
 
     Args:
         depthwise: Boolean, whether the channels are the last axis but one.
+        bits: Integer, of each weight.
     """
 
-    def __init__(self, depthwise):
+    def __init__(self, depthwise, bits):
         self.depthwise = depthwise
+        self.bits = bits
 
     def build(self, tensor_shape, name, layer):
         """Keeps nothing."""
@@ -27,19 +29,18 @@ class ChannelWeights(_quantization.quantizers.Quantizer):
 
     def __call__(self, inputs, training, weights, **kwargs):
         kernel = inputs[..., 0] if self.depthwise else inputs
-        limits = tf.reduce_max(tf.abs(kernel), axis=(0, 1))
-        if not self.depthwise:
-            limits = tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2))
+        axes = range(len(kernel.shape) - 1)
+        limits = tf.reduce_max(tf.abs(kernel), axis=list(axes))
         # A channel of zeros has no step of its own.
         limits = tf.stop_gradient(tf.maximum(limits, 1e-9))
         kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            kernel, -limits, limits, num_bits=8, narrow_range=True
+            kernel, -limits, limits, num_bits=self.bits, narrow_range=True
         )
         return kernel[..., None] if self.depthwise else kernel
 
     def get_config(self):
         """Returns the arguments."""
-        return {"depthwise": self.depthwise}
+        return {"depthwise": self.depthwise, "bits": self.bits}
 
 
 class Outputs(_quantization.quantizers.MovingAverageQuantizer):
@@ -69,18 +70,20 @@ class RoundedLayer(_quantization.QuantizeConfig):
     Args:
         kernel: Name of the attribute that holds the layer's kernel, `None` to
             leave it as it is.
+        bits: Integer, of each of its weights.
         outputs: `Outputs`, or `None` to leave them as they are.
     """
 
-    def __init__(self, kernel, outputs):
+    def __init__(self, kernel, bits, outputs):
         self.kernel = kernel
+        self.bits = bits
         self.outputs = outputs
 
     def get_weights_and_quantizers(self, layer):
         """Returns pairs of a weight and what rounds it."""
         if self.kernel is None:
             return []
-        rounding = ChannelWeights(self.kernel == "depthwise_kernel")
+        rounding = ChannelWeights(self.kernel == "depthwise_kernel", self.bits)
         return [(getattr(layer, self.kernel), rounding)]
 
     def get_activations_and_quantizers(self, layer):
@@ -93,6 +96,7 @@ class RoundedLayer(_quantization.QuantizeConfig):
             (kernel,) = quantize_weights
             setattr(layer, self.kernel, kernel)
 
+    @tf.autograph.experimental.do_not_convert
     def set_quantize_activations(self, layer, quantize_activations):
         """Does nothing."""
 
@@ -102,4 +106,8 @@ class RoundedLayer(_quantization.QuantizeConfig):
 
     def get_config(self):
         """Returns the arguments."""
-        return {"kernel": self.kernel, "outputs": self.outputs}
+        return {
+            "kernel": self.kernel,
+            "bits": self.bits,
+            "outputs": self.outputs,
+        }

@@ -22,6 +22,7 @@ from convmixer_tf.export.tflite import static_shape
 
 # On so many images the twin is compared with the model.
 _PARITY_IMAGES = 32
+_ROUNDED = ("int8", "dynamic", "int4")
 _PACKAGES = ("tensorflow_model_optimization", "tf_keras")
 
 
@@ -100,13 +101,11 @@ def _prepare(model, images, labels, config, quantization, calibration):
     """Checks everything, and rewrites the model."""
     check_installed()
     check_backend("Models to be fine-tuned for TFLite")
-    if quantization not in TARGETS or (
-        config.method == "quantize" and quantization != "int8"
-    ):
+    schemes = _ROUNDED if config.method == "quantize" else tuple(TARGETS)
+    if quantization not in schemes:
         raise ValueError(
-            f"Argument `quantization` must be one of {tuple(TARGETS)}, and "
-            '"int8" for `method="quantize"`. '
-            f"Received: quantization={quantization!r}, method={config.method!r}"
+            f"Argument `quantization` must be one of {schemes} for the method "
+            f"{config.method!r}. Received: quantization={quantization!r}"
         )
     shape = static_shape(model)
     if quantization == "int8":

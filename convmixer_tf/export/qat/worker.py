@@ -30,11 +30,12 @@ from convmixer_tf.export.qat.twin import check_parity
 _PROBES = 256
 
 
-def choose_method(config, nodes, twin, inputs):
+def choose_method(config, scheme, nodes, twin, inputs):
     """Makes what the settings name.
 
     Args:
         config: A `TuningConfig`.
+        scheme: The number format of the file.
         nodes: What `graph.describe` returns.
         twin: A `Twin` without wrappers.
         inputs: Dictionary of arrays, those of `inputs.npz`.
@@ -43,8 +44,10 @@ def choose_method(config, nodes, twin, inputs):
         One of the classes of `methods`.
     """
     if config.method == "quantize":
-        ranges = methods.measure_ranges(twin, inputs["calibration"])
-        return methods.Quantize(nodes, ranges)
+        ranges = None
+        if scheme == "int8":
+            ranges = methods.measure_ranges(twin, inputs["calibration"])
+        return methods.Quantize(nodes, scheme, ranges)
     if config.method == "prune":
         steps = config.epochs * count_steps(len(inputs["images"]), config)
         return methods.Prune(config.sparsity, steps)
@@ -55,8 +58,8 @@ def choose_method(config, nodes, twin, inputs):
 
 def run(folder):
     """Does what the folder says, and leaves the result there."""
-    settings = exchange.read_json(folder, exchange.SETTINGS)["config"]
-    config = TuningConfig(**settings)
+    settings = exchange.read_json(folder, exchange.SETTINGS)
+    config = TuningConfig(**settings["config"])
     tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     tf.config.threading.set_inter_op_parallelism_threads(config.threads)
     tf_keras.utils.set_random_seed(config.seed)
@@ -67,7 +70,9 @@ def run(folder):
     expected = inputs["expected"]
     parity = check_parity(twin, inputs["images"][: len(expected)], expected)
     logging.info("The twin is %.1e off, relative to the largest output", parity)
-    method = choose_method(config, nodes, twin, inputs)
+    method = choose_method(
+        config, settings["quantization"], nodes, twin, inputs
+    )
     twin = build_twin(nodes, weights, method.wrap)
     method.prepare(twin)
     before = _predict(twin, inputs["calibration"][:_PROBES])
@@ -96,6 +101,10 @@ def main(folder):
     """Runs alone in its folder; tells expected errors by the exit status."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
+    # At each checkpoint TensorFlow says how long it took to name its one part.
+    logging.get_absl_logger().addFilter(
+        lambda record: record.filename != "functional_saver.py"
+    )
     with open(os.path.join(folder, "lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
