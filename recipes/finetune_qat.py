@@ -70,29 +70,8 @@ def config():
     )
 
 
-def describe(name, path, outputs, expected, labels):
-    """Collects what the table says of a file.
-
-    Args:
-        name: What it is.
-        path: Path of the file, or `None` for the model itself.
-        outputs: What it gives for the images to evaluate on.
-        expected: What the model gives.
-        labels: The right outputs.
-
-    Returns:
-        Dictionary.
-    """
-    return {
-        "what": name,
-        **(tuning_data.sizes(path) if path else {}),
-        "top1": tuning_data.top1(outputs, labels),
-        "agreement": tuning_data.top1(outputs, expected.argmax(axis=-1)),
-    }
-
-
 def table(rows):
-    """Formats dictionaries of `describe` as a Markdown table."""
+    """Formats the rows of `results.json` as a Markdown table."""
     lines = ["| | kB | gzip, kB | top-1 | agreement |", "|---|---|---|---|---|"]
     for row in rows:
         kilobytes = [
@@ -133,8 +112,12 @@ def main(argv):
     expected = model.predict(images, verbose=0)
     tuned = deployed.predict(images, verbose=0)
     rows = [
-        describe(*row, expected, labels)
-        for row in (
+        {
+            "what": what,
+            **(tuning_data.sizes(file) if file else {}),
+            **tuning_data.compare(outputs, expected, labels),
+        }
+        for what, file, outputs in (
             ("model", None, expected),
             ("tuned model", None, tuned),
             ("file before", before, LiteRTModel(before).predict(images)),
@@ -143,11 +126,7 @@ def main(argv):
     ]
     results = {
         "settings": {"scheme": _SCHEME.value, **settings.decisive()},
-        "images": {
-            "train": len(material.train[0]),
-            "calibration": len(material.calibration),
-            "test": len(images),
-        },
+        "images": material.counts(),
         "found": {k: v for k, v in found.items() if not hasattr(v, "shape")},
         "latency": report.latency,
         "results": rows,

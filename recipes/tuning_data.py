@@ -76,6 +76,14 @@ class Material:
     calibration: np.ndarray
     test: tuple
 
+    def counts(self):
+        """Returns how many images there are of each kind."""
+        return {
+            "train": len(self.train[0]),
+            "calibration": len(self.calibration),
+            "test": len(self.test[0]),
+        }
+
 
 def begin(argv):
     """Checks the command line, and turns the log of ours on.
@@ -96,7 +104,7 @@ def begin(argv):
             or record.levelname != "INFO"
         )
     )
-    tf.get_logger().setLevel("WARNING")
+    tf.get_logger().setLevel("ERROR")
 
 
 def read():
@@ -234,6 +242,23 @@ def sizes(path):
     """Gives a file's bytes, as they are and by gzip."""
     content = pathlib.Path(path).read_bytes()
     return {"bytes": len(content), "gzip": len(gzip.compress(content, 9))}
+
+
+def compare(outputs, expected, labels):
+    """Compares what a file gives with the labels and with the model.
+
+    Args:
+        outputs: Array (images, classes).
+        expected: What the model gives for the same images.
+        labels: The right outputs.
+
+    Returns:
+        Dictionary of two fractions of the images, `"top1"` and `"agreement"`.
+    """
+    return {
+        "top1": top1(outputs, labels),
+        "agreement": top1(outputs, expected.argmax(axis=-1)),
+    }
 
 
 def write_json(path, content):

@@ -172,6 +172,7 @@ def _check_examples(images, labels, shape, classes):
 
 def _begin(folder, deployed, inputs, settings, config):
     """Writes what the worker reads, unless it is there."""
+    nodes = graph.describe(deployed)
     weights = exchange.flatten(graph.weights_of(deployed))
     given = {k: v for k, v in inputs.items() if k != "expected"}
     settings = {
@@ -182,7 +183,6 @@ def _begin(folder, deployed, inputs, settings, config):
     known = exchange.read_json(folder, exchange.SETTINGS)
     if known is None:
         os.makedirs(folder, exist_ok=True)
-        nodes = graph.describe(deployed)
         exchange.write_json(folder, exchange.GRAPH, nodes)
         exchange.write_arrays(folder, exchange.WEIGHTS, weights)
         exchange.write_arrays(folder, exchange.INPUTS, inputs)
