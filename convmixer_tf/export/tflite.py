@@ -21,15 +21,15 @@ from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
-# What `deploy` is asked for.
-_TARGETS = {
+# Number formats, and what `deploy` is asked for.
+TARGETS = {
     None: "litert",
     "float16": "litert",
     "dynamic": "litert_dynamic",
     "int4": "litert_dynamic",
     "int8": "litert_int8",
 }
-QUANTIZATIONS = tuple(_TARGETS)
+QUANTIZATIONS = tuple(TARGETS)
 PLAIN_QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 MIN_CALIBRATION_IMAGES = 10
 
@@ -56,7 +56,7 @@ def export_tflite(
 
     Args:
         model: What `ConvMixer` or a variant built, for images of a static
-            height and width.
+            height and width; or what `deploy` made of it for this format.
         path: Path of the file to write, ending in `.tflite`. It appears when
             it is complete.
         quantization: `None` keeps float32. `"float16"` stores the weights so.
@@ -107,7 +107,7 @@ def export_tflite(
     """
     check_backend("TFLite files")
     check_destination(path, (".tflite",), overwrite)
-    shape = _static_shape(model)
+    shape = static_shape(model)
     _check_scheme(quantization, output_dtype, plain)
     if class_activation_maps and (plain or output_dtype != "float32"):
         raise ValueError(
@@ -124,15 +124,18 @@ def export_tflite(
         )
     if class_names is not None:
         class_names = tuple(class_names)
+    deployment = getattr(model, "deployment", None)
     metadata = TFLiteMetadata(
-        model.name, description=description, class_names=class_names
+        deployment.source if deployment else model.name,
+        description=description,
+        class_names=class_names,
     )
     if plain:
         content = _convert(
             in_float32(model), shape, quantization, calibration_images
         )
     else:
-        deployed = deploy(model, _TARGETS[quantization])
+        deployed = _deployed(model, TARGETS[quantization])
         if class_activation_maps:
             deployed = add_activation_maps(deployed)
         if quantization in (None, "float16"):
@@ -148,6 +151,18 @@ def export_tflite(
     content = add_metadata(pack(tflite), metadata)
     with replaced(path) as unfinished, open(unfinished, "wb") as file:
         file.write(content)
+
+
+def _deployed(model, target):
+    deployment = getattr(model, "deployment", None)
+    if deployment is None:
+        return deploy(model, target)
+    if deployment.target != target:
+        raise ValueError(
+            f"The file needs a model that was deployed for {target!r}, or one "
+            f"that was not deployed. Received: one for {deployment.target!r}"
+        )
+    return model
 
 
 def _check_scheme(quantization, output_dtype, plain):
@@ -167,7 +182,8 @@ def _check_scheme(quantization, output_dtype, plain):
         )
 
 
-def _static_shape(model):
+def static_shape(model):
+    """Returns (height, width, channels); `ValueError` if one is open."""
     shape = model.input_shape
     if not isinstance(shape, tuple) or None in shape[1:]:
         raise ValueError(

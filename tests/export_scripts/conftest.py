@@ -1,7 +1,5 @@
 """Images, and a model that gives them all three classes."""
 
-import keras
-import numpy as np
 import pytest
 
 from convmixer_tf.data import open_dataset
@@ -9,6 +7,7 @@ from convmixer_tf.data import read_images
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.training import save_model
 from tests.helpers import randomize
+from tests.helpers import tell_apart
 from tests.helpers import write_images
 
 CLASSES = ("blue", "green", "red")
@@ -26,14 +25,7 @@ def folder(tmp_path_factory):
     model = randomize(
         ConvMixer(16, 1, 3, 4, input_shape=shape, classes=3, name="toy")
     )
-    body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
-    features = body.predict(images, verbose=0)
-    # The head that tells the classes' means apart.
-    kernel = np.stack([features[labels == k].mean(0) for k in range(3)], 1)
-    kernel -= kernel.mean(axis=1, keepdims=True)
-    bias = -features.mean(axis=0) @ kernel
-    scale = 3 / np.std(features @ kernel + bias)
-    model.get_layer("predictions").set_weights([kernel * scale, bias * scale])
+    tell_apart(model, images, labels)
     save_model(model, folder / "model.keras", CLASSES)
     return folder
 

@@ -1,0 +1,75 @@
+"""A deployed model as a list of layers that any Keras can build."""
+
+import keras
+
+# Arguments, of the layers `deploy` builds with, that Keras 2 has as well.
+_CONVOLUTION = (
+    "kernel_size",
+    "strides",
+    "padding",
+    "dilation_rate",
+    "data_format",
+    "use_bias",
+)
+_ARGUMENTS = {
+    "Activation": ("activation",),
+    "Add": (),
+    "Concatenate": (),
+    "Conv2D": ("filters", *_CONVOLUTION),
+    "Cropping2D": ("cropping", "data_format"),
+    "Dense": ("units", "activation", "use_bias"),
+    "DepthwiseConv2D": _CONVOLUTION,
+    "GlobalAveragePooling2D": ("data_format",),
+    "ZeroPadding2D": ("padding", "data_format"),
+}
+
+
+def describe(model):
+    """Lists a deployed model's layers, each after what feeds it.
+
+    Args:
+        model: What `deploy` returned for a classifier.
+
+    Returns:
+        List of dictionaries, ready for JSON: `"name"`, `"kind"`, the class;
+        `"arguments"` of the class; `"inputs"`, names of layers. The first
+        one's arguments are the shape of an image.
+
+    Raises:
+        ValueError: If an activation is not one that Keras knows by name.
+    """
+    producers = {id(layer.output): layer.name for layer in model.layers}
+    nodes = []
+    for layer in model.layers:
+        kind = type(layer).__name__
+        if kind == "InputLayer":
+            arguments, inputs = {"shape": model.input_shape[1:]}, []
+        else:
+            config = layer.get_config()
+            arguments = {name: config[name] for name in _ARGUMENTS[kind]}
+            inputs = layer.input
+            inputs = inputs if isinstance(inputs, list) else [inputs]
+        if not isinstance(arguments.get("activation", ""), str):
+            raise ValueError(
+                "The model's activation must be one that Keras knows by name, "
+                "such as gelu or relu, to be rebuilt in Keras 2. Received: "
+                f"{arguments['activation']!r}"
+            )
+        nodes.append(
+            {
+                "name": layer.name,
+                "kind": kind,
+                "arguments": arguments,
+                "inputs": [producers[id(x)] for x in inputs],
+            }
+        )
+    return nodes
+
+
+def weights_of(model):
+    """Returns a dictionary from layers' names to lists of their weights."""
+    return {
+        layer.name: [keras.ops.convert_to_numpy(w) for w in layer.weights]
+        for layer in model.layers
+        if layer.weights
+    }

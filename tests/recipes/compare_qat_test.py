@@ -1,0 +1,76 @@
+"""The comparison of fine-tuning for small files: what it makes of figures."""
+
+import pytest
+
+
+@pytest.fixture
+def recipe(load_recipe):
+    return load_recipe("compare_qat")
+
+
+def result(method, scheme, top1, seed=0):
+    return {
+        "method": method,
+        "scheme": scheme,
+        "seed": seed,
+        "bytes": 12_345,
+        "gzip": 6_789,
+        "top1": top1,
+        "agreement": 0.9,
+        "milliseconds": 1.234,
+    }
+
+
+@pytest.fixture
+def results():
+    return [
+        result(None, "int8", 0.80),
+        result(None, "int4", 0.70),
+        *(result("quantize", "int8", t) for t in (0.81, 0.83, 0.82)),
+        *(result("float", "int8", t) for t in (0.81, 0.82, 0.815)),
+        *(result("quantize", "int4", t) for t in (0.79, 0.80, 0.795)),
+        *(result("float", "int4", t) for t in (0.70, 0.71, 0.705)),
+        result("prune", "int8", 0.75),
+    ]
+
+
+def test_summary(recipe, results):
+    rows = {
+        (row["scheme"], row["method"]): row for row in recipe.summarise(results)
+    }
+    assert len(rows) == 5
+    row = rows["int8", "quantize"]
+    assert row["seeds"] == 3
+    assert row["top1"] == pytest.approx(0.82)
+    assert (row["least"], row["largest"]) == (0.81, 0.83)
+    assert row["spread"] == pytest.approx(0.02)
+    assert row["gain"] == pytest.approx(0.02)
+    assert rows["int8", "prune"]["gain"] == pytest.approx(-0.05)
+
+
+def test_verdicts_need_more_than_the_spread(recipe, results):
+    said = list(recipe.verdicts(recipe.summarise(results)))
+    assert len(said) == 4
+    assert "int8: training with rounding does not beat the same tra" in said[1]
+    assert "(+0.50 points, spread 2.00)" in said[1]
+    assert "int4: training with rounding beats the file without tr" in said[2]
+    assert "(+9.50 points, spread 1.00)" in said[2]
+    assert "int4: training with rounding beats the same training w" in said[3]
+
+
+def test_table(recipe, results):
+    lines = recipe.table(results).splitlines()
+    assert len(lines) == len(results) + 2
+    assert lines[2] == ("| int8 | none | 0 | 12 | 7 | 80.00% | 90.00% | 1.23 |")
+
+
+def test_contestants_of_the_flags(recipe):
+    from absl import flags
+    from absl.testing import flagsaver
+
+    with flagsaver.flagsaver():
+        flags.FLAGS(["compare_qat", "--seeds=2", "--model=m", "--data=d"])
+        found = list(recipe.contestants())
+    assert len(found) == len(set(found)) == 12
+    assert ("float", "int4", 1) in found
+    assert ("cluster", "float16", 0) in found
