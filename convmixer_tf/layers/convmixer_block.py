@@ -8,6 +8,7 @@ from keras import layers
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
+from convmixer_tf.layers.convolution import Conv2D
 from convmixer_tf.layers.depthwise import DepthwiseConv2D
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
@@ -99,7 +100,7 @@ class ConvMixerBlock(layers.Layer):
             **common,
         )
         self.depthwise_norm = batch_norm(name="depthwise_norm", **common)
-        self.pointwise = layers.Conv2D(
+        self.pointwise = Conv2D(
             dim,
             1,
             kernel_initializer=torch_uniform(dim),

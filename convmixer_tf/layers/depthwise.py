@@ -5,6 +5,7 @@ from keras import layers
 from keras import ops
 
 from convmixer_tf.layers.acceleration import tensorflow_cpu
+from convmixer_tf.layers.convolution import add_bias
 
 
 @keras.saving.register_keras_serializable("convmixer_tf")
@@ -43,15 +44,26 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
             and self._trains_slowly()
             and tensorflow_cpu()
         )
-        if not fast:
-            return super().call(inputs)
         first = self.data_format == "channels_first"
-        x = ops.transpose(inputs, (0, 2, 3, 1)) if first else inputs
-        x = fast.depthwise_conv2d(x, ops.convert_to_tensor(self.kernel))
-        if self.use_bias:
-            x = ops.add(x, self.bias)
-        if first:
-            x = ops.transpose(x, (0, 3, 1, 2))
+        if fast:
+            x = ops.transpose(inputs, (0, 2, 3, 1)) if first else inputs
+            x = fast.depthwise_conv2d(x, ops.convert_to_tensor(self.kernel))
+            if self.use_bias:
+                x = ops.add(x, self.bias)
+            if first:
+                x = ops.transpose(x, (0, 3, 1, 2))
+        elif first and self.use_bias:
+            x = ops.depthwise_conv(
+                inputs,
+                self.kernel,
+                strides=self.strides,
+                padding=self.padding,
+                dilation_rate=self.dilation_rate,
+                data_format=self.data_format,
+            )
+            x = add_bias(x, self.bias)
+        else:
+            return super().call(inputs)
         return x if self.activation is None else self.activation(x)
 
     def _trains_slowly(self):

@@ -6,6 +6,7 @@ from keras import layers
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
+from convmixer_tf.layers.convolution import Conv2D
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
 from convmixer_tf.validation import check_positive_integer
@@ -67,7 +68,7 @@ class PatchEmbed(layers.Layer):
     def build(self, input_shape):
         channels = channels_of(input_shape, self.data_format)
         fan_in = self.patch_size**2 * channels
-        self.conv = layers.Conv2D(
+        self.conv = Conv2D(
             self.dim,
             self.patch_size,
             strides=self.patch_size,

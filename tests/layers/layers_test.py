@@ -67,9 +67,13 @@ def test_shapes(cls, config, input_shape, output_shape):
 
 
 @LAYERS
+@pytest.mark.parametrize("as_wide_as_deep", [False, True])
 def test_channels_first_computes_the_same(
-    cls, config, input_shape, output_shape
+    cls, config, input_shape, output_shape, as_wide_as_deep
 ):
+    if as_wide_as_deep:  # Where Keras' own layers mistake columns for channels.
+        columns = output_shape[3] * (input_shape[2] // output_shape[2])
+        input_shape = (*input_shape[:2], columns, input_shape[3])
     x = np.random.normal(size=input_shape).astype("float32")
     last = cls(**config)
     expected = last(x)
