@@ -106,14 +106,20 @@ def main(argv):
             samples = export_flags.load_images(model, names)
         if "int8" in paths:
             images = calibration_flags.load_images(model, samples)
-        reports = {}
+        reports, failures = {}, []
         for number, (scheme, path) in enumerate(paths.items(), 1):
             logging.info("%d of %d: %s", number, len(paths), scheme)
-            report = export(scheme, path, model, names, samples, images)
+            try:
+                report = export(scheme, path, model, names, samples, images)
+            except ValueError as error:  # The others may be right.
+                failures.append(str(error))
+                continue
             if report:
                 reports[scheme] = report
         if reports:
             print_table(reports)
+        if failures:
+            raise ValueError(" ".join(failures))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import keras
 
+from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
 
 
@@ -62,13 +63,35 @@ def check_image_model(model):
         )
 
 
+def check_convmixer(model):
+    """Checks that a model has the blocks of a ConvMixer, at whatever depth.
+
+    Args:
+        model: A `keras.Model`.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not any(isinstance(layer, ConvMixerBlock) for layer in _layers(model)):
+        raise ValueError(
+            "Argument `model` must be a ConvMixer, or have one in it. "
+            f"Received: {model!r}, without a ConvMixerBlock"
+        )
+
+
 def _first_layer(model):
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            return _first_layer(layer)
+    for layer in _layers(model):
         if not isinstance(layer, keras.layers.InputLayer):
             return layer
     return None
+
+
+def _layers(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
 
 
 def classifier_of(model):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from convmixer_tf.export.hub_card import HubCard
 from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import check_convmixer
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.preparation import rebuilt
@@ -95,6 +96,7 @@ def export_tfhub(
     check_backend("TF Hub modules")
     check_folder_destination(path, MARK, overwrite)
     check_image_model(model)
+    check_convmixer(model)
     check_class_names(model, class_names)
     _check_options(kind, max_pixel)
     with replaced_folder(path) as unfinished:

@@ -256,6 +256,7 @@ def test_cards_that_tf_hub_would_not_read():
 
 def test_errors_leave_nothing(model, tmp_path):
     grid = build(include_top=False)
+    other = keras.Sequential([keras.Input((24, 20, 3)), keras.layers.Flatten()])
     for bad, arguments, message in (
         (model, {"kind": "features"}, "`kind` must be one of"),
         (model, {"max_pixel": 2}, "`max_pixel` must be 255, or 1"),
@@ -263,6 +264,7 @@ def test_errors_leave_nothing(model, tmp_path):
         (grid, {"kind": "feature_vector"}, "needs a model with a layer `avg_p"),
         (model, {"class_names": ["x"]}, "model's 3 classes. Received: 1"),
         ("model", {}, "Argument `model` must be a `keras.Model`"),
+        (other, {}, "`model` must be a ConvMixer, or have one in it"),
     ):
         with pytest.raises(ValueError, match=message):
             export_tfhub(bad, tmp_path / "m", **arguments)

@@ -33,6 +33,21 @@ def test_without_verifying(folder, model, tmp_path):
 
 
 @pytest.mark.large
+def test_a_format_that_fails_does_not_stop_the_others(model, images, tmp_path):
+    result = run_script(
+        SCRIPT,
+        *(model, f"--output={tmp_path}", *images),
+        *("--scheme=int4", "--scheme=float32", "--max_mean_difference=1e-6"),
+    )
+    assert result.returncode == 1
+    assert "| float32 |" in result.stdout
+    assert "toy_int4.tflite` was not written" in result.stderr.splitlines()[-1]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"toy_float32.tflite", "toy_int4.tflite.failed.json"} <= names
+    assert "toy_int4.tflite" not in names
+
+
+@pytest.mark.large
 def test_several_formats_at_once(folder, model, images, tmp_path):
     result = run_script(
         SCRIPT,

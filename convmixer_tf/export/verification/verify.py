@@ -144,7 +144,8 @@ def _check_outputs(actual, expected, labels):
         raise ValueError(
             "The artefact must give what the model gives, an array of shape "
             f"{expected.shape}, for these images: it was made from another "
-            f"model. Received: shape {actual.shape}"
+            "model, or from a part of it, as features are. Received: shape "
+            f"{actual.shape}"
         )
     if labels.max() >= expected.shape[-1]:
         raise ValueError(
