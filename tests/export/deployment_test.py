@@ -12,6 +12,9 @@ from convmixer_tf.export import deploy
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export.split_rule import TARGETS
 from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import ConvMixer768_32
+from convmixer_tf.models import ConvMixer1024_20
+from convmixer_tf.models import ConvMixer1536_20
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
@@ -53,6 +56,30 @@ def test_feature_maps_are_the_models(kernel_size, target):
         assert max(rows * columns for rows, columns in kernels(deployed)) <= 25
     else:
         assert kernels(deployed) == {(1, 1), (kernel_size, kernel_size)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kernel_size", [4, 9])
+def test_logits_are_the_models(kernel_size, target):
+    model = build(kernel_size, depth=2)
+    assert difference(model, deploy(model, target)) < 1e-5
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    "variant", [ConvMixer1536_20, ConvMixer768_32, ConvMixer1024_20]
+)
+@pytest.mark.parametrize("target", ["litert", "litert_int8"])
+def test_the_published_variants(variant, target):
+    """On maps larger than the kernels, so that borders and middles count."""
+    images = asymmetric_image(11 * 14, 12 * 14, batch=1)
+    model = variant(
+        weights=None,
+        input_shape=images.shape[1:],
+        classifier_activation=None,
+    )
+    randomize(model)
+    assert difference(model, deploy(model, target), images) < 1e-5
 
 
 @pytest.mark.parametrize(

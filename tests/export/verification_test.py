@@ -219,7 +219,7 @@ def test_limits_are_named_one_by_one():
     with pytest.raises(ValueError, match=r"`min_agreement` must be None or"):
         Limits(min_agreement=99)
     with pytest.raises(ValueError, match="`scheme` must be one of float32"):
-        default_limits("int4")
+        default_limits("int2")
 
 
 def convert(model, path, images=None, dtype=None):
@@ -265,6 +265,15 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
         assert report.inputs[0]["dtype"] == "uint8"
         assert report.inputs[0]["scale"] == 1
         assert report.inputs[0]["zero_point"] == 0
+
+
+def test_4_bits_are_compared_with_what_there_is(model, tmp_path):
+    path = tmp_path / "model.tflite"
+    export_tflite(model, path, quantization="int4")
+    report = verify(model, path, IMAGES, rounds=1)
+    assert report.scheme == "int4"
+    assert report.limits == default_limits("int4")
+    assert report.latency["baseline"].startswith("plain dynamic")
 
 
 @pytest.mark.large

@@ -1,6 +1,7 @@
 """What is in a TFLite file, and what XNNPACK makes of it."""
 
 import collections
+import pathlib
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def describe_tflite(path):
     left = _not_delegated(operators, delegates)
     known = names_of_tensors(interpreter)
     return {
-        "scheme": _scheme(operators, interpreter.get_tensor_details()),
+        "scheme": _scheme(path, operators, interpreter.get_tensor_details()),
         "inputs": _tensors(interpreter.get_input_details(), known),
         "outputs": _tensors(interpreter.get_output_details(), known),
         "operators": count(names),
@@ -100,7 +101,7 @@ def _not_delegated(operators, delegates):
     ]
 
 
-def _scheme(operators, tensors):
+def _scheme(path, operators, tensors):
     kernels = [
         operator["operand_types"][:2]
         for operator in operators
@@ -109,10 +110,21 @@ def _scheme(operators, tensors):
     if any(np.dtype(taken).kind in "iu" for taken, _ in kernels):
         return "int8"
     if any(np.dtype(weights).kind in "iu" for _, weights in kernels):
-        return "dynamic"
+        return "int4" if _has_int4(path) else "dynamic"
     if any(tensor["dtype"] == np.float16 for tensor in tensors):
         return "float16"
     return "float32"
+
+
+def _has_int4(path):
+    """Whether a file has tensors of 4 bits, which LiteRT calls int8."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(pathlib.Path(path).read_bytes()).Subgraphs(0)
+    return any(
+        graph.Tensors(number).Type() == schema.TensorType.INT4
+        for number in range(graph.TensorsLength())
+    )
 
 
 def _tensors(details, names):

@@ -6,6 +6,7 @@ import statistics
 import keras
 import numpy as np
 
+from convmixer_tf.export.tflite import PLAIN_QUANTIZATIONS
 from convmixer_tf.export.tflite import export_tflite
 
 # Their ranges matter little to the time that an operator takes.
@@ -66,8 +67,11 @@ def export_plain(model, scheme, images, directory):
         directory: Where to put the file.
 
     Returns:
-        The path of the `.tflite` file, and what it is, in words.
+        The path of the `.tflite` file, and what it is, in words. For `"int4"`
+        that is "dynamic", since TensorFlow's converter has no 4 bits.
     """
+    if scheme not in (*PLAIN_QUANTIZATIONS, "float32"):
+        scheme = "dynamic"
     path = pathlib.Path(directory) / "plain.tflite"
     fixed = keras.Input(images.shape[1:], name="image")
     fixed = keras.Model(fixed, model(fixed))

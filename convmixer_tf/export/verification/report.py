@@ -14,7 +14,7 @@ class Report:
     Attributes:
         artefact: Path of the file or folder.
         runtime: What ran it, with its version.
-        scheme: `"float32"`, `"float16"`, `"dynamic"` or `"int8"`.
+        scheme: One of those of `default_limits`.
         size: Integer, in bytes.
         images: Integer, how many images there were.
         labelled: Integer, how many of them have a label.
