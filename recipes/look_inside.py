@@ -26,7 +26,7 @@ from convmixer_tf import data
 from convmixer_tf import models
 from convmixer_tf import preprocessing
 from convmixer_tf.files import check_destination
-from convmixer_tf.training import read_class_names
+from convmixer_tf.models import read_class_names
 
 VARIANTS = ("1536_20", "768_32", "1024_20")
 FILES = (

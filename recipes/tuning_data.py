@@ -16,8 +16,8 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export import verify
 from convmixer_tf.files import replaced
 from convmixer_tf.models import load_model
+from convmixer_tf.models import read_class_names
 from convmixer_tf.preprocessing import match_classes
-from convmixer_tf.training import read_class_names
 
 _MODEL = flags.DEFINE_string(
     "model", None, "A ConvMixer's .keras file.", required=True
