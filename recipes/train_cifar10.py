@@ -98,6 +98,11 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Default: the preset's.")
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", None, "Default: the preset's, whatever the batch size."
 )
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "File to start from, such as another run's model.keras. Default: random.",
+)
 _DIM = flags.DEFINE_integer("dim", 256, "Width of the model.")
 _DEPTH = flags.DEFINE_integer("depth", 8, "Blocks of the model.")
 _PATCH_SIZE = flags.DEFINE_integer(
@@ -146,6 +151,7 @@ def make_model(classes, classifier_activation=None):
         input_shape=(32, 32, 3),
         classes=classes,
         classifier_activation=classifier_activation,
+        weights=_WEIGHTS.value,
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
     )
@@ -172,7 +178,7 @@ def main(argv):
         _OUTPUT.value,
         run_flags.strategy(),
         crop_fraction=1.0,
-        notes={"model": model_flags()},
+        notes={"model": model_flags(), "weights": _WEIGHTS.value},
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
 
