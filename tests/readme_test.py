@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_python(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     photo = tf.io.encode_jpeg(asymmetric_image(300, 400)[0])
     (tmp_path / "photo.jpg").write_bytes(photo.numpy())
     model = randomize(ConvMixer768_32(weights=None))
@@ -40,6 +40,7 @@ def test_python(tmp_path):
             PYTHONPATH=str(ROOT),
         )
     assert re.search(r"\[\[\('n\d{8}', '\w+', np\.float32\(", printed)
+    assert re.search(r"\[\[\('\w+', np\.float32\(", printed)
     assert (tmp_path / "model_int8.tflite").stat().st_size > 500_000
 
 
