@@ -3,11 +3,12 @@
     python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER
 
 The run is one of `train_cifar10.py`, of ConvMixer-256/8 with 5 x 5 kernels on
-2 x 2 patches. Writes to `convmixer_tf/weights/packaged/` the weights in
-float16, what was measured of them, in JSON, and a model card; and to
-`recipes/results/train_cifar10/` the log, the settings and the environment of
-the run. The accuracy is measured here, on all test images, before and after
-rounding to float16.
+2 x 2 patches; if it started from the model of another run (`--weights`), that
+run belongs to it, and so on. Writes to `convmixer_tf/weights/packaged/` the
+weights in float16, what was measured of them, in JSON, and a model card; and
+to `recipes/results/train_cifar10/` the log, the settings and the environment
+of the runs, each in a folder: `1`, the first, `2`, ... The accuracy is measured
+here, on all test images, before and after rounding to float16.
 
 Time: two forward passes over the test images, a minute on a core.
 """
@@ -100,6 +101,36 @@ def check_run(run):
         )
 
 
+def with_predecessors(run):
+    """Lists a run, and before it those that its weights come from.
+
+    Args:
+        run: Path of the run's folder.
+
+    Returns:
+        List of the folders' paths, the first run first.
+
+    Raises:
+        FileNotFoundError: If there is no such run.
+        ValueError: If a run started from other weights than those of a run.
+    """
+    runs = [run]
+    while start := _settings(runs[0]).get("weights"):
+        start = pathlib.Path(start)
+        if start.name != "model.keras":
+            raise ValueError(
+                f"The run in `{runs[0]}` must have started from random weights "
+                f"or from the model.keras of another. Received: {start}"
+            )
+        check_run(start.parent)
+        runs.insert(0, start.parent)
+    return runs
+
+
+def _settings(run):
+    return json.loads((run / "config.json").read_text())
+
+
 def measure(model, dataset):
     """Measures a model on all images.
 
@@ -138,11 +169,11 @@ def write_weights(model, path):
     write_safetensors(rounded, path)
 
 
-def collect(run, path, exact, rounded):
+def collect(runs, path, exact, rounded):
     """Collects what there is to say about the weights.
 
     Args:
-        run: Path of the run's folder.
+        runs: Paths of the runs' folders.
         path: Path of the `.safetensors` file.
         exact: `Scores` of the run's own model.
         rounded: `Scores` of the weights in the file.
@@ -150,11 +181,7 @@ def collect(run, path, exact, rounded):
     Returns:
         Dictionary, ready for JSON.
     """
-    summary, config, environment = (
-        json.loads((run / name).read_text()) for name in RECORDS[1:]
-    )
     content = pathlib.Path(path).read_bytes()
-    names = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed")
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
@@ -164,15 +191,36 @@ def collect(run, path, exact, rounded):
         ),
         "top1_in_float32": exact.top1,
         "remark": _REMARK.value,
-        "training": {
-            **{name: config[name] for name in names},
-            "precision": summary["precision"],
-            "hours": summary["seconds"] / 3600,
-            "tensorflow": environment["tensorflow"],
-            "keras": environment["keras"],
-        },
+        "training": [describe(run) for run in runs],
     }
 
+
+def describe(run):
+    """Collects how a run trained.
+
+    Args:
+        run: Path of the run's folder.
+
+    Returns:
+        Dictionary, ready for JSON.
+    """
+    summary, config, environment = (
+        json.loads((run / name).read_text()) for name in RECORDS[1:]
+    )
+    names = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed")
+    return {
+        **{name: config[name] for name in names},
+        "precision": summary["precision"],
+        "hours": summary["seconds"] / 3600,
+        "tensorflow": environment["tensorflow"],
+        "keras": environment["keras"],
+    }
+
+
+_TRAINING = """\
+{epochs} epochs in batches of {batch_size}, peak rate {learning_rate}, weight \
+decay {weight_decay}, seed {seed}, {precision}, {hours:.1f} hours with \
+TensorFlow {tensorflow} and Keras {keras}"""
 
 _CARD = """\
 # ConvMixer-256/8, CIFAR-10
@@ -200,12 +248,9 @@ exact GELU |
 CIFAR-10's are cut to a square and brought to 32 x 32 pixels, which leaves
 little of a photograph.
 
-**Training**: `recipes/train_cifar10.py`, {epochs} epochs of CIFAR-10's 50,000
-training images in batches of {batch_size}, AdamW at a peak rate of \
-{learning_rate}, weight decay
-{weight_decay}, seed {seed}, {precision}; {hours:.1f} hours with TensorFlow \
-{tensorflow} and Keras {keras}. The log is in
-the repository, in `recipes/results/train_cifar10/`.
+**Training**: `recipes/train_cifar10.py` on CIFAR-10's 50,000 training images, \
+with AdamW:
+{training}. The log is in the repository, in `recipes/results/train_cifar10/`.
 
 **Right by class**:
 
@@ -234,7 +279,9 @@ def write_card(facts):
     return _CARD.format(
         **{
             **facts,
-            **facts["training"],
+            "training": "; then ".join(
+                _TRAINING.format(**run) for run in facts["training"]
+            ),
             "classes": ", ".join(CIFAR10_CLASSES),
             "per_class": "\n".join(rows),
         }
@@ -254,11 +301,20 @@ def keep_records(run, folder):
     # Which machine it was, and where its files lay, is nobody's business.
     environment = json.loads((run / "environment.json").read_text())
     environment.pop("platform", None)
-    environment["command"] = [
-        os.path.basename(x) if os.path.isabs(x) else x
-        for x in environment["command"]
-    ]
+    environment["command"] = [_last(x) for x in environment["command"]]
     dump_json(folder / "environment.json", environment)
+    config = _settings(run)
+    if config.get("weights"):
+        dump_json(
+            folder / "config.json",
+            {**config, "weights": _last(config["weights"], 2)},
+        )
+
+
+def _last(path, parts=1):
+    """The last parts of an absolute path; all else as it is."""
+    path = str(path)
+    return os.path.join(*path.split("/")[-parts:]) if path[:1] == "/" else path
 
 
 def main(argv):
@@ -266,6 +322,7 @@ def main(argv):
     run_flags.begin(argv)
     run, output = pathlib.Path(_RUN.value), pathlib.Path(_OUTPUT.value)
     check_run(run)
+    runs = with_predecessors(run)
     output.mkdir(parents=True, exist_ok=True)
     paths = {x: output / f"{NAME}.{x}" for x in ("safetensors", "json", "md")}
     for suffix, path in paths.items():
@@ -282,14 +339,15 @@ def main(argv):
         write_weights(model, rounded)
         logging.info("Measuring on %d images, twice", len(dataset))
         scores = measure(ConvMixer256_8(weights=rounded), dataset)
-        facts = collect(run, rounded, measure(model, dataset), scores)
+        facts = collect(runs, rounded, measure(model, dataset), scores)
         card = write_card(facts)
         with replaced(paths["safetensors"]) as unfinished:
             shutil.copyfile(rounded, unfinished)
     with replaced(paths["md"]) as unfinished:
         pathlib.Path(unfinished).write_text(card, encoding="utf-8")
     dump_json(paths["json"], facts)
-    keep_records(run, pathlib.Path(_RECORD.value))
+    for number, one in enumerate(runs, 1):
+        keep_records(one, pathlib.Path(_RECORD.value) / str(number))
     print(
         f"{facts['images']:,} images: top-1 {facts['top1']:.2%}, before "
         f"rounding to float16 {facts['top1_in_float32']:.2%}",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
     assert facts["top1"] == pytest.approx(
         np.mean([*facts["per_class"].values()])
     )
-    assert facts["training"]["hours"] == 1.5
+    assert [run["hours"] for run in facts["training"]] == [1.5]
     card = (folder / "convmixer_256_8.md").read_text()
     for text in (
         f"| top-1 | {facts['top1']:.2%} |",
@@ -118,14 +119,35 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
     for actual, exact in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_allclose(actual, exact, rtol=1e-3, atol=1e-7)
 
-    environment = json.loads((record / "environment.json").read_text())
+    environment = json.loads((record / "1" / "environment.json").read_text())
     assert environment["command"][2:] == ["cifar", "--seed", "7"]
     assert "platform" not in environment
-    assert (record / "log.csv").read_text() == "epoch,top1\n25,0.9\n"
+    assert (record / "1" / "log.csv").read_text() == "epoch,top1\n25,0.9\n"
 
     with pytest.raises(FileExistsError, match=r"exists. To replace it, pass"):
         package()
     package("--overwrite")
+
+
+def test_a_run_that_started_from_another(package, finished):
+    first = finished.with_name("first")
+    shutil.copytree(finished, first)
+    start = {"epochs": 12, "weights": str(first / "model.keras")}
+    (finished / "config.json").write_text(json.dumps({**CONFIG, **start}))
+    folder, record = package()
+    card = (folder / "convmixer_256_8.md").read_text()
+    assert re.search(r"25 epochs .*; then 12 epochs ", card)
+    config = json.loads((record / "2" / "config.json").read_text())
+    assert config == {**CONFIG, **start, "weights": "first/model.keras"}
+    assert (record / "1" / "log.csv").exists()
+
+
+def test_a_run_that_started_from_elsewhere(package, finished, tmp_path):
+    settings = {**CONFIG, "weights": "convmixer.safetensors"}
+    (finished / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"model.keras of another. Received"):
+        package()
+    assert not (tmp_path / "packaged").exists()
 
 
 def test_a_run_that_has_not_ended(package, finished, tmp_path):
