@@ -157,7 +157,9 @@ def _deployed(model, target):
     deployment = getattr(model, "deployment", None)
     if deployment is None:
         return deploy(model, target)
-    if deployment.target != target:
+    # Float files can have normalisations as layers, too: see `qat`.
+    fitting = {target, "litert_dynamic"} if target == "litert" else {target}
+    if deployment.target not in fitting:
         raise ValueError(
             f"The file needs a model that was deployed for {target!r}, or one "
             f"that was not deployed. Received: one for {deployment.target!r}"

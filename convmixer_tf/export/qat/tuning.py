@@ -110,7 +110,7 @@ def _prepare(model, images, labels, config, quantization, calibration):
     shape = static_shape(model)
     if quantization == "int8":
         calibration = check_calibration(calibration, shape)
-    deployed = deploy(model, TARGETS[quantization])
+    deployed = deploy(model, _target(config.method, quantization))
     classifier = classifier_of(deployed)
     name = classifier and getattr(classifier.activation, "__name__", "")
     if name not in ("softmax", "linear"):
@@ -132,6 +132,19 @@ def _prepare(model, images, labels, config, quantization, calibration):
         "calibration": np.uint8(np.rint(calibration)),
         "expected": expected,
     }
+
+
+def _target(method, quantization):
+    """Decides for what the model is rewritten.
+
+    Weights are pruned and clustered by their size in a whole kernel. With the
+    scales of the normalisations divided into the kernels, as for float files,
+    those of a nearly dead channel would dwarf all others.
+    """
+    target = TARGETS[quantization]
+    if method in ("prune", "cluster") and target == "litert":
+        return "litert_dynamic"
+    return target
 
 
 def check_installed():

@@ -186,3 +186,40 @@ def test_a_deployed_model_is_exported_as_it_is(tmp_path):
         export_tflite(
             deployed, tmp_path / "other.tflite", quantization="dynamic"
         )
+
+
+@pytest.mark.parametrize("method", ["prune", "cluster"])
+def test_sizes_are_compared_without_the_scales_of_dead_channels(
+    monkeypatch, tmp_path, method
+):
+    """A kernel's 16 values would else all be those of one channel."""
+    monkeypatch.setattr(tuning, "check_installed", lambda: None)
+    monkeypatch.setattr(tuning, "_run_worker", lambda folder: None)
+    monkeypatch.setattr(tuning, "_finish", lambda folder, deployed: deployed)
+    model = convmixer()
+    variance = model.get_layer("block_0").depthwise_norm.moving_variance
+    variance.assign(variance.numpy() * np.where(np.arange(8) == 2, 1e-3, 1))
+
+    def range_of_kernel(method):
+        deployed = fine_tune(
+            model,
+            tmp_path / method,
+            IMAGES,
+            LABELS,
+            config(method),
+            quantization="float16",
+        )
+        export_tflite(
+            deployed, tmp_path / f"{method}.tflite", quantization="float16"
+        )
+        kernel = next(
+            layer.kernel.numpy()
+            for layer in deployed.layers
+            if getattr(layer, "kernel_size", None) == (1, 1)
+            and layer.kernel.shape[2:] == (8, 8)
+        )
+        sizes = np.abs(kernel).max(axis=(0, 1, 3))
+        return sizes.max() / np.median(sizes)
+
+    assert range_of_kernel("float") > 15
+    assert range_of_kernel(method) < 3
