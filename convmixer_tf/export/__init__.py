@@ -1,5 +1,6 @@
 """From a Keras model to files that other runtimes execute."""
 
+from convmixer_tf.export.android import export_android
 from convmixer_tf.export.deployment import DeployedBlock
 from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
@@ -30,6 +31,7 @@ __all__ = [
     "TFLiteMetadata",
     "default_limits",
     "deploy",
+    "export_android",
     "export_onnx",
     "export_saved_model",
     "export_tfhub",

@@ -1,0 +1,200 @@
+"""What the Android app in `export/android` is built with."""
+
+import json
+import os
+import shutil
+
+import tensorflow as tf
+
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data import decode_image
+from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.validation import check_range
+from convmixer_tf.export.litert import LiteRTModel
+from convmixer_tf.export.metadata import read_metadata
+from convmixer_tf.export.verification.comparison import are_probabilities
+from convmixer_tf.export.verification.inspection import describe_tflite
+from convmixer_tf.files import check_folder_destination
+from convmixer_tf.files import replaced_folder
+from convmixer_tf.validation import check_positive_integer
+
+MODEL_FILE = "model.tflite"
+DESCRIPTION_FILE = "model.json"
+GOLDEN_FILE = "golden.json"
+GOLDEN_IMAGE = "golden.png"
+GOLDEN_PIXELS = "golden_pixels.png"
+
+# Of the image that comes with the app, in pixels.
+_MAX_SIDE = 1024
+
+# How far a score may be from LiteRT's on an x86 processor. On the same pixels
+# the WebAssembly build differs from it by 4e-7 in float32 and 0.012 in int8
+# (export/results/web.json). GPUs compute in float16; none was measured.
+_TOLERANCES = {
+    "float32": {"cpu": 0.01, "gpu": 0.05},
+    "float16": {"cpu": 0.01, "gpu": 0.05},
+}
+_QUANTIZED_TOLERANCES = {"cpu": 0.05, "gpu": 0.1}
+
+
+def export_android(
+    path,
+    folder,
+    image_path,
+    *,
+    crop_fraction=CROP_FRACTION,
+    top=5,
+    overwrite=False,
+):
+    """Writes the assets of the Android app in `export/android`.
+
+    The folder holds the TFLite file; `model.json`: name, description, side of
+    the images in pixels and crop fraction; and what the app's self-test needs:
+    an image, the pixels that the model gets of it, and `golden.json`, the
+    likeliest classes that LiteRT finds here and how far the phone may be off.
+
+    Args:
+        path: Path of a TFLite file of a classifier, with metadata and the
+            names of its classes, such as `export_tflite` writes.
+        folder: Path of the folder to write. It appears when it is complete.
+        image_path: Path of an image of which the model is sure.
+        crop_fraction: Fraction of an image's shorter side that the model was
+            evaluated on, in (0, 1].
+        top: Integer, how many of the likeliest classes to compare.
+        overwrite: Whether to replace an existing folder of this kind.
+
+    Returns:
+        Dictionary, what is in `golden.json`: `"top"`, a list of dictionaries
+        of class, index and score, the likeliest first; and `"tolerances"`.
+
+    Raises:
+        FileExistsError: If the folder exists and `overwrite` is `False`, or
+            if it is of another kind.
+        FileNotFoundError: If there is no such file or image, or the directory
+            the folder is to lie in doesn't exist.
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: If the file is no such file, the image can't be read, or
+            the model is not sure of it.
+
+    Example:
+
+    ```python
+    assets = "export/android/app/src/main/assets"
+    export_android("model.tflite", assets, "photo.jpg")
+    ```
+    """
+    check_folder_destination(folder, DESCRIPTION_FILE, overwrite)
+    check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_positive_integer("top", top)
+    metadata, size, scheme = _inspect(path)
+    image = _read_image(image_path)
+    pixels = resize_and_center_crop(image, size, crop_fraction)
+    golden = {
+        "top": _likeliest(path, pixels, metadata.class_names, top),
+        "tolerances": _TOLERANCES.get(scheme, _QUANTIZED_TOLERANCES),
+    }
+    _check_certainty(golden, image_path)
+    description = {
+        "name": metadata.name,
+        "description": metadata.description,
+        "image_size": size,
+        "crop_fraction": crop_fraction,
+    }
+    with replaced_folder(folder) as unfinished:
+        shutil.copyfile(path, os.path.join(unfinished, MODEL_FILE))
+        for name, value in (
+            (DESCRIPTION_FILE, description),
+            (GOLDEN_FILE, golden),
+        ):
+            file = os.path.join(unfinished, name)
+            with open(file, "w", encoding="utf-8") as stream:
+                json.dump(value, stream, ensure_ascii=False, indent=1)
+        for name, value in ((GOLDEN_IMAGE, image), (GOLDEN_PIXELS, pixels)):
+            encoded = tf.io.encode_png(value)
+            tf.io.write_file(os.path.join(unfinished, name), encoded)
+    return golden
+
+
+def _inspect(path):
+    """Checks a file; gives metadata, side of the images, number format."""
+    found = describe_tflite(path)
+    shapes = {
+        kind: [tuple(tensor["shape"]) for tensor in found[kind]]
+        for kind in ("inputs", "outputs")
+    }
+    ((_, height, width, channels),) = shapes["inputs"]
+    if height != width or channels != 3:
+        raise ValueError(
+            "The app cuts images to squares of three colours. "
+            f"Received: `{path}`, which takes {shapes['inputs'][0]}"
+        )
+    if len(shapes["outputs"]) != 1 or len(shapes["outputs"][0]) != 2:
+        raise ValueError(
+            "The app takes files of one output, a score for each class; those "
+            "with class activation maps are for the web page. "
+            f"Received: `{path}`, with outputs of shapes {shapes['outputs']}"
+        )
+    metadata = read_metadata(path)
+    if metadata is None or metadata.class_names is None:
+        lacking = "metadata" if metadata is None else "names of the classes"
+        raise ValueError(
+            f"`{path}` has no {lacking}. Export it with export/to_tflite.py "
+            "and --labels, or with `export_tflite` and `class_names`."
+        )
+    if (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
+        raise ValueError(
+            "The app is for models that take pixels in [0, 255]. The metadata "
+            f"of `{path}` ask for mean={metadata.mean}, std={metadata.std}"
+        )
+    classes = shapes["outputs"][0][1]
+    if len(metadata.class_names) != classes:
+        raise ValueError(
+            f"`{path}` has {classes} outputs, and names for "
+            f"{len(metadata.class_names)} classes."
+        )
+    return metadata, height, found["scheme"]
+
+
+def _read_image(path):
+    """Reads pixels as they are stored; a large image is made smaller."""
+    try:
+        image = decode_image(tf.io.read_file(os.fspath(path)))
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(f"There is no image `{path}`.") from error
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"`{path}` can't be read. Expected a JPEG, PNG, GIF or BMP image."
+        ) from error
+    sides = image.shape[:2]
+    scale = min(_MAX_SIDE / max(sides), 1)
+    if scale == 1:
+        return image
+    sides = [max(round(scale * side), 1) for side in sides]
+    smaller = tf.image.resize(image, sides, method="area")
+    return tf.cast(tf.round(smaller), tf.uint8)
+
+
+def _likeliest(path, pixels, names, top):
+    (scores,) = LiteRTModel(path).predict(pixels[None])
+    if not are_probabilities(scores):
+        raise ValueError(
+            f"`{path}` gives logits, and the app shows probabilities. Build "
+            "the model with classifier_activation='softmax'."
+        )
+    best = scores.argsort()[::-1][:top]
+    return [
+        {"class": names[i], "index": int(i), "score": float(scores[i])}
+        for i in best
+    ]
+
+
+def _check_certainty(golden, image_path):
+    """Refuses an image that a wrong phone might get right."""
+    scores = [entry["score"] for entry in golden["top"]] + [0.0]
+    needed = 2 * golden["tolerances"]["gpu"]
+    if scores[0] - scores[1] < needed:
+        raise ValueError(
+            "The self-test needs an image of which the model is sure: the "
+            f"likeliest class should be {needed:.0%} ahead. Received: "
+            f"`{image_path}`, {golden['top'][:2]}"
+        )

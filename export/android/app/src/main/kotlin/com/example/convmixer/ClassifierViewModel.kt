@@ -1,0 +1,163 @@
+package com.example.convmixer
+
+import android.app.Application
+import android.graphics.Bitmap
+import android.net.Uri
+import android.os.Handler
+import android.os.Looper
+import android.os.SystemClock
+import androidx.lifecycle.AndroidViewModel
+import java.io.FileNotFoundException
+import java.io.IOException
+import java.io.InputStream
+import java.util.concurrent.Executors
+
+// Side of the square shown, in pixels: sharper than what the model gets.
+private const val SHOWN_SIZE = 480
+
+/**
+ * What the screen shows.
+ *
+ * @param pending How many requests are not answered yet.
+ * @param photo The part of the photo that the model saw.
+ * @param readMilliseconds How long decoding took.
+ * @param cutMilliseconds How long it took to cut and resize.
+ * @param error What went wrong with the latest request.
+ */
+data class State(
+    val pending: Int = 0,
+    val processor: Processor = Processor.CPU,
+    val photo: Bitmap? = null,
+    val answer: Answer? = null,
+    val readMilliseconds: Long = 0,
+    val cutMilliseconds: Long = 0,
+    val selfTest: Verdict? = null,
+    val gpuFailure: String? = null,
+    val error: String? = null,
+) {
+    val busy get() = pending > 0
+}
+
+/**
+ * Classifies photos on a thread of its own.
+ *
+ * It outlives the activity when the phone is turned.
+ */
+class ClassifierViewModel(application: Application) : AndroidViewModel(application) {
+    private val app = application
+    private val worker = Executors.newSingleThreadExecutor()
+    private val mainThread = Handler(Looper.getMainLooper())
+    private val assets by lazy { Assets(app) }
+    private val classifier = FallbackClassifier { processor ->
+        MediaPipeEngine(app, processor, assets.model.imageSize)
+    }
+
+    /** Called on the main thread, at once and after every change. */
+    var onChange: ((State) -> Unit)? = null
+        set(value) {
+            field = value
+            value?.invoke(state)
+        }
+
+    var state = State()
+        private set(value) {
+            field = value
+            onChange?.invoke(value)
+        }
+
+    init {
+        selfTest()
+    }
+
+    /** Runs the self-test, and all that follows, on a processor. */
+    fun use(processor: Processor) {
+        if (processor == state.processor) return
+        state = state.copy(processor = processor)
+        selfTest()
+    }
+
+    /** Classifies a photo. */
+    fun classify(uri: Uri) = request { processor ->
+        val start = SystemClock.elapsedRealtime()
+        val photo = try {
+            readPhoto { open(uri) }
+        } catch (error: IOException) {
+            throw Failure(R.string.unreadable, error)
+        } catch (error: SecurityException) { // Access to it has ended.
+            throw Failure(R.string.unreadable, error)
+        }
+        val read = SystemClock.elapsedRealtime()
+        val pixels = evaluationPixels(photo, assets.model.imageSize, assets.model.cropFraction)
+        val cut = SystemClock.elapsedRealtime()
+        val answer = classifier.classify(pixels, processor)
+        val shown = evaluationPixels(photo, SHOWN_SIZE, assets.model.cropFraction)
+        val bitmap = bitmapOf(shown, SHOWN_SIZE)
+        val change: (State) -> State = {
+            it.copy(
+                photo = bitmap,
+                answer = answer,
+                readMilliseconds = read - start,
+                cutMilliseconds = cut - read,
+                gpuFailure = answer.gpuFailure,
+            )
+        }
+        change
+    }
+
+    override fun onCleared() {
+        onChange = null
+        worker.execute { classifier.close() }
+        worker.shutdown()
+    }
+
+    private fun selfTest() = request { processor ->
+        classifier.retryGpu()
+        val model = assets.model
+        val pixels = evaluationPixels(assets.goldenImage(), model.imageSize, model.cropFraction)
+        val answer = classifier.classify(pixels, processor)
+        val verdict = assets.golden.judge(
+            pixels,
+            assets.goldenPixels(),
+            answer.predictions,
+            answer.processor,
+        )
+        val change: (State) -> State = {
+            it.copy(selfTest = verdict, gpuFailure = answer.gpuFailure)
+        }
+        change
+    }
+
+    private fun open(uri: Uri): InputStream =
+        app.contentResolver.openInputStream(uri) ?: throw FileNotFoundException(uri.toString())
+
+    /** Works on the other thread; the screen shows what comes of it. */
+    private fun request(work: (Processor) -> (State) -> State) {
+        state = state.copy(pending = state.pending + 1, error = null)
+        val processor = state.processor
+        worker.execute {
+            val change = try {
+                work(processor)
+            } catch (error: Exception) {
+                failed(error)
+            } catch (error: LinkageError) {
+                failed(error)
+            } catch (error: OutOfMemoryError) {
+                failed(error)
+            }
+            mainThread.post { state = change(state).copy(pending = state.pending - 1) }
+        }
+    }
+
+    private fun failed(error: Throwable): (State) -> State {
+        val text = when (error) {
+            is Failure -> app.getString(error.text, error.message)
+            is OutOfMemoryError -> app.getString(R.string.out_of_memory)
+            is FileNotFoundException -> app.getString(R.string.no_model, error.message)
+            else -> app.getString(R.string.failed, error.message ?: error.toString())
+        }
+        return { it.copy(error = text) }
+    }
+
+    private class Failure(val text: Int, cause: Exception) :
+        Exception(cause.message ?: cause.toString(), cause)
+}

@@ -1,0 +1,64 @@
+"""Fills the Android app in `export/android` with a TFLite file.
+
+    python export/to_android.py --model model.tflite --image photo.jpg
+
+`--model` is a file of `to_tflite.py`, with labels; `--image` one of which it
+is sure, for the app's self-test. What LiteRT finds in it here is what the
+phone has to find. `export/android/README.md` says how to build the app.
+
+Time: seconds. Result: the folder `export/android/app/src/main/assets`.
+"""
+
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.export import export_android
+
+ASSETS = pathlib.Path(__file__).parent / "android/app/src/main/assets"
+
+_MODEL = flags.DEFINE_string("model", None, "A .tflite file.", required=True)
+_IMAGE = flags.DEFINE_string(
+    "image", None, "A JPEG or PNG file that the model knows.", required=True
+)
+_OUTPUT = flags.DEFINE_string("output", str(ASSETS), "Folder to write.")
+_CROP = flags.DEFINE_float(
+    "crop_fraction",
+    CROP_FRACTION,
+    "Part of an image's side to keep, as the model was evaluated; 1 for "
+    "CIFAR-10.",
+)
+_TOP = flags.DEFINE_integer("top", 5, "How many classes to compare.", 1)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Whether to replace what is there."
+)
+
+
+def main(argv):
+    """Writes the app's assets, and prints what the phone has to find."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    try:
+        golden = export_android(
+            _MODEL.value,
+            _OUTPUT.value,
+            _IMAGE.value,
+            crop_fraction=_CROP.value,
+            top=_TOP.value,
+            overwrite=_OVERWRITE.value,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+    tolerances = golden["tolerances"]
+    print("| class | score | on the CPU | on the GPU |\n|---|---|---|---|")
+    for entry in golden["top"]:
+        off = " | ".join(f"± {tolerances[kind]}" for kind in ("cpu", "gpu"))
+        print(f"| {entry['class']} | {entry['score']:.4f} | {off} |")
+    print(f"Written: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)
