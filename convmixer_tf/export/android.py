@@ -12,7 +12,6 @@ from convmixer_tf.data import resize_and_center_crop
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
-from convmixer_tf.export.verification.comparison import are_probabilities
 from convmixer_tf.export.verification.inspection import describe_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
@@ -134,6 +133,19 @@ def _inspect(path):
             "with class activation maps are for the web page. "
             f"Received: `{path}`, with outputs of shapes {shapes['outputs']}"
         )
+    if not {"SOFTMAX", "LOGISTIC"} & set(found["operators"]):
+        raise ValueError(
+            f"`{path}` gives logits, and the app shows probabilities. Build "
+            "the model with classifier_activation='softmax'."
+        )
+    return (
+        _read_metadata(path, shapes["outputs"][0][1]),
+        height,
+        found["scheme"],
+    )
+
+
+def _read_metadata(path, classes):
     metadata = read_metadata(path)
     if metadata is None or metadata.class_names is None:
         lacking = "metadata" if metadata is None else "names of the classes"
@@ -146,13 +158,12 @@ def _inspect(path):
             "The app is for models that take pixels in [0, 255]. The metadata "
             f"of `{path}` ask for mean={metadata.mean}, std={metadata.std}"
         )
-    classes = shapes["outputs"][0][1]
     if len(metadata.class_names) != classes:
         raise ValueError(
             f"`{path}` has {classes} outputs, and names for "
             f"{len(metadata.class_names)} classes."
         )
-    return metadata, height, found["scheme"]
+    return metadata
 
 
 def _read_image(path):
@@ -176,11 +187,6 @@ def _read_image(path):
 
 def _likeliest(path, pixels, names, top):
     (scores,) = LiteRTModel(path).predict(pixels[None])
-    if not are_probabilities(scores):
-        raise ValueError(
-            f"`{path}` gives logits, and the app shows probabilities. Build "
-            "the model with classifier_activation='softmax'."
-        )
     best = scores.argsort()[::-1][:top]
     return [
         {"class": names[i], "index": int(i), "score": float(scores[i])}

@@ -250,6 +250,10 @@ def test_resources_and_manifest_compile(tmp_path):
     assert (tmp_path / "resources.apk").stat().st_size > 2000
 
 
+def app_code():
+    return "".join(file.read_text("utf-8") for file in MAIN.rglob("*.kt"))
+
+
 def version(pattern, text):
     return tuple(map(int, re.search(pattern, text).group(1).split(".")))
 
@@ -281,9 +285,7 @@ def test_versions_fit_together():
 
 
 def test_what_the_files_say_of_each_other():
-    code = "".join(
-        file.read_text("utf-8") for file in sorted(MAIN.rglob("*.kt"))
-    )
+    code = app_code()
     for name in (
         android.MODEL_FILE,
         android.DESCRIPTION_FILE,
@@ -304,14 +306,18 @@ def test_what_the_files_say_of_each_other():
 
 
 def test_texts_get_as_many_values_as_they_show():
-    code = "".join(
-        file.read_text("utf-8") for file in sorted(MAIN.rglob("*.kt"))
+    code = app_code()
+    everything = code + "".join(
+        file.read_text("utf-8") for file in MAIN.rglob("*.xml")
     )
-    entries = ET.parse(RESOURCES / "values" / "strings.xml").getroot()
-    assert len(entries) > 10
-    for entry in entries:
+    calls = 0
+    for entry in ET.parse(RESOURCES / "values" / "strings.xml").getroot():
+        name = entry.get("name")
+        assert re.search(rf"(R\.|@)string[./]{name}\b", everything), name
         shown = len(set(re.findall(r"%(\d)\$", entry.text)))
-        pattern = rf"R\.string\.{entry.get('name')}\b((?:[^()]|\([^()]*\))*)\)"
-        for rest in re.findall(rf"getString\(\s*{pattern}", code):
+        call = rf"getString\(\s*R\.string\.{name}\b((?:[^()]|\([^()]*\))*)\)"
+        for rest in re.findall(call, code):
             values = [part for part in rest.split(",") if part.strip()]
-            assert len(values) == shown, entry.get("name")
+            assert len(values) == shown, name
+            calls += 1
+    assert calls > 7

@@ -1,0 +1,187 @@
+"""export/to_android.py, as a user runs it."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.export import TFLiteMetadata
+from convmixer_tf.export import export_android
+from convmixer_tf.export import export_tflite
+from convmixer_tf.export import write_metadata
+from convmixer_tf.export.verification.runtimes import open_runtime
+from convmixer_tf.export.verification.runtimes import predict
+from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import load_model
+from tests.export_scripts.conftest import CLASSES
+from tests.helpers import asymmetric_image
+from tests.helpers import run_script
+
+FILES = {
+    "golden.json",
+    "golden.png",
+    "golden_pixels.png",
+    "model.json",
+    "model.tflite",
+}
+
+
+@pytest.fixture(scope="module")
+def tflite(folder):
+    path = folder / "android.tflite"
+    model = load_model(folder / "model.keras")
+    export_tflite(model, path, class_names=CLASSES, description="Colours.")
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(folder):
+    return folder / "images" / "test" / "red" / "0.png"
+
+
+def test_what_is_in_the_folder(tflite, photo, tmp_path):
+    path = tmp_path / "assets"
+    flags = (f"--model={tflite}", f"--image={photo}", f"--output={path}")
+    result = run_script("export/to_android.py", *flags, "--crop_fraction=0.8")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert {file.name for file in path.iterdir()} == FILES
+    assert (path / "model.tflite").read_bytes() == tflite.read_bytes()
+    assert json.loads((path / "model.json").read_text()) == {
+        "name": "toy",
+        "description": "Colours.",
+        "image_size": 16,
+        "crop_fraction": 0.8,
+    }
+    golden = json.loads((path / "golden.json").read_text())
+    best, *others = golden["top"]
+    assert (best["class"], best["index"]) == ("red", 2)
+    assert f"| red | {best['score']:.4f} | ± 0.01 | ± 0.05 |" in result.stdout
+    assert len(others) == 2  # It has no more classes.
+    image = np.array(Image.open(photo))
+    assert np.array_equal(Image.open(path / "golden.png"), image)
+    pixels = resize_and_center_crop(image, 16, 0.8)
+    assert np.array_equal(Image.open(path / "golden_pixels.png"), pixels)
+
+    again = run_script("export/to_android.py", *flags)
+    assert again.returncode == 1
+    assert "Error: " in again.stderr
+    assert "exists. To replace it" in again.stderr
+
+
+def test_large_images_are_made_smaller(tflite, tmp_path):
+    image = np.zeros((20, 3000, 3), np.uint8)
+    image[..., 0] = 180
+    Image.fromarray(image).save(tmp_path / "wide.png")
+    export_android(tflite, tmp_path / "assets", tmp_path / "wide.png", top=1)
+    with Image.open(tmp_path / "assets" / "golden.png") as smaller:
+        assert smaller.size == (1024, 7)
+
+
+def test_models_that_the_app_can_not_take(photo, tmp_path):
+    path = tmp_path / "other.tflite"
+    for shape, activation, maps, message in (
+        ((8, 12, 3), "softmax", False, "squares of three colours"),
+        ((8, 8, 3), "softmax", True, "are for the web page"),
+        ((8, 8, 3), None, False, "gives logits"),
+        ((8, 8, 3), "softmax", False, "of which the model is sure"),
+    ):
+        model = ConvMixer(
+            *(4, 1, 3, 4),
+            input_shape=shape,
+            classes=2,
+            classifier_activation=activation,
+        )
+        # It finds both classes equally likely, of whatever image.
+        head = model.get_layer("predictions")
+        head.kernel.assign(0 * head.kernel)
+        export_tflite(
+            *(model, path),
+            class_names=("a", "b"),
+            class_activation_maps=maps,
+            overwrite=True,
+        )
+        with pytest.raises(ValueError, match=message):
+            export_android(path, tmp_path / "assets", photo)
+    assert not (tmp_path / "assets").exists()
+
+
+def test_files_that_the_app_can_not_take(tflite, photo, tmp_path):
+    path, assets = tmp_path / "other.tflite", tmp_path / "assets"
+    content = tflite.read_bytes()
+    for metadata, message in (
+        (TFLiteMetadata("x"), "has no names of the classes"),
+        (
+            TFLiteMetadata("x", class_names=CLASSES, mean=(127.5,)),
+            r"pixels in \[0, 255\]",
+        ),
+    ):
+        path.write_bytes(content)
+        write_metadata(path, metadata)
+        with pytest.raises(ValueError, match=message):
+            export_android(path, assets, photo)
+    path.write_bytes(content)
+    with (
+        pytest.warns(UserWarning, match="Duplicate name"),
+        zipfile.ZipFile(path, "a") as archive,
+    ):
+        archive.writestr("labels.txt", "blue\ngreen\n")
+    with pytest.raises(ValueError, match="3 outputs, and names for 2 classes"):
+        export_android(path, assets, photo)
+    for changed, message in (
+        (
+            content.replace(b"TFLITE_METADATA", b"ANOTHER_PROGRAM"),
+            "no metadata",
+        ),
+        (b"no such thing", "not a whole TFLite file"),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=message):
+            export_android(path, assets, photo)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        export_android(tmp_path / "none.tflite", assets, photo)
+    assert not assets.exists()
+
+
+def test_bad_images_and_arguments(tflite, photo, tmp_path):
+    assets = tmp_path / "assets"
+    (tmp_path / "text.jpg").write_text("no image")
+    for image, arguments, message in (
+        (tmp_path / "text.jpg", {}, "can't be read. Expected a JPEG"),
+        (photo, {"crop_fraction": 0}, "crop_fraction"),
+        (photo, {"top": 0}, "`top` must be a positive integer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export_android(tflite, assets, image, **arguments)
+    with pytest.raises(FileNotFoundError, match="There is no image"):
+        export_android(tflite, assets, tmp_path / "none.png")
+    assert not assets.exists()
+    (assets / "mine").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match=r"no `model\.json` in it"):
+        export_android(tflite, assets, photo, overwrite=True)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("scheme", [None, "float16", "dynamic", "int8"])
+def test_mediapipe_finds_what_the_self_test_expects(
+    folder, photo, scheme, tmp_path
+):
+    """The app's library in Python, on the pixels that the app gives it."""
+    model = load_model(folder / "model.keras")
+    images = asymmetric_image(16, 16, batch=20)
+    path = tmp_path / "file.tflite"
+    export_tflite(
+        *(model, path),
+        quantization=scheme,
+        class_names=CLASSES,
+        calibration_images=images if scheme == "int8" else None,
+    )
+    golden = export_android(path, tmp_path / "assets", photo)
+    pixels = np.array(Image.open(tmp_path / "assets" / "golden_pixels.png"))
+    with open_runtime(path, runtime="mediapipe") as runtime:
+        (scores,) = predict(runtime, pixels[None])
+    for entry in golden["top"]:
+        difference = abs(scores[entry["index"]] - entry["score"])
+        assert difference < golden["tolerances"]["cpu"] / 2
