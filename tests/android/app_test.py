@@ -129,7 +129,7 @@ def classpath(tmp_path_factory):
         "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
         *("-no-stdlib", "-no-reflect", "-cp", libraries),
         *("-language-version", "2.2", "-api-version", "2.2"),
-        *("-jvm-target", "17", "-Werror", "-d", folder / "classes"),
+        *("-jvm-target", "17", "-Wextra", "-Werror", "-d", folder / "classes"),
         *(APP / "app" / "src", HERE, *folder.glob("*.kt")),
     )
     return f"{folder / 'classes'}{os.pathsep}{libraries}"
