@@ -1,14 +1,22 @@
-"""Times ConvMixer, ours against timm's, on a CPU, in one run.
+"""Times ConvMixer, ours against timm's, on a CPU or a GPU, in one run.
 
     taskset -c 0 python recipes/benchmark.py
+    KERAS_BACKEND=jax python recipes/benchmark.py --dtype bfloat16
 
-Needs `pip install torch timm`. A training step is forward, backward and AdamW;
-inference is a forward pass to the logits. The contestants take turns, one step
+Needs `pip install torch timm`. Our steps run on Keras' backend. A training step
+is forward, backward and AdamW; inference is a forward pass to the logits. Each
+framework is a process of its own. On a CPU, contestants take turns, one step
 each, so that whatever else the machine does falls on all of them: only the
-ratios mean something. Both use the same number of threads; `taskset` keeps
-one thread on one core.
+ratios mean something. `taskset` keeps one thread on one core. On a GPU they
+come one after the other, so that each has all the memory, and the batch grows
+until images/s don't.
 
-Time: ten minutes. Result: results/benchmark.json, and "Speed" in BUILD.md.
+Next to the times stand those of the device's own limits, a large matrix product
+and a large copy, and what was predicted beforehand:
+
+    python recipes/benchmark.py --predict --output predictions.json
+
+Time: twenty minutes. Result: results/benchmark.json, and "Speed" in BUILD.md.
 """
 
 import dataclasses
@@ -22,327 +30,377 @@ import time
 
 from absl import app
 from absl import flags
+from speed import report
+from speed.cases import CONTESTANTS
+from speed.cases import DTYPES
+from speed.cases import STEPS
+from speed.cases import Case
+from speed.costs import H200
+from speed.costs import MODELS
+from speed.costs import predictions
+from speed.rounds import FEWEST_ROUNDS
+from speed.rounds import OutOfTimeError
+from speed.rounds import Plan
+from speed.rounds import Store
+from speed.rounds import measure
+from speed.rounds import schedule
+from speed.workers import CLOCKS
+from speed.workers import ContestantError
+from speed.workers import Settings
+from speed.workers import Workers
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
-from convmixer_tf.timing import CLOCKS
 from convmixer_tf.timing import cpu
-from convmixer_tf.timing import take_turns
 
-MODELS = {  # dim, depth, kernel size, patch size, image's side, classes
-    "1024_20": (1024, 20, 9, 14, 224, 1000),
-    "768_32": (768, 32, 7, 7, 224, 1000),
-    "1536_20": (1536, 20, 9, 7, 224, 1000),
-    "256_8": (256, 8, 5, 2, 32, 10),
+PUBLISHED = [name for name in MODELS if name != "16_2"]
+DEFAULT_CONTESTANTS = {
+    "cpu": ["ours", "timm NCHW", "timm NHWC"],
+    "gpu": [name for name in CONTESTANTS if name != "ours compiled"],
 }
-BATCH_SIZES = {"1024_20": 4, "768_32": 4, "1536_20": 2, "256_8": 64}
-LEARNING_RATE = 1e-4  # small: nothing may overflow while the clock runs
+# Large enough to keep the device busy, small enough to be soon done.
+MATRIX_SIDE = {"cpu": 1536, "gpu": 8192}
+COPY_BYTES = {"cpu": 2**28, "gpu": 2**31}
+GPU_ROUND_SECONDS = 0.1
 
 _MODEL = flags.DEFINE_multi_enum(
-    "model", ["1024_20", "256_8"], list(MODELS), "What to time; repeatable."
+    "model", PUBLISHED, list(MODELS), "What to time; repeatable."
 )
-_STEP = flags.DEFINE_multi_enum(
-    "step", ["train", "infer"], ["train", "infer"], "Which step; repeatable."
-)
+_STEP = flags.DEFINE_multi_enum("step", STEPS, STEPS, "Repeatable.")
 _DTYPE = flags.DEFINE_multi_enum(
     "dtype",
-    ["float32", "bfloat16"],
-    ["float32", "bfloat16"],
+    DTYPES,
+    DTYPES,
     "float32, or mixed precision with bfloat16; repeatable.",
 )
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "Images a step. By default 64 for 256_8, else 4.", 1
+_CONTESTANT = flags.DEFINE_multi_enum(
+    "contestant",
+    None,
+    list(CONTESTANTS),
+    "Who is timed; repeatable. NHWC: channels last. compiled: by XLA, in "
+    "TensorFlow, or by torch.compile. pure: inference with bfloat16 weights. "
+    "Default: on a CPU ours and timm's uncompiled, on a GPU all.",
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 11, "Timed steps of each.", 3)
+_BATCH_SIZE = flags.DEFINE_multi_string(
+    "batch_size",
+    None,
+    "Images a step; repeatable. auto: doubled while images/s grow, from the "
+    "largest given. Default: one that suits the model, on a GPU auto.",
+)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 11, "Timed rounds of each.", FEWEST_ROUNDS
+)
 _WARMUP = flags.DEFINE_integer("warmup", 2, "Untimed steps before.", 1)
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads for each.", 1)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 600, "For a contestant and a batch size, at most.", 1
+)
+_MINUTES = flags.DEFINE_float(
+    "minutes", None, "After which nothing is begun; go on with --resume."
+)
+_DEVICE = flags.DEFINE_enum(
+    "device", "auto", ["auto", "cpu", "gpu"], "auto: an NVIDIA GPU if any."
+)
+_TOGETHER = flags.DEFINE_bool(
+    "together", None, "Whether contestants take turns. Default: on a CPU."
+)
+_THREADS = flags.DEFINE_integer(
+    "threads", None, "Threads for each. Default: on a CPU 1.", 1
+)
 _CLOCK = flags.DEFINE_enum(
     "clock",
     "wall",
-    ["wall", "cpu"],
+    list(CLOCKS),
     "cpu leaves out the time in which other processes had the core.",
 )
-_COMPILE = flags.DEFINE_bool("compile", False, "Whether to add torch.compile.")
+_TF32 = flags.DEFINE_bool(
+    "tf32", True, "Whether a GPU may multiply float32 in TensorFloat-32."
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", "benchmark.json", "JSON file to write; it is replaced."
+    "output", "benchmark.json", "JSON file to write; a picture lies beside it."
+)
+_RESUME = flags.DEFINE_bool("resume", False, "Whether to go on with --output.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether to replace it.")
+_REPORT = flags.DEFINE_bool(
+    "report", False, "Sum up what --output has, and time nothing."
+)
+_PREDICT = flags.DEFINE_bool(
+    "predict", False, "Write how long an H200 should take, and time nothing."
+)
+_PREDICTIONS = flags.DEFINE_string(
+    "predictions",
+    str(
+        pathlib.Path(__file__).parent / "results" / "benchmark_predictions.json"
+    ),
+    "What --predict wrote; shown if it is of the device that is there.",
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """What is timed: a model, a step, a precision, a batch size."""
+def main(arguments):
+    """Times every case, and writes the JSON file after each of them."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
+    replace = _OVERWRITE.value or _RESUME.value or _REPORT.value
+    check_destination(_OUTPUT.value, (".json",), replace)
+    if _REPORT.value:
+        finish(json.loads(pathlib.Path(_OUTPUT.value).read_text()))
+        return
+    if _PREDICT.value:
+        content = predictions(_MODEL.value, H200)
+        write_json(_OUTPUT.value, content)
+        print(report.predictions_table(content))
+        return
+    settings, plan, names = read_flags()
+    former = pathlib.Path(_OUTPUT.value)
+    goes_on = _RESUME.value and former.exists()
+    content = json.loads(former.read_text()) if goes_on else {}
+    with Workers(settings, plan.together) as workers:
+        content = begin(content, plan.together, workers, names)
+        try:
+            run(content, plan, names, workers)
+        except OutOfTimeError:
+            print(f"{_MINUTES.value} minutes are over: go on with --resume.")
+    finish(content)
 
-    model: str
-    step: str
-    dtype: str
-    batch_size: int
 
+def read_flags():
+    """Collects what the flags say.
 
-def our_model(case):
-    """Builds our model of a case, in its precision."""
-    import keras
+    Returns:
+        A `Settings`, a `Plan`, and the list of contestants.
 
-    from convmixer_tf import ConvMixer
-
-    dim, depth, kernel_size, patch_size, side, classes = MODELS[case.model]
-    policy = "float32" if case.dtype == "float32" else f"mixed_{case.dtype}"
-    keras.config.set_dtype_policy(policy)
-    return ConvMixer(
-        dim,
-        depth,
-        kernel_size,
-        patch_size,
-        input_shape=(side, side, 3),
-        classes=classes,
-        classifier_activation=None,
-        include_preprocessing=False,
+    Raises:
+        ValueError: If flags don't go together.
+    """
+    device = _DEVICE.value
+    if device == "auto":
+        device = "gpu" if os.path.exists("/dev/nvidiactl") else "cpu"
+    gpu = device == "gpu"
+    if gpu and _CLOCK.value == "cpu":
+        raise ValueError("--clock cpu does not see what a GPU does.")
+    settings = Settings(
+        device,
+        _THREADS.value or (None if gpu else 1),
+        _CLOCK.value,
+        _WARMUP.value,
+        GPU_ROUND_SECONDS if gpu else 0.0,
+        _TF32.value,
     )
-
-
-def our_step(case):
-    """Builds our step.
-
-    Args:
-        case: A `Case`.
-
-    Returns:
-        Function without arguments that runs one step to its end.
-    """
-    import keras
-    import tensorflow as tf
-
-    *_, side, classes = MODELS[case.model]
-    model = our_model(case)
-    images = tf.random.normal((case.batch_size, side, side, 3))
-    labels = tf.random.uniform((case.batch_size,), 0, classes, tf.int32)
-    if case.step == "infer":
-        infer = tf.function(lambda x: model(x, training=False))
-        return lambda: infer(images).numpy()
-    variables = model.trainable_variables
-    optimizer = keras.optimizers.AdamW(LEARNING_RATE)
-    optimizer.build(variables)
-
-    @tf.function
-    def train(x, y):
-        with tf.GradientTape() as tape:
-            logits = model(x, training=True)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
-            loss = tf.reduce_mean(loss)
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    return lambda: train(images, labels).numpy()
-
-
-def timm_model(case, channels_last):
-    """Builds timm's model of a case."""
-    import torch
-    from timm.models.convmixer import ConvMixer
-
-    dim, depth, kernel_size, patch_size, _, classes = MODELS[case.model]
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return ConvMixer(
-        dim,
-        depth,
-        kernel_size=kernel_size,
-        patch_size=patch_size,
-        num_classes=classes,
-    ).to(memory_format=layout)
-
-
-def timm_step(case, channels_last, compiled=False):
-    """Builds timm's step.
-
-    Args:
-        case: A `Case`.
-        channels_last: Boolean, whether tensors lie in memory as NHWC.
-        compiled: Boolean, whether the model goes through `torch.compile`.
-
-    Returns:
-        Function without arguments that runs one step to its end.
-    """
-    import torch
-
-    *_, side, classes = MODELS[case.model]
-    model = timm_model(case, channels_last)
-    network = torch.compile(model) if compiled else model
-    images = torch.randn(case.batch_size, 3, side, side)
-    if channels_last:
-        images = images.to(memory_format=torch.channels_last)
-    labels = torch.randint(classes, (case.batch_size,))
-    half = torch.autocast("cpu", torch.bfloat16, case.dtype == "bfloat16")
-    if case.step == "infer":
-        model.eval()
-
-        def infer():
-            with torch.inference_mode(), half:
-                return network(images).float().numpy()
-
-        return infer
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
-
-    def train():
-        optimizer.zero_grad()
-        with half:
-            logits = network(images)
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return train
-
-
-def contestants(case, compiled):
-    """Lists who is timed.
-
-    Args:
-        case: A `Case`.
-        compiled: Boolean, whether `torch.compile` runs as well.
-
-    Returns:
-        Dictionary from names to functions that run one step.
-    """
-    steps = {
-        "ours": our_step(case),
-        "timm NCHW": timm_step(case, channels_last=False),
-        "timm NHWC": timm_step(case, channels_last=True),
-    }
-    if compiled:
-        steps["timm NHWC compiled"] = timm_step(case, True, compiled=True)
-    return steps
-
-
-def summarise(case, seconds):
-    """Reduces the times of one case to medians, spreads and a ratio.
-
-    Args:
-        case: A `Case`.
-        seconds: What `take_turns` gives, with "ours" among the names.
-
-    Returns:
-        Dictionary, ready for JSON. "ratio" is our median over that of timm's
-        best; "ratio_quartiles" are those of the ratios round by round. Times
-        are in milliseconds per image.
-    """
-    medians = {name: statistics.median(s) for name, s in seconds.items()}
-    best = min((n for n in medians if n != "ours"), key=medians.get)
-    rounds = [
-        a / b for a, b in zip(seconds["ours"], seconds[best], strict=True)
-    ]
-    low, _, high = statistics.quantiles(rounds, n=4, method="inclusive")
-    return {
-        **dataclasses.asdict(case),
-        "ms_per_image": {
-            name: 1e3 * median / case.batch_size
-            for name, median in medians.items()
-        },
-        "all_ms_per_image": {
-            name: [1e3 * one / case.batch_size for one in many]
-            for name, many in seconds.items()
-        },
-        "timm_best": best,
-        "ratio": medians["ours"] / medians[best],
-        "ratio_quartiles": [low, high],
-    }
-
-
-def table(results):
-    """Formats results as a Markdown table.
-
-    Args:
-        results: List of what `summarise` gives.
-
-    Returns:
-        String, a line per case; times in milliseconds per image.
-    """
-    lines = [
-        "| model | step | dtype | batch | ours | timm's best | ratio | "
-        "quartiles |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for r in results:
-        times, best = r["ms_per_image"], r["timm_best"]
-        low, high = r["ratio_quartiles"]
-        lines.append(
-            f"| {r['model']} | {r['step']} | {r['dtype']} | {r['batch_size']} "
-            f"| {times['ours']:.2f} | {times[best]:.2f} ({best[5:]}) "
-            f"| {r['ratio']:.2f} | {low:.2f} to {high:.2f} |"
+    given = _BATCH_SIZE.value or (["auto"] if gpu else [])
+    sizes = [size for size in given if size != "auto"]
+    if not all(size.isdigit() and int(size) for size in sizes):
+        raise ValueError(
+            "--batch_size must be a positive integer or auto. "
+            f"Received: {sizes}"
         )
-    return "\n".join(lines)
+    minutes = _MINUTES.value
+    plan = Plan(
+        device,
+        (not gpu) if _TOGETHER.value is None else _TOGETHER.value,
+        tuple(map(int, sizes)),
+        "auto" in given,
+        _ROUNDS.value,
+        _SECONDS.value,
+        time.monotonic() + 60 * minutes if minutes else float("inf"),
+    )
+    return settings, plan, _CONTESTANT.value or DEFAULT_CONTESTANTS[device]
+
+
+def begin(content, together, workers, names):
+    """Describes the machine and measures its limits.
+
+    Args:
+        content: Dictionary, what an earlier run wrote, or empty.
+        together: Boolean, whether contestants take turns.
+        workers: A `Workers`.
+        names: List of contestants.
+
+    Returns:
+        Dictionary, ready for JSON.
+
+    Raises:
+        ContestantError: If a framework can't be used.
+        ValueError: If the earlier run was of another machine or in another
+            way.
+    """
+    settings = dataclasses.asdict(workers.settings) | {"together": together}
+    content = {
+        "machine": machine(),
+        "settings": settings,
+        "frameworks": {},
+        "ceilings": {},
+        "results": [],
+        **content,
+    }
+    check_same("settings", content["settings"], settings)
+    first = {CONTESTANTS[name].framework: name for name in reversed(names)}
+    for framework, name in first.items():
+        worker = start(workers, name, framework)
+        facts = content["frameworks"].setdefault(framework, worker.description)
+        check_same(framework, facts, worker.description)
+        limits = content["ceilings"].setdefault(framework, {"matrix": {}})
+        measure_ceilings(limits, worker, workers.settings.device)
+        print(f"limits, {framework}: {json.dumps(limits)}", flush=True)
+    return content
+
+
+def check_same(what, former, now):
+    """Checks that a run goes on as it began.
+
+    Args:
+        what: String, for the message.
+        former: Dictionary.
+        now: Dictionary.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if former != now:
+        raise ValueError(
+            f"--resume needs what the run began with, {what}: {former}. "
+            f"Received: {now}"
+        )
+
+
+def start(workers, name, framework):
+    """Starts a contestant's process.
+
+    Args:
+        workers: A `Workers`.
+        name: The contestant's name.
+        framework: `"keras"` or `"torch"`.
+
+    Returns:
+        A `Worker`.
+
+    Raises:
+        ContestantError: If it can't start.
+    """
+    try:
+        return workers.get(name, framework)
+    except ContestantError as error:
+        needed = "Keras' backend" if framework == "keras" else "torch and timm"
+        raise ContestantError(
+            f"{name!r} can't start: {error}. It needs {needed}; see "
+            "--contestant for what else to time."
+        ) from error
 
 
 def machine():
-    """Describes the machine and the software, for the JSON file."""
-    import keras
-    import tensorflow as tf
-    import timm
-    import torch
-
+    """Describes the machine, for the JSON file."""
+    driver = pathlib.Path("/proc/driver/nvidia/version")
     return {
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "cores allowed": len(os.sched_getaffinity(0)),
-        "threads": _THREADS.value,
-        "clock": _CLOCK.value,
+        "driver": driver.read_text().splitlines()[0]
+        if driver.exists()
+        else None,
         "load average": os.getloadavg(),
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
     }
 
 
-def limit_threads(threads):
-    """Gives TensorFlow and PyTorch `threads` threads each.
+def measure_ceilings(limits, worker, device):
+    """Measures the limits of a device, as a framework reaches them.
 
     Args:
-        threads: Integer.
+        limits: Dictionary that takes them up, but for those it has: "matrix",
+            FLOP/s by dtype, and "copy", bytes/s.
+        worker: A `Worker`.
+        device: `"cpu"` or `"gpu"`.
+    """
+    side, size = MATRIX_SIDE[device], COPY_BYTES[device]
+
+    def seconds(*arguments):
+        times = worker.ask(_SECONDS.value, "ceiling", *arguments)
+        return statistics.median(times)
+
+    for dtype in _DTYPE.value:
+        if dtype not in limits["matrix"]:
+            rate = 2 * side**3 / seconds("matrix", dtype, side)
+            limits["matrix"][dtype] = rate
+    if "copy" not in limits:
+        limits["copy"] = 2 * size / seconds("copy", "float32", size)
+
+
+def highest(ceilings):
+    """Gives the rate of matrix products, by dtype, of the best framework."""
+    rates = {}
+    for limits in ceilings.values():
+        for dtype, rate in limits["matrix"].items():
+            rates[dtype] = max(rate, rates.get(dtype, 0.0))
+    return rates
+
+
+def run(content, plan, names, workers):
+    """Times all cases.
+
+    Args:
+        content: Dictionary, ready for JSON, that takes up the results.
+        plan: A `Plan`.
+        names: List of contestants.
+        workers: A `Workers`.
 
     Raises:
-        ImportError: If PyTorch or timm is missing.
+        OutOfTimeError: If the minutes are over.
     """
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        import timm  # noqa: F401
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            "The benchmark needs torch and timm: `pip install torch timm`."
-        ) from error
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    torch.set_num_threads(threads)
-
-
-def main(arguments):
-    """Times every case and writes the JSON file after each of them."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
-    check_destination(_OUTPUT.value, (".json",), overwrite=True)
-    limit_threads(_THREADS.value)
-    results = []
-    for model, step, dtype in itertools.product(
-        _MODEL.value, _STEP.value, _DTYPE.value
-    ):
-        batch_size = _BATCH_SIZE.value or BATCH_SIZES[model]
-        case = Case(model, step, dtype, batch_size)
-        seconds = take_turns(
-            contestants(case, _COMPILE.value),
-            _ROUNDS.value,
-            _WARMUP.value,
-            CLOCKS[_CLOCK.value],
+    ceilings = highest(content["ceilings"])
+    store = Store(
+        content["results"], lambda: write_json(_OUTPUT.value, content)
+    )
+    cases = [
+        Case(*case)
+        for case in itertools.product(_MODEL.value, _STEP.value, _DTYPE.value)
+    ]
+    backend = content["frameworks"].get("keras", {}).get("backend")
+    for case, together in schedule(cases, names, backend, plan.together):
+        measure(
+            case,
+            together,
+            plan,
+            workers,
+            store,
+            lambda *what: print(report.line(*what, ceilings), flush=True),
         )
-        results.append(summarise(case, seconds))
-        print(table(results[-1:]).splitlines()[-1], flush=True)
-        content = {"machine": machine(), "results": results}
-        with replaced(_OUTPUT.value) as unfinished:
-            pathlib.Path(unfinished).write_text(json.dumps(content, indent=1))
-    print(table(results))
+
+
+def finish(content):
+    """Sums up: into the JSON file, as a table, and as a picture.
+
+    Args:
+        content: Dictionary, what the JSON file has.
+    """
+    predicted = pathlib.Path(_PREDICTIONS.value)
+    known = json.loads(predicted.read_text()) if predicted.exists() else None
+    devices = {facts["device"] for facts in content["frameworks"].values()}
+    if known and known["rates"]["device"] not in devices:
+        known = None
+    content["summary"] = report.summarise(
+        content["results"],
+        highest(content["ceilings"]),
+        known and known["ms_per_image"],
+        content["settings"]["together"],
+    )
+    write_json(_OUTPUT.value, content)
+    print(report.table(content["summary"]))
+    if content["summary"]:
+        title = ", ".join(
+            f"{key} {value}"
+            for facts in content["frameworks"].values()
+            for key, value in facts.items()
+            if key in ("device", "backend", "keras", "torch", "timm")
+        )
+        with replaced(
+            pathlib.Path(_OUTPUT.value).with_suffix(".png")
+        ) as unfinished:
+            report.save_plot(unfinished, content["summary"], title)
+
+
+def write_json(path, content):
+    """Writes a JSON file, or replaces it."""
+    with replaced(path) as unfinished:
+        pathlib.Path(unfinished).write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -79,3 +79,40 @@ def test_backends_compute_the_same(run, expected, backend):
     check_layouts_and_remat(arrays)
     for key in arrays:
         assert relative_difference(arrays[key], expected[key]) < TOLERANCE, key
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import keras, numpy as np
+import convmixer_tf
+from convmixer_tf.layers import ConvMixerBlock, PatchEmbed
+
+model = convmixer_tf.ConvMixer(
+    8, 2, 4, 4, input_shape=(32, 32, 3), classes=5, classifier_activation=None
+)
+images, targets = np.ones((2, 32, 32, 3)), np.ones((2, 5))
+before = model.predict(images, verbose=0)
+model.compile(keras.optimizers.AdamW(0.01), "mse")
+model.fit(images, targets, verbose=0)
+assert not np.allclose(model.predict(images, verbose=0), before)
+path = sys.argv[2] + "/model.keras"
+model.save(path)
+assert keras.saving.load_model(path).count_params() == model.count_params()
+assert not set(sys.argv[1].split(",")) & set(sys.modules)
+"""
+
+
+@pytest.mark.peer
+def test_the_models_import_without_tensorflow(tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    # What a machine for JAX may lack.
+    missing = "tensorflow,huggingface_hub,safetensors,tensorflow_datasets"
+    run_python(WITHOUT_TENSORFLOW, missing, tmp_path, KERAS_BACKEND="jax")

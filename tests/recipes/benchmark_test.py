@@ -1,15 +1,27 @@
-"""The benchmark: its arithmetic, and one short run against timm."""
+"""The benchmark's command line, and short runs against timm."""
 
 import json
 import math
+import os
 import pathlib
+import time
 
 import pytest
+from absl import flags
+from PIL import Image
 
+from tests.helpers import ROOT
 from tests.helpers import run_python
 from tests.peers import import_timm
 
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "benchmark.py"
+RECIPE = ROOT / "recipes" / "benchmark.py"
+RUN = f"""
+import runpy, sys
+
+sys.argv[0] = {str(RECIPE)!r}
+sys.path.insert(0, {str(RECIPE.parent)!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -17,73 +29,14 @@ def benchmark(load_recipe):
     return load_recipe("benchmark")
 
 
-def test_contestants_take_turns_after_the_warm_up(benchmark):
-    log, now = [], [0.0]
-
-    def step(name, seconds):
-        def run():
-            log.append(name)
-            now[0] += seconds
-
-        return run
-
-    steps = {"ours": step("ours", 1), "timm NCHW": step("timm", 2)}
-    seconds = benchmark.take_turns(steps, 3, 2, lambda: now[0])
-    assert log == ["ours"] * 2 + ["timm"] * 2 + ["ours", "timm"] * 3
-    assert seconds == {"ours": [1] * 3, "timm NCHW": [2] * 3}
-
-
 @pytest.fixture
-def summary(benchmark):
-    case = benchmark.Case("256_8", "train", "float32", 2)
-    seconds = {
-        "ours": [1.0, 2.0, 9.0, 2.0, 2.0],
-        "timm NCHW": [5.0, 8.0, 6.0, 8.0, 8.0],
-        "timm NHWC": [4.0, 4.0, 3.0, 5.0, 4.0],
-    }
-    return benchmark.summarise(case, seconds)
+def set_flags(benchmark):
+    def set_flags(*arguments):
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(["benchmark.py", *arguments])
 
-
-def test_ratio_is_that_of_medians_with_timms_best(summary):
-    assert summary["timm_best"] == "timm NHWC"
-    assert summary["ratio"] == 2 / 4
-    assert summary["ms_per_image"] == {
-        "ours": 1000,
-        "timm NCHW": 4000,
-        "timm NHWC": 2000,
-    }
-    # Round by round: 0.25, 0.4, 0.5, 0.5, 3.
-    assert summary["ratio_quartiles"] == pytest.approx([0.4, 0.5])
-    assert summary["all_ms_per_image"]["ours"][2] == 4500
-
-
-def test_table_has_a_line_for_each_case(benchmark, summary):
-    lines = benchmark.table([summary, summary]).splitlines()
-    assert len(lines) == 4
-    assert lines[3] == (
-        "| 256_8 | train | float32 | 2 | 1000.00 | 2000.00 (NHWC) | 0.50 "
-        "| 0.40 to 0.50 |"
-    )
-
-
-def test_cpu_is_read_from_its_file(benchmark, tmp_path):
-    path = tmp_path / "cpuinfo"
-    path.write_text("model name\t: Zen 5\nbugs\t:\n\nmodel name\t: other\n")
-    assert benchmark.cpu(str(path)) == {"model name": "Zen 5"}
-    assert benchmark.cpu(str(tmp_path / "missing")) == {}
-
-
-PATHS = {"recipe": str(RECIPE), "folder": str(RECIPE.parent)}
-RUN = """
-import runpy, sys
-
-sys.path.insert(0, {folder!r})
-from tests.peers import import_timm
-
-import_timm()
-sys.argv[0] = {recipe!r}
-runpy.run_path({recipe!r}, run_name="__main__")
-"""
+    set_flags("--device=cpu")
+    return set_flags
 
 
 @pytest.mark.parametrize(
@@ -91,57 +44,258 @@ runpy.run_path({recipe!r}, run_name="__main__")
     [
         (["--output=missing/folder.json"], "There is no directory"),
         (["--output=table.txt"], "must end in .json"),
+        (["--output=there.json"], "there.json` exists"),
         (["--rounds=2"], "rounds"),
         (["surplus"], "Unexpected arguments"),
+        (["--batch_size=many"], "must be a positive integer or auto"),
+        (["--batch_size=auto", "--batch_size=0"], "positive integer or auto"),
+        (["--device=gpu", "--clock=cpu"], "does not see what a GPU does"),
     ],
 )
-def test_wrong_flags_end_it_at_once(arguments, message, tmp_path, monkeypatch):
-    code = RUN.replace("from tests.peers import import_timm", "")
-    code = code.replace("import_timm()", "").format(**PATHS)
+def test_wrong_flags_end_it_at_once(
+    benchmark, set_flags, arguments, message, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(AssertionError, match=message):
-        run_python(code, *arguments, PYTHONPATH=str(RECIPE.parents[1]))
-    assert list(tmp_path.iterdir()) == []
+    pathlib.Path("there.json").write_text("{}")
+    with pytest.raises(Exception, match=message):  # noqa: PT012
+        set_flags(*[a for a in arguments if a.startswith("--")])
+        rest = [a for a in arguments if not a.startswith("--")]
+        benchmark.main(["benchmark.py", *rest])
+    assert [path.name for path in tmp_path.iterdir()] == ["there.json"]
 
 
-@pytest.mark.peer
-def test_short_run_against_timm(tmp_path):
-    import_timm()
-    path = tmp_path / "result.json"
-    printed = run_python(
-        RUN.format(**PATHS),
-        "--model=256_8",
-        "--batch_size=1",
-        "--rounds=3",
-        "--warmup=1",
-        f"--output={path}",
-    )
-    content = json.loads(path.read_text())
-    assert content["machine"]["threads"] == 1
-    cases = [(r["step"], r["dtype"]) for r in content["results"]]
-    assert cases == [
-        ("train", "float32"),
-        ("train", "bfloat16"),
-        ("infer", "float32"),
-        ("infer", "bfloat16"),
-    ]
-    for result in content["results"]:
-        assert set(result["ms_per_image"]) == {
-            "ours",
-            "timm NCHW",
-            "timm NHWC",
+def test_a_cpu_has_one_thread_and_turns(benchmark, set_flags):
+    settings, plan, names = benchmark.read_flags()
+    assert (settings.device, settings.threads, plan.together) == ("cpu", 1, 1)
+    assert (plan.sizes("1536_20"), plan.deadline) == ([2], math.inf)
+    assert names == ["ours", "timm NCHW", "timm NHWC"]
+    set_flags("--threads=3", "--batch_size=auto", "--minutes=1")
+    settings, plan, _ = benchmark.read_flags()
+    assert settings.threads == 3
+    assert plan.sizes("256_8")[:3] == [64, 128, 256]
+    assert 50 < plan.deadline - time.monotonic() <= 60
+
+
+def test_a_gpu_has_all_its_memory_for_each(benchmark, set_flags):
+    set_flags("--device=gpu")
+    settings, plan, names = benchmark.read_flags()
+    assert (settings.threads, plan.together, plan.search) == (None, False, True)
+    assert settings.round_seconds > 0
+    assert "timm NHWC compiled" in names
+    set_flags("--device=gpu", "--batch_size=96", "--contestant=ours")
+    _, plan, names = benchmark.read_flags()
+    assert (plan.sizes("256_8"), names) == ([96], ["ours"])
+
+
+class FakeWorker:
+    def __init__(self, **description):
+        self.description = description
+        self.asked = []
+
+    def ask(self, seconds, *message):
+        self.asked.append(message)
+        return [0.5, 0.25, 0.125]
+
+
+class FakeWorkers:
+    def __init__(self, settings):
+        self.settings = settings
+        self.worker = FakeWorker(backend="jax", device="fake")
+
+    def get(self, name, framework):
+        return self.worker
+
+
+@pytest.fixture
+def fake_workers(benchmark, set_flags):
+    return FakeWorkers(benchmark.Settings("cpu", 1))
+
+
+def test_limits_are_those_of_the_device(benchmark, fake_workers):
+    content = benchmark.begin({}, True, fake_workers, ["ours"])
+    limits = content["ceilings"]["keras"]
+    side, size = benchmark.MATRIX_SIDE["cpu"], benchmark.COPY_BYTES["cpu"]
+    rate = 2 * side**3 / 0.25
+    assert limits["matrix"] == {"float32": rate, "bfloat16": rate}
+    assert limits["copy"] == 2 * size / 0.25  # read and written
+    best = {"torch": {"matrix": {"float32": 2 * rate}}, "keras": limits}
+    assert benchmark.highest(best) == {"float32": 2 * rate, "bfloat16": rate}
+
+
+def test_resumed_runs_measure_what_they_lack(
+    benchmark, fake_workers, set_flags
+):
+    set_flags("--dtype=bfloat16")
+    content = benchmark.begin({}, True, fake_workers, ["ours"])
+    content = json.loads(json.dumps(content))
+    content["results"].append("kept")
+    set_flags("--dtype=bfloat16", "--dtype=float32")
+    fake_workers.worker.asked.clear()
+    again = benchmark.begin(content, True, fake_workers, ["ours"])
+    (asked,) = fake_workers.worker.asked
+    assert asked[:3] == ("ceiling", "matrix", "float32")
+    assert again["results"] == ["kept"]
+
+
+def test_a_run_goes_on_as_it_began(benchmark, fake_workers):
+    content = benchmark.begin({}, True, fake_workers, ["ours"])
+    with pytest.raises(ValueError, match=r"began with, settings: .*together"):
+        benchmark.begin(content, False, fake_workers, ["ours"])
+    fake_workers.worker.description = {"device": "another"}
+    with pytest.raises(ValueError, match=r"began with, keras: .*'another'"):
+        benchmark.begin(content, True, fake_workers, ["ours"])
+
+
+def test_a_contestant_that_is_not_installed_is_named(
+    benchmark, fake_workers, monkeypatch
+):
+    def get(name, framework):
+        raise benchmark.ContestantError("ModuleNotFoundError: No timm")
+
+    monkeypatch.setattr(fake_workers, "get", get)
+    message = "'timm NCHW' can't start: .*It needs torch and timm"
+    with pytest.raises(benchmark.ContestantError, match=message):
+        benchmark.begin({}, True, fake_workers, ["timm NCHW"])
+
+
+@pytest.fixture
+def content(benchmark, fake_workers):
+    content = benchmark.begin({}, True, fake_workers, ["ours"])
+    content["results"].append(
+        {
+            "model": "1536_20",
+            "step": "infer",
+            "dtype": "bfloat16",
+            "batch_size": 2,
+            "ms_per_image": {"ours": 1.0},
+            "all_ms_per_image": {"ours": [1.0] * 3},
+            "first_step_s": {"ours": 1.0},
+            "failed": {},
         }
-        assert all(len(t) == 3 for t in result["all_ms_per_image"].values())
-        assert f"{result['ratio']:.2f}" in printed
+    )
+    return content
+
+
+@pytest.mark.parametrize("device", ["fake", "NVIDIA H200"])
+def test_report_says_what_was_predicted_of_the_device(
+    benchmark, set_flags, content, tmp_path, capsys, device
+):
+    content["frameworks"]["keras"]["device"] = device
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(content))
+    set_flags(f"--output={path}", "--report")
+    benchmark.main(["benchmark.py"])
+    (summary,) = json.loads(path.read_text())["summary"]
+    predicted = summary["predicted_ms_per_image"]
+    cell = capsys.readouterr().out.splitlines()[-1].split(" | ")[-1]
+    if device == "fake":
+        assert (predicted, cell) == (None, "- |")
+    else:
+        # 102 GFLOP at 790 TFLOP/s.
+        assert predicted["roofline"] == pytest.approx(0.129, abs=5e-4)
+        assert cell == f"{predicted['unfused']:.3g} |"
+    with Image.open(path.with_suffix(".png")) as image:
+        assert image.width > 300
+
+
+def test_predictions_are_written(benchmark, set_flags, tmp_path, capsys):
+    path = tmp_path / "predictions.json"
+    set_flags(f"--output={path}", "--predict", "--model=1024_20")
+    benchmark.main(["benchmark.py"])
+    written = json.loads(path.read_text())
+    assert written["rates"]["device"] == "NVIDIA H200"
+    assert len(written["ms_per_image"]) == 4
+    assert "| 1024_20 | infer | float32 | 11.9 |" in capsys.readouterr().out
+
+
+# timm has to be imported in another process as `import_timm` does it.
+CUSTOMIZE = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "timm":
+            sys.meta_path.remove(self)
+            from tests.peers import import_timm
+            import_timm()
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture
+def run_benchmark(tmp_path, monkeypatch):
+    import_timm()
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZE)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+    def run(*arguments, **environment):
+        common = ["--device=cpu", "--model=16_2", "--rounds=3", "--warmup=1"]
+        output = f"--output={tmp_path / 'result.json'}"
+        printed = run_python(RUN, *common, output, *arguments, **environment)
+        return json.loads((tmp_path / "result.json").read_text()), printed
+
+    return run
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["256_8", "1024_20"])
-def test_both_are_the_same_model(benchmark, name):
+def test_short_run_against_timm(run_benchmark):
+    content, printed = run_benchmark("--batch_size=1", "--dtype=bfloat16")
+    assert content["settings"]["threads"] == 1
+    assert content["frameworks"]["torch"]["device"] == "cpu"
+    cases = [(r["step"], r["dtype"]) for r in content["results"]]
+    assert cases == [("infer", "bfloat16"), ("train", "bfloat16")]
+    for result, summary in zip(
+        content["results"], content["summary"], strict=True
+    ):
+        names = {"ours", "timm NCHW", "timm NHWC"}
+        assert set(result["ms_per_image"]) == set(summary["best"]) == names
+        assert all(len(t) == 3 for t in result["all_ms_per_image"].values())
+        assert all(0 < b["share"] < 1 for b in summary["best"].values())
+        assert f"{summary['ratio']:.2f}" in printed
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_short_runs_on_other_backends(run_benchmark, backend):
+    pytest.importorskip(backend)
+    begun, _ = run_benchmark(
+        "--step=infer",
+        "--batch_size=2",
+        "--dtype=bfloat16",
+        "--contestant=ours",
+        "--contestant=ours pure",
+        KERAS_BACKEND=backend,
+    )
+    assert begun["frameworks"]["keras"]["backend"] == backend
+    (infer,) = begun["results"]
+    assert set(infer["ms_per_image"]) == {"ours", "ours pure"}
+    content, _ = run_benchmark(
+        "--step=infer",
+        "--step=train",
+        "--batch_size=2",
+        "--dtype=bfloat16",
+        "--contestant=ours",
+        "--resume",
+        KERAS_BACKEND=backend,
+    )
+    assert content["results"][0] == infer
+    assert set(content["results"][1]["ms_per_image"]) == {"ours"}
+    assert not any(result["failed"] for result in content["results"])
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", ["256_8", "768_32", "1024_20"])
+def test_both_are_the_same_model(benchmark, load_recipe, name):
     import_timm()
-    case = benchmark.Case(name, "train", "float32", 1)
-    weights = benchmark.our_model(case).trainable_weights
-    theirs = benchmark.timm_model(case, channels_last=False)
-    assert sum(math.prod(weight.shape) for weight in weights) == sum(
-        parameter.numel() for parameter in theirs.parameters()
+    model, case = benchmark.MODELS[name], benchmark.Case(name, "", "float32")
+    weights = load_recipe("speed.keras_steps").build_model(case, model)
+    theirs = load_recipe("speed.timm_steps").build_model(model, False)
+    assert sum(
+        math.prod(weight.shape) for weight in weights.trainable_weights
+    ) == sum(parameter.numel() for parameter in theirs.parameters())
+    activations = {type(module).__name__ for module in theirs.modules()}
+    assert activations & {"ReLU", "GELU"} == (
+        {"ReLU"} if name == "768_32" else {"GELU"}
     )
