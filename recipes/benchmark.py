@@ -31,10 +31,10 @@ import time
 from absl import app
 from absl import flags
 from speed import report
-from speed.cases import CONTESTANTS
 from speed.cases import DTYPES
 from speed.cases import STEPS
 from speed.cases import Case
+from speed.cases import find_contestant
 from speed.costs import H200
 from speed.costs import MODELS
 from speed.costs import predictions
@@ -56,7 +56,18 @@ from convmixer_tf.timing import cpu
 PUBLISHED = [name for name in MODELS if name != "16_2"]
 DEFAULT_CONTESTANTS = {
     "cpu": ["ours", "timm NCHW", "timm NHWC"],
-    "gpu": [name for name in CONTESTANTS if name != "ours compiled"],
+    "gpu": [
+        "ours",
+        "ours auto",
+        "ours auto pure",
+        "timm NCHW",
+        "timm NHWC",
+        "timm NCHW compiled",
+        "timm NHWC compiled",
+        "timm NCHW pure",
+        "timm NHWC pure",
+        "timm NHWC compiled pure",
+    ],
 }
 # Large enough to keep the device busy, small enough to be soon done.
 MATRIX_SIDE = {"cpu": 1536, "gpu": 8192}
@@ -73,13 +84,14 @@ _DTYPE = flags.DEFINE_multi_enum(
     DTYPES,
     "float32, or mixed precision with bfloat16; repeatable.",
 )
-_CONTESTANT = flags.DEFINE_multi_enum(
+_CONTESTANT = flags.DEFINE_multi_string(
     "contestant",
     None,
-    list(CONTESTANTS),
-    "Who is timed; repeatable. NHWC: channels last. compiled: by XLA, in "
-    "TensorFlow, or by torch.compile. pure: inference with bfloat16 weights. "
-    "Default: on a CPU ours and timm's uncompiled, on a GPU all.",
+    "Who is timed; repeatable. ours, timm NCHW or timm NHWC (channels last), "
+    "then compiled (by XLA, in TensorFlow, or by torch.compile) or pure "
+    "(inference with bfloat16 weights) or both; ours also with a word that "
+    "CONVMIXER_DEPTHWISE can have, such as auto. Default: on a CPU ours and "
+    "timm's uncompiled, on a GPU all.",
 )
 _BATCH_SIZE = flags.DEFINE_multi_string(
     "batch_size",
@@ -202,7 +214,10 @@ def read_flags():
         _SECONDS.value,
         time.monotonic() + 60 * minutes if minutes else float("inf"),
     )
-    return settings, plan, _CONTESTANT.value or DEFAULT_CONTESTANTS[device]
+    names = _CONTESTANT.value or DEFAULT_CONTESTANTS[device]
+    for name in names:
+        find_contestant(name)
+    return settings, plan, names
 
 
 def begin(content, together, workers, names):
@@ -232,7 +247,7 @@ def begin(content, together, workers, names):
         **content,
     }
     check_same("settings", content["settings"], settings)
-    first = {CONTESTANTS[name].framework: name for name in reversed(names)}
+    first = {find_contestant(name).framework: name for name in reversed(names)}
     for framework, name in first.items():
         worker = start(workers, name, framework)
         facts = content["frameworks"].setdefault(framework, worker.description)

@@ -59,12 +59,15 @@ class Contestant:
             `torch.compile` timm's model.
         pure: Boolean, whether weights are bfloat16 too, not only what is
             computed from them.
+        depthwise: What `CONVMIXER_DEPTHWISE` is to say to our layers; empty
+            for what it says already.
     """
 
     framework: str
     channels_last: bool = True
     compiled: bool = False
     pure: bool = False
+    depthwise: str = ""
 
     def applies(self, case, backend):
         """Tells whether there is such a thing.
@@ -83,20 +86,32 @@ class Contestant:
         return not compiled or backend == "tensorflow"
 
 
-CONTESTANTS = {
-    "ours": Contestant("keras"),
-    "ours compiled": Contestant("keras", compiled=True),
-    "ours pure": Contestant("keras", pure=True),
-    "timm NCHW": Contestant("torch", channels_last=False),
-    "timm NHWC": Contestant("torch"),
-    "timm NCHW compiled": Contestant(
-        "torch", channels_last=False, compiled=True
-    ),
-    "timm NHWC compiled": Contestant("torch", compiled=True),
-    "timm NCHW pure": Contestant("torch", channels_last=False, pure=True),
-    "timm NHWC pure": Contestant("torch", pure=True),
-    "timm NHWC compiled pure": Contestant("torch", compiled=True, pure=True),
-}
+def find_contestant(name):
+    """Says who a contestant is.
+
+    Args:
+        name: `"ours"`, or `"timm NCHW"` or `"timm NHWC"`, with `"compiled"`,
+            `"pure"` or both after it; ours also with a word, or three with
+            commas between, on depthwise convolutions.
+
+    Returns:
+        A `Contestant`.
+
+    Raises:
+        ValueError: If it is called otherwise.
+    """
+    whose, *words = name.split() or [""]
+    options = {word: True for word in words if word in ("compiled", "pure")}
+    words = [word for word in words if word not in options]
+    if whose == "timm" and words in (["NCHW"], ["NHWC"]):
+        return Contestant("torch", words == ["NHWC"], **options)
+    if whose == "ours" and len(words) <= 1:
+        return Contestant("keras", depthwise="".join(words), **options)
+    raise ValueError(
+        "A contestant is ours, timm NCHW or timm NHWC, then compiled or pure "
+        "or both; ours also with a word that CONVMIXER_DEPTHWISE can have. "
+        f"Received: {name!r}"
+    )
 
 
 def repeated(step, wait):

@@ -16,7 +16,7 @@ def describe():
     device = jax.local_devices()[0]
     return {
         "jax": jax.__version__,
-        "kind": device.platform,
+        "kind": "cpu" if device.platform == "cpu" else "gpu",
         "device": device.device_kind,
         "platform": device.client.platform_version,
     }

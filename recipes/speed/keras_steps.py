@@ -1,6 +1,7 @@
 """Our steps, on whatever backend Keras has."""
 
 import importlib
+import os
 
 import keras
 from keras import ops
@@ -9,6 +10,8 @@ from convmixer_tf import ConvMixer
 from speed.cases import repeated
 
 LEARNING_RATE = 1e-4  # small: nothing may overflow while the clock runs
+
+_DEPTHWISE = os.environ.get("CONVMIXER_DEPTHWISE", "")
 
 _backend = importlib.import_module(f"speed.{keras.backend.backend()}_backend")
 set_up = _backend.set_up
@@ -63,6 +66,7 @@ def build_step(case, model, batch_size, contestant):
         Function of a number of steps. It runs them to their end and returns
         the last one's logits, or its loss.
     """
+    os.environ["CONVMIXER_DEPTHWISE"] = contestant.depthwise or _DEPTHWISE
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     network = build_model(case, model, contestant.pure)

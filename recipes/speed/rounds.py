@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from speed.cases import CONTESTANTS
+from speed.cases import find_contestant
 from speed.costs import MODELS
 from speed.workers import ContestantError
 
@@ -70,7 +70,7 @@ def schedule(cases, names, backend, together):
 
     Args:
         cases: List of `Case`.
-        names: List of names in `CONTESTANTS`.
+        names: List of contestants.
         backend: Name of Keras' backend.
         together: Boolean, whether contestants take turns. If not, each has
             its own go, by model and framework: processes start less often.
@@ -83,15 +83,17 @@ def schedule(cases, names, backend, together):
         return [
             name
             for name in names
-            if framework in (None, CONTESTANTS[name].framework)
-            and CONTESTANTS[name].applies(case, backend)
+            if framework in (None, find_contestant(name).framework)
+            and find_contestant(name).applies(case, backend)
         ]
 
     if together:
         for case in cases:
             yield case, applying(case)
         return
-    frameworks = dict.fromkeys(CONTESTANTS[name].framework for name in names)
+    frameworks = dict.fromkeys(
+        find_contestant(name).framework for name in names
+    )
     for _, group in itertools.groupby(cases, lambda case: case.model):
         for framework, case in itertools.product(frameworks, list(group)):
             for name in applying(case, framework):
@@ -180,7 +182,7 @@ def time_batch(entry, case, names, plan, workers):
     model, batch_size = MODELS[case.model], entry["batch_size"]
     ready = {}
     for name in names:
-        contestant = CONTESTANTS[name]
+        contestant = find_contestant(name)
         with _noting_failure(entry, name):
             worker = workers.get(name, contestant.framework)
             message = "prepare", case, model, batch_size, contestant

@@ -49,6 +49,7 @@ def set_flags(benchmark):
         (["surplus"], "Unexpected arguments"),
         (["--batch_size=many"], "must be a positive integer or auto"),
         (["--batch_size=auto", "--batch_size=0"], "positive integer or auto"),
+        (["--contestant=theirs"], "A contestant is ours, timm NCHW or"),
         (["--device=gpu", "--clock=cpu"], "does not see what a GPU does"),
     ],
 )

@@ -193,6 +193,18 @@ def test_on_a_cpu_all_are_timed_at_once(rounds, cases):
     assert first == ["ours", "timm NCHW", "ours compiled"]
 
 
+def test_names_say_who_it_is(load_recipe):
+    cases = load_recipe("speed.cases")
+    find, who = cases.find_contestant, cases.Contestant
+    assert find("timm NCHW pure") == who("torch", False, pure=True)
+    assert find("timm NHWC compiled pure") == who("torch", True, True, True)
+    assert find("ours auto pure") == who("keras", pure=True, depthwise="auto")
+    assert find("ours") == who("keras")
+    for name in ("", "timm", "timm pure", "ours a b", "theirs"):
+        with pytest.raises(ValueError, match=f"Received: '{name}'"):
+            find(name)
+
+
 def test_on_a_gpu_a_framework_has_it_for_a_model(rounds, cases):
     names = ["timm NHWC", "ours", "timm NCHW"]
     plan = list(rounds.schedule(cases, names, "jax", False))
