@@ -26,6 +26,7 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
 import time
 
 from absl import app
@@ -240,6 +241,7 @@ def begin(content, together, workers, names):
     settings = dataclasses.asdict(workers.settings) | {"together": together}
     content = {
         "machine": machine(),
+        "commands": [],
         "settings": settings,
         "frameworks": {},
         "ceilings": {},
@@ -247,6 +249,7 @@ def begin(content, together, workers, names):
         **content,
     }
     check_same("settings", content["settings"], settings)
+    content["commands"].append(sys.argv[1:])
     first = {find_contestant(name).framework: name for name in reversed(names)}
     for framework, name in first.items():
         worker = start(workers, name, framework)

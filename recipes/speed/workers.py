@@ -255,12 +255,13 @@ class Timer:
         return first
 
     def _warm_up(self, steps, round_seconds):
-        self._run(max(1, steps - 1))
-        start = time.perf_counter()
-        self._run(1)
-        seconds = time.perf_counter() - start
-        self._repeats = max(1, math.ceil(round_seconds / seconds))
-        if self._repeats > 1:
+        self._run(steps)
+        self._repeats = 1
+        if round_seconds:
+            start = time.perf_counter()
+            self._run(1)
+            seconds = time.perf_counter() - start
+            self._repeats = max(1, math.ceil(round_seconds / seconds))
             self._run(self._repeats)
 
     def time_round(self):

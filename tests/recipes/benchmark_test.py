@@ -136,6 +136,7 @@ def test_resumed_runs_measure_what_they_lack(
     (asked,) = fake_workers.worker.asked
     assert asked[:3] == ("ceiling", "matrix", "float32")
     assert again["results"] == ["kept"]
+    assert len(again["commands"]) == 2
 
 
 def test_a_run_goes_on_as_it_began(benchmark, fake_workers):
