@@ -343,12 +343,22 @@ def measure_ceilings(limits, worker, device):
 
 
 def highest(ceilings):
-    """Gives the rate of matrix products, by dtype, of the best framework."""
-    rates = {}
-    for limits in ceilings.values():
-        for dtype, rate in limits["matrix"].items():
-            rates[dtype] = max(rate, rates.get(dtype, 0.0))
-    return rates
+    """Gives the limits of the device, as the best framework reaches them.
+
+    Args:
+        ceilings: Dictionary from frameworks to what `measure_ceilings` gives.
+
+    Returns:
+        Dictionary: FLOP/s of matrix products by dtype, and "copy", bytes/s.
+    """
+    limits = [
+        {**limits["matrix"], "copy": limits["copy"]}
+        for limits in ceilings.values()
+    ]
+    return {
+        key: max(one[key] for one in limits if key in one)
+        for key in set().union(*limits)
+    }
 
 
 def run(content, plan, names, workers):

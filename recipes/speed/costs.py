@@ -140,6 +140,22 @@ def passes(layer, step, fused):
     ]
 
 
+def least_bytes(model, step, dtype):
+    """Counts bytes read and written for one image, in "fused" passes.
+
+    Args:
+        model: A `Model`.
+        step: `"infer"` or `"train"`.
+        dtype: `"float32"` or `"bfloat16"`, of the maps between layers.
+
+    Returns:
+        Integer.
+    """
+    return _BYTES[dtype] * sum(
+        values for x in layers(model) for _, values in passes(x, step, True)
+    )
+
+
 def predict(model, step, dtype, rates):
     """Computes how long a device should take.
 
@@ -155,29 +171,26 @@ def predict(model, step, dtype, rates):
 
     Returns:
         Dictionary of milliseconds per image: "roofline", all multiplications
-        as matrix products and nothing else; "fused" and "unfused", see
-        `passes`; "copies", the bytes of "fused" alone.
+        as matrix products and nothing else; "copies", the bytes of "fused"
+        and nothing else; "fused" and "unfused", see `passes`.
     """
     matrix = rates.matrix[dtype]
 
-    def seconds(layer, fused, arithmetic=True):
-        rate = rates.vector if layer.depthwise else matrix
-        return sum(
+    def milliseconds(fused):
+        return 1e3 * sum(
             max(
-                2 * macs * arithmetic / rate,
+                2 * count / (rates.vector if layer.depthwise else matrix),
                 values * _BYTES[dtype] / rates.copy,
             )
-            for macs, values in passes(layer, step, fused)
+            for layer in layers(model)
+            for count, values in passes(layer, step, fused)
         )
-
-    def total(*arguments):
-        return 1e3 * sum(seconds(x, *arguments) for x in layers(model))
 
     return {
         "roofline": 1e3 * 2 * macs(model, step) / matrix,
-        "copies": total(True, False),
-        "fused": total(True),
-        "unfused": total(False),
+        "copies": 1e3 * least_bytes(model, step, dtype) / rates.copy,
+        "fused": milliseconds(True),
+        "unfused": milliseconds(False),
     }
 
 

@@ -4,6 +4,7 @@ import itertools
 import statistics
 
 from speed.costs import MODELS
+from speed.costs import least_bytes
 from speed.costs import macs
 
 CASE = ("model", "step", "dtype")
@@ -15,7 +16,8 @@ def summarise(entries, ceilings=None, predictions=None, together=True):
 
     Args:
         entries: List of entries, see `rounds.Store`.
-        ceilings: Dictionary from dtypes to FLOP/s of matrix products.
+        ceilings: Dictionary of the device's limits: FLOP/s of matrix products
+            by dtype, and "copy", bytes/s.
         predictions: List of what `costs.predictions` has as "ms_per_image".
         together: Boolean, whether contestants took turns. If so, the rounds
             of the same number were next to each other in time.
@@ -23,9 +25,10 @@ def summarise(entries, ceilings=None, predictions=None, together=True):
     Returns:
         List of a dictionary for each model, step and dtype. "best" has, for
         each contestant, its batch size, milliseconds per image, images/s,
-        TFLOP/s by all multiply-accumulates, and "share" of the device's
-        matrix products. "ratio" is our best time over timm's best, "ratio_
-        quartiles" are those of the ratios of single rounds.
+        TFLOP/s by all multiply-accumulates, and shares of the device's limits:
+        "share", of matrix products, and "copy_share", of copies, by the least
+        bytes. "ratio" is our best time over timm's best, "ratio_quartiles"
+        are those of the ratios of single rounds.
     """
     ceilings, summaries = ceilings or {}, {}
     for entry in entries:
@@ -51,15 +54,17 @@ def summarise(entries, ceilings=None, predictions=None, together=True):
 
 
 def _rates(entry, time, ceilings):
-    count = macs(MODELS[entry["model"]], entry["step"])
-    rate = 2 * count / (time / 1e3)
-    ceiling = ceilings.get(entry["dtype"])
+    model, step, dtype = MODELS[entry["model"]], entry["step"], entry["dtype"]
+    rate = 2 * macs(model, step) / (time / 1e3)
+    bandwidth = least_bytes(model, step, dtype) / (time / 1e3)
+    ceiling, copy = ceilings.get(dtype), ceilings.get("copy")
     return {
         "batch_size": entry["batch_size"],
         "ms_per_image": time,
         "images_per_s": 1e3 / time,
         "tflop_per_s": rate / 1e12,
         "share": ceiling and rate / ceiling,
+        "copy_share": copy and bandwidth / copy,
     }
 
 
@@ -140,8 +145,8 @@ def table(summaries):
     """
     lines = [
         "| model | step | dtype | ours | timm's best | ratio | quartiles "
-        "| images/s | of matrix products | predicted |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| images/s | of matrix products | of copies | predicted |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for summary in summaries:
         cells = [summary[column] for column in CASE]
@@ -152,11 +157,11 @@ def table(summaries):
             "{:.2f} to {:.2f}".format(*low_high) if low_high else "-",
         ]
         ours = summary["best"].get(summary["ours"], {})
-        share = ours.get("share")
+        shares = [ours.get(key) for key in ("share", "copy_share")]
         predicted = summary["predicted_ms_per_image"]
         cells += [
             f"{ours['images_per_s']:,.0f}" if ours else "-",
-            "-" if share is None else f"{share:.0%}",
+            *("-" if share is None else f"{share:.0%}" for share in shares),
             f"{predicted['unfused']:.3g}" if predicted else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")

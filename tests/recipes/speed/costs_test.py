@@ -97,7 +97,8 @@ def test_a_pass_takes_as_long_as_the_slower_of_arithmetic_and_memory(costs):
     assert slow["fused"] == pytest.approx(2 * (total - depthwise))
     slow = predict(copy=1e3)
     moved = images + values + 4 * 2 * values + values + 10
-    assert slow["copies"] == slow["fused"] == pytest.approx(2 * moved)
+    assert slow["fused"] == pytest.approx(2 * moved)
+    assert slow["copies"] == pytest.approx(2 * moved)
     # Activation and normalisation, with the residual in both blocks.
     moved += 5 * 2 * values + 2 * values + 2 * 10
     assert slow["unfused"] == pytest.approx(2 * moved)
