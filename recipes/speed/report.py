@@ -211,9 +211,13 @@ def save_plot(path, summaries, title):
     models = list(dict.fromkeys(s["model"] for s in summaries))
     kinds = list(dict.fromkeys((s["step"], s["dtype"]) for s in summaries))
     names = list(dict.fromkeys(n for s in summaries for n in s["best"]))
-    height = 0.9 + len(kinds) * (0.7 + 0.24 * len(names))
-    figure = Figure((2.2 + 3.2 * len(models), height), layout="constrained")
-    figure.suptitle(title)
+    height = 1.1 + len(kinds) * (0.7 + 0.24 * len(names))
+    figure = Figure((4 * len(models) + 1, height), layout="constrained")
+    figure.suptitle(
+        f"{title}\nimages/s, share of the rate of matrix products, batch size; "
+        "dotted: predicted, unfused",
+        fontsize=9,
+    )
     panels = figure.subplots(len(kinds), len(models), squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
@@ -237,14 +241,16 @@ def _draw(panel, summary, names):
         f"x{one['batch_size']}"
         for one in best
     ]
-    panel.bar_label(bars, labels, fontsize=8)
+    white = {"color": "white", "pad": 0}
+    panel.bar_label(bars, labels, padding=2, fontsize=8, bbox=white)
     widest = max(values)
     predicted = summary["predicted_ms_per_image"]
     if predicted:
         expected = 1e3 / predicted["unfused"]
-        panel.axvline(expected, color="#c0392b", linestyle=":", linewidth=1.5)
+        panel.axvline(expected, color="#c0392b", linestyle=":")
         widest = max(widest, expected)
-    panel.set_xlim(0, 1.45 * widest)
+    panel.set_xlim(0, 1.1 * max(widest, 1.5 * max(values)))
+    panel.locator_params("x", nbins=4)
     panel.invert_yaxis()
     panel.tick_params(labelsize=8)
     panel.spines[["top", "right"]].set_visible(False)
