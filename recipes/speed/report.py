@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+import textwrap
 
 from speed.costs import MODELS
 from speed.costs import least_bytes
@@ -210,14 +211,17 @@ def save_plot(path, summaries, title):
 
     models = list(dict.fromkeys(s["model"] for s in summaries))
     kinds = list(dict.fromkeys((s["step"], s["dtype"]) for s in summaries))
-    names = list(dict.fromkeys(n for s in summaries for n in s["best"]))
+    names = dict.fromkeys(n for s in summaries for n in s["best"])
+    names = sorted(names, key=lambda name: name.startswith("timm"))
+    width = 4 * len(models) + 1
     height = 1.1 + len(kinds) * (0.7 + 0.24 * len(names))
-    figure = Figure((4 * len(models) + 1, height), layout="constrained")
-    figure.suptitle(
-        f"{title}\nimages/s, share of the rate of matrix products, batch size; "
-        "dotted: predicted, unfused",
-        fontsize=9,
+    figure = Figure((width, height), layout="constrained")
+    legend = (
+        "images/s, share of the rate of matrix products, batch size; dotted: "
+        "predicted, unfused"
     )
+    lines = [textwrap.fill(text, 15 * width) for text in (title, legend)]
+    figure.suptitle("\n".join(lines), fontsize=9)
     panels = figure.subplots(len(kinds), len(models), squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
