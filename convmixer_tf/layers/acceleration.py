@@ -22,6 +22,11 @@ def plain_operations():
         _PLAIN.reset(token)
 
 
+def plain():
+    """Tells whether this is within `plain_operations`."""
+    return _PLAIN.get()
+
+
 def tensorflow_cpu():
     """Gives the module of operations for TensorFlow on CPUs.
 

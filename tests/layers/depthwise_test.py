@@ -14,7 +14,7 @@ from tests.helpers import relative_difference
 from tests.helpers import run_python
 
 tf = pytest.importorskip("tensorflow")
-tensorflow_cpu = pytest.importorskip("convmixer_tf.layers.tensorflow_cpu")
+tf_depthwise = pytest.importorskip("convmixer_tf.layers.tensorflow_depthwise")
 
 RNG = np.random.default_rng(0)
 KERNELS = [4, 5, 9, (1, 4), (6, 5), (3, 8)]
@@ -135,15 +135,15 @@ def test_frozen_layer_computes_no_kernel_gradient():
 def test_images_go_in_groups_that_fit_the_cache(
     values_in_cache, images, monkeypatch
 ):
-    monkeypatch.setattr(tensorflow_cpu, "_VALUES_IN_CACHE", values_in_cache)
+    monkeypatch.setattr(tf_depthwise, "_VALUES_IN_CACHE", values_in_cache)
     layer, (x, dy) = _layer(5), _data(6, 7, batch=12)  # 126 values an image
     filters = []
     depthwise_conv2d = tf.nn.depthwise_conv2d
 
-    def spy(image, kernel, strides, padding):
+    def spy(image, kernel, strides, padding, **kwargs):
         if padding == "VALID":
             filters.append(kernel.shape)
-        return depthwise_conv2d(image, kernel, strides, padding)
+        return depthwise_conv2d(image, kernel, strides, padding, **kwargs)
 
     monkeypatch.setattr(tf.nn, "depthwise_conv2d", spy)
     actual = _gradients(layer, x, dy)[1]

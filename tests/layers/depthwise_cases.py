@@ -1,0 +1,93 @@
+"""Depthwise convolutions by definition, and every form against them."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from convmixer_tf.layers.depthwise_passes import PASSES
+from convmixer_tf.layers.depthwise_passes import forms_of
+from tests.helpers import relative_difference
+
+# Kernel size, and the map's, smaller than the kernel for some.
+CASES = [
+    ((1, 1), (8, 8)),
+    ((2, 2), (5, 6)),
+    ((3, 3), (1, 7)),
+    ((4, 4), (3, 2)),
+    ((5, 5), (16, 8)),
+    ((6, 6), (11, 6)),
+    ((7, 7), (1, 1)),
+    ((8, 8), (9, 17)),
+    ((9, 9), (5, 12)),
+    ((6, 5), (7, 9)),
+    ((3, 8), (20, 4)),
+]
+TOLERANCES = {"float32": 2e-6, "bfloat16": 1.5e-2}
+
+
+def exact(x, dy, kernel):
+    """Output, and gradients of input and kernel, in float64."""
+    x, dy, kernel = (np.float64(a) for a in (x, dy, kernel))
+    (height, width), (rows, columns) = x.shape[1:3], kernel.shape[:2]
+    above, left = (rows - 1) // 2, (columns - 1) // 2
+    pad = [(above, rows - 1 - above), (left, columns - 1 - left)]
+    padded = np.pad(x, [(0, 0), *pad, (0, 0)])
+    y, dpadded = np.zeros_like(x), np.zeros_like(padded)
+    dkernel = np.zeros_like(kernel)
+    for i in range(rows):
+        for j in range(columns):
+            window = np.s_[:, i : i + height, j : j + width]
+            y += padded[window] * kernel[i, j, :, 0]
+            dkernel[i, j, :, 0] = (padded[window] * dy).sum((0, 1, 2))
+            dpadded[window] += dy * kernel[i, j, :, 0]
+    return y, dpadded[:, above : above + height, left : left + width], dkernel
+
+
+def data(kernel_size, size, dtype="float32", batch=3, dim=5):
+    """Random input, gradient of the output, and kernel, rounded to `dtype`."""
+    rng = np.random.default_rng(0)
+    shapes = (batch, *size, dim), (batch, *size, dim), (*kernel_size, dim, 1)
+    return [
+        ops.cast(rng.normal(size=s).astype("float32"), dtype) for s in shapes
+    ]
+
+
+def to_numpy(x):
+    return np.array(ops.convert_to_numpy(ops.cast(x, "float32")))
+
+
+def compute(name, form, x, dy, kernel):
+    """Runs one form of one pass."""
+    function = forms_of(name)[form]
+    if name == "kernel_gradient":
+        return function(x, dy, tuple(kernel.shape[:2]))
+    return function(x if name == "forward" else dy, kernel)
+
+
+def check(name, form, dtype, cases=CASES):
+    """Compares a form with the definition, in all cases, one or three images.
+
+    Raises:
+        NotImplementedError: As the form does.
+    """
+    for number, (kernel_size, size) in enumerate(cases):
+        batch = (1, 3)[number % 2]
+        arguments = data(kernel_size, size, dtype, batch)
+        expected = exact(*map(to_numpy, arguments))[PASSES.index(name)]
+        actual = compute(name, form, *arguments)
+        assert keras.backend.standardize_dtype(actual.dtype) == dtype
+        error = relative_difference(to_numpy(actual), expected)
+        assert error < TOLERANCES[dtype], (form, kernel_size, size, error)
+
+
+def check_all(cases):
+    """Checks every form; returns the reasons of those that can't be had."""
+    reasons = {}
+    for name in PASSES:
+        for form in forms_of(name):
+            for dtype in TOLERANCES:
+                try:
+                    check(name, form, dtype, cases)
+                except NotImplementedError as error:
+                    reasons[f"{name} {form}"] = str(error)
+    return reasons
