@@ -71,23 +71,46 @@ def check(name, form, dtype, cases=CASES):
         NotImplementedError: As the form does.
     """
     for number, (kernel_size, size) in enumerate(cases):
-        batch = (1, 3)[number % 2]
-        arguments = data(kernel_size, size, dtype, batch)
+        arguments = data(kernel_size, size, dtype, (1, 3)[number % 2])
         expected = exact(*map(to_numpy, arguments))[PASSES.index(name)]
-        actual = compute(name, form, *arguments)
-        assert keras.backend.standardize_dtype(actual.dtype) == dtype
-        error = relative_difference(to_numpy(actual), expected)
-        assert error < TOLERANCES[dtype], (form, kernel_size, size, error)
+        _compare(compute(name, form, *arguments), expected, dtype)
 
 
-def check_all(cases):
-    """Checks every form; returns the reasons of those that can't be had."""
+def _compare(actual, expected, dtype):
+    assert keras.backend.standardize_dtype(actual.dtype) == dtype
+    error = relative_difference(to_numpy(actual), expected)
+    assert error < TOLERANCES[dtype]
+
+
+def check_all(compiled, cases):
+    """Checks every form, all of one case compiled at once.
+
+    Args:
+        compiled: Function of a function, that compiles it.
+        cases: As `CASES`.
+
+    Returns:
+        Dictionary from passes and forms that can't be had to the reasons.
+    """
     reasons = {}
-    for name in PASSES:
-        for form in forms_of(name):
-            for dtype in TOLERANCES:
+
+    def everything(x, dy, kernel):
+        results = {name: {} for name in PASSES}
+        for name, of_pass in results.items():
+            for form in forms_of(name):
                 try:
-                    check(name, form, dtype, cases)
+                    of_pass[form] = compute(name, form, x, dy, kernel)
                 except NotImplementedError as error:
                     reasons[f"{name} {form}"] = str(error)
+        return results
+
+    for kernel_size, size in cases:
+        for dtype in TOLERANCES:
+            arguments = data(kernel_size, size, dtype)
+            expected = exact(*map(to_numpy, arguments))
+            results = compiled(everything)(*arguments)
+            assert all(results.values())
+            for name, exactly in zip(PASSES, expected, strict=True):
+                for actual in results[name].values():
+                    _compare(actual, exactly, dtype)
     return reasons

@@ -90,8 +90,13 @@ import keras
 from tests.layers import depthwise_cases as cases
 
 assert keras.backend.backend() == sys.argv[1]
+compiled = lambda function: function
+if sys.argv[1] == "jax":
+    import jax
+
+    compiled = jax.jit  # Op by op, JAX compiles thousands of them.
 few = [cases.CASES[i] for i in map(int, sys.argv[2:])]
-print(json.dumps(cases.check_all(few)))
+print(json.dumps(cases.check_all(compiled, few)))
 """
 
 
@@ -105,7 +110,7 @@ print(json.dumps(cases.check_all(few)))
 )
 def test_every_form_is_exact_on_other_backends(backend, missing):
     pytest.importorskip(backend)
-    numbers = (1, 5, 8) if backend == "jax" else range(len(CASES))
+    numbers = (3, 9) if backend == "jax" else range(len(CASES))
     printed = run_python(
         ON_OTHER_BACKENDS, backend, *numbers, KERAS_BACKEND=backend
     )
