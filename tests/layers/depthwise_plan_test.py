@@ -7,11 +7,11 @@ import pytest
 
 from convmixer_tf.layers import DepthwiseConv2D
 from convmixer_tf.layers import depthwise_plan
+from convmixer_tf.layers import set_depthwise
 from convmixer_tf.layers.acceleration import plain_operations
 from convmixer_tf.layers.depthwise_plan import VARIABLE
 from convmixer_tf.layers.depthwise_plan import Plan
 from convmixer_tf.layers.depthwise_plan import choose_plan
-from convmixer_tf.layers.depthwise_plan import set_depthwise
 from tests.helpers import relative_difference
 from tests.layers.depthwise_cases import data
 from tests.layers.depthwise_cases import exact

@@ -177,8 +177,7 @@ def test_what_another_process_kept_stays(machine):
 MEASURED = """
 import json, sys
 import keras, numpy as np
-from convmixer_tf.layers import DepthwiseConv2D, depthwise_probe
-from convmixer_tf.layers.depthwise_plan import set_depthwise
+from convmixer_tf.layers import DepthwiseConv2D, depthwise_probe, set_depthwise
 from tests.helpers import relative_difference
 
 every = depthwise_probe.forms_of
