@@ -145,7 +145,9 @@ def measure(name, layer, dtype, batch_size, ceiling):
     known = [f for f in _FORM.value if f in probe.forms_of(name)]
     if _FORM.value and not known:
         known = ["native"]
-    steps, left_out = probe.runnable(name, shape, size, dtype, known)
+    steps, left_out = probe.runnable(
+        name, shape, size, dtype, known, CLOCKS[_CLOCK.value]
+    )
     once = {form: seconds for form, (_, seconds) in steps.items()}
     near = {
         form: step

@@ -169,7 +169,7 @@ def measure(name, shape, kernel_size, dtype):
     }
 
 
-def runnable(name, shape, kernel_size, dtype, only=None):
+def runnable(name, shape, kernel_size, dtype, only=None, clock=None):
     """Compiles every form and compares its result with the native one's.
 
     Args:
@@ -178,13 +178,14 @@ def runnable(name, shape, kernel_size, dtype, only=None):
         kernel_size: (rows, columns).
         dtype: String.
         only: Names of forms to try, beside the native one; all by default.
+        clock: Function that gives the time in seconds; by default, the wall's.
 
     Returns:
         Dictionary from names to functions without arguments that compute it
         on random data, and the seconds that their second call took; and a
         dictionary of the reasons why others are left out.
     """
-    forms = forms_of(name)
+    clock, forms = clock or time.perf_counter, forms_of(name)
     if only:
         forms = {form: forms[form] for form in ("native", *only)}
     arguments = _arguments(name, shape, kernel_size, dtype)
@@ -201,9 +202,9 @@ def runnable(name, shape, kernel_size, dtype, only=None):
             if not error <= TOLERANCES.get(dtype, TOLERANCE):
                 raise ArithmeticError(f"differs from native by {error:.2g}")
             del result
-            before = time.perf_counter()
+            before = clock()
             step()
-            steps[form] = step, time.perf_counter() - before
+            steps[form] = step, clock() - before
         except Exception as error:  # Whatever a compiler or a device raises.
             if form == "native":
                 raise
