@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 
 import keras
@@ -14,6 +15,11 @@ from convmixer_tf.layers.depthwise_passes import backend_module
 from convmixer_tf.layers.depthwise_passes import forms_of
 
 VARIABLE = "CONVMIXER_DEPTHWISE"
+
+# The input's gradient by the flipped kernel takes 0.7 to 1.0 of the time if
+# one image's map is of up to 3 MB, and 1.4 of it at 6 MB.
+FLIPPED_UP_TO = 2**22  # bytes
+BYTES = {"float32": 4, "bfloat16": 2}
 
 _set = None
 
@@ -109,7 +115,7 @@ def choose_plan(shape, kernel_size, dtype, trains):
     """
     if plain():
         return Plan()
-    fixed, wanted = _rule(kernel_size), _wanted()
+    fixed, wanted = _rule(shape, kernel_size, dtype), _wanted()
     chosen = {}
     for name in PASSES if trains else PASSES[:1]:
         word = getattr(wanted, name)
@@ -121,12 +127,26 @@ def choose_plan(shape, kernel_size, dtype, trains):
     return Plan(**chosen)
 
 
-def _rule(kernel_size):
+def _rule(shape, kernel_size, dtype):
+    """What was measured; see `recipes/results/depthwise`."""
     # TensorFlow's own gradient is fast for up to 3 columns, and slows down
     # tenfold from 4 on, whatever the shapes and the dtype.
-    if kernel_size[1] >= 4 and tensorflow_cpu():
-        return Plan(kernel_gradient="big_filter")
-    return Plan()
+    if kernel_size[1] < 4 or not tensorflow_cpu():
+        return Plan()
+    return Plan(
+        input_gradient="flipped"
+        if _flips(shape, kernel_size, dtype)
+        else "native",
+        kernel_gradient="big_filter",
+    )
+
+
+def _flips(shape, kernel_size, dtype):
+    """Whether the flipped kernel is faster than TensorFlow's own gradient."""
+    odd = all(size % 2 for size in kernel_size)
+    if not odd or dtype not in BYTES or None in shape[1:]:
+        return False
+    return math.prod(shape[1:]) * BYTES[dtype] <= FLIPPED_UP_TO
 
 
 def _can_probe(shape, name):

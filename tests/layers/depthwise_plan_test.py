@@ -19,7 +19,7 @@ from tests.layers.depthwise_cases import exact
 tf = pytest.importorskip("tensorflow")
 
 CASE = ((8, 4, 4, 2), (5, 5), "float32", True)
-RULE = Plan(kernel_gradient="big_filter")
+RULE = Plan(input_gradient="flipped", kernel_gradient="big_filter")
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,13 @@ def probed(monkeypatch):
 def test_the_rule_measures_nothing(probed):
     assert choose_plan(*CASE) == RULE
     assert choose_plan(CASE[0], (9, 3), *CASE[2:]) == Plan()
+    native = Plan(kernel_gradient="big_filter")
+    assert choose_plan((8, 4, 4, None), *CASE[1:]) == native
+    assert choose_plan(CASE[0], (5, 4), *CASE[2:]) == native
+    large = (8, 32, 32, 1536), (9, 9)
+    assert choose_plan(*large, "float32", True) == native
+    assert choose_plan(*large, "bfloat16", True) == RULE
+    assert choose_plan(*large, "float16", True) == native
     assert choose_plan(*CASE[:3], trains=False) == Plan()
     assert probed == []
 
@@ -82,7 +89,7 @@ def test_the_probe_is_asked_pass_by_pass(probed):
 @pytest.mark.parametrize("shape", [(None, 4, 4, 2), (8, None, 4, 2)])
 def test_an_unknown_shape_is_left_to_the_rule(probed, shape):
     set_depthwise("auto")
-    assert choose_plan(shape, *CASE[1:]) == RULE
+    assert choose_plan(shape, *CASE[1:]).kernel_gradient == "big_filter"
     assert probed == []
 
 
