@@ -42,6 +42,20 @@ def tensorflow_cpu():
     return module if module.only_cpus() else None
 
 
+def jax_cpu():
+    """Tells whether Keras runs on JAX, and JAX on CPUs.
+
+    Returns:
+        Boolean; False within `plain_operations`. JAX is imported only if
+        Keras runs on it.
+    """
+    if keras.backend.backend() != "jax" or _PLAIN.get():
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
 def activate(activation, x, training):
     """Computes `activation(x)`, the exact GELU by the fastest way.
 

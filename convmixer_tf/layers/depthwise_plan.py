@@ -8,6 +8,7 @@ import os
 import keras
 
 from convmixer_tf.layers import depthwise_probe
+from convmixer_tf.layers.acceleration import jax_cpu
 from convmixer_tf.layers.acceleration import plain
 from convmixer_tf.layers.acceleration import tensorflow_cpu
 from convmixer_tf.layers.depthwise_passes import PASSES
@@ -16,10 +17,17 @@ from convmixer_tf.layers.depthwise_passes import forms_of
 
 VARIABLE = "CONVMIXER_DEPTHWISE"
 
+# TensorFlow's own kernel gradient is fast for up to 3 columns, and slows down
+# tenfold from 4 on, whatever the shapes and the dtype.
+FEWEST_COLUMNS = 4
+
 # The input's gradient by the flipped kernel takes 0.7 to 1.0 of the time if
 # one image's map is of up to 3 MB, and 1.4 of it at 6 MB.
 FLIPPED_UP_TO = 2**22  # bytes
 BYTES = {"float32": 4, "bfloat16": 2}
+
+# A matrix of `toeplitz_lines` grows with the square of a line.
+LONGEST_LINE = 64  # patches
 
 _set = None
 
@@ -129,16 +137,16 @@ def choose_plan(shape, kernel_size, dtype, trains):
 
 def _rule(shape, kernel_size, dtype):
     """What was measured; see `recipes/results/depthwise`."""
-    # TensorFlow's own gradient is fast for up to 3 columns, and slows down
-    # tenfold from 4 on, whatever the shapes and the dtype.
-    if kernel_size[1] < 4 or not tensorflow_cpu():
+    if kernel_size[1] < FEWEST_COLUMNS:
         return Plan()
-    return Plan(
-        input_gradient="flipped"
-        if _flips(shape, kernel_size, dtype)
-        else "native",
-        kernel_gradient="big_filter",
-    )
+    if tensorflow_cpu():
+        flips = _flips(shape, kernel_size, dtype)
+        return Plan("native", "flipped" if flips else "native", "big_filter")
+    if jax_cpu():
+        known = None not in shape[1:3] and shape[2] <= LONGEST_LINE
+        lines = "toeplitz_lines" if known else "shifted"
+        return Plan("shifted", "shifted", lines)
+    return Plan()
 
 
 def _flips(shape, kernel_size, dtype):

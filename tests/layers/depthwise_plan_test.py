@@ -13,6 +13,7 @@ from convmixer_tf.layers.depthwise_plan import VARIABLE
 from convmixer_tf.layers.depthwise_plan import Plan
 from convmixer_tf.layers.depthwise_plan import choose_plan
 from tests.helpers import relative_difference
+from tests.helpers import run_python
 from tests.layers.depthwise_cases import data
 from tests.layers.depthwise_cases import exact
 
@@ -177,3 +178,35 @@ def test_only_same_padding_without_strides_has_forms(probed):
     assert probed == []
     DepthwiseConv2D(3, padding="same")(x, training=False)
     assert [case[0] for case in probed] == ["forward"]
+
+
+ON_JAX = """
+from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.layers.depthwise_plan import choose_plan
+
+def show(shape, kernel_size, trains=True):
+    plan = choose_plan(shape, kernel_size, "bfloat16", trains)
+    print(plan.forward, plan.input_gradient, plan.kernel_gradient)
+
+show((8, 16, 64, 2), (5, 4))
+show((8, 16, 65, 2), (5, 4))
+show((None, None, None, 2), (5, 4))
+show((8, 16, 64, 2), (5, 4), trains=False)
+show((8, 16, 64, 2), (5, 3))
+with plain_operations():
+    show((8, 16, 64, 2), (5, 4))
+"""
+
+
+@pytest.mark.peer
+def test_the_rule_of_jax_on_a_cpu():
+    pytest.importorskip("jax")
+    printed = run_python(ON_JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    assert printed.splitlines() == [
+        "shifted shifted toeplitz_lines",
+        "shifted shifted shifted",
+        "shifted shifted shifted",
+        "shifted native native",
+        "native native native",
+        "native native native",
+    ]

@@ -335,8 +335,12 @@ for ours, stock, kwargs in (
     ours.build(x.shape), stock.build(x.shape)
     stock.set_weights(ours.get_weights())
     to_numpy = keras.ops.convert_to_numpy
-    np.testing.assert_array_equal(
-        to_numpy(ours(x, training=True)), to_numpy(stock(x, **kwargs))
+    # JAX on a CPU convolves in another form.
+    np.testing.assert_allclose(
+        to_numpy(ours(x, training=True)),
+        to_numpy(stock(x, **kwargs)),
+        rtol=0,
+        atol=1e-5 if sys.argv[1] == "jax" else 0,
     )
     for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
