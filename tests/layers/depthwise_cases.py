@@ -1,12 +1,21 @@
-"""Depthwise convolutions by definition, and every form against them."""
+"""Depthwise convolutions by definition, and every form against them.
+
+    KERAS_BACKEND=jax JAX_DEFAULT_MATMUL_PRECISION=highest \
+        python -m tests.layers.depthwise_cases
+
+prints, as JSON, how far each form is from float64 on the device at hand, or
+why it can't be had. It needs no TensorFlow.
+"""
+
+import json
 
 import keras
 import numpy as np
 from keras import ops
 
 from convmixer_tf.layers.depthwise_passes import PASSES
+from convmixer_tf.layers.depthwise_passes import backend_module
 from convmixer_tf.layers.depthwise_passes import forms_of
-from tests.helpers import relative_difference
 
 # Kernel size, and the map's, smaller than the kernel for some.
 CASES = [
@@ -78,8 +87,12 @@ def check(name, form, dtype, cases=CASES):
 
 def _compare(actual, expected, dtype):
     assert keras.backend.standardize_dtype(actual.dtype) == dtype
-    error = relative_difference(to_numpy(actual), expected)
-    assert error < TOLERANCES[dtype]
+    assert _error(actual, expected) < TOLERANCES[dtype]
+
+
+def _error(actual, expected):
+    difference = np.abs(np.float64(to_numpy(actual)) - expected)
+    return difference.max() / np.abs(expected).max()
 
 
 def check_all(compiled, cases):
@@ -114,3 +127,39 @@ def check_all(compiled, cases):
                 for actual in results[name].values():
                     _compare(actual, exactly, dtype)
     return reasons
+
+
+def errors(cases):
+    """Measures the largest error of every form, each compiled by itself.
+
+    Args:
+        cases: As `CASES`.
+
+    Returns:
+        Dictionary from passes, forms and dtypes to errors, as fractions of
+        the largest value, or to what was raised.
+    """
+    found = {}
+    for name in PASSES:
+        for form in forms_of(name):
+            for dtype in TOLERANCES:
+                key = f"{name} {form} {dtype}"
+                try:
+                    found[key] = max(_errors(name, form, dtype, cases))
+                except Exception as error:  # Whatever a compiler raises.
+                    found[key] = f"{type(error).__name__}: {error}"[:200]
+    return found
+
+
+def _errors(name, form, dtype, cases):
+    def computed(*arguments):
+        return compute(name, form, *arguments)
+
+    for kernel_size, size in cases:
+        arguments = data(kernel_size, size, dtype)
+        expected = exact(*map(to_numpy, arguments))[PASSES.index(name)]
+        yield _error(backend_module().compiled(computed)(*arguments), expected)
+
+
+if __name__ == "__main__":
+    print(json.dumps(errors([CASES[3], CASES[8], CASES[9]]), indent=1))

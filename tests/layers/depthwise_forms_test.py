@@ -15,6 +15,7 @@ from tests.layers.depthwise_cases import TOLERANCES
 from tests.layers.depthwise_cases import check
 from tests.layers.depthwise_cases import compute
 from tests.layers.depthwise_cases import data
+from tests.layers.depthwise_cases import errors
 from tests.layers.depthwise_cases import exact
 
 tf = pytest.importorskip("tensorflow")
@@ -75,6 +76,14 @@ def test_toeplitz_makes_no_matrices_that_are_too_large(monkeypatch):
     with pytest.raises(NotImplementedError, match=f"{81 * 81 * 5} values"):
         compute("forward", "toeplitz", *data((3, 3), (9, 9)))
     compute("forward", "toeplitz_rows", *data((3, 3), (9, 6)))
+
+
+def test_errors_are_reported():
+    found = errors(CASES[1:2])
+    assert found["forward shifted float32"] < TOLERANCES["float32"]
+    assert 1e-5 < found["forward shifted bfloat16"] < TOLERANCES["bfloat16"]
+    assert "written for JAX" in found["kernel_gradient pallas float32"]
+    assert len(found) == 2 * sum(len(forms_of(name)) for name in PASSES)
 
 
 @pytest.mark.parametrize("form", ["polyphase", "shifted", "toeplitz_rows"])
