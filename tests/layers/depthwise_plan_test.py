@@ -20,7 +20,7 @@ from tests.layers.depthwise_cases import exact
 tf = pytest.importorskip("tensorflow")
 
 CASE = ((8, 4, 4, 2), (5, 5), "float32", True)
-RULE = Plan(input_gradient="flipped", kernel_gradient="big_filter")
+RULE = Plan(kernel_gradient="big_filter")
 
 
 @pytest.fixture(autouse=True)
@@ -46,15 +46,24 @@ def probed(monkeypatch):
 def test_the_rule_measures_nothing(probed):
     assert choose_plan(*CASE) == RULE
     assert choose_plan(CASE[0], (9, 3), *CASE[2:]) == Plan()
-    native = Plan(kernel_gradient="big_filter")
-    assert choose_plan((8, 4, 4, None), *CASE[1:]) == native
-    assert choose_plan(CASE[0], (5, 4), *CASE[2:]) == native
-    large = (8, 32, 32, 1536), (9, 9)
-    assert choose_plan(*large, "float32", True) == native
-    assert choose_plan(*large, "bfloat16", True) == RULE
-    assert choose_plan(*large, "float16", True) == native
-    assert choose_plan(*CASE[:3], trains=False) == Plan()
     assert probed == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "dtype", "form"),
+    [
+        ((None, 16, 16, 1024), (9, 9), "float32", "flipped"),
+        ((8, 32, 32, 1536), (9, 9), "bfloat16", "flipped"),
+        ((8, 32, 32, 1536), (9, 9), "float32", "native"),
+        ((8, 16, 16, 256), (5, 5), "bfloat16", "native"),
+        ((8, 32, 32, 768), (7, 7), "float16", "native"),
+        ((8, 32, 32, 768), (7, 6), "bfloat16", "native"),
+        ((8, None, 32, 768), (7, 7), "bfloat16", "native"),
+    ],
+)
+def test_the_rule_of_the_input_gradient(shape, kernel_size, dtype, form):
+    plan = choose_plan(shape, kernel_size, dtype, trains=True)
+    assert plan == Plan("native", form, "big_filter")
 
 
 def test_one_word_is_for_every_pass_that_has_it():
