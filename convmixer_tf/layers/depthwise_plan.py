@@ -46,7 +46,7 @@ def set_depthwise(forward=None, input_gradient=None, kernel_gradient=None):
     """Sets in which form depthwise convolutions are computed, in this process.
 
     What is traced or compiled already stays as it is. Without it, the
-    environment variable `CONVMIXER_DEPTHWISE` counts: one word, or three
+    environment variable `CONVMIXER_DEPTHWISE` counts: up to three words,
     separated by commas; and without that, `"rule"`.
 
     Each word is `"rule"`, a fixed choice by backend and device that was
@@ -103,7 +103,7 @@ def _wanted():
     words = os.environ.get(VARIABLE, "").split(",")
     if len(words) > len(PASSES):
         raise ValueError(
-            f"The variable {VARIABLE} must have one word or three, separated "
+            f"The variable {VARIABLE} must have up to three words, separated "
             f"by commas. Received: {os.environ[VARIABLE]}"
         )
     return _checked(*(word.strip() or None for word in words))
@@ -128,7 +128,7 @@ def choose_plan(shape, kernel_size, dtype, trains):
     chosen = {}
     for name in PASSES if trains else PASSES[:1]:
         word = getattr(wanted, name)
-        if word == "auto" and _can_probe(shape, name):
+        if word == "auto" and _can_probe(shape):
             word = depthwise_probe.choose(name, shape, kernel_size, dtype)
         elif word in ("rule", "auto"):
             word = getattr(fixed, name)
@@ -159,18 +159,21 @@ def _flips(shape, kernel_size, dtype):
     return values >= FLIPPED_FROM and values * BYTES[dtype] <= FLIPPED_UP_TO
 
 
-def _can_probe(shape, name):
+def _can_probe(shape):
     """Whether there is one shape, and one process, to measure for.
 
-    Several processes could choose differently, and then wait for each other.
+    PyTorch's gradients are its own. Several processes could choose
+    differently, and then wait for each other.
     """
     if None in shape or 0 in shape or "TF_CONFIG" in os.environ:
+        return False
+    if backend_module() is None:
         return False
     if keras.backend.backend() == "jax":
         import jax
 
         return jax.process_count() == 1
-    return name == "forward" or backend_module() is not None
+    return True
 
 
 def convolve(x, kernel, plan, trains):

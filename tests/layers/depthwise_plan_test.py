@@ -110,6 +110,13 @@ def test_several_processes_are_left_to_the_rule(probed, monkeypatch):
     assert probed == []
 
 
+def test_pytorch_is_left_to_the_rule(probed, monkeypatch):
+    set_depthwise("auto")
+    monkeypatch.setattr(depthwise_plan, "backend_module", lambda: None)
+    assert choose_plan(*CASE) == RULE
+    assert probed == []
+
+
 def test_plain_operations_are_native():
     set_depthwise("shifted")
     with plain_operations():
@@ -135,7 +142,7 @@ def test_unknown_words(words, message, monkeypatch):
 
 def test_too_many_words(monkeypatch):
     monkeypatch.setenv(VARIABLE, "auto,auto,auto,auto")
-    with pytest.raises(ValueError, match=r"one word or three.*auto,auto,auto"):
+    with pytest.raises(ValueError, match=r"up to three words.*auto,auto,auto"):
         choose_plan(*CASE)
 
 
