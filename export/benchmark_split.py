@@ -23,12 +23,12 @@ from absl import flags
 from absl import logging
 from keras import layers
 
-from convmixer_tf.export.depthwise_split import Part
 from convmixer_tf.export.depthwise_split import depthwise
-from convmixer_tf.export.depthwise_split import offsets
-from convmixer_tf.export.depthwise_split import phases
 from convmixer_tf.export.split_rule import FAST_TAPS
 from convmixer_tf.files import check_destination
+from convmixer_tf.layers.depthwise_parts import Part
+from convmixer_tf.layers.depthwise_parts import offsets
+from convmixer_tf.layers.depthwise_parts import phases
 
 # Kernel's side, map's side, channels. ConvMixer-1024/20, 768/32 and 1536/20
 # at 224 pixels are (9, 16, 1024), (7, 32, 768) and (9, 32, 1536).

@@ -80,7 +80,7 @@ CASES = {
         _model(convmixer_tf.ConvMixer1536_20, **SMALL), IMAGES
     ),
 }
-FUNCTIONS = {"decode_predictions", "preprocess_input"}
+FUNCTIONS = {"decode_predictions", "preprocess_input", "set_depthwise"}
 EVERY = pytest.mark.parametrize(
     "case",
     [

@@ -1,65 +1,15 @@
 """A large depthwise convolution as a sum of small ones, exactly.
 
 The k x k taps of a kernel are dealt out to parts, each of which takes some of
-the rows and some of the columns. The parts' outputs add up to the same sum, at
-the borders too: beyond them every part sees zeros, as the whole kernel does.
+the rows and some of the columns: see `layers.depthwise_parts`.
 """
-
-import dataclasses
 
 import numpy as np
 from keras import layers
 
 from convmixer_tf.export.construction import STOCK
 from convmixer_tf.export.construction import apply
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Some taps of a kernel: the evenly spaced `rows` x `columns`.
-
-    Attributes:
-        rows: Tuple of integers, offsets from the output's row to the input's.
-        columns: Tuple of integers, likewise.
-    """
-
-    rows: tuple
-    columns: tuple
-
-
-def offsets(size):
-    """Gives where the taps of a kernel with "same" padding look.
-
-    Args:
-        size: Integer, the kernel's side.
-
-    Returns:
-        Tuple of `size` consecutive integers around 0. An even kernel looks
-        one further ahead than back, as in TensorFlow.
-    """
-    return tuple(range(-((size - 1) // 2), size // 2 + 1))
-
-
-def phases(size, row_step, column_step):
-    """Deals the taps out like cards: a part has each n-th row and column.
-
-    Every part is a dilated convolution. As long as no step is over half the
-    side, it looks both ways from 0, and needs padding at most; beyond that it
-    needs a shifted copy of its input.
-
-    Args:
-        size: Integer, the kernel's side.
-        row_step: Integer, from one row of a part to its next.
-        column_step: Integer, likewise.
-
-    Returns:
-        Tuple of `Part`; every tap is in exactly one of them.
-    """
-    rows, columns = (
-        [offsets(size)[i::step] for i in range(min(step, size))]
-        for step in (row_step, column_step)
-    )
-    return tuple(Part(row, column) for row in rows for column in columns)
+from convmixer_tf.layers.depthwise_parts import offsets
 
 
 def depthwise(x, kernel, bias, parts, name):

@@ -5,7 +5,7 @@ processor (AMD EPYC, Zen 5, AVX-512). Not measured on Arm.
 """
 
 from convmixer_tf.export.channel_order import equal_groups
-from convmixer_tf.export.depthwise_split import phases
+from convmixer_tf.layers.depthwise_parts import phases
 
 TARGETS = ("float", "litert", "litert_dynamic", "litert_int8")
 
@@ -39,7 +39,7 @@ def choose_parts(target, size):
         size: Integer, the kernel's side.
 
     Returns:
-        Tuple of `depthwise_split.Part`; one, if it is left whole.
+        Tuple of `depthwise_parts.Part`; one, if it is left whole.
     """
     whole = phases(size, 1, 1)
     if target not in ADDITION or _taps(whole[0]) <= FAST_TAPS[-1]:

@@ -22,6 +22,11 @@ def plain_operations():
         _PLAIN.reset(token)
 
 
+def plain():
+    """Tells whether this is within `plain_operations`."""
+    return _PLAIN.get()
+
+
 def tensorflow_cpu():
     """Gives the module of operations for TensorFlow on CPUs.
 
@@ -35,6 +40,20 @@ def tensorflow_cpu():
     from convmixer_tf.layers import tensorflow_cpu as module
 
     return module if module.only_cpus() else None
+
+
+def jax_cpu():
+    """Tells whether Keras runs on JAX, and JAX on CPUs.
+
+    Returns:
+        Boolean; False within `plain_operations`. JAX is imported only if
+        Keras runs on it.
+    """
+    if keras.backend.backend() != "jax" or _PLAIN.get():
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"
 
 
 def activate(activation, x, training):

@@ -1,22 +1,25 @@
-"""A depthwise convolution that trains fast on a CPU."""
+"""A depthwise convolution in whichever form is fast."""
 
 import keras
 from keras import layers
 from keras import ops
 
-from convmixer_tf.layers.acceleration import tensorflow_cpu
 from convmixer_tf.layers.convolution import add_bias
+from convmixer_tf.layers.depthwise_plan import Plan
+from convmixer_tf.layers.depthwise_plan import choose_plan
+from convmixer_tf.layers.depthwise_plan import convolve
 
 
 @keras.saving.register_keras_serializable("convmixer_tf")
 class DepthwiseConv2D(layers.DepthwiseConv2D):
-    """Keras' `DepthwiseConv2D`, with a fast gradient of large kernels.
+    """Keras' `DepthwiseConv2D`, computed in other ways where they are faster.
 
-    Arguments, weights, their names and all numbers are Keras' own. Only in
-    training, with TensorFlow on CPUs, `"same"` padding, no strides, no
-    dilation, a depth multiplier of 1 and a kernel of at least 4 columns, the
-    gradient with respect to the kernel is computed in another way: it is the
-    depthwise convolution of the input with the output's gradient as kernel.
+    Arguments, weights, their names and all numbers are Keras' own. With
+    `"same"` padding, no strides, no dilation and a depth multiplier of 1,
+    `set_depthwise` says in which form each pass is computed. By default, that
+    is Keras' own, but for the gradient with respect to kernels of at least 4
+    columns with TensorFlow on CPUs: that is the depthwise convolution of the
+    input with the output's gradient as kernel.
 
     Args:
         *args: What `keras.layers.DepthwiseConv2D` takes.
@@ -38,16 +41,12 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
     """
 
     def call(self, inputs, training=None):
-        fast = (
-            training
-            and self.trainable
-            and self._trains_slowly()
-            and tensorflow_cpu()
-        )
         first = self.data_format == "channels_first"
-        if fast:
+        trains = bool(training and self.trainable)
+        plan = self._plan(inputs, trains)
+        if plan != Plan():
             x = ops.transpose(inputs, (0, 2, 3, 1)) if first else inputs
-            x = fast.depthwise_conv2d(x, ops.convert_to_tensor(self.kernel))
+            x = convolve(x, ops.convert_to_tensor(self.kernel), plan, trains)
             if self.use_bias:
                 x = ops.add(x, self.bias)
             if first:
@@ -66,12 +65,18 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
             return super().call(inputs)
         return x if self.activation is None else self.activation(x)
 
-    def _trains_slowly(self):
-        # TensorFlow's own gradient is fast for up to 3 columns, and slows down
-        # tenfold from 4 on, whatever the shapes and the dtype.
-        return (
-            self.kernel_size[1] >= 4
-            and self.padding == "same"
+    def _plan(self, inputs, trains):
+        """The forms to compute in; all native, where only Keras' own fits."""
+        fits = (
+            self.padding == "same"
             and self.depth_multiplier == 1
             and set(self.strides) == set(self.dilation_rate) == {1}
+        )
+        if not fits:
+            return Plan()
+        batch, *rest = inputs.shape
+        if self.data_format == "channels_first":
+            rest = (*rest[1:], rest[0])
+        return choose_plan(
+            (batch, *rest), self.kernel_size, self.compute_dtype, trains
         )

@@ -9,103 +9,12 @@ import math
 import tensorflow as tf
 
 _HALF = (tf.float16, tf.bfloat16)
-_VALUES_IN_CACHE = 2**16  # 256 kB of float32, of both operands each
 
 
 def only_cpus():
     """Tells whether TensorFlow sees no other devices than CPUs."""
     devices = tf.config.list_logical_devices()
     return all(device.device_type == "CPU" for device in devices)
-
-
-def depthwise_conv2d(x, kernel):
-    """Computes a depthwise convolution, `SAME`, whose gradients are fast.
-
-    TensorFlow's own gradient with respect to the kernel takes longer than the
-    rest of the layer together, by an order of magnitude for a 9 x 9 kernel.
-
-    Args:
-        x: Tensor (batch, height, width, dim).
-        kernel: Tensor (rows, columns, dim, 1) of the same dtype.
-
-    Returns:
-        Tensor of the shape of `x`.
-    """
-    # A custom gradient must not see a variable, only its value.
-    return _depthwise_conv2d(x, tf.convert_to_tensor(kernel))
-
-
-@tf.custom_gradient
-def _depthwise_conv2d(x, kernel):
-    strides = [1, 1, 1, 1]
-
-    def gradient(dy):
-        dx = tf.nn.depthwise_conv2d_backprop_input(
-            tf.shape(x), kernel, dy, strides, "SAME"
-        )
-        return dx, _kernel_gradient(x, dy, kernel.shape)
-
-    return tf.nn.depthwise_conv2d(x, kernel, strides, "SAME"), gradient
-
-
-def _kernel_gradient(x, dy, kernel_shape):
-    """The output's gradient slides over the padded input, as its kernel.
-
-    Images lie side by side as channels, a few at a time, so that they fit the
-    cache: all at once takes up to three times as long.
-    """
-    rows, columns, dim, _ = kernel_shape
-    above, left = (rows - 1) // 2, (columns - 1) // 2
-    padding = [
-        [0, 0],
-        [above, rows - 1 - above],
-        [left, columns - 1 - left],
-        [0, 0],
-    ]
-    # TensorFlow has no fast float16 convolution on a CPU.
-    dtype = tf.float32 if x.dtype == tf.float16 else x.dtype
-    # Each image's part is summed exactly; the sum over images must be, too.
-    sum_dtype = tf.float32 if x.dtype in _HALF else x.dtype
-    images = _images_at_a_time(x.shape)
-    x, dy = (_in_groups(operand, images) for operand in (x, dy))
-    groups = tf.shape(x)[0]
-
-    def add_group(i, total):
-        image = _batch_to_channels(tf.pad(x[i], padding))
-        filters = _batch_to_channels(dy[i])
-        parts = tf.nn.depthwise_conv2d(
-            tf.cast(image[None], dtype),
-            tf.cast(filters[..., None], dtype),
-            [1, 1, 1, 1],
-            "VALID",
-        )
-        parts = tf.reshape(parts, (rows, columns, -1, dim))
-        return i + 1, total + tf.reduce_sum(tf.cast(parts, sum_dtype), 2)
-
-    _, total = tf.while_loop(
-        lambda i, _: i < groups,
-        add_group,
-        (0, tf.zeros((rows, columns, dim), sum_dtype)),
-    )
-    return tf.cast(total[..., None], x.dtype)
-
-
-def _images_at_a_time(shape):
-    """The largest power of two that fits the cache and divides the batch."""
-    if not shape.is_fully_defined():
-        return 1
-    fitting = max(1, _VALUES_IN_CACHE // max(1, math.prod(shape[1:])))
-    return math.gcd(shape[0], 2 ** int(math.log2(fitting)))
-
-
-def _in_groups(x, images):
-    return tf.reshape(x, tf.concat([[-1, images], tf.shape(x)[1:]], 0))
-
-
-def _batch_to_channels(x):
-    batch, height, width, dim = tf.unstack(tf.shape(x))
-    x = tf.transpose(x, (1, 2, 0, 3))
-    return tf.reshape(x, (height, width, batch * dim))
 
 
 def gelu(x):
