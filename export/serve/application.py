@@ -1,0 +1,237 @@
+"""The ASGI application: an image comes in, its best classes go out.
+
+What a client can make large has a limit: the body, the pixels it decodes to,
+the time it takes to arrive and to be answered, how many are worked on at once.
+What is beyond a limit is refused at once, and nothing of it is kept.
+"""
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import logging
+
+from images import DamagedImageError
+from images import ImageError
+from images import TooManyPixelsError
+from images import UnknownFormatError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.responses import Response
+from starlette.routing import Route
+
+from convmixer_tf.inference import Prediction
+
+STATUS = {
+    UnknownFormatError: 415,
+    TooManyPixelsError: 413,
+    DamagedImageError: 422,
+}
+# Counted only: nobody is there to read it. The number is nginx's.
+CLIENT_GONE = 499
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What clients may ask for.
+
+    Attributes:
+        max_bytes: The longest body.
+        max_buffered: Bytes of all bodies together.
+        max_pending: Images that are decoded or classified at once.
+        body_seconds: How long a body may take to arrive.
+        answer_seconds: How long the answer may take from there.
+    """
+
+    max_bytes: int = 8_000_000
+    max_buffered: int = 128_000_000
+    max_pending: int = 64
+    body_seconds: float = 10.0
+    answer_seconds: float = 10.0
+
+
+class Service:
+    """Answers requests.
+
+    Args:
+        decode: Function from a file's bytes to an image; raises `ImageError`.
+        classifier: A `BatchedClassifier`.
+        limits: A `Limits`.
+        name: Name of the model.
+        class_names: Names of its classes, or `None`.
+        top: Integer, how many of the best classes to name.
+        threads: Integer, images that are decoded at once.
+    """
+
+    def __init__(
+        self, decode, classifier, limits, *, name, class_names, top, threads
+    ):
+        self._decode = decode
+        self._classifier = classifier
+        self._limits = limits
+        self._name = name
+        self._class_names = class_names
+        self._top = top
+        self._decoders = concurrent.futures.ThreadPoolExecutor(threads)
+        # Each waits for the batch that its image is in; one is for `ready`.
+        self._callers = concurrent.futures.ThreadPoolExecutor(
+            limits.max_pending + 1
+        )
+        self._pending = self._buffered = 0
+        self._answers = collections.Counter()
+
+    def application(self):
+        """Builds the ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/predict", self.predict, methods=["POST"]),
+                Route("/health", self.health),
+                Route("/health/ready", self.ready),
+            ],
+            exception_handlers={HTTPException: _refuse},
+        )
+
+    async def predict(self, request):
+        """Answers with the best classes of the image in the body."""
+        body = bytearray()
+        try:
+            await self._read(request, body)
+            with self._place():
+                work = self._classify(bytes(body))
+                scores = await self._in_time(request, work)
+            response = JSONResponse(self._describe(scores))
+        except ImageError as error:
+            refusal = HTTPException(STATUS[type(error)], str(error))
+            response = await _refuse(request, refusal)
+        except HTTPException as error:
+            response = await _refuse(request, error)
+        except ClientDisconnect:
+            response = Response(status_code=CLIENT_GONE)
+        except Exception:
+            logging.exception("A request failed.")
+            refusal = HTTPException(500, "The server failed.")
+            response = await _refuse(request, refusal)
+        finally:
+            self._buffered -= len(body)
+        self._answers[response.status_code] += 1
+        return response
+
+    async def health(self, request):
+        """Answers that this process lives, and what it has done."""
+        return JSONResponse(
+            {
+                "status": "live",
+                "model": self._name,
+                "pending": self._pending,
+                "buffered_bytes": self._buffered,
+                "answers": {str(k): n for k, n in self._answers.items()},
+                "batches": self._classifier.batches,
+                "images": self._classifier.images,
+            }
+        )
+
+    async def ready(self, request):
+        """Answers whether the model does, by running an image through it."""
+        work = self._run(
+            self._callers, self._classifier, self._classifier.blank
+        )
+        await self._in_time(request, work)
+        return JSONResponse({"status": "ready", "model": self._name})
+
+    async def _read(self, request, body):
+        limits = self._limits
+        self._check_room()
+        length = request.headers.get("content-length", "0")
+        if int(length) > limits.max_bytes:
+            raise _too_long(limits)
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._buffered += len(chunk)
+                    if len(body) > limits.max_bytes:
+                        raise _too_long(limits)
+                    if self._buffered > limits.max_buffered:
+                        raise _busy("All bodies together are too long.")
+        except TimeoutError as error:
+            raise HTTPException(
+                408,
+                f"The body took more than {limits.body_seconds:g} s.",
+                {"Connection": "close"},
+            ) from error
+
+    def _check_room(self):
+        if self._pending >= self._limits.max_pending:
+            raise _busy(f"{self._pending} images are being worked on.")
+
+    @contextlib.contextmanager
+    def _place(self):
+        self._check_room()
+        self._pending += 1
+        try:
+            yield
+        finally:
+            self._pending -= 1
+
+    async def _classify(self, body):
+        image = await self._run(self._decoders, self._decode, body)
+        return await self._run(self._callers, self._classifier, image)
+
+    async def _run(self, executor, function, argument):
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(executor, function, argument)
+
+    async def _in_time(self, request, work):
+        """Awaits work, or gives it up: what has not begun never will."""
+        seconds = self._limits.answer_seconds
+        work = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(_hang_up(request))
+        try:
+            await asyncio.wait(
+                (work, gone),
+                timeout=seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if work.done():
+                return work.result()
+            if gone.done():
+                raise ClientDisconnect
+            raise HTTPException(504, f"There was no answer in {seconds:g} s.")
+        finally:
+            work.cancel()
+            gone.cancel()
+
+    def _describe(self, scores):
+        best = Prediction("", scores).best(self._top, self._class_names)
+        keys = ("class", "index", "probability")
+        return {
+            "model": self._name,
+            "predictions": [dict(zip(keys, x, strict=True)) for x in best],
+        }
+
+
+def _too_long(limits):
+    return HTTPException(
+        413, f"The body is longer than {limits.max_bytes} bytes."
+    )
+
+
+def _busy(reason):
+    return HTTPException(
+        503, f"{reason} Try again later.", {"Retry-After": "1"}
+    )
+
+
+async def _refuse(request, error):
+    return JSONResponse(
+        {"error": error.detail}, error.status_code, error.headers
+    )
+
+
+async def _hang_up(request):
+    """Returns when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,168 @@
+"""A server in this process, with a classifier that waits to be told."""
+
+import contextlib
+import functools
+import http.client
+import io
+import json
+import os
+import socket
+import sys
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from convmixer_tf.inference import Classifier
+from tests.helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "export" / "serve"))
+
+import application
+import batching
+import connections
+import images
+
+SIZE = 8
+CLASSES = ("red", "green", "blue")
+PATIENCE = 20
+
+
+def encoded(colour, size=(12, 10), kind="PNG"):
+    """Returns the bytes of a file of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, kind)
+    return file.getvalue()
+
+
+class Gate:
+    """Says how much red, green and blue there is, when the gate is open."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.open.set()
+        self.sizes = []
+        self.fails = False
+
+    def predict(self, pixels):
+        assert self.open.wait(PATIENCE)
+        assert not self.fails
+        self.sizes.append(len(pixels))
+        mean = pixels.mean(axis=(1, 2)) + 1
+        return mean / mean.sum(axis=1, keepdims=True)
+
+
+class CountedClassifier(batching.BatchedClassifier):
+    """Knows of how many images it has been asked."""
+
+    def __init__(self, *arguments):
+        self.asked = 0
+        super().__init__(*arguments)
+
+    def __call__(self, image):
+        self.asked += 1
+        return super().__call__(image)
+
+
+class Client:
+    """Talks to a server of this machine."""
+
+    def __init__(self, port):
+        self.port = port
+
+    def post(self, body, path="/predict"):
+        """Returns the status, the headers and the object of the answer."""
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=PATIENCE
+        )
+        with contextlib.closing(connection):
+            connection.request(
+                "POST" if body is not None else "GET", path, body
+            )
+            response = connection.getresponse()
+            content = json.loads(response.read())
+            return response.status, response.headers, content
+
+    def wait(self, condition):
+        """Waits until a condition holds."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def get(self, path):
+        status, _, content = self.post(None, path)
+        return status, content
+
+    def health(self):
+        return self.get("/health")[1]
+
+    def until(self, **expected):
+        """Waits until the server's health has these entries."""
+        self.wait(lambda: expected.items() <= self.health().items())
+
+    def connect(self, *pieces):
+        """Opens a connection and sends pieces."""
+        opened = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        for piece in pieces:
+            opened.sendall(piece)
+        return opened
+
+    def background(self, body):
+        """Posts in a thread; returns the list that gets the answer."""
+        answers = []
+        thread = threading.Thread(
+            target=lambda: answers.append(self.post(body))
+        )
+        thread.start()
+        return thread, answers
+
+
+def head(length, more=""):
+    return (
+        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n"
+        f"{more}\r\n"
+    ).encode()
+
+
+@functools.cache
+def decoder():
+    """Makes one for all tests: its graph takes a second to build."""
+    return images.Decoder(SIZE, 1.0, max_pixels=10_000)
+
+
+@contextlib.contextmanager
+def running(max_batch=4, max_connections=50, **limits):
+    """Runs a server; yields a client and the classifier's gate."""
+    gate = Gate()
+    limits = application.Limits(**{"max_pending": 8, **limits})
+    classifier = Classifier(gate.predict, len(CLASSES), CLASSES, SIZE)
+    batched = CountedClassifier(classifier, max_batch, 0.0, limits.max_pending)
+    gate.asked = lambda: batched.asked
+    service = application.Service(
+        decoder(),
+        batched,
+        limits,
+        name="colours",
+        class_names=CLASSES,
+        top=2,
+        threads=1,
+    )
+    server = connections.server(service, limits, max_connections)
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        client = Client(bound.getsockname()[1])
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        try:
+            yield client, gate
+        finally:
+            gate.open.set()
+            server.should_exit = True
+            thread.join(PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def _two_cores():
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores: TensorFlow would have but one thread")
