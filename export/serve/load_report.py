@@ -119,7 +119,7 @@ def write(record, path):
 
 def machine():
     """Describes what the figures depend on."""
-    packages = ("tensorflow", "uvicorn", "starlette", "aiohttp")
+    packages = ("tensorflow", "uvicorn", "uvloop", "starlette", "aiohttp")
     return {
         "processor": timing.cpu(),
         "cores": os.cpu_count(),

@@ -44,8 +44,10 @@ class Gate:
         self.open.set()
         self.sizes = []
         self.fails = False
+        self.entered = threading.Event()
 
     def predict(self, pixels):
+        self.entered.set()
         assert self.open.wait(PATIENCE)
         assert not self.fails
         self.sizes.append(len(pixels))
