@@ -85,7 +85,7 @@ class Service:
 
     def application(self):
         """Builds the ASGI application."""
-        return Starlette(
+        routes = Starlette(
             routes=[
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/health", self.health),
@@ -93,6 +93,17 @@ class Service:
             ],
             exception_handlers={HTTPException: _refuse},
         )
+        busy = _response(self._busy())
+
+        async def application(scope, receive, send):
+            # What happens most when too much happens must cost least.
+            if scope["path"] == "/predict" and self._is_full():
+                self._answers[busy.status_code] += 1
+                await busy(scope, receive, send)
+            else:
+                await routes(scope, receive, send)
+
+        return application
 
     async def predict(self, request):
         """Answers with the best classes of the image in the body."""
@@ -105,15 +116,15 @@ class Service:
             response = JSONResponse(self._describe(scores))
         except ImageError as error:
             refusal = HTTPException(STATUS[type(error)], str(error))
-            response = await _refuse(request, refusal)
+            response = _response(refusal)
         except HTTPException as error:
-            response = await _refuse(request, error)
+            response = _response(error)
         except ClientDisconnect:
             response = Response(status_code=CLIENT_GONE)
         except Exception:
             logging.exception("A request failed.")
             refusal = HTTPException(500, "The server failed.")
-            response = await _refuse(request, refusal)
+            response = _response(refusal)
         finally:
             self._buffered -= len(body)
         self._answers[response.status_code] += 1
@@ -143,7 +154,6 @@ class Service:
 
     async def _read(self, request, body):
         limits = self._limits
-        self._check_room()
         length = request.headers.get("content-length", "0")
         if int(length) > limits.max_bytes:
             raise _too_long(limits)
@@ -155,7 +165,7 @@ class Service:
                     if len(body) > limits.max_bytes:
                         raise _too_long(limits)
                     if self._buffered > limits.max_buffered:
-                        raise _busy("All bodies together are too long.")
+                        raise _try_later("All bodies together are too long.")
         except TimeoutError as error:
             raise HTTPException(
                 408,
@@ -163,13 +173,17 @@ class Service:
                 {"Connection": "close"},
             ) from error
 
-    def _check_room(self):
-        if self._pending >= self._limits.max_pending:
-            raise _busy(f"{self._pending} images are being worked on.")
+    def _is_full(self):
+        return self._pending >= self._limits.max_pending
+
+    def _busy(self):
+        count = self._limits.max_pending
+        return _try_later(f"{count} images are being worked on.")
 
     @contextlib.contextmanager
     def _place(self):
-        self._check_room()
+        if self._is_full():
+            raise self._busy()
         self._pending += 1
         try:
             yield
@@ -219,16 +233,20 @@ def _too_long(limits):
     )
 
 
-def _busy(reason):
+def _try_later(reason):
     return HTTPException(
         503, f"{reason} Try again later.", {"Retry-After": "1"}
     )
 
 
-async def _refuse(request, error):
+def _response(error):
     return JSONResponse(
         {"error": error.detail}, error.status_code, error.headers
     )
+
+
+async def _refuse(request, error):
+    return _response(error)
 
 
 async def _hang_up(request):

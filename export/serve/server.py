@@ -196,8 +196,6 @@ def run(bound):
         answer_seconds=_ANSWER_SECONDS.value,
     )
     service = load_service(limits, _THREADS.value or cores())
-    host, port = bound.getsockname()[:2]
-    logging.info("Serving at http://%s:%d", host, port)
     # uvicorn repeats the signal when all is answered.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server(service, limits, _MAX_CONNECTIONS.value).run([bound])

@@ -200,6 +200,8 @@ def test_a_request_has_its_time():
     with running(body_seconds=0.3) as (client, _):
         with client.connect(head(100), b"begun") as opened:
             assert opened.recv(100).startswith(b"HTTP/1.1 408 ")
+        with client.connect(b"GET / HTTP/1.1\r\nX: ", 70_000 * b"x") as opened:
+            assert opened.recv(100).startswith(b"HTTP/1.1 400 ")
         for start in (b"", b"POST /predict HTTP/1.1\r\nX-Slow: "):
             with client.connect(start) as opened:
                 assert opened.recv(100) == b""
