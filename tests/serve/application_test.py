@@ -5,10 +5,13 @@ import struct
 import time
 import zlib
 
+import images
+import numpy as np
 import pytest
 
 from tests.serve.conftest import CLASSES
 from tests.serve.conftest import PATIENCE
+from tests.serve.conftest import decoder
 from tests.serve.conftest import encoded
 from tests.serve.conftest import head
 from tests.serve.conftest import running
@@ -85,6 +88,23 @@ def test_what_is_no_image_is_refused(server, body, status, message):
     assert set(content) == {"error"}
     assert re.search(message, content["error"])
     assert len(gate.sizes) == asked
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_no_damage_is_worse_than_an_image_error(kind):
+    rng = np.random.default_rng(0)
+    original = np.frombuffer(encoded(RED, (30, 20), kind), np.uint8)
+    fates = set()
+    for _ in range(200):
+        damaged = original.copy()
+        places = rng.integers(0, len(damaged), 3)
+        damaged[places] = rng.integers(0, 256, 3)
+        try:
+            assert decoder()(damaged.tobytes()).shape == (8, 8, 3)
+            fates.add("decoded")
+        except images.ImageError as error:
+            fates.add(type(error).__name__)
+    assert "DamagedImageError" in fates
 
 
 def test_other_requests(server):
