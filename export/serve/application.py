@@ -31,7 +31,7 @@ STATUS = {
     DamagedImageError: 422,
 }
 # Counted only: nobody is there to read it. The number is nginx's.
-CLIENT_GONE = 499
+_GONE = Response(status_code=499)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,10 @@ class Service:
                 Route("/health", self.health),
                 Route("/health/ready", self.ready),
             ],
-            exception_handlers={HTTPException: _refuse},
+            exception_handlers={
+                HTTPException: _refuse,
+                ClientDisconnect: _leave,
+            },
         )
         busy = _response(self._busy())
 
@@ -120,7 +123,7 @@ class Service:
         except HTTPException as error:
             response = _response(error)
         except ClientDisconnect:
-            response = Response(status_code=CLIENT_GONE)
+            response = _GONE
         except Exception:
             logging.exception("A request failed.")
             refusal = HTTPException(500, "The server failed.")
@@ -247,6 +250,10 @@ def _response(error):
 
 async def _refuse(request, error):
     return _response(error)
+
+
+async def _leave(request, error):
+    return _GONE
 
 
 async def _hang_up(request):

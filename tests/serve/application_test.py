@@ -239,7 +239,7 @@ def test_a_request_has_its_time():
         client.until(buffered_bytes=0, pending=0)
 
 
-def test_who_hangs_up_spoils_nothing():
+def test_who_hangs_up_spoils_nothing(caplog):
     with running() as (client, gate):
         gate.open.clear()
         photo = encoded(RED)
@@ -251,6 +251,7 @@ def test_who_hangs_up_spoils_nothing():
         for connection in leave:
             connection.close()
         client.connect(head(len(photo)) + photo[:9]).close()
+        client.connect(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n").close()
         client.until(pending=1, answers={"499": 4})
         also = client.background(encoded(GREEN))
         client.until(pending=2)
@@ -259,6 +260,7 @@ def test_who_hangs_up_spoils_nothing():
             thread.join()
             assert (answers[0][0], best(answers[0][2])) == (200, name)
         client.until(pending=0, buffered_bytes=0)
+    assert "Exception" not in caplog.text
 
 
 def test_an_error_of_the_server_is_told_without_its_reasons(caplog):
