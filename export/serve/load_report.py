@@ -14,13 +14,17 @@ import numpy as np
 from convmixer_tf import timing
 from convmixer_tf.files import replaced
 
+# That send without pause, for the capacity.
+CLIENTS = 32
 
-def summary(answers, seconds):
+
+def summary(answers, sending, seconds):
     """Puts the answers of a phase into figures.
 
     Args:
         answers: List of `load_client.Answer`, to good clients.
-        seconds: How long the phase took.
+        sending: For how many seconds requests were sent.
+        seconds: How many it took until the last was answered.
 
     Returns:
         Dictionary. Latencies are in milliseconds.
@@ -28,7 +32,7 @@ def summary(answers, seconds):
     good = [1e3 * x.seconds for x in answers if x.status == 200]
     refused = [1e3 * x.seconds for x in answers if x.status == 503]
     return {
-        "offered_per_second": len(answers) / seconds,
+        "offered_per_second": len(answers) / sending,
         "answered_per_second": len(good) / seconds,
         "refused_per_second": len(refused) / seconds,
         "p50_ms": _percentile(good, 50),
@@ -141,30 +145,31 @@ def draw(record):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    capacity = record["capacity_per_second"]
     phases = [x for x in record["phases"] if x["phase"].endswith("x capacity")]
-    offered = [x["offered_per_second"] for x in phases]
+    loads = [x["aimed_at"] / capacity for x in phases]
     figure = matplotlib.figure.Figure((7, 6), layout="constrained")
     latency, rates = figure.subplots(2, sharex=True)
-    for name, style in (("p50_ms", "o-"), ("p99_ms", "s--")):
-        values = [np.nan if x[name] is None else x[name] for x in phases]
-        latency.plot(offered, values, style, label=f"{name[:3]} of answers")
-    refused = [
-        np.nan if x["refused_p99_ms"] is None else x["refused_p99_ms"]
-        for x in phases
-    ]
-    latency.plot(offered, refused, "x:", label="p99 of refusals (503)")
+    for axes, name, style, label in (
+        (latency, "p50_ms", "o-", "p50 of answers"),
+        (latency, "p99_ms", "s--", "p99 of answers"),
+        (latency, "refused_p99_ms", "x:", "p99 of refusals (503)"),
+        (rates, "answered_per_second", "o-", "answered"),
+        (rates, "refused_per_second", "x:", "refused (503)"),
+    ):
+        # Zero and nothing have no place on this scale.
+        values = [x[name] or np.nan for x in phases]
+        axes.plot(loads, values, style, label=label)
     latency.set(ylabel="latency, ms", yscale="log", xscale="log")
-    for name, style in (("answered", "o-"), ("refused", "x:")):
-        values = [x[f"{name}_per_second"] for x in phases]
-        rates.plot(offered, values, style, label=name)
-    rates.set(xlabel="requests a second", ylabel="a second", yscale="symlog")
+    rates.set(ylabel="requests a second", yscale="log")
+    rates.set_xlabel(
+        f"requests sent, as a multiple of the capacity: {capacity:.3g} a "
+        f"second,\nwhat {CLIENTS} clients that don't pause get answered"
+    )
+    rates.set_xticks(loads, [f"{load:g}" for load in loads], minor=False)
+    rates.set_xticks([], minor=True)
     for axes in (latency, rates):
-        axes.axvline(
-            record["capacity_per_second"],
-            color="grey",
-            linewidth=1,
-            label="capacity (32 clients that don't pause)",
-        )
+        axes.axvline(1, color="grey", linewidth=1)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure

@@ -28,6 +28,7 @@ import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
+from load_report import CLIENTS
 from server_process import ServerProcess
 
 from convmixer_tf.files import check_destination
@@ -51,7 +52,6 @@ _LOADS = flags.DEFINE_list(
 _SERVER_FLAGS = flags.DEFINE_string("server_flags", "", "As on a command line.")
 _REMARK = flags.DEFINE_string("remark", "", "What else to keep in the record.")
 
-CLIENTS = 32
 # Of what is sent among good images: junk, and clients that hang up.
 SHARE = 0.5
 # The load under which they come, a multiple of the capacity.
@@ -122,7 +122,7 @@ class LoadTest:
         figures = {
             "phase": name,
             "aimed_at": offered,
-            **load_report.summary(found, seconds),
+            **load_report.summary(found, self._seconds, seconds),
             "server_processor_share": (
                 self._server.seconds_of_processor() - processor
             )
