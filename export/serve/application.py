@@ -7,10 +7,12 @@ What is beyond a limit is refused at once, and nothing of it is kept.
 
 import asyncio
 import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import logging
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from images import DamagedImageError
 from images import ImageError
@@ -32,6 +34,15 @@ STATUS = {
 }
 # Counted only: nobody is there to read it. The number is nginx's.
 _GONE = Response(status_code=499)
+
+
+def give_way():
+    """Lets this thread compute only with what answering requests leaves.
+
+    Where all cores are busy, refusals would otherwise wait like the images.
+    """
+    if sys.platform == "linux":  # Elsewhere it would be the whole process.
+        os.nice(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +86,9 @@ class Service:
         self._name = name
         self._class_names = class_names
         self._top = top
-        self._decoders = concurrent.futures.ThreadPoolExecutor(threads)
+        self._decoders = ThreadPoolExecutor(threads, initializer=give_way)
         # Each waits for the batch that its image is in; one is for `ready`.
-        self._callers = concurrent.futures.ThreadPoolExecutor(
-            limits.max_pending + 1
-        )
+        self._callers = ThreadPoolExecutor(limits.max_pending + 1)
         self._pending = self._buffered = 0
         self._answers = collections.Counter()
 

@@ -31,8 +31,10 @@ class Answer:
 
 def session():
     """Opens an HTTP client without a limit of its own."""
+    # The server closes what is idle for 5 seconds, perhaps just as a request
+    # is under way.
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
         timeout=aiohttp.ClientTimeout(total=PATIENCE),
     )
 

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 from absl import app
@@ -24,6 +25,7 @@ from absl import flags
 from absl import logging
 from application import Limits
 from application import Service
+from application import give_way
 from batching import BatchedClassifier
 from connections import server
 from images import Decoder
@@ -195,7 +197,10 @@ def run(bound):
         body_seconds=_BODY_SECONDS.value,
         answer_seconds=_ANSWER_SECONDS.value,
     )
-    service = load_service(limits, _THREADS.value or cores())
+    # Threads inherit their priority, so TensorFlow's will have this one's.
+    with ThreadPoolExecutor(1, initializer=give_way) as loading:
+        arguments = (limits, _THREADS.value or cores())
+        service = loading.submit(load_service, *arguments).result()
     # uvicorn repeats the signal when all is answered.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server(service, limits, _MAX_CONNECTIONS.value).run([bound])

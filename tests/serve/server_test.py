@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -94,6 +95,16 @@ def test_it_answers_as_the_model_until_it_is_told_to_stop(model, exported):
             np.testing.assert_allclose(
                 [x["probability"] for x in found], expected[order], atol=1e-5
             )
+
+        stats = pathlib.Path(f"/proc/{process.pid}/task").glob("*/stat")
+        nice = {
+            int(path.parent.name): int(
+                path.read_text().rpartition(")")[2].split()[16]
+            )
+            for path in stats
+        }
+        own = nice[process.pid]
+        assert sum(value == own + 5 for value in nice.values()) > 2
 
         request = head(len(file)) + file
         with client.connect(request[:100]) as begun, client.connect():
