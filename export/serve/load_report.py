@@ -132,8 +132,15 @@ def machine():
         "load average": os.getloadavg(),
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
+        **{name: _version(name) for name in packages},
     }
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None  # uvicorn does without uvloop.
 
 
 def draw(record):
