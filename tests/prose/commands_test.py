@@ -1,0 +1,114 @@
+"""No command in the documents is wrong or left without a test."""
+
+import argparse
+import configparser
+import re
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from convmixer_tf import predict
+from tests.helpers import ROOT
+from tests.prose import documents
+from tests.prose.coverage import COMMANDS
+from tests.prose.coverage import Elsewhere
+from tests.prose.coverage import Run
+
+FOUND = documents.commands()
+
+
+def _scripts():
+    """What each script is told, as in the documents and as in the tests."""
+    found = {}
+    for line in FOUND:
+        how = COMMANDS.get(line)
+        more = how.more if isinstance(how, Run) else ""
+        for words in documents.parts(f"{line} {more}"):
+            if script := documents.script_of(words):
+                found.setdefault(script[0], []).append(script[1])
+    return found
+
+
+SCRIPTS = _scripts()
+
+
+def test_every_block_is_one_that_is_run():
+    for name in documents.DOCUMENTS:
+        text = documents.read(name)
+        assert text.count("\n```") == 2 * len(documents.blocks(name))
+        for block in documents.blocks(name):
+            assert block.language in ("python", "shell"), block.place
+        # Indented blocks would escape.
+        assert not re.search(r"\n\n    \S", text)
+
+
+def test_every_command_is_covered():
+    """A new one needs a line in coverage.py; an old one loses it."""
+    # Those that only run tests are checked below.
+    found = {line for line in FOUND if not re.match(r"(\w+=\S+ )?pytest", line)}
+    missing = [f"{FOUND[line]}: {line}" for line in found - set(COMMANDS)]
+    assert not missing
+    assert not set(COMMANDS) - found, "no document has these any more"
+
+
+def test_what_is_said_to_run_elsewhere_is_there():
+    for line, where in COMMANDS.items():
+        if isinstance(where, Elsewhere):
+            text = (ROOT / where.file).read_text(encoding="utf-8")
+            assert where.text in text, line
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS))
+def test_scripts_take_their_flags(load_script, path):
+    """Names, types, choices and what is required; nothing is run."""
+    with load_script(path):
+        for arguments in SCRIPTS[path]:
+            with flagsaver.flagsaver():
+                flags.FLAGS([path, *arguments])
+
+
+def test_predict_takes_its_flags(monkeypatch):
+    def fail(parser, message):
+        raise ValueError(message)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "error", fail)
+    lines = [
+        words[3:]
+        for line in FOUND
+        for words in documents.parts(line)
+        if words[:3] == ["python", "-m", "convmixer_tf.predict"]
+    ]
+    assert len(lines) >= 4
+    for arguments in lines:
+        predict.parse(arguments)
+
+
+def test_tests_that_are_named_are_there():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    markers = re.findall(r"^(\w+):", config["tool:pytest"]["markers"], re.M)
+    lines = [
+        words[words.index("pytest") + 1 :]
+        for line in FOUND
+        for words in documents.parts(line)
+        if "pytest" in words
+    ]
+    assert len(lines) >= 8
+    for words in lines:
+        if words[:1] == ["-m"]:
+            named = set(words[1].split()) - {"and", "not", "or"}
+            assert named <= set(markers)
+            words = words[2:]
+        for path in words:
+            assert (ROOT / path).exists(), path
+
+
+def test_extras_that_are_named_are_there():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    for line in FOUND:
+        for extras in re.findall(r'"\.\[(.+?)\]"', line):
+            assert set(extras.split(",")) <= set(
+                config["options.extras_require"]
+            )

@@ -1,0 +1,255 @@
+"""Where each command of the documents is run. None may be missing here.
+
+In this order `running_test.py` runs those that are a `Run`: what one makes, a
+later one needs.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Run as it stands, in a copy of the checkout with small stand-ins.
+
+    Attributes:
+        more: What is appended, to keep it small.
+        makes: A file or folder that must be there afterwards.
+        given: What is copied before: from a path, to a path.
+        tier: The markers of its test.
+        needs: What must be installed beyond the extra `dev`.
+    """
+
+    more: str = ""
+    makes: str = ""
+    given: tuple = ()
+    tier: tuple = ("large",)
+    needs: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """Run by another test or by the CI.
+
+    Attributes:
+        file: Where.
+        text: What stands in that file.
+    """
+
+    file: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NotRun:
+    """Not run by any test."""
+
+    reason: str
+
+
+_PEER = {"tier": ("peer", "large")}
+_SHORT = "--epochs 1 --steps_per_epoch 2 --batch_size 4 --notensorboard"
+# What two updates teach is no basis for limits; they have their own tests.
+_ANY_RESULT = (
+    "--latency_rounds 1 --min_agreement 0 --max_mean_difference 1 "
+    "--max_difference 1 --max_accuracy_loss 1"
+)
+_PIP = "the index is not always there; .ci/run installs what it needs"
+_EXPORT = "python export/{} --model runs/mine/model.keras --output "
+_IMAGES = " --images FOLDER"
+
+COMMANDS = {
+    # Weights, from a hub on this machine.
+    "python -m convmixer_tf.predict photo.jpg FOLDER --model 768_32 --top 3": (
+        Run()
+    ),
+    "python export/convert_weights.py --source model.safetensors "
+    "--destination model.weights.h5": Run(makes="model.weights.h5"),
+    "python export/convert_weights.py --source convmixer.weights.h5 "
+    "--destination convmixer.safetensors": Run(
+        given=("model.weights.h5", "convmixer.weights.h5"),
+        makes="convmixer.safetensors",
+    ),
+    "python export/convert_weights.py --source convmixer.pth.tar "
+    "--destination convmixer.weights.h5": Elsewhere(
+        "tests/prose/running_test.py", "def test_a_checkpoint_of_pytorch"
+    ),
+    # Training.
+    "python recipes/train_cifar10.py --data FOLDER --preset 25": Run(
+        _SHORT, "runs/cifar10/model.keras"
+    ),
+    "python recipes/finetune.py --data FOLDER "
+    "--model runs/cifar10/model.keras --output runs/mine": Run(
+        _SHORT, "runs/mine/model.keras"
+    ),
+    "python recipes/train_imagenet.py --data imagenet2012 --model 1536_20": (
+        Elsewhere(
+            "tests/recipes/training_recipes_test.py",
+            "def test_imagenet_goes_through_kill_resume_and_evaluate",
+        )
+    ),
+    "python recipes/finetune.py --data FOLDER --model 1024_20 "
+    "--output runs/pretrained": Elsewhere(
+        "tests/recipes/training_recipes_test.py",
+        "def test_finetune_starts_from_given_weights",
+    ),
+    "python recipes/evaluate.py --model runs/mine/model.keras "
+    "--data FOLDER": Run(makes="runs/evaluation/confusion.png"),
+    "python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER": Run(
+        "--overwrite", "convmixer_tf/weights/packaged/convmixer_256_8.md"
+    ),
+    'python recipes/plot_cifar10.py --run "25 epochs=runs/cifar10" '
+    "--output curves.png": Run(makes="curves.png"),
+    "python recipes/compare.py --data FOLDER --epochs 1 --threads 1": Elsewhere(
+        "tests/recipes/compare_test.py",
+        "def test_a_comparison_goes_on_where_it_was_stopped",
+    ),
+    "python recipes/sweep.py --data FOLDER --epochs 1 --steps_per_epoch 390": (
+        Elsewhere(
+            "tests/recipes/sweep_test.py",
+            "def test_a_sweep_goes_on_with_another_trend",
+        )
+    ),
+    "python recipes/compare_pytorch.py --data FOLDER": Elsewhere(
+        "tests/recipes/compare_pytorch_test.py",
+        "def test_both_learn_the_same_though_pytorch_was_killed",
+    ),
+    "export TF_CONFIG='"
+    '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+    "'": Elsewhere("tests/training/processes_test.py", "TF_CONFIG"),
+    # Looking.
+    "python recipes/look_inside.py --model runs/cifar10/model.keras "
+    "--images FOLDER --split test --crop_fraction 1": Run(
+        makes="runs/look_inside/costs.md"
+    ),
+    "python recipes/segment.py --model runs/cifar10/model.keras": Run(
+        "--steps 5", "runs/segment/segment.png"
+    ),
+    "python recipes/show_augmentation.py --data digits --recipe imagenet "
+    "--image_size 32 --output sheet.png": Run(makes="sheet.png"),
+    "python recipes/show_augmentation.py --data FOLDER --recipe imagenet "
+    "--output sheet.png": Run("--image_size 64", "sheet.png"),
+    # Export.
+    _EXPORT.format("to_tflite.py") + "runs/mine --images FOLDER "
+    "--calibration FOLDER --scheme float16 --scheme int8": Run(
+        _ANY_RESULT, "runs/mine/convmixer_int8.tflite.json"
+    ),
+    _EXPORT.format("to_saved_model.py") + "runs/mine/saved_model" + _IMAGES: (
+        Run(_ANY_RESULT, "runs/mine/saved_model/saved_model.pb")
+    ),
+    _EXPORT.format("to_tfhub.py") + "runs/mine/module" + _IMAGES: Run(
+        _ANY_RESULT, "runs/mine/module/README.md"
+    ),
+    _EXPORT.format("to_onnx.py") + "runs/mine/model.onnx" + _IMAGES: Run(
+        _ANY_RESULT, "runs/mine/model.onnx"
+    ),
+    "python export/verify.py runs/mine/model.keras runs/mine/model.onnx "
+    "--images FOLDER --output report.json": Run(_ANY_RESULT, "report.json"),
+    "python export/to_web.py --model model.keras "
+    "--output export/web/public/model --images FOLDER": Run(
+        _ANY_RESULT,
+        "export/web/public/model/model.json",
+        given=("runs/mine/model.keras", "model.keras"),
+    ),
+    # Classifying files.
+    "python -m convmixer_tf.predict photo.jpg FOLDER --model runs/mine "
+    "--top 3": Run(),
+    "python -m convmixer_tf.predict FOLDER --model model.tflite "
+    "--labels labels.txt --format csv --output predictions.csv": Run(
+        given=("runs/mine/convmixer_float16.tflite", "model.tflite"),
+        makes="predictions.csv",
+    ),
+    'find . -name "*.jpg" | python -m convmixer_tf.predict --list - '
+    "--format json": Run(),
+    # The page.
+    "cd export/web": Elsewhere("tests/web/page_test.py", "cwd=PAGE"),
+    "npm ci": Elsewhere("tests/web/page_test.py", '"npm", "ci"'),
+    "npm run build": Elsewhere(
+        "tests/web/page_test.py", '"npm", "run", "build"'
+    ),
+    "npm start": NotRun("a server; the tests start the same by Vite's API"),
+    "npm ci && npm run build && npm start": Elsewhere(
+        "tests/web/page_test.py", '"npm", "run", "build"'
+    ),
+    "python export/compare_web.py --page_model export/web/public/model "
+    "--photos FOLDER --output comparison.json": Elsewhere(
+        "tests/web/page_test.py", '"export/compare_web.py"'
+    ),
+    # Measuring.
+    "python recipes/measure_remat.py": Run(
+        "--batch_size 1 --output remat.json", "remat.json"
+    ),
+    "taskset -c 0 python export/benchmark_split.py": Run(
+        "--case 3,8,16 --precision float32 --width 16 --rounds 3", "split.json"
+    ),
+    "taskset -c 0 python export/benchmark_deploy.py": Run(
+        "--model 256_8 --precision float32 --rounds 3", "deploy.json"
+    ),
+    "taskset -c 0 python export/benchmark_tflite.py "
+    "--model runs/mine/model.keras --images FOLDER --calibration FOLDER "
+    "--output formats.json": Run("--turns 3", "formats.json"),
+    "python export/benchmark_artefacts.py --model 256_8 --images FOLDER "
+    "--split test --limit 10000 --calibration FOLDER "
+    "--output artefacts.json": Elsewhere(
+        "tests/export_scripts/benchmark_artefacts_test.py",
+        "def test_every_kind",
+    ),
+    "python export/benchmark_mediapipe.py --images FOLDER": Run(
+        "--limit 40", "mediapipe.json", **_PEER, needs=("mediapipe",)
+    ),
+    "python recipes/compare_evaluation_transform.py --data FOLDER "
+    "--split validation": Run(
+        "--output transform.json", "transform.json", **_PEER, needs=("timm",)
+    ),
+    "python recipes/benchmark_data.py --data FOLDER --split train": Run(
+        "--rounds 1 --output data.json", "data.json", **_PEER, needs=("timm",)
+    ),
+    "taskset -c 0 python recipes/benchmark.py --clock cpu": Elsewhere(
+        "tests/recipes/benchmark_test.py", "def test_short_run_against_timm"
+    ),
+    # Fine-tuning for small files: in an environment of its own.
+    "python recipes/finetune_qat.py --model runs/mine/model.keras "
+    "--data FOLDER --output runs/qat": Elsewhere(
+        "tests/recipes/finetune_qat_test.py",
+        "def test_it_ends_in_a_file_that_is_verified",
+    ),
+    "python recipes/compare_qat.py --model runs/mine/model.keras "
+    "--data FOLDER --eval_split test --output runs/compare_qat --threads 1": (
+        Run(
+            "--seeds 1 --turns 3",
+            "runs/compare_qat",
+            **_PEER,
+            needs=("tensorflow_model_optimization",),
+        )
+    ),
+    "python -m convmixer_tf.export.qat.worker FOLDER": Elsewhere(
+        "convmixer_tf/export/qat/tuning.py", "worker"
+    ),
+    # Installing, and whatever runs tests.
+    'pip install -e ".[train,export]" && python recipes/train_digits.py': (
+        Elsewhere(".ci/run", "'python recipes/train_digits.py'")
+    ),
+    'pip install -e ".[dev]" && pytest': Elsewhere(".ci/run", "'&& pytest'"),
+    "python3 -m venv .venv && . .venv/bin/activate": Elsewhere(
+        ".ci/run", "-m venv"
+    ),
+    'pip install -e ".[dev]"': Elsewhere(".ci/run", "'&& pytest'"),
+    "python recipes/train_digits.py --output runs/digits": Elsewhere(
+        "tests/recipes/train_digits_test.py",
+        "def test_it_does_what_the_readme_says_and_again",
+    ),
+    "python -m build --wheel": Elsewhere(
+        "tests/packaging_test.py", '"-m", "build", "--wheel"'
+    ),
+    'pip install -e ".[train,export,qat]"': NotRun(_PIP),
+    "pip install keras-hub": Elsewhere(".ci/run", "keras-hub"),
+    "pip install keras-cv": NotRun(_PIP),
+    "pip install torch timm": NotRun(_PIP),
+    "pip install torch timm jax keras-hub mediapipe tensorflow_hub tf_keras "
+    '"setuptools<82"': Elsewhere(".ci/run", "keras-hub mediapipe"),
+    'pip install tensorflow_hub tf_keras "setuptools<82"': Elsewhere(
+        ".ci/run", '"setuptools<82"'
+    ),
+    "apt-get install chromium": NotRun("it changes the machine"),
+    "bash .ci/run": NotRun("it runs the tests"),
+}
