@@ -16,13 +16,17 @@ from absl import logging
 from convmixer_tf import data
 from convmixer_tf import files
 from convmixer_tf import preprocessing
+from convmixer_tf.export import artefact_card
 from convmixer_tf.export import verify
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights import read_facts
 
 DEFAULT_SIZE = 224
+# What they are called.
+DATASETS = {"imagenet": "ImageNet-1k", "cifar10": "CIFAR-10"}
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -77,6 +81,12 @@ _LIMITS = {
 }
 for _name, _text in _LIMITS.items():
     flags.DEFINE_float(_name, None, f"{_text} Default: by number format.", 0, 1)
+_TRAINED_ON = flags.DEFINE_string(
+    "dataset", None, "What the weights were trained on, for the model card."
+)
+_LICENSE = flags.DEFINE_string(
+    "license", None, "Licence of the weights, for the model card."
+)
 _ROUNDS = flags.DEFINE_integer(
     "latency_rounds", 7, "How often the latency is measured; 0 for never.", 0
 )
@@ -300,6 +310,7 @@ def check(path, model, samples, **arguments):
 
 
 def finish(
+    kind,
     write,
     model,
     names=None,
@@ -313,10 +324,12 @@ def finish(
 ):
     """Writes an artefact, which appears at its path only if it is right.
 
-    A report in JSON lies beside it, with `.json` added to its name. Of an
-    artefact that breaks a limit only that stays, as `.failed.json`.
+    A report in JSON lies beside it, with `.json` added to its name, and a
+    model card, with `.md`. Of an artefact that breaks a limit only the report
+    stays, as `.failed.json`.
 
     Args:
+        kind: What it is, such as `"an ONNX file"`.
         write: Function of a path, which writes the artefact there.
         model: The `keras.Model` to compare with.
         names: Names of its classes, or `None`.
@@ -353,8 +366,58 @@ def finish(
     if report:
         report.save(f"{path}.json")
         pathlib.Path(f"{path}.failed.json").unlink(missing_ok=True)
+    card = _card(model, kind, report, names, arguments.get("max_pixel", 255))
+    with files.replaced(f"{path}.md") as unfinished:
+        pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
     print(f"{path}: {files.size_of(path):,} bytes")
     return report
+
+
+def _card(model, kind, report, names, max_pixel):
+    """Makes the model card; of a variant, with what is published about it."""
+    published = published_weights()
+    trained_on = _TRAINED_ON.value
+    if published and not trained_on:
+        trained_on = f"{DATASETS[published.dataset]}. {published_accuracy()}"
+    return artefact_card(
+        model,
+        kind,
+        report,
+        class_names=names,
+        trained_on=trained_on,
+        license=_LICENSE.value or (published and published.license),
+        crop_fraction=CROP.value,
+        max_pixel=max_pixel,
+    )
+
+
+def published_weights():
+    """Gives the `PublishedWeights` that were loaded, or `None` for others."""
+    found = PUBLISHED_WEIGHTS.get(f"convmixer_{_MODEL.value}")
+    ours = found and _WEIGHTS.value in (None, found.dataset)
+    return found if ours else None
+
+
+def published_accuracy():
+    """Says how good the published weights are, and where that is known from.
+
+    Returns:
+        String, a paragraph.
+    """
+    published = published_weights()
+    if published.repository is None:
+        facts = read_facts(f"convmixer_{_MODEL.value}")
+        return (
+            f"Measured on {facts['images']:,} test images, of the weights "
+            f"before they were exported:\ntop-1 {facts['top1']:.2%}. "
+            f"{facts['remark']}"
+        )
+    return (
+        f"Weights: {published.repository} on the Hugging Face hub. "
+        "Published ImageNet accuracy at 224 x 224\n(timm's table, not "
+        f"measured with this file): top-1 {published.top1} %, top-5 "
+        f"{published.top5} %."
+    )
 
 
 def _judge(report, path):

@@ -43,7 +43,7 @@ def main(argv):
                 pixels=_PIXELS.value,
             )
 
-        export_flags.finish(write, model, names)
+        export_flags.finish("an ONNX file", write, model, names)
 
 
 if __name__ == "__main__":

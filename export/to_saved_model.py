@@ -139,7 +139,12 @@ def main(argv):
             differences.update(compare_others(model, path, images))
 
         export_flags.finish(
-            write, model, names, replaced=replaced_folder, confirm=confirm
+            "a SavedModel",
+            write,
+            model,
+            names,
+            replaced=replaced_folder,
+            confirm=confirm,
         )
     if differences:
         export_flags.print_table(

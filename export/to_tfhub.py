@@ -31,14 +31,9 @@ from convmixer_tf.export.tfhub import SAVED_MODEL
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.files import size_of
-from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import read_facts
 
-# What they are called, and what TF Hub calls them.
-_DATASETS = {
-    "imagenet": ("ImageNet-1k", "imagenet-ilsvrc-2012-cls"),
-    "cifar10": ("CIFAR-10", "cifar-10"),
-}
+# What TF Hub calls them.
+_DATASETS = {"imagenet": "imagenet-ilsvrc-2012-cls", "cifar10": "cifar-10"}
 
 flags.adopt_module_key_flags(export_flags)
 _KIND = flags.DEFINE_enum(
@@ -54,8 +49,6 @@ _VERSION = flags.DEFINE_integer("module_version", 1, "Version of the module.")
 _ASSET_PATH = flags.DEFINE_string(
     "asset_path", ARCHIVE, "URL at which the archive will be served."
 )
-_DATASET = flags.DEFINE_string("dataset", None, "What it was trained on.")
-_LICENSE = flags.DEFINE_string("license", None, "Licence of the weights.")
 flags.mark_flags_as_required(["model", "output"])
 
 
@@ -74,46 +67,17 @@ def module_card(model):
         f"{_VERSION.value}",
         "asset_path": _ASSET_PATH.value,
     }
-    name = f"convmixer_{flags.FLAGS.model}"
-    published = PUBLISHED_WEIGHTS.get(name)
-    if published is None or flags.FLAGS.weights not in (
-        None,
-        published.dataset,
-    ):
-        return HubCard(**common, dataset=_DATASET.value, license=_LICENSE.value)
-    what, dataset = _DATASETS[published.dataset]
+    dataset, license = flags.FLAGS.dataset, flags.FLAGS.license
+    published = export_flags.published_weights()
+    if published is None:
+        return HubCard(**common, dataset=dataset, license=license)
     return HubCard(
         **common,
         description=f"ConvMixer-{published.dim}/{published.depth}, trained on "
-        f"{what}.",
-        dataset=_DATASET.value or dataset,
-        license=_LICENSE.value or published.license.lower(),
-        notes=accuracy(name),
-    )
-
-
-def accuracy(name):
-    """Says how good published weights are, and where that is known from.
-
-    Args:
-        name: One of the names in `PUBLISHED_WEIGHTS`.
-
-    Returns:
-        String, a paragraph.
-    """
-    published = PUBLISHED_WEIGHTS[name]
-    if published.repository is None:
-        facts = read_facts(name)
-        return (
-            f"Measured on {facts['images']:,} test images, of the weights "
-            f"before they became a module:\ntop-1 {facts['top1']:.2%}. "
-            f"{facts['remark']}"
-        )
-    return (
-        f"Weights: {published.repository} on the Hugging Face hub. "
-        "Published ImageNet accuracy at 224 x 224\n(timm's table, not "
-        f"measured with this module): top-1 {published.top1} %, top-5 "
-        f"{published.top5} %."
+        f"{export_flags.DATASETS[published.dataset]}.",
+        dataset=dataset or _DATASETS[published.dataset],
+        license=license or published.license.lower(),
+        notes=export_flags.published_accuracy(),
     )
 
 
@@ -151,6 +115,7 @@ def main(argv):
             )
 
         export_flags.finish(
+            f"a TF Hub module ({_KIND.value})",
             write,
             reference(model),
             names,

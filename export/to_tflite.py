@@ -65,7 +65,10 @@ def export(scheme, path, model, names, samples, images):
             plain=_PLAIN.value,
         )
 
-    return export_flags.finish(write, model, names, path=path, samples=samples)
+    kind = f"a TFLite file ({scheme})"
+    return export_flags.finish(
+        kind, write, model, names, path=path, samples=samples
+    )
 
 
 def print_table(reports):

@@ -63,6 +63,7 @@ def main(argv):
             )
 
         export_flags.finish(
+            f"a folder for the web page ({_SCHEME.value})",
             write,
             model,
             names,

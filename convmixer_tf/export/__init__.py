@@ -10,6 +10,7 @@ from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.metadata import write_metadata
+from convmixer_tf.export.model_card import artefact_card
 from convmixer_tf.export.onnx_export import export_onnx
 from convmixer_tf.export.saved_model import export_saved_model
 from convmixer_tf.export.tfhub import export_tfhub
@@ -29,6 +30,7 @@ __all__ = [
     "LiteRTModel",
     "Report",
     "TFLiteMetadata",
+    "artefact_card",
     "default_limits",
     "deploy",
     "export_android",

@@ -85,7 +85,7 @@ def test_an_export_that_is_interrupted(script, model, images, tmp_path):
     report = json.loads((tmp_path / f"{name}.json").read_text())
     assert report["passed"]
     written = {path.name for path in tmp_path.iterdir()}
-    assert written - left == {name, f"{name}.json"}
+    assert written - left == {name, f"{name}.json", f"{name}.md"}
 
 
 FULL = """

@@ -16,7 +16,7 @@ def test_an_export_that_passes(model, images, tmp_path):
     report = json.loads((tmp_path / "model.onnx.json").read_text())
     assert report["passed"]
     assert report["artefact"] == str(path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_an_export_that_fails_is_not_there(model, images, tmp_path):

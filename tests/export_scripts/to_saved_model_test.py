@@ -24,7 +24,12 @@ def test_an_export(folder, model, images, tmp_path):
     report = json.loads((tmp_path / "saved.json").read_text())
     assert report["runtime"].startswith("tf.saved_model.load")
     assert report["agreement"] == 1
-    assert len(list(tmp_path.iterdir())) == 2
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"saved", "saved.json", "saved.md"}
+    card = (tmp_path / "saved.md").read_text()
+    assert "toy, a SavedModel" in card
+    assert "blue, green, red." in card
+    assert f"| top-1 | {report['accuracy']['artefact']:.2%} |" in card
     file = (folder / "images" / "test" / "red" / "0.png").read_bytes()
     serve = tf.saved_model.load(tmp_path / "saved").signatures["serve_encoded"]
     best = serve(image_bytes=tf.constant([file, file]))

@@ -21,6 +21,7 @@ def test_features(folder, model, images, tmp_path):
         SCRIPT,
         *(model, f"--output={tmp_path / 'm'}", *images),
         *("--kind=feature_vector", "--max_pixel=1", "--license=mit"),
+        "--dataset=three-colours",
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert "model.tar.gz |" in result.stdout
@@ -28,6 +29,12 @@ def test_features(folder, model, images, tmp_path):
     assert set(report["differences"]) == {"features"}
     page = (tmp_path / "m" / "README.md").read_text()
     assert "<!-- license: mit -->" in page
+    assert "<!-- dataset: three-colours -->" in page
+    card = (tmp_path / "m.md").read_text()
+    assert "TF Hub module (feature_vector)" in card
+    assert "three-colours" in card
+    assert "pixels in [0, 1]" in card
+    assert "| difference of features |" in card
     assert "**Pixels are in [0, 1]**" in page
     module = tf.saved_model.load(tmp_path / "m" / "saved_model")
     pixels = np.float32(asymmetric_image(16, 16))

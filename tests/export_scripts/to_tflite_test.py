@@ -23,8 +23,10 @@ def test_without_verifying(folder, model, tmp_path):
         *("--noverify", "--scheme=float16"),
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    (path,) = (tmp_path / "new").iterdir()
+    path, card = sorted((tmp_path / "new").iterdir())
     assert path.name == "toy_float16.tflite"
+    assert card.name == f"{path.name}.md"
+    assert "**Measured**: not measured." in card.read_text()
     assert f"{path}: {path.stat().st_size:,} bytes" in result.stdout
     images, _ = read_images(open_dataset(str(folder / "images"), "test"), 16, 4)
     twin = keras.saving.load_model(folder / "model.keras", compile=False)

@@ -152,6 +152,9 @@ COMMANDS = {
         given=("runs/mine/model.keras", "model.keras"),
     ),
     # Classifying files.
+    "python -m convmixer_tf.predict photo.jpg": Elsewhere(
+        ".ci/run", "'python -m convmixer_tf.predict photo.jpg'"
+    ),
     "python -m convmixer_tf.predict photo.jpg FOLDER --model runs/mine "
     "--top 3": Run(),
     "python -m convmixer_tf.predict FOLDER --model model.tflite "
@@ -226,8 +229,11 @@ COMMANDS = {
         "convmixer_tf/export/qat/tuning.py", "worker"
     ),
     # Installing, and whatever runs tests.
-    'pip install -e ".[train,export]" && python recipes/train_digits.py': (
-        Elsewhere(".ci/run", "'python recipes/train_digits.py'")
+    'pip install -e ".[train,export]"': Elsewhere(
+        ".ci/run", "'pip install -e \".[train,export]\"'"
+    ),
+    "python recipes/train_digits.py": Elsewhere(
+        ".ci/run", "'python recipes/train_digits.py'"
     ),
     'pip install -e ".[dev]" && pytest': Elsewhere(".ci/run", "'&& pytest'"),
     "python3 -m venv .venv && . .venv/bin/activate": Elsewhere(

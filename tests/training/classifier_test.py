@@ -80,6 +80,9 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     assert scores.images == len(digits[1])
     assert scores.top1 == pytest.approx(summary["last"]["top1"])
     assert scores.loss == pytest.approx(summary["last"]["loss"], rel=1e-4)
+    card = (tmp_path / "model.md").read_text()
+    assert f"| top-1 | {summary['last']['top1']:.2%} |" in card
+    assert f"on {len(digits[1])} images" in card
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["recipe"]["label_smoothing"] == 0
     assert config["image_size"] == SIZE

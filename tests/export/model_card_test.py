@@ -1,0 +1,123 @@
+"""Model cards say what the report says, and nothing else."""
+
+import dataclasses
+import re
+
+import keras
+import pytest
+
+from convmixer_tf.export import Limits
+from convmixer_tf.export import Report
+from convmixer_tf.export import artefact_card
+from convmixer_tf.model_card import ModelCard
+from convmixer_tf.models import ConvMixer
+
+REPORT = Report(
+    artefact="/secret/model.onnx",
+    runtime="onnxruntime 1.32",
+    scheme="float32",
+    size=12345,
+    images=2000,
+    labelled=1500,
+    differences={"probabilities": {"max": 0.0123, "mean": 4.5e-5}, "x": None},
+    agreement=0.9985,
+    classes_seen=3,
+    accuracy={"model": 0.8765, "artefact": 0.8754},
+    inputs=[
+        {
+            "name": "image",
+            "shape": [None, 16, 16, 3],
+            "dtype": "uint8",
+            "scale": None,
+            "zero_point": None,
+        }
+    ],
+    outputs=[],
+    operators={},
+    custom_operators=[],
+    delegation=None,
+    latency=None,
+    limits=Limits(),
+    broken={},
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ConvMixer(
+        8, 1, 3, 4, input_shape=(16, None, 3), classes=3, name="toy"
+    )
+
+
+def test_the_figures_are_the_reports(model):
+    text = artefact_card(
+        model,
+        "an ONNX file",
+        REPORT,
+        class_names=("ant", "bee", "cat"),
+        trained_on="insects.",
+        license="MIT",
+        crop_fraction=0.875,
+    ).text()
+    assert text.startswith("# toy, an ONNX file\n")
+    for part in (
+        "height 16, width any,",
+        "the central 0.875 of",
+        "`image` (? x 16 x 16 x 3, uint8)",
+        "probabilities of the classes, which add up to 1.",
+        "ant, bee, cat.",
+        "**Trained on**: insects.",
+        "on 2,000 images, 1,500 of them labelled, in onnxruntime 1.32",
+        "| bytes | 12,345 |",
+        "| top-1 | 87.54% |",
+        "| top-1 of the Keras model | 87.65% |",
+        "| same best class as the Keras model | 99.85% |",
+        "| difference of probabilities | 0.012 at most, 4.5e-05 in the mean |",
+        "**Licence of the weights**: MIT",
+    ):
+        assert part in text, part
+    assert "secret" not in text
+
+
+def test_without_a_report_there_is_no_figure(model):
+    text = artefact_card(model, "an ONNX file", max_pixel=1).text()
+    assert "**Measured**: not measured." in text
+    assert "**Trained on**: not stated." in text
+    assert "their names are not stated" in text
+    assert "pixels in [0, 1]" in text
+    assert "|" not in text
+    assert not re.search(r"\d\s?%", text)
+
+
+def test_images_without_labels(model):
+    report = dataclasses.replace(
+        REPORT, labelled=0, accuracy=None, agreement=None
+    )
+    text = artefact_card(model, "an ONNX file", report).text()
+    assert "none of them labelled" in text
+    assert "top-1" not in text
+    assert "same best class" not in text
+
+
+@pytest.mark.parametrize(
+    ("activation", "words"),
+    [("sigmoid", "each for itself"), (None, "logits of the classes")],
+)
+def test_what_comes_out(activation, words):
+    model = ConvMixer(
+        8,
+        1,
+        3,
+        4,
+        input_shape=(16, 16, 3),
+        classes=3,
+        classifier_activation=activation,
+    )
+    assert words in artefact_card(model, "an ONNX file").text()
+    body = keras.Model(model.input, model.get_layer("avg_pool").output)
+    assert "features." in artefact_card(body, "an ONNX file").text()
+
+
+def test_many_classes_are_counted():
+    card = ModelCard("t", "a", "i", "o", class_names=tuple(map(str, range(99))))
+    assert "**Classes**: 99, from 0 to 98." in card.text()
