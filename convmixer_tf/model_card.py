@@ -60,7 +60,7 @@ class ModelCard:
             String, Markdown.
         """
         rows = [f"| {name} | {value} |" for name, value in self.figures.items()]
-        table = ["", "", "| | |", "|---|---|", *rows] if rows else []
+        table = ["", "| | |", "|---|---|", *rows] if rows else []
         return _PAGE.format(
             title=self.title,
             about=self.about,

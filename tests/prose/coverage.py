@@ -125,6 +125,15 @@ COMMANDS = {
     "python recipes/segment.py --model runs/cifar10/model.keras": Run(
         "--steps 5", "runs/segment/segment.png"
     ),
+    "python recipes/draw_architecture.py --output architecture.png": Run(
+        makes="architecture.png"
+    ),
+    "python recipes/api_reference.py --output build/api": Elsewhere(
+        "tests/prose/api_reference_test.py", "recipe.write_reference(folder)"
+    ),
+    "jupyter execute --inplace recipes/tour.ipynb": Elsewhere(
+        "tests/prose/notebook_test.py", '"jupyter", "execute", "--inplace"'
+    ),
     "python recipes/show_augmentation.py --data digits --recipe imagenet "
     "--image_size 32 --output sheet.png": Run(makes="sheet.png"),
     "python recipes/show_augmentation.py --data FOLDER --recipe imagenet "
@@ -169,6 +178,9 @@ COMMANDS = {
     "npm ci": Elsewhere("tests/web/page_test.py", '"npm", "ci"'),
     "npm run build": Elsewhere(
         "tests/web/page_test.py", '"npm", "run", "build"'
+    ),
+    "npm run screenshot -- public/model photo.jpg picture.png": Elsewhere(
+        "tests/web/page_test.py", '"npm", "run", "screenshot"'
     ),
     "npm start": NotRun("a server; the tests start the same by Vite's API"),
     "npm ci && npm run build && npm start": Elsewhere(

@@ -124,3 +124,12 @@ def test_the_page(models, tmp_path):
     assert "skipped 0" in printed
     for name in ("light", "dark", "phone", "empty"):
         assert (screenshots / f"{name}.png").stat().st_size > 10_000
+
+
+def test_the_picture_in_the_readme_can_be_taken_again(models, tmp_path):
+    picture = tmp_path / "page.png"
+    photo = load_sample_images().filenames[0]
+    run("npm", "run", "screenshot", "--", str(models / "int8"), photo, picture)
+    committed = ROOT / "export" / "results" / "web_page.png"
+    assert Image.open(picture).size[0] == Image.open(committed).size[0]
+    assert picture.stat().st_size > 100_000
