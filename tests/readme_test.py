@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, against a hub on this machine."""
+"""The documents' Python runs as it stands, against a hub on this machine."""
 
 import json
 import pathlib
@@ -15,6 +15,7 @@ from convmixer_tf.weights import timm_state_dict
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import run_python
+from tests.prose import documents
 from tests.weights.hub_server import running_hub
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -22,8 +23,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_python(tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-    assert len(blocks) == 5
+    blocks = [
+        block.text
+        for name in documents.DOCUMENTS
+        for block in documents.blocks(name)
+        if block.language == "python"
+    ]
+    assert len(blocks) >= 5
     photo = tf.io.encode_jpeg(asymmetric_image(300, 400)[0])
     (tmp_path / "photo.jpg").write_bytes(photo.numpy())
     model = randomize(ConvMixer768_32(weights=None))
@@ -33,7 +39,9 @@ def test_python(tmp_path):
             timm_state_dict(model), metadata={"format": "pt"}
         )
         printed = run_python(
-            f"import os; os.chdir({str(tmp_path)!r})\n" + "".join(blocks),
+            f"import os; os.chdir({str(tmp_path)!r})\n"
+            + "".join(blocks)
+            + "print(images.shape, labels.shape)",
             HF_ENDPOINT=hub.url,
             HF_HOME=str(tmp_path / "home"),
             NO_PROXY="127.0.0.1",
@@ -41,12 +49,20 @@ def test_python(tmp_path):
         )
     assert re.search(r"\[\[\('n\d{8}', '\w+', np\.float32\(", printed)
     assert re.search(r"\[\[\('\w+', np\.float32\(", printed)
+    assert printed.endswith("(64, 32, 32, 3) (64, 10)\n")
     assert (tmp_path / "model_int8.tflite").stat().st_size > 500_000
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists()
+def test_readme_is_short_and_has_pictures():
+    assert README.count("\n") < 250
+    assert len(re.findall(r"^!\[[^\]]{20,}\]\(\S+\.png\)$", README, re.M)) >= 3
+
+
+@pytest.mark.parametrize("name", [*documents.DOCUMENTS, "CHANGELOG.md"])
+def test_links_lead_somewhere(name):
+    folder = (ROOT / name).parent
+    for target in re.findall(r"\]\(([^)]+)\)", documents.read(name)):
+        assert target.startswith("https://") or (folder / target).exists()
 
 
 @pytest.mark.parametrize(

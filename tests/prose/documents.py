@@ -10,7 +10,16 @@ DOCUMENTS = ("README.md", "BUILD.md", "export/web/README.md")
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```\n", re.M | re.S)
 _SPAN = re.compile(r"`([^`\n]+)`")
-_PROGRAMS = ("apt-get", "bash", "jupyter", "npm", "pip", "pytest", "python", "taskset")
+_PROGRAMS = (
+    "apt-get",
+    "bash",
+    "jupyter",
+    "npm",
+    "pip",
+    "pytest",
+    "python",
+    "taskset",
+)
 _STARTS = re.compile(rf"(?:\w+=\S+ +)*(?:{'|'.join(_PROGRAMS)})\d?\b(?![.\-/])")
 
 
