@@ -19,12 +19,18 @@ FOUND = documents.commands()
 
 
 def _scripts():
-    """What each script is told, as in the documents and as in the tests."""
-    found = {}
+    """What each script is told: in the documents, in the tests, on its top."""
+    lines = []
     for line in FOUND:
         how = COMMANDS.get(line)
         more = how.more if isinstance(how, Run) else ""
-        for words in documents.parts(f"{line} {more}"):
+        lines.append(f"{line} {more}")
+    for folder in ("recipes", "export"):
+        for path in (ROOT / folder).glob("*.py"):
+            lines += documents.commands_on_top(path)
+    found = {}
+    for line in lines:
+        for words in documents.parts(line):
             if script := documents.script_of(words):
                 found.setdefault(script[0], []).append(script[1])
     return found

@@ -1,5 +1,6 @@
 """Reads the code blocks and commands of the documents that people follow."""
 
+import ast
 import dataclasses
 import re
 import shlex
@@ -62,6 +63,13 @@ def commands():
                 found.setdefault(match[1], name)
     found.pop("", None)
     return found
+
+
+def commands_on_top(path):
+    """Lists the command lines in the docstring of a script."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    text = (text or "").replace("\\\n", " ")
+    return re.findall(r"^    (python .+)$", text, re.M)
 
 
 def _plain(line):
