@@ -230,11 +230,9 @@ COMMANDS = {
     ),
     "python recipes/compare_qat.py --model runs/mine/model.keras "
     "--data FOLDER --eval_split test --output runs/compare_qat --threads 1": (
-        Run(
-            "--seeds 1 --turns 3",
-            "runs/compare_qat",
-            **_PEER,
-            needs=("tensorflow_model_optimization",),
+        NotRun(
+            "eight trainings; compare_qat_test.py tests its parts, and "
+            "finetune_qat_test.py a training"
         )
     ),
     "python -m convmixer_tf.export.qat.worker FOLDER": Elsewhere(
