@@ -210,7 +210,7 @@ COMMANDS = {
         "def test_every_kind",
     ),
     "python export/benchmark_mediapipe.py --images FOLDER": Run(
-        "--limit 40", "mediapipe.json", **_PEER, needs=("mediapipe",)
+        "--split train", "mediapipe.json", **_PEER, needs=("mediapipe",)
     ),
     "python recipes/compare_evaluation_transform.py --data FOLDER "
     "--split validation": Run(
