@@ -30,10 +30,13 @@ _OUTPUT = flags.DEFINE_string(
     "output", "recipes/results/benchmark_data.json", "JSON file to write."
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each.", lower_bound=1)
+_BATCHES = flags.DEFINE_integer(
+    "batches", 32, "Batches of a long turn; the first two don't count.", 3
+)
 _CORE = flags.DEFINE_integer("core", 0, "Core to run on.", lower_bound=0)
 
 SIZE, BATCH = 224, 64
-SHORT, LONG = 2, 32  # Batches.
+SHORT = 2  # Batches.
 
 
 def our_epochs(recipe):
@@ -42,8 +45,13 @@ def our_epochs(recipe):
     from convmixer_tf.data import train_batches
 
     dataset = open_dataset(_DATA.value, _SPLIT.value)
+    if len(dataset) < BATCH:  # Of which timm's loader would make no batch.
+        raise app.UsageError(
+            f"--data must have at least {BATCH} images. "
+            f"Received: {len(dataset)}"
+        )
     dataset = dataclasses.replace(dataset, contents=None)
-    dataset = dataset.repeated(-(-BATCH * LONG // len(dataset)))
+    dataset = dataset.repeated(-(-BATCH * _BATCHES.value // len(dataset)))
     steps = len(dataset) // BATCH
 
     def run(batches, epoch):
@@ -115,11 +123,11 @@ def timm_epochs(full):
 def milliseconds(run, epoch):
     """Processor time per image."""
     spent = []
-    for batches in (SHORT, LONG):
+    for batches in (SHORT, _BATCHES.value):
         start = time.process_time()
         run(batches, epoch)
         spent.append(time.process_time() - start)
-    return 1e3 * (spent[1] - spent[0]) / (BATCH * (LONG - SHORT))
+    return 1e3 * (spent[1] - spent[0]) / (BATCH * (_BATCHES.value - SHORT))
 
 
 def main(argv):

@@ -54,6 +54,7 @@ _ANY_RESULT = (
     "--max_difference 1 --max_accuracy_loss 1"
 )
 _PIP = "the index is not always there; .ci/run installs what it needs"
+_APT = "it changes the machine"
 _EXPORT = "python export/{} --model runs/mine/model.keras --output "
 _IMAGES = " --images FOLDER"
 
@@ -217,10 +218,19 @@ COMMANDS = {
         "--output transform.json", "transform.json", **_PEER, needs=("timm",)
     ),
     "python recipes/benchmark_data.py --data FOLDER --split train": Run(
-        "--rounds 1 --output data.json", "data.json", **_PEER, needs=("timm",)
+        "--rounds 1 --batches 3 --output data.json",
+        "data.json",
+        **_PEER,
+        needs=("timm",),
     ),
     "taskset -c 0 python recipes/benchmark.py --clock cpu": Elsewhere(
         "tests/recipes/benchmark_test.py", "def test_short_run_against_timm"
+    ),
+    "KERAS_BACKEND=jax python recipes/benchmark.py --device gpu "
+    "--dtype bfloat16 --model 1536_20 --model 768_32 --model 1024_20 "
+    "--minutes 8 --resume --output h200.json": Elsewhere(
+        "tests/recipes/benchmark_test.py",
+        "def test_short_runs_on_other_backends",
     ),
     # Fine-tuning for small files: in an environment of its own.
     "python recipes/finetune_qat.py --model runs/mine/model.keras "
@@ -266,6 +276,9 @@ COMMANDS = {
     'pip install tensorflow_hub tf_keras "setuptools<82"': Elsewhere(
         ".ci/run", '"setuptools<82"'
     ),
-    "apt-get install chromium": NotRun("it changes the machine"),
+    "apt-get install chromium": NotRun(_APT),
+    "apt-get install junit4 libandroid-json-java aapt "
+    "android-framework-res": NotRun(_APT),
+    "pip install --no-deps kotlin-jupyter-kernel==0.19.0.944": NotRun(_PIP),
     "bash .ci/run": NotRun("it runs the tests"),
 }

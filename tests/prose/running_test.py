@@ -26,7 +26,7 @@ from tests.prose.coverage import COMMANDS
 from tests.prose.coverage import Run
 from tests.weights.hub_server import running_hub
 
-IMAGES = {"train": 4, "validation": 2, "test": 2}  # of each class
+IMAGES = {"train": 7, "validation": 2, "test": 2}  # of each class
 RUNS = {line: run for line, run in COMMANDS.items() if isinstance(run, Run)}
 
 
