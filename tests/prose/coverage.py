@@ -232,6 +232,31 @@ COMMANDS = {
         "tests/recipes/benchmark_test.py",
         "def test_short_runs_on_other_backends",
     ),
+    "KERAS_BACKEND=jax python recipes/benchmark_depthwise.py --probe": (
+        Elsewhere("tests/recipes/benchmark_depthwise_test.py", "def test_")
+    ),
+    "KERAS_BACKEND=jax JAX_DEFAULT_MATMUL_PRECISION=highest "
+    "python -m tests.layers.depthwise_cases": Elsewhere(
+        "tests/layers/pallas_depthwise_test.py", "depthwise_cases"
+    ),
+    # A server and a phone.
+    "python export/serve/server.py --model runs/mine/saved_model": Elsewhere(
+        "tests/serve/server_test.py", "def test_it_answers_as_the_model"
+    ),
+    "python export/serve/server.py --model runs/mine/saved_model "
+    "--port 8000": Elsewhere(
+        "tests/serve/server_test.py", "def test_it_answers_as_the_model"
+    ),
+    "python export/serve/load_test.py --model ... --images FOLDER "
+    "--output serve.json": Elsewhere(
+        "tests/serve/load_test_test.py", "def test_a_load_test"
+    ),
+    "python export/to_android.py --model model.tflite --image photo.jpg": (
+        Elsewhere(
+            "tests/export_scripts/to_android_test.py",
+            "def test_what_is_in_the_folder",
+        )
+    ),
     # Fine-tuning for small files: in an environment of its own.
     "python recipes/finetune_qat.py --model runs/mine/model.keras "
     "--data FOLDER --output runs/qat": Elsewhere(
@@ -272,7 +297,9 @@ COMMANDS = {
     "pip install keras-cv": NotRun(_PIP),
     "pip install torch timm": NotRun(_PIP),
     "pip install torch timm jax keras-hub mediapipe tensorflow_hub tf_keras "
-    '"setuptools<82"': Elsewhere(".ci/run", "keras-hub mediapipe"),
+    'tensorflow-serving-api "setuptools<82"': Elsewhere(
+        ".ci/run", "keras-hub mediapipe"
+    ),
     'pip install tensorflow_hub tf_keras "setuptools<82"': Elsewhere(
         ".ci/run", '"setuptools<82"'
     ),
