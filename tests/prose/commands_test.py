@@ -101,12 +101,15 @@ def test_tests_that_are_named_are_there():
         if "pytest" in words
     ]
     assert len(lines) >= 8
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-m", default="")
+    parser.add_argument("-n", type=int)
+    parser.add_argument("--dist")
+    parser.add_argument("paths", nargs="*")
     for words in lines:
-        if words[:1] == ["-m"]:
-            named = set(words[1].split()) - {"and", "not", "or"}
-            assert named <= set(markers)
-            words = words[2:]
-        for path in words:
+        found = parser.parse_args(words)
+        assert set(found.m.split()) - {"and", "not", "or"} <= set(markers)
+        for path in found.paths:
             assert (ROOT / path).exists(), path
 
 

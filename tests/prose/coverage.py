@@ -280,7 +280,9 @@ COMMANDS = {
     "python recipes/train_digits.py": Elsewhere(
         ".ci/run", "'python recipes/train_digits.py'"
     ),
-    'pip install -e ".[dev]" && pytest': Elsewhere(".ci/run", "'&& pytest'"),
+    'pip install -e ".[dev]" && pytest -n 2 --dist loadfile': Elsewhere(
+        ".ci/run", "'&& pytest'"
+    ),
     "python3 -m venv .venv && . .venv/bin/activate": Elsewhere(
         ".ci/run", "-m venv"
     ),
