@@ -1,5 +1,6 @@
 """Every test runs with the same seed, quietly, on two logical devices."""
 
+import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,6 +33,14 @@ def two_replicas():
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _restore_log_level():
+    """Scripts that run in this process set it by their flag `--verbosity`."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
