@@ -37,10 +37,12 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _restore_log_level():
-    """Scripts that run in this process set it by their flag `--verbosity`."""
-    level = logging.root.level
+    """Scripts that run in this process set it."""
+    loggers = logging.root, logging.getLogger("convmixer_tf.data")
+    levels = [logger.level for logger in loggers]
     yield
-    logging.root.setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

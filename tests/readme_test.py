@@ -62,7 +62,11 @@ def test_readme_is_short_and_has_pictures():
 def test_links_lead_somewhere(name):
     folder = (ROOT / name).parent
     for target in re.findall(r"\]\(([^)]+)\)", documents.read(name)):
-        assert target.startswith("https://") or (folder / target).exists()
+        path, _, anchor = target.partition("#")
+        if not path.startswith("https://"):
+            text = (folder / path).read_text() if anchor else ""
+            assert (folder / path).exists()
+            assert not anchor or f"\n## {anchor}\n" in text.lower()
 
 
 @pytest.mark.parametrize(

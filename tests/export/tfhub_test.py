@@ -4,6 +4,7 @@ import functools
 import http.server
 import importlib.util
 import re
+import subprocess
 import tarfile
 import threading
 
@@ -190,10 +191,11 @@ def test_a_model_of_any_size(tmp_path):
 
 def test_the_archive_has_the_saved_model_at_its_root(exported, tmp_path):
     folder = exported / "classifier"
-    with tarfile.open(folder / "model.tar.gz") as archive:
+    path = folder / "model.tar.gz"
+    with tarfile.open(path) as archive:
         names = set(archive.getnames())
         assert {x.uname for x in archive.getmembers()} == {""}
-        archive.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xzf", path, "-C", tmp_path], check=True)
     assert {"saved_model.pb", "variables/variables.index"} <= names
     module = tf.saved_model.load(tmp_path)
     original = tf.saved_model.load(folder / "saved_model")

@@ -35,7 +35,7 @@ def build_step(case, model, batch_size, contestant):
             os._exit(3)
         if case == "hangs":
             time.sleep(60)
-        time.sleep(0.01 * steps)
+        time.sleep((1 if case == "long" else 0.01) * steps)
         return float("nan") if case == "nan" else 1.0
     return run
 
@@ -75,12 +75,12 @@ def test_settings_arrive(open_worker):
 
 def test_rounds_are_timed_in_the_process(open_worker):
     worker = open_worker()
-    assert 0.01 <= worker.ask(9, "prepare", "", "", 1, "") < 5
-    assert 0.01 <= worker.ask(9, "time_round") < 1
-    # The clock of the process does not see it sleep.
+    assert worker.ask(9, "prepare", "", "", 1, "") >= 0.01
+    assert worker.ask(9, "time_round") >= 0.01
+    # The clock of the process does not see it sleep for a second.
     worker = open_worker(clock="cpu")
-    worker.ask(9, "prepare", "", "", 1, "")
-    assert worker.ask(9, "time_round") < 0.005
+    worker.ask(9, "prepare", "long", "", 1, "")
+    assert worker.ask(9, "time_round") < 0.5
 
 
 def test_short_steps_are_timed_together(open_worker):
