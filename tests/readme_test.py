@@ -64,9 +64,10 @@ def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)]+)\)", documents.read(name)):
         path, _, anchor = target.partition("#")
         if not path.startswith("https://"):
-            text = (folder / path).read_text() if anchor else ""
             assert (folder / path).exists()
-            assert not anchor or f"\n## {anchor}\n" in text.lower()
+        if anchor and path.endswith(".md"):
+            titles = re.findall(r"^#+ (.+)$", documents.read(path), re.M)
+            assert anchor in [x.lower().replace(" ", "-") for x in titles]
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,26 @@ def test_the_segmented_shares_are_those_of_the_committed_run():
     path = ROOT / "recipes" / "results" / "segment" / "segment.json"
     for found in json.loads(path.read_text())["recall"].values():
         assert f"{found['mean']:.1%}".replace("%", " %") in README
+
+
+@pytest.mark.parametrize("name", ["k7", "k9", "relu7"])
+def test_what_fine_tuning_gains_is_that_of_the_committed_runs(name):
+    path = ROOT / "recipes" / "results" / f"qat_{name}.json"
+    record = json.loads(path.read_text())
+    assert record["images"]["test"] == 10_000
+    build = documents.read("BUILD.md")
+    for row in record["summary"]:
+        if row["method"] in ("quantize", "float"):
+            assert row["seeds"] == 3
+            values = [100 * row[x] for x in ("top1", "least", "largest")]
+            assert "{:.2f} ({:.2f} to {:.2f})".format(*values) in build
+        if row["method"] == "quantize":
+            gains = row["gain"] > row["spread"]
+            assert gains == (row["scheme"] == "int4")
+    for row in record["files"]:
+        if row["method"] in ("prune", "cluster"):
+            sizes = [row[x] / 1e3 for x in ("bytes", "gzip")]
+            text = "{:.2f} %, {:.0f}, {:.0f}, {:.2f}".format(
+                100 * row["top1"], *sizes, row["milliseconds"]
+            )
+            assert text in build
