@@ -17,6 +17,7 @@ from convmixer_tf.export import verify
 from convmixer_tf.files import replaced
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
+from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.preprocessing import match_classes
 
 _MODEL = flags.DEFINE_string(
@@ -31,7 +32,10 @@ _DATA_DIR = flags.DEFINE_string(
 _TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "To train on.")
 _EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
 _CROP = flags.DEFINE_float(
-    "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
+    "crop_fraction",
+    None,
+    "Part of an image's side to keep. Default: the model's, or else "
+    f"{data.CROP_FRACTION}.",
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", 5000, "The most images to train on; they are in memory.", 1
@@ -120,6 +124,9 @@ def read():
     """
     model = load_model(_MODEL.value)
     names = read_class_names(_MODEL.value)
+    crop = _CROP.value
+    if crop is None:
+        crop = read_crop_fraction(_MODEL.value) or data.CROP_FRACTION
     size = _side(model)
     splits = [
         data.open_dataset(_DATA.value, split, data_dir=_DATA_DIR.value)
@@ -135,7 +142,7 @@ def read():
             dataset.class_names, names, model.output_shape[-1]
         )
         images, labels = data.read_images(
-            dataset, size, count, crop_fraction=_CROP.value
+            dataset, size, count, crop_fraction=crop
         )
         read_splits.append((images, outputs[labels]))
     (images, labels), test = read_splits

@@ -137,3 +137,18 @@ def test_another_network(folder, tmp_path):
     assert "must be what `ConvMixer(...)` returns" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", [None, 0.5])
+def test_images_are_cut_as_the_model_says(load_recipe, tmp_path, flag):
+    write_images(tmp_path / "data" / "train", CLASSES, 10, 20)
+    write_images(tmp_path / "data" / "test", CLASSES, 4, 20)
+    model = ConvMixer(8, 1, 3, 4, input_shape=(16, 16, 3), classes=3)
+    save_model(model, tmp_path / "model.keras", CLASSES, 0.8)
+    tuning_data = load_recipe("tuning_data")
+    more = [f"--crop_fraction={flag}"] if flag else []
+    line = ["tuning_data", *command(tmp_path), *more]
+    flags.FLAGS(line, known_only=True)
+    dataset = open_dataset(str(tmp_path / "data"), "test")
+    expected, _ = read_images(dataset, 16, crop_fraction=flag or 0.8)
+    np.testing.assert_array_equal(tuning_data.read().test[0], expected)
