@@ -12,6 +12,7 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf import data
+from convmixer_tf.export import artefact_card
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import verify
 from convmixer_tf.files import replaced
@@ -71,6 +72,7 @@ class Material:
         calibration: uint8 array of pixels, of other images.
         test: uint8 array of pixels and integer array of labels, of a third
             kind.
+        crop_fraction: Part of an image's side that was kept.
     """
 
     path: str
@@ -79,6 +81,7 @@ class Material:
     train: tuple
     calibration: np.ndarray
     test: tuple
+    crop_fraction: float
 
     def counts(self):
         """Returns how many images there are of each kind."""
@@ -159,7 +162,9 @@ def read():
         *(len(rest), len(first), len(test[0])),
     )
     train = (images[rest], labels[rest])
-    return Material(_MODEL.value, model, names, train, images[first], test)
+    return Material(
+        *(_MODEL.value, model, names, train, images[first], test, crop)
+    )
 
 
 def _side(model):
@@ -212,7 +217,7 @@ def export_verified(path, model, quantization, material, plain):
     """Writes a TFLite file that appears only if it does what the model does.
 
     Args:
-        path: Path of the file. Its report appears beside it.
+        path: Path of the file. Its report and model card appear beside it.
         model: What `fine_tune` returned.
         quantization: As in `export_tflite`.
         material: A `Material`.
@@ -242,6 +247,15 @@ def export_verified(path, model, quantization, material, plain):
                 f"{'; '.join(report.broken.values())}"
             )
     report.save(f"{path}.json")
+    card = artefact_card(
+        material.model,
+        f"a TFLite file, after fine-tuning for it ({pathlib.Path(path).stem})",
+        report,
+        class_names=material.names,
+        crop_fraction=material.crop_fraction,
+    )
+    with replaced(f"{path}.md") as unfinished:
+        pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
     return report
 
 

@@ -26,6 +26,8 @@ def test_python(tmp_path):
     blocks = [
         block.text
         for name in documents.DOCUMENTS
+        # Needs a server: tests/serve/tf_serving_test.py.
+        if name != documents.SERVING
         for block in documents.blocks(name)
         if block.language == "python"
     ]

@@ -18,6 +18,7 @@ from convmixer_tf.files import replaced_folder
 from convmixer_tf.validation import check_positive_integer
 
 MODEL_FILE = "model.tflite"
+MODEL_CARD = f"{MODEL_FILE}.md"
 DESCRIPTION_FILE = "model.json"
 GOLDEN_FILE = "golden.json"
 GOLDEN_IMAGE = "golden.png"
@@ -47,7 +48,8 @@ def export_android(
 ):
     """Writes the assets of the Android app in `export/android`.
 
-    The folder holds the TFLite file; `model.json`: name, description, side of
+    The folder holds the TFLite file; its model card, if there is one beside it
+    (`FILE.md`, as `export/to_tflite.py` writes it); `model.json`: name, description, side of
     the images in pixels and crop fraction; and what the app's self-test needs:
     an image, the pixels that the model gets of it, and `golden.json`, the
     likeliest classes that LiteRT finds here and how far the phone may be off.
@@ -101,6 +103,8 @@ def export_android(
     }
     with replaced_folder(folder) as unfinished:
         shutil.copyfile(path, os.path.join(unfinished, MODEL_FILE))
+        if os.path.exists(card := f"{os.fspath(path)}.md"):
+            shutil.copyfile(card, os.path.join(unfinished, MODEL_CARD))
         for name, value in (
             (DESCRIPTION_FILE, description),
             (GOLDEN_FILE, golden),

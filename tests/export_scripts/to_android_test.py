@@ -26,6 +26,7 @@ FILES = {
     "golden_pixels.png",
     "model.json",
     "model.tflite",
+    "model.tflite.md",
 }
 
 
@@ -34,6 +35,7 @@ def tflite(folder):
     path = folder / "android.tflite"
     model = load_model(folder / "model.keras")
     export_tflite(model, path, class_names=CLASSES, description="Colours.")
+    (folder / "android.tflite.md").write_text("# Card")
     return path
 
 
@@ -49,6 +51,7 @@ def test_what_is_in_the_folder(tflite, photo, tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     assert {file.name for file in path.iterdir()} == FILES
     assert (path / "model.tflite").read_bytes() == tflite.read_bytes()
+    assert (path / "model.tflite.md").read_text() == "# Card"
     assert json.loads((path / "model.json").read_text()) == {
         "name": "toy",
         "description": "Colours.",

@@ -55,6 +55,8 @@ _ANY_RESULT = (
 )
 _PIP = "the index is not always there; .ci/run installs what it needs"
 _APT = "it changes the machine"
+_SDK = "needs the Android SDK; tests/android compiles the app without it"
+_DOCKER = "needs Docker; tests/serve/tf_serving_test.py has a stand-in"
 _EXPORT = "python export/{} --model runs/mine/model.keras --output "
 _IMAGES = " --images FOLDER"
 
@@ -239,7 +241,43 @@ COMMANDS = {
     "python -m tests.layers.depthwise_cases": Elsewhere(
         "tests/layers/pallas_depthwise_test.py", "depthwise_cases"
     ),
-    # A server and a phone.
+    # A phone.
+    "mkdir -p runs/phone": Run(makes="runs/phone"),
+    "python export/to_tflite.py --model 256_8 --output runs/phone "
+    "--images FOLDER --split test --scheme float32": Run(
+        _ANY_RESULT, "runs/phone/convmixer_256_8_float32.tflite.md"
+    ),
+    "python export/to_android.py "
+    "--model runs/phone/convmixer_256_8_float32.tflite --image photo.jpg "
+    "--crop_fraction 1": Run(
+        makes="export/android/app/src/main/assets/golden.json"
+    ),
+    "python export/to_android.py --model model.tflite --image photo.jpg": (
+        Elsewhere(
+            "tests/export_scripts/to_android_test.py",
+            "def test_what_is_in_the_folder",
+        )
+    ),
+    "cd export/android": NotRun(_SDK),
+    'sdkmanager "platforms;android-35" "build-tools;35.0.0" '
+    '"platform-tools"': NotRun(_SDK),
+    "gradle wrapper": NotRun(_SDK),
+    "./gradlew test installDebug": NotRun(_SDK),
+    # A server.
+    "mkdir -p models/mine && cp -r runs/mine/saved_model models/mine/1": Run(
+        makes="models/mine/1/saved_model.pb"
+    ),
+    "docker run -p 8500:8500 -p 8501:8501 "
+    '-v "$PWD/models/mine:/models/mine" -e MODEL_NAME=mine '
+    "tensorflow/serving": NotRun(_DOCKER),
+    "curl http://localhost:8501/v1/models/mine": NotRun(_DOCKER),
+    "curl --data-binary @photo.jpg http://127.0.0.1:8000/predict": Elsewhere(
+        "tests/serve/server_test.py", "def test_it_answers_as_the_model"
+    ),
+    "python export/serve/load_test.py --model runs/mine/saved_model "
+    "--images FOLDER --output serve.json": Elsewhere(
+        "tests/serve/load_test_test.py", "def test_a_load_test"
+    ),
     "python export/serve/server.py --model runs/mine/saved_model": Elsewhere(
         "tests/serve/server_test.py", "def test_it_answers_as_the_model"
     ),
@@ -250,12 +288,6 @@ COMMANDS = {
     "python export/serve/load_test.py --model ... --images FOLDER "
     "--output serve.json": Elsewhere(
         "tests/serve/load_test_test.py", "def test_a_load_test"
-    ),
-    "python export/to_android.py --model model.tflite --image photo.jpg": (
-        Elsewhere(
-            "tests/export_scripts/to_android_test.py",
-            "def test_what_is_in_the_folder",
-        )
     ),
     # Fine-tuning for small files: in an environment of its own.
     "python recipes/finetune_qat.py --model runs/mine/model.keras "
@@ -298,6 +330,11 @@ COMMANDS = {
     "pip install keras-hub": Elsewhere(".ci/run", "keras-hub"),
     "pip install keras-cv": NotRun(_PIP),
     "pip install torch timm": NotRun(_PIP),
+    "pip install uvloop": NotRun(_PIP),
+    "pip install tensorflow-serving-api": Elsewhere(
+        ".ci/run", "tensorflow-serving-api"
+    ),
+    'pip install -e ".[export]"': NotRun(_PIP),
     "pip install torch timm jax keras-hub mediapipe tensorflow_hub tf_keras "
     'tensorflow-serving-api "setuptools<82"': Elsewhere(
         ".ci/run", "keras-hub mediapipe"

@@ -7,13 +7,21 @@ import shlex
 
 from tests.helpers import ROOT
 
-DOCUMENTS = ("README.md", "BUILD.md", "export/web/README.md")
+SERVING = "export/serve/README.md"
+DOCUMENTS = (
+    "README.md",
+    "BUILD.md",
+    "export/web/README.md",
+    "export/android/README.md",
+    SERVING,
+)
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```\n", re.M | re.S)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _PROGRAMS = (
     "apt-get",
     "bash",
+    "curl",
     "jupyter",
     "npm",
     "pip",
