@@ -134,6 +134,11 @@ def _percent(share):
     return "" if share is None else f", {share:.0%}"
 
 
+def _number(value):
+    """Formats three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def table(summaries):
     """Formats what `summarise` gives as a Markdown table.
 
@@ -161,7 +166,7 @@ def table(summaries):
         shares = [ours.get(key) for key in ("share", "copy_share")]
         predicted = summary["predicted_ms_per_image"]
         cells += [
-            f"{ours['images_per_s']:,.0f}" if ours else "-",
+            _number(ours["images_per_s"]) if ours else "-",
             *("-" if share is None else f"{share:.0%}" for share in shares),
             f"{predicted['unfused']:.3g}" if predicted else "-",
         ]
@@ -176,7 +181,7 @@ def _cell(summary, whose):
     best = summary["best"][name]
     label = name.removeprefix(whose).strip()
     return (
-        f"{best['ms_per_image']:.3g} ({label} x{best['batch_size']})".replace(
+        f"{_number(best['ms_per_image'])} ({label} x{best['batch_size']})".replace(
             "( ", "("
         )
     )
@@ -216,10 +221,9 @@ def save_plot(path, summaries, title):
     width = 4 * len(models) + 1
     height = 1.1 + len(kinds) * (0.7 + 0.24 * len(names))
     figure = Figure((width, height), layout="constrained")
-    legend = (
-        "images/s, share of the rate of matrix products, batch size; dotted: "
-        "predicted, unfused"
-    )
+    legend = "images/s, share of the rate of matrix products, batch size"
+    if any(summary["predicted_ms_per_image"] for summary in summaries):
+        legend += "; dotted: predicted, unfused"
     lines = [textwrap.fill(text, 15 * width) for text in (title, legend)]
     figure.suptitle("\n".join(lines), fontsize=9)
     panels = figure.subplots(len(kinds), len(models), squeeze=False)
@@ -241,7 +245,7 @@ def _draw(panel, summary, names):
         names, values, color=[_COLORS[name.split()[0]] for name in names]
     )
     labels = [
-        f" {one['images_per_s']:,.0f}{_percent(one['share'])}, "
+        f" {_number(one['images_per_s'])}{_percent(one['share'])}, "
         f"x{one['batch_size']}"
         for one in best
     ]
