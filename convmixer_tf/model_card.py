@@ -73,6 +73,44 @@ class ModelCard:
         )
 
 
+def run_card(model, summary, class_names, train_images, eval_images, crop):
+    """Makes the model card of a training run, whose figures are the summary's.
+
+    Args:
+        model: The `keras.Model`, with probabilities as its output.
+        summary: Dictionary, the content of the run's `summary.json`.
+        class_names: Names of the classes, in the order of the outputs.
+        train_images: Integer, how many images it was trained on.
+        eval_images: Integer, how many it was evaluated on.
+        crop: Fraction of the side of an image that is evaluated.
+
+    Returns:
+        A `ModelCard`.
+    """
+    height, width, _ = model.input_shape[1:]
+    last = summary["last"]
+    return ModelCard(
+        title=f"{model.name}, a run of {last['epoch']} epochs",
+        about=f"`{model.name}` ({model.count_params():,} weights), trained by "
+        "convmixer_tf: `model.keras`.",
+        input=f"pixels in [0, 255], {height} x {width}, three colours. Images "
+        f"were cut for evaluation to the\ncentral {crop:g} of the "
+        "shorter side, bicubic.",
+        output="probabilities of the classes, which add up to 1.",
+        class_names=tuple(class_names),
+        trained_on=f"{train_images:,} images an epoch. `config.json` and "
+        "`environment.json` have the settings\nand the command, `log.csv` "
+        "every epoch.",
+        figures={
+            "top-1": f"{last['top1']:.2%}",
+            "top-5": f"{last['top5']:.2%}",
+            "loss": f"{last['loss']:.4f}",
+        },
+        measured=f"after the last epoch, on {eval_images:,} images for "
+        "evaluation.",
+    )
+
+
 def _listed(names):
     if not names:
         return "their names are not stated."

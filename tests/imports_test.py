@@ -8,7 +8,7 @@ import pytest
 import convmixer_tf
 from tests.helpers import run_python
 
-SHARED = {"files", "model_card", "timing", "validation"}
+SHARED = {"files", "model_card", "stopping", "timing", "validation"}
 PACKAGE = pathlib.Path(convmixer_tf.__file__).parent
 
 # Room -> the rooms it may import. BUILD.md draws the same picture.

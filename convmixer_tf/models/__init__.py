@@ -6,6 +6,7 @@ from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.rebuilding import read_arguments
 from convmixer_tf.models.rebuilding import read_class_names
 from convmixer_tf.models.rebuilding import read_crop_fraction
+from convmixer_tf.models.rebuilding import save_model
 from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.models.variants import ConvMixer256_8
 from convmixer_tf.models.variants import ConvMixer768_32
@@ -24,4 +25,5 @@ __all__ = [
     "read_arguments",
     "read_class_names",
     "read_crop_fraction",
+    "save_model",
 ]

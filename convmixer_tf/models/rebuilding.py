@@ -1,4 +1,4 @@
-"""Building a ConvMixer like one that was saved."""
+"""Saving a ConvMixer, and building one like it."""
 
 import json
 import os
@@ -6,8 +6,26 @@ import zipfile
 
 import keras
 
+from convmixer_tf.files import replaced
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
+
+
+def save_model(model, path, class_names, crop_fraction):
+    """Saves a model with the names of its classes, and how it is evaluated.
+
+    Args:
+        model: A `keras.Model`.
+        path: Path of the `.keras` file, which is replaced.
+        class_names: Names of the classes, in the order of the outputs.
+        crop_fraction: Fraction of the side of an image that is evaluated.
+    """
+    with replaced(path) as unfinished:
+        model.save(unfinished)
+        with zipfile.ZipFile(unfinished, "a") as archive:
+            archive.writestr("labels.txt", "\n".join(class_names) + "\n")
+            evaluation = json.dumps({"crop_fraction": crop_fraction})
+            archive.writestr("evaluation.json", evaluation)
 
 
 def read_arguments(path):
@@ -116,7 +134,7 @@ def read_crop_fraction(path):
 
 
 def _read_text(path, name):
-    """Reads what `training.save_model` added to the model, or `None`."""
+    """Reads what `save_model` added to the model, or `None`."""
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():
             return None

@@ -1,17 +1,16 @@
 """From labelled images to a trained classifier in a file."""
 
 import dataclasses
-import json
 import pathlib
-import zipfile
 
 import numpy as np
 from absl import logging
 
 from convmixer_tf import data
+from convmixer_tf import models
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import replaced
-from convmixer_tf.model_card import ModelCard
+from convmixer_tf.model_card import run_card
 from convmixer_tf.training.inputs import local_replicas
 from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
@@ -83,36 +82,17 @@ def train_classifier(
     if is_chief(strategy):
         path = pathlib.Path(directory) / "model.keras"
         save_model(final, path, train_set.class_names, crop_fraction)
-        card = _card(final, summary, train_set, eval_set, crop_fraction)
+        card = run_card(
+            final,
+            summary,
+            train_set.class_names,
+            len(train_set),
+            len(eval_set),
+            crop_fraction,
+        )
         with replaced(path.with_suffix(".md")) as unfinished:
             pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
     return final, summary
-
-
-def _card(model, summary, train_set, eval_set, crop_fraction):
-    """Makes the model card of a run, whose figures are the summary's."""
-    height, width, _ = model.input_shape[1:]
-    last = summary["last"]
-    return ModelCard(
-        title=f"{model.name}, a run of {last['epoch']} epochs",
-        about=f"`{model.name}` ({model.count_params():,} weights), trained by "
-        "convmixer_tf: `model.keras`.",
-        input=f"pixels in [0, 255], {height} x {width}, three colours. Images "
-        f"were cut for evaluation to the\ncentral {crop_fraction:g} of the "
-        "shorter side, bicubic.",
-        output="probabilities of the classes, which add up to 1.",
-        class_names=tuple(train_set.class_names),
-        trained_on=f"{len(train_set):,} images an epoch. `config.json` and "
-        "`environment.json` have the settings\nand the command, `log.csv` "
-        "every epoch.",
-        figures={
-            "top-1": f"{last['top1']:.2%}",
-            "top-5": f"{last['top5']:.2%}",
-            "loss": f"{last['loss']:.4f}",
-        },
-        measured=f"after the last epoch, on {len(eval_set):,} images for "
-        "evaluation.",
-    )
 
 
 def data_notes(train_set, recipe, image_size):
@@ -222,12 +202,7 @@ def save_model(model, path, class_names, crop_fraction=data.CROP_FRACTION):
         class_names: Names of the classes, in the order of the outputs.
         crop_fraction: Fraction of the side of an image that is evaluated.
     """
-    with replaced(path) as unfinished:
-        model.save(unfinished)
-        with zipfile.ZipFile(unfinished, "a") as archive:
-            archive.writestr("labels.txt", "\n".join(class_names) + "\n")
-            evaluation = json.dumps({"crop_fraction": crop_fraction})
-            archive.writestr("evaluation.json", evaluation)
+    models.save_model(model, path, class_names, crop_fraction)
 
 
 def check_datasets(config, train_set, eval_set):

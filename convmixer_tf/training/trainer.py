@@ -2,15 +2,14 @@
 
 import contextlib
 import pathlib
-import signal
 import statistics
-import threading
 import time
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from convmixer_tf.stopping import stop_signals
 from convmixer_tf.training.checkpoint import CheckpointStore
 from convmixer_tf.training.checkpoint import checkpoint_name
 from convmixer_tf.training.evaluation import Evaluator
@@ -339,32 +338,6 @@ class Run:
     def _sum_losses(self):
         self.loss_sum += sum(float(loss) for loss in self.losses)
         self.losses = []
-
-
-@contextlib.contextmanager
-def stop_signals():
-    """Collects SIGTERM and SIGINT in a list instead of dying from them.
-
-    A second one interrupts at once.
-    """
-    received = []
-
-    def receive(number, frame):
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        logging.info("Stops and saves. Once more: stops at once.")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    old = {number: signal.signal(number, receive) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def check_replicas(config, strategy):

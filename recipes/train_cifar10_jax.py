@@ -1,0 +1,29 @@
+"""Trains a ConvMixer-256/8 on CIFAR-10 on a GPU, without TensorFlow.
+
+    python recipes/train_cifar10_jax.py --data FOLDER --preset 25
+
+With the settings of the presets of `train_cifar10.py` (25, 100 and 200), which
+it reads from `jax_cifar10/presets.json`, but on Keras' JAX backend, and with
+images augmented by NumPy and Pillow in processes of their own. It needs
+`pip install keras jax[cuda13] pillow h5py absl-py`. FOLDER has
+train/CLASS/*.png and test/CLASS/*.png (or .jpg), or is a .zip or .tar.xz of
+such a folder; `--data` may be given several times.
+
+A batch of 64 leaves a GPU idle: `--batch_size 512` scales the learning rate by
+as much, unless `--learning_rate` is given. `--minutes 9` saves and stops then;
+the same command goes on. It ends in what `train_cifar10.py` does.
+
+Time: on a GPU not yet measured. An image takes 0.2 to 0.5 ms of a core, see
+BUILD.md.
+"""
+
+import os
+
+# Processes that make batches import this file as well, and need none of it.
+if __name__ == "__main__":
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+
+    import launch
+    from jax_cifar10 import command
+
+    launch.run(command.main)
