@@ -2,9 +2,9 @@
 
     python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER
 
-The run is one of `train_cifar10.py`, of ConvMixer-256/8 with 5 x 5 kernels on
-2 x 2 patches; if it started from the model of another run (`--weights`), that
-run belongs to it, and so on. Writes to `convmixer_tf/weights/packaged/` the
+The run is one of `train_cifar10.py` or `train_cifar10_jax.py`, of
+ConvMixer-256/8 with 5 x 5 kernels on 2 x 2 patches; if it started from the
+model of another run (`--weights`), that run belongs to it, and so on. Writes to `convmixer_tf/weights/packaged/` the
 weights in float16, what was measured of them, in JSON, and a model card; and
 to `recipes/results/train_cifar10/` the log, the settings and the environment
 of the runs, each in a folder: `1`, the first, `2`, ... The accuracy is measured
@@ -44,6 +44,7 @@ from convmixer_tf.weights.packaged import FOLDER
 from convmixer_tf.weights.saving import write_safetensors
 
 NAME = "convmixer_256_8"
+_LIBRARIES = {"tensorflow": "TensorFlow", "jax": "JAX", "keras": "Keras"}
 RECORDS = ("log.csv", "summary.json", "config.json", "environment.json")
 
 _RUN = flags.DEFINE_string("run", "runs/cifar10", "Folder of the run.")
@@ -212,15 +213,28 @@ def describe(run):
         **{name: config[name] for name in names},
         "precision": summary["precision"],
         "hours": summary["seconds"] / 3600,
-        "tensorflow": environment["tensorflow"],
-        "keras": environment["keras"],
+        **{
+            name: environment[name]
+            for name in _LIBRARIES
+            if name in environment
+        },
+        "recipe": f"train_cifar10{'_jax' if 'jax' in environment else ''}.py",
     }
+
+
+def _by(run):
+    """Names the libraries that a run was made with."""
+    return " and ".join(
+        f"{title} {run[name]}"
+        for name, title in _LIBRARIES.items()
+        if name in run
+    )
 
 
 _TRAINING = """\
 {epochs} epochs in batches of {batch_size}, peak rate {learning_rate}, weight \
-decay {weight_decay}, seed {seed}, {precision}, {hours:.1f} hours with \
-TensorFlow {tensorflow} and Keras {keras}"""
+decay {weight_decay}, seed {seed}, {precision}, {hours:.1f} hours of \
+`recipes/{recipe}` with {libraries}"""
 
 _CARD = """\
 # ConvMixer-256/8, CIFAR-10
@@ -248,8 +262,7 @@ exact GELU |
 CIFAR-10's are cut to a square and brought to 32 x 32 pixels, which leaves
 little of a photograph.
 
-**Training**: `recipes/train_cifar10.py` on CIFAR-10's 50,000 training images, \
-with AdamW:
+**Training**: on CIFAR-10's 50,000 training images, with AdamW:
 {training}. The log is in the repository, in `recipes/results/train_cifar10/`.
 
 **Right by class**:
@@ -280,7 +293,8 @@ def write_card(facts):
         **{
             **facts,
             "training": "; then ".join(
-                _TRAINING.format(**run) for run in facts["training"]
+                _TRAINING.format(**run, libraries=_by(run))
+                for run in facts["training"]
             ),
             "classes": ", ".join(CIFAR10_CLASSES),
             "per_class": "\n".join(rows),

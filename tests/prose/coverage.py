@@ -80,6 +80,11 @@ COMMANDS = {
     "python recipes/train_cifar10.py --data FOLDER --preset 25": Run(
         _SHORT, "runs/cifar10/model.keras"
     ),
+    "python recipes/train_cifar10_jax.py --data FOLDER --preset 200 "
+    "--batch_size 512 --minutes 9": Elsewhere(
+        "tests/recipes/train_cifar10_jax_test.py",
+        "def test_a_run_that_was_stopped_ends_the_same",
+    ),
     "python recipes/finetune.py --data FOLDER "
     "--model runs/cifar10/model.keras --output runs/mine": Run(
         _SHORT, "runs/mine/model.keras"
@@ -327,6 +332,9 @@ COMMANDS = {
         "tests/packaging_test.py", '"-m", "build", "--wheel"'
     ),
     'pip install -e ".[train,export,qat]"': NotRun(_PIP),
+    'pip install keras "jax[cuda13]" pillow h5py absl-py safetensors': NotRun(
+        _PIP
+    ),
     "pip install keras-hub": Elsewhere(".ci/run", "keras-hub"),
     "pip install keras-cv": NotRun(_PIP),
     "pip install torch timm": NotRun(_PIP),

@@ -110,6 +110,7 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
         "Not the original images.",
         "25 epochs",
         "seed 7",
+        "`recipes/train_cifar10.py` with TensorFlow 2.21.0 and Keras 3.15.1",
     ):
         assert text in card
     assert f"top-1 {facts['top1']:.2%}" in capsys.readouterr().out
@@ -127,6 +128,17 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
     with pytest.raises(FileExistsError, match=r"exists. To replace it, pass"):
         package()
     package("--overwrite")
+
+
+def test_a_run_with_jax(package, finished):
+    environment = {**ENVIRONMENT, "jax": "0.11.2", "backend": "jax"}
+    del environment["tensorflow"]
+    (finished / "environment.json").write_text(json.dumps(environment))
+    folder, _ = package()
+    card = (folder / "convmixer_256_8.md").read_text()
+    assert "`recipes/train_cifar10_jax.py` with JAX 0.11.2 and Keras" in card
+    facts = json.loads((folder / "convmixer_256_8.json").read_text())
+    assert facts["training"][0]["jax"] == "0.11.2"
 
 
 def test_a_run_that_started_from_another(package, finished):
