@@ -4,11 +4,12 @@
 
 The run is one of `train_cifar10.py` or `train_cifar10_jax.py`, of
 ConvMixer-256/8 with 5 x 5 kernels on 2 x 2 patches; if it started from the
-model of another run (`--weights`), that run belongs to it, and so on. Writes to `convmixer_tf/weights/packaged/` the
-weights in float16, what was measured of them, in JSON, and a model card; and
-to `recipes/results/train_cifar10/` the log, the settings and the environment
-of the runs, each in a folder: `1`, the first, `2`, ... The accuracy is measured
-here, on all test images, before and after rounding to float16.
+model of another run (`--weights`), that run belongs to it, and so on. Writes
+to `convmixer_tf/weights/packaged/` the weights in float16, what was measured
+of them, in JSON, and a model card; and to `recipes/results/train_cifar10/` the
+log, the settings and the environment of the runs, each in a folder: `1`, the
+first, `2`, ... The accuracy is measured here, on all test images, before and
+after rounding to float16.
 
 Time: two forward passes over the test images, a minute on a core.
 """

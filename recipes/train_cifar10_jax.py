@@ -18,7 +18,12 @@ Time: no GPU has run it yet. To augment an image takes a core 0.1 to 0.2 ms.
 
 import os
 
-# Processes that make batches import this file as well, and need none of it.
+from absl import flags
+from jax_cifar10 import options
+
+flags.adopt_module_key_flags(options)
+
+# Processes that make batches import this file too, and need nothing of this.
 if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "jax")
 

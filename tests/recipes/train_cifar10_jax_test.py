@@ -270,7 +270,7 @@ DRIVER = """
 import json, os, sys
 from absl import flags
 from absl.testing import flagsaver
-from jax_cifar10 import command
+from jax_cifar10 import command, options
 for line in json.loads(sys.argv[1]):
     with flagsaver.flagsaver():
         try:
@@ -280,17 +280,18 @@ for line in json.loads(sys.argv[1]):
             print(type(error).__name__, str(error).replace(chr(10), " "))
 """
 WRONG = {
-    "--epochs=0": "`epochs` must be a positive integer. Received: epochs=0",
-    "--batch_size=0": "`batch_size` must be a positive integer",
+    "--epochs=0": "--epochs=0: 0 is not a positive integer",
+    "--batch_size=0": "--batch_size=0: 0 is not a positive",
     "--batch_size=25": "`batch_size` must be at most 24, the number of train",
     "--steps_per_epoch=4": "`steps_per_epoch` must be at most 3, for 24 images",
-    "--learning_rate=0": "`learning_rate` must be above 0. Received: learning",
-    "--minutes=-1": "`minutes` must be above 0. Received: minutes=-1",
-    "--seed=-1": "`seed` must be a non-negative integer. Received: seed=-1",
-    "--workers=-1": "`workers` must be a non-negative integer",
-    "--log_every=0": "`log_every` must be a positive integer",
-    "--save_every=0": "`save_every` must be a positive integer",
-    "--dim=0": "`dim` must be a positive integer",
+    "--steps_per_epoch=0": "0 is not a positive integer",
+    "--learning_rate=0": "learning_rate=0: 0.0 is not number >= 1e-09",
+    "--minutes=-1": "-1.0 is not a non-negative number",
+    "--seed=-1": "--seed=-1: -1 is not a non-negative",
+    "--workers=-1": "-1 is not a non-negative integer",
+    "--log_every=0": "--log_every=0: 0 is not a positive",
+    "--save_every=0": "--save_every=0: 0 is not a positive",
+    "--dim=0": "--dim=0: 0 is not a positive",
     "--depthwise=fast": "depthwise convolution has the forms rule, auto",
     "--depthwise=auto,auto,auto,auto": "must be up to three words, separated",
     "--weights=/no/file": "or the path of an existing file",
