@@ -49,10 +49,11 @@ def export_android(
     """Writes the assets of the Android app in `export/android`.
 
     The folder holds the TFLite file; its model card, if there is one beside it
-    (`FILE.md`, as `export/to_tflite.py` writes it); `model.json`: name, description, side of
-    the images in pixels and crop fraction; and what the app's self-test needs:
-    an image, the pixels that the model gets of it, and `golden.json`, the
-    likeliest classes that LiteRT finds here and how far the phone may be off.
+    (`FILE.md`, as `export/to_tflite.py` writes it); `model.json`: name,
+    description, side of the images in pixels and crop fraction; and what the
+    app's self-test needs: an image, the pixels that the model gets of it, and
+    `golden.json`, the likeliest classes that LiteRT finds here and how far the
+    phone may be off.
 
     Args:
         path: Path of a TFLite file of a classifier, with metadata and the

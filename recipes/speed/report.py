@@ -180,10 +180,8 @@ def _cell(summary, whose):
         return "-"
     best = summary["best"][name]
     label = name.removeprefix(whose).strip()
-    return (
-        f"{_number(best['ms_per_image'])} ({label} x{best['batch_size']})".replace(
-            "( ", "("
-        )
+    return f"{_number(best['ms_per_image'])} ({label} x{best['batch_size']})".replace(
+        "( ", "("
     )
 
 
