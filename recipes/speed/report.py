@@ -179,10 +179,8 @@ def _cell(summary, whose):
     if name is None:
         return "-"
     best = summary["best"][name]
-    label = name.removeprefix(whose).strip()
-    return f"{_number(best['ms_per_image'])} ({label} x{best['batch_size']})".replace(
-        "( ", "("
-    )
+    label = f"{name.removeprefix(whose)} x{best['batch_size']}".strip()
+    return f"{_number(best['ms_per_image'])} ({label})"
 
 
 def predictions_table(predictions):
