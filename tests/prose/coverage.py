@@ -85,10 +85,8 @@ COMMANDS = {
         "tests/recipes/train_cifar10_jax_test.py",
         "def test_a_run_that_was_stopped_ends_the_same",
     ),
-    "python recipes/finetune.py --data FOLDER "
-    "--model runs/cifar10/model.keras --output runs/mine": Run(
-        _SHORT, "runs/mine/model.keras"
-    ),
+    "python recipes/finetune.py --data FOLDER --model 256_8 "
+    "--output runs/mine": Run(_SHORT, "runs/mine/model.keras"),
     "python recipes/train_imagenet.py --data imagenet2012 --model 1536_20": (
         Elsewhere(
             "tests/recipes/training_recipes_test.py",
@@ -100,8 +98,9 @@ COMMANDS = {
         "tests/recipes/training_recipes_test.py",
         "def test_finetune_starts_from_given_weights",
     ),
-    "python recipes/evaluate.py --model runs/mine/model.keras "
-    "--data FOLDER": Run(makes="runs/evaluation/confusion.png"),
+    "python recipes/evaluate.py --model runs/mine --data FOLDER": Run(
+        makes="runs/evaluation/confusion.png"
+    ),
     "python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER": Run(
         "--overwrite", "convmixer_tf/weights/packaged/convmixer_256_8.md"
     ),
@@ -142,14 +141,12 @@ COMMANDS = {
     "jupyter execute --inplace recipes/tour.ipynb": Elsewhere(
         "tests/prose/notebook_test.py", '"jupyter", "execute", "--inplace"'
     ),
-    "python recipes/show_augmentation.py --data digits --recipe imagenet "
-    "--image_size 32 --output sheet.png": Run(makes="sheet.png"),
     "python recipes/show_augmentation.py --data FOLDER --recipe imagenet "
     "--output sheet.png": Run("--image_size 64", "sheet.png"),
     # Export.
     _EXPORT.format("to_tflite.py") + "runs/mine --images FOLDER "
     "--calibration FOLDER --scheme float16 --scheme int8": Run(
-        _ANY_RESULT, "runs/mine/convmixer_int8.tflite.json"
+        _ANY_RESULT, "runs/mine/convmixer_256_8_int8.tflite.json"
     ),
     _EXPORT.format("to_saved_model.py") + "runs/mine/saved_model" + _IMAGES: (
         Run(_ANY_RESULT, "runs/mine/saved_model/saved_model.pb")
@@ -169,6 +166,7 @@ COMMANDS = {
         given=("runs/mine/model.keras", "model.keras"),
     ),
     # Classifying files.
+    "python -m convmixer_tf.predict photo.jpg --model runs/mine": Run(),
     "python -m convmixer_tf.predict photo.jpg": Elsewhere(
         ".ci/run", "'python -m convmixer_tf.predict photo.jpg'"
     ),
@@ -176,7 +174,7 @@ COMMANDS = {
     "--top 3": Run(),
     "python -m convmixer_tf.predict FOLDER --model model.tflite "
     "--labels labels.txt --format csv --output predictions.csv": Run(
-        given=("runs/mine/convmixer_float16.tflite", "model.tflite"),
+        given=("runs/mine/convmixer_256_8_float16.tflite", "model.tflite"),
         makes="predictions.csv",
     ),
     'find . -name "*.jpg" | python -m convmixer_tf.predict --list - '
@@ -337,6 +335,7 @@ COMMANDS = {
     ),
     "pip install keras-hub": Elsewhere(".ci/run", "keras-hub"),
     "pip install keras-cv": NotRun(_PIP),
+    "pip install mediapipe": Elsewhere(".ci/run", "mediapipe"),
     "pip install torch timm": NotRun(_PIP),
     "pip install uvloop": NotRun(_PIP),
     "pip install tensorflow-serving-api": Elsewhere(
