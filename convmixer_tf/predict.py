@@ -17,7 +17,6 @@ import pathlib
 import sys
 import time
 
-from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.inference import FORMATS
@@ -115,19 +114,15 @@ def classifier_of(options):
     if options.labels:
         text = pathlib.Path(options.labels).read_text(encoding="utf-8")
         labels = tuple(text.splitlines())
-    if options.crop_fraction is not None:
-        check_range("crop_fraction", options.crop_fraction, 0.01, 1)
-    found = load_classifier(options.model, options.image_size)
+    found = load_classifier(
+        options.model, options.image_size, options.crop_fraction
+    )
     if labels and len(labels) != found.classes:
         raise ValueError(
             f"The model has {found.classes} classes, and --labels has names "
             f"for {len(labels)}."
         )
-    return dataclasses.replace(
-        found,
-        class_names=labels or found.class_names,
-        crop_fraction=options.crop_fraction or found.crop_fraction,
-    )
+    return dataclasses.replace(found, class_names=labels or found.class_names)
 
 
 def reported(batches, count, unreadable):

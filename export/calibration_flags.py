@@ -39,7 +39,7 @@ def load_images(model, samples=None):
         export_flags.open_images(_CALIBRATION.value, _SPLIT.value),
         export_flags.image_size(model),
         _LIMIT.value,
-        crop_fraction=export_flags.CROP.value,
+        crop_fraction=export_flags.crop_fraction(),
     )
     check_calibration(images, images.shape[1:])
     if samples:

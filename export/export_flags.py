@@ -69,9 +69,9 @@ _SPLIT = flags.DEFINE_string("split", "validation", "Which part of the images.")
 _LIMIT = flags.DEFINE_integer("limit", 2000, "The most images to take.", 1)
 CROP = flags.DEFINE_float(
     "crop_fraction",
-    data.CROP_FRACTION,
-    "Part of an image's side to keep. If not given: the model's, if it is a "
-    ".keras file that says it, or a variant.",
+    None,
+    "Part of an image's side to keep. Default: the model's, if it is a .keras "
+    f"file that says it, or a variant; else {data.CROP_FRACTION}.",
 )
 _LIMITS = {
     "min_agreement": "Least fraction of images with the same best class.",
@@ -152,13 +152,13 @@ def load_model(name=None, any_size=False):
     """
     name = name or _MODEL.value
     logging.info("Loading %s", name)
-    model, names, crop_fraction = model_loading.load(
+    model, names, fraction = model_loading.load(
         name,
         None if any_size else _IMAGE_SIZE.value or _default_size(name),
         weights=_WEIGHTS.value,
         activation=_ACTIVATION.value,
     )
-    flags.FLAGS.set_default("crop_fraction", crop_fraction)
+    flags.FLAGS.set_default("crop_fraction", fraction)
     if _LABELS.value == "imagenet":
         names = preprocessing.class_names("imagenet")
     elif _LABELS.value:
@@ -222,6 +222,11 @@ def image_size(model):
     return size
 
 
+def crop_fraction():
+    """Gives the part of an image's side to keep, said or by default."""
+    return data.CROP_FRACTION if CROP.value is None else CROP.value
+
+
 def load_images(model, names):
     """Reads the images that the flags name, as the model takes them.
 
@@ -245,7 +250,7 @@ def load_images(model, names):
         )
     dataset = open_images(_IMAGES.value, _SPLIT.value)
     images, labels = data.read_images(
-        dataset, size, _LIMIT.value, crop_fraction=CROP.value
+        dataset, size, _LIMIT.value, crop_fraction=crop_fraction()
     )
     if len(images) < MIN_IMAGES:
         raise ValueError(
@@ -386,7 +391,7 @@ def _card(model, kind, report, names, max_pixel):
         class_names=names,
         trained_on=trained_on,
         license=_LICENSE.value or (published and published.license),
-        crop_fraction=CROP.value,
+        crop_fraction=crop_fraction(),
         max_pixel=max_pixel,
     )
 

@@ -5,7 +5,6 @@ import os
 import convmixer_tf
 from convmixer_tf import preprocessing
 from convmixer_tf import weights as weight_files
-from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
@@ -28,8 +27,8 @@ def load(name, size, *, weights=None, activation=None):
             variant of the same architecture.
 
     Returns:
-        A `keras.Model`, the names of its classes or `None`, and the part of
-        an image's side that it is evaluated on.
+        A `keras.Model`, the names of its classes, and the part of an image's
+        side that it is evaluated on; `None` where that isn't known.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -48,10 +47,8 @@ def load(name, size, *, weights=None, activation=None):
             f"there, or one of {', '.join(VARIANTS)}. Received: {name!r}"
         )
     if name.endswith(_WEIGHTS):
-        return _from_weights(name, size, activation), None, CROP_FRACTION
-    model = load_model(name)
-    crop_fraction = read_crop_fraction(name) or CROP_FRACTION
-    return model, read_class_names(name), crop_fraction
+        return _from_weights(name, size, activation), None, None
+    return load_model(name), read_class_names(name), read_crop_fraction(name)
 
 
 def _from_weights(path, size, activation):

@@ -15,7 +15,6 @@ import sys
 from absl import app
 from absl import flags
 
-from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.export import export_android
 
 ASSETS = pathlib.Path(__file__).parent / "android/app/src/main/assets"
@@ -27,9 +26,9 @@ _IMAGE = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", str(ASSETS), "Folder to write.")
 _CROP = flags.DEFINE_float(
     "crop_fraction",
-    CROP_FRACTION,
-    "Part of an image's side to keep, as the model was evaluated; 1 for "
-    "CIFAR-10.",
+    None,
+    "Part of an image's side to keep, as the model was evaluated. Default: "
+    "what the file says, or 0.96.",
 )
 _TOP = flags.DEFINE_integer("top", 5, "How many classes to compare.", 1)
 _OVERWRITE = flags.DEFINE_bool(

@@ -44,7 +44,7 @@ def encode(images):
 
 def pixels_of(encoded, size):
     """Brings files to the model's size, outside of the SavedModel."""
-    fraction = export_flags.CROP.value
+    fraction = export_flags.crop_fraction()
     return np.stack(
         [
             data.resize_and_center_crop(

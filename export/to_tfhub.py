@@ -111,6 +111,7 @@ def main(argv):
                 kind=_KIND.value,
                 max_pixel=max_pixel,
                 class_names=names,
+                crop_fraction=export_flags.CROP.value,
                 card=module_card(model),
             )
 

@@ -62,6 +62,7 @@ def export(scheme, path, model, names, samples, images):
             output_dtype=_OUTPUT_DTYPE.value if int8 else "float32",
             class_names=names,
             description=_DESCRIPTION.value,
+            crop_fraction=export_flags.CROP.value,
             plain=_PLAIN.value,
         )
 

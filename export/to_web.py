@@ -59,7 +59,7 @@ def main(argv):
                 quantization=SCHEMES[_SCHEME.value],
                 calibration_images=calibration,
                 description=_DESCRIPTION.value,
-                crop_fraction=export_flags.CROP.value,
+                crop_fraction=export_flags.crop_fraction(),
             )
 
         export_flags.finish(

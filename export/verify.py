@@ -20,6 +20,7 @@ from absl import flags
 
 from convmixer_tf.export.verification import RUNTIMES
 from convmixer_tf.files import check_destination
+from convmixer_tf.models import read_crop_fraction
 
 flags.adopt_module_key_flags(export_flags)
 _RUNTIME = flags.DEFINE_enum(
@@ -47,6 +48,9 @@ def main(argv):
         if output:
             check_destination(output, (".json",), export_flags.OVERWRITE.value)
         model, names = export_flags.load_model(name)
+        if export_flags.CROP.value is None:
+            fraction = read_crop_fraction(artefact)
+            flags.FLAGS.set_default("crop_fraction", fraction)
         report = export_flags.check(
             artefact,
             model,

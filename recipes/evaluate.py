@@ -80,16 +80,15 @@ def main(argv):
     run_flags.begin(argv)
     check_flags()
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
-    model = load_classifier(_MODEL.value, _IMAGE_SIZE.value)
+    model = load_classifier(_MODEL.value, _IMAGE_SIZE.value, _CROP.value)
     outputs = match_classes(
         dataset.class_names, model.class_names, model.classes
     )
-    crop_fraction = run_flags.given(_CROP, model.crop_fraction)
     batches = data.evaluation_batches(
         dataset,
         model.image_size,
         _BATCH_SIZE.value,
-        crop_fraction=crop_fraction,
+        crop_fraction=model.crop_fraction,
     )
     start = time.perf_counter()
     scores = evaluate_function(model.predict, batches, model.classes, outputs)
@@ -101,7 +100,7 @@ def main(argv):
         "model": _MODEL.value,
         "data": f"{_DATA.value}, {_SPLIT.value}",
         "image_size": model.image_size,
-        "crop_fraction": crop_fraction,
+        "crop_fraction": model.crop_fraction,
         **scores.summary(),
         "images_per_second": scores.images / seconds,
         "per_class": dict(
@@ -119,8 +118,8 @@ def main(argv):
     )
     print(
         f"{scores.images} images of {model.image_size} pixels, central crop of "
-        f"{crop_fraction:g}: top-1 {scores.top1:.2%}, top-5 {scores.top5:.2%}, "
-        f"loss {scores.loss:.4f}\n{path}\n{picture}"
+        f"{model.crop_fraction:g}: top-1 {scores.top1:.2%}, "
+        f"top-5 {scores.top5:.2%}, loss {scores.loss:.4f}\n{path}\n{picture}"
     )
 
 

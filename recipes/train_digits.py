@@ -128,13 +128,14 @@ def export(model, images, directory):
     paths = {
         name: os.path.join(directory, file) for name, file in files.items()
     }
-    export_tflite(model, paths["TFLite float32"], overwrite=True)
+    common = {"crop_fraction": 1.0, "overwrite": True}
+    export_tflite(model, paths["TFLite float32"], **common)
     export_tflite(
         model,
         paths["TFLite int8"],
         quantization="int8",
         calibration_images=images,
-        overwrite=True,
+        **common,
     )
     return paths
 

@@ -209,6 +209,7 @@ def export(path, model, quantization, material):
         quantization=quantization,
         calibration_images=material.calibration if int8 else None,
         class_names=material.names,
+        crop_fraction=material.crop_fraction,
         overwrite=True,
     )
 

@@ -42,7 +42,7 @@ def export_android(
     folder,
     image_path,
     *,
-    crop_fraction=CROP_FRACTION,
+    crop_fraction=None,
     top=5,
     overwrite=False,
 ):
@@ -61,7 +61,8 @@ def export_android(
         folder: Path of the folder to write. It appears when it is complete.
         image_path: Path of an image of which the model is sure.
         crop_fraction: Fraction of an image's shorter side that the model was
-            evaluated on, in (0, 1].
+            evaluated on, in (0, 1]. Defaults to what the file says, or else
+            to `data.CROP_FRACTION`.
         top: Integer, how many of the likeliest classes to compare.
         overwrite: Whether to replace an existing folder of this kind.
 
@@ -86,9 +87,11 @@ def export_android(
     ```
     """
     check_folder_destination(folder, DESCRIPTION_FILE, overwrite)
-    check_range("crop_fraction", crop_fraction, 0.01, 1)
+    if crop_fraction is not None:
+        check_range("crop_fraction", crop_fraction, 0.01, 1)
     check_positive_integer("top", top)
     metadata, size, scheme = _inspect(path)
+    crop_fraction = crop_fraction or metadata.crop_fraction or CROP_FRACTION
     image = _read_image(image_path)
     pixels = resize_and_center_crop(image, size, crop_fraction)
     golden = {

@@ -1,8 +1,9 @@
-"""What a TFLite file says about itself: class names, pixels, who made it.
+"""What a TFLite file says about itself: classes, pixels, crop, who made it.
 
 Android Studio, MediaPipe's tasks and Android's label readers look for two
 things: a FlatBuffer among the model's buffers, which the model calls
-`TFLITE_METADATA`, and a text file of the names, zipped behind the model.
+`TFLITE_METADATA`, and a text file of the names, zipped behind the model. There
+is a file of ours, too, of how images are cropped, the same as in a `.keras`.
 
 The numbers of the fields are those of the published schema,
 `tensorflow_lite_support/metadata/metadata_schema.fbs` in tensorflow's
@@ -23,9 +24,12 @@ from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import replaced
+from convmixer_tf.models.additions import EVALUATION_FILE
+from convmixer_tf.models.additions import LABELS_FILE
+from convmixer_tf.models.additions import evaluation_text
+from convmixer_tf.models.additions import parse_evaluation
 
 _ENTRY = "TFLITE_METADATA"
-_LABELS = "labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,8 @@ class TFLiteMetadata:
             one for each channel.
         std: By what they are to be divided then. The models of this package
             take pixels as they are: 0 and 1, the defaults.
+        crop_fraction: Fraction of an image's shorter side that the model is
+            evaluated on, or `None` if the file doesn't say it.
     """
 
     name: str
@@ -54,6 +60,7 @@ class TFLiteMetadata:
     class_names: tuple[str, ...] | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    crop_fraction: float | None = None
 
 
 def write_metadata(path, metadata):
@@ -139,16 +146,21 @@ def add_metadata(content, metadata):
     buffer.data = _encode(metadata, image, len(outputs), scores)
     model.metadata = [*entries, entry]
     model.buffers.append(buffer)
-    return _with_labels(pack(model), metadata.class_names)
+    return _with_files(pack(model), metadata)
 
 
-def _with_labels(model, class_names):
-    if class_names is None:
+def _with_files(model, metadata):
+    files = {}
+    if metadata.class_names is not None:
+        files[LABELS_FILE] = "\n".join(metadata.class_names) + "\n"
+    if metadata.crop_fraction is not None:
+        files[EVALUATION_FILE] = evaluation_text(metadata.crop_fraction)
+    if not files:
         return model
     file = io.BytesIO(model)
     with zipfile.ZipFile(file, "a") as archive:
-        text = "\n".join(class_names) + "\n"
-        archive.writestr(zipfile.ZipInfo(_LABELS), text)
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
     return file.getvalue()
 
 
@@ -202,7 +214,7 @@ def _encode(metadata, image, num_outputs, number):
         3: {0: 1, 1: {}},  # A feature.
     }
     if metadata.class_names is not None:
-        scores[6] = [{0: _LABELS, 1: "Names of the classes.", 2: 2}]
+        scores[6] = [{0: LABELS_FILE, 1: "Names of the classes.", 2: 2}]
     outputs = num_outputs * [{0: MAPS, 1: "A map of each class's logits."}]
     outputs[number] = scores
     root = {
@@ -214,6 +226,8 @@ def _encode(metadata, image, num_outputs, number):
         5: metadata.license,
         7: "1.0.0",  # The oldest parser that knows all these fields.
     }
+    if metadata.crop_fraction is not None:
+        root[6] = [{0: EVALUATION_FILE, 1: "How images are cropped."}]
     builder = flatbuffers.Builder()
     builder.Finish(_write(builder, root), file_identifier=b"M001")
     return bytes(builder.Output())
@@ -225,12 +239,14 @@ def _decode(root, content):
     for step in graph.tables(2)[0].tables(4):
         if step.byte(0) == 1:
             mean, std = (step.table(1).vector(i, "f4") for i in (0, 1))
-    names = None
+    names = crop_fraction = None
     for file in (f for output in graph.tables(3) for f in output.tables(6)):
         if file.byte(2) == 2 and names is None:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                text = archive.read(file.string(0)).decode("utf-8")
+            text = _read_file(content, file.string(0))
             names = tuple(text.removesuffix("\n").split("\n"))
+    if EVALUATION_FILE in {file.string(0) for file in root.tables(6)}:
+        text = _read_file(content, EVALUATION_FILE)
+        crop_fraction = parse_evaluation(text)
     return TFLiteMetadata(
         name=root.string(0),
         description=root.string(1),
@@ -240,7 +256,13 @@ def _decode(root, content):
         class_names=names,
         mean=tuple(_floats(mean)),
         std=tuple(_floats(std)),
+        crop_fraction=crop_fraction,
     )
+
+
+def _read_file(content, name):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return archive.read(name).decode("utf-8")
 
 
 def _floats(values):

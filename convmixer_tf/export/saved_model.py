@@ -9,12 +9,14 @@ import tensorflow as tf
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
+from convmixer_tf.models.additions import write_evaluation
 from convmixer_tf.validation import check_positive_integer
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -30,7 +32,7 @@ def export_saved_model(
     class_names=None,
     top=5,
     image_size=None,
-    crop_fraction=CROP_FRACTION,
+    crop_fraction=None,
     overwrite=False,
 ):
     """Exports a model as a SavedModel, for TensorFlow Serving and the like.
@@ -62,7 +64,9 @@ def export_saved_model(
         top: Integer, how many of the best classes to name, at most all.
         image_size: Side, in pixels, that files are brought to. Needed if the
             model leaves it open; otherwise it is the model's.
-        crop_fraction: As for `data.resize_and_center_crop`.
+        crop_fraction: As for `data.resize_and_center_crop`. The folder says
+            it, in `assets.extra/evaluation.json`; `None` takes that
+            function's default and does not say it.
         overwrite: Whether to replace an existing SavedModel.
 
     Raises:
@@ -85,6 +89,8 @@ def export_saved_model(
     check_image_model(model)
     check_class_names(model, class_names)
     check_positive_integer("top", top)
+    if crop_fraction is not None:
+        check_range("crop_fraction", crop_fraction, 0.01, 1)
     size = _encoded_size(model.input_shape, image_size)
     name = "features" if classifier_of(model) is None else "predictions"
     rank = _ranking(model, class_names, top)
@@ -105,7 +111,7 @@ def export_saved_model(
 
         @graph_function(input_signature=[files])
         def serve_encoded(image_bytes):
-            images = _decode(image_bytes, size, crop_fraction)
+            images = _decode(image_bytes, size, crop_fraction or CROP_FRACTION)
             outputs = serve(tf.cast(images, tf.float32))
             return {name: outputs, **rank(outputs)}
 
@@ -116,6 +122,7 @@ def export_saved_model(
         if size:
             signatures["serve_encoded"] = serve_encoded
         write_saved_model(module, unfinished, signatures)
+        write_evaluation(unfinished, crop_fraction)
 
 
 def check_class_names(model, class_names):

@@ -8,6 +8,7 @@ import tarfile
 import keras
 import tensorflow as tf
 
+from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.hub_card import HubCard
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_convmixer
@@ -22,6 +23,7 @@ from convmixer_tf.export.saved_model import write_saved_model
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.models.additions import write_evaluation
 
 KINDS = ("classifier", "feature_vector")
 
@@ -38,6 +40,7 @@ def export_tfhub(
     kind="classifier",
     max_pixel=255,
     class_names=None,
+    crop_fraction=None,
     card=None,
     overwrite=False,
 ):
@@ -49,7 +52,8 @@ def export_tfhub(
       `training`; with the lists `variables`, `trainable_variables`, which are
       all that the model could ever train, frozen or not, and
       `regularization_losses`; with the signature `serving_default`; and with
-      `class_names()` if there are names;
+      `class_names()` if there are names; how images are cropped for it is in
+      its `assets.extra/evaluation.json`, if it is told here;
     - `model.tar.gz`, the same to be served over HTTP, with the SavedModel at
       its root;
     - `README.md`, the module's page in TF Hub's format.
@@ -75,6 +79,8 @@ def export_tfhub(
         max_pixel: What white is: 255, or 1 as in TF Hub's convention, for
             programs that rescale the pixels of all modules alike.
         class_names: Names of the classes, in the order of the outputs.
+        crop_fraction: Fraction of an image's shorter side that the model is
+            evaluated on, or `None`.
         card: A `HubCard`, what the module's page says beside what is known
             here.
         overwrite: Whether to replace an existing module.
@@ -99,12 +105,15 @@ def export_tfhub(
     check_convmixer(model)
     check_class_names(model, class_names)
     _check_options(kind, max_pixel)
+    if crop_fraction is not None:
+        check_range("crop_fraction", crop_fraction, 0.01, 1)
     with replaced_folder(path) as unfinished:
         twin = _module_model(model, kind)
         module, signatures = _reusable(twin, kind, max_pixel, class_names)
         directory = os.path.join(unfinished, SAVED_MODEL)
         os.mkdir(directory)
         write_saved_model(module, directory, signatures)
+        write_evaluation(directory, crop_fraction)
         _write_archive(directory, os.path.join(unfinished, ARCHIVE))
         card = card or HubCard(f"convmixer_tf/{model.name}/{kind}/1")
         text = card.text(model, kind, max_pixel, class_names)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.activation_maps import add_activation_maps
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import litert_module
@@ -43,6 +44,7 @@ def export_tflite(
     output_dtype="float32",
     class_names=None,
     description="",
+    crop_fraction=None,
     class_activation_maps=False,
     plain=False,
     overwrite=False,
@@ -73,6 +75,8 @@ def export_tflite(
         class_names: Names of the classes in the order of the outputs, which
             go into the file, or `None`.
         description: String, what the model does, which goes into the file.
+        crop_fraction: Fraction of an image's shorter side that the model is
+            evaluated on, which goes into the file; `None` does not say it.
         class_activation_maps: Whether the file has a second output of that
             name, of shape (1, rows, columns, classes), in patches: where in
             the image the model sees each class. Their mean over rows and
@@ -124,11 +128,14 @@ def export_tflite(
         )
     if class_names is not None:
         class_names = tuple(class_names)
+    if crop_fraction is not None:
+        check_range("crop_fraction", crop_fraction, 0.01, 1)
     deployment = getattr(model, "deployment", None)
     metadata = TFLiteMetadata(
         deployment.source if deployment else model.name,
         description=description,
         class_names=class_names,
+        crop_fraction=crop_fraction,
     )
     if plain:
         content = _convert(

@@ -84,6 +84,7 @@ def export_web(
             calibration_images=calibration_images,
             class_names=class_names,
             description=description,
+            crop_fraction=crop_fraction,
             class_activation_maps=True,
         )
         file = os.path.join(unfinished, DESCRIPTION_FILE)

@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import logging
 import os
 import pathlib
 
@@ -10,13 +11,17 @@ import tensorflow as tf
 
 from convmixer_tf import preprocessing
 from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data.validation import check_range
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 DEFAULT_SIZE = 224
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +45,10 @@ class Classifier:
     crop_fraction: float = CROP_FRACTION
 
 
-def load_classifier(name, image_size=None):
+def load_classifier(name, image_size=None, crop_fraction=None):
     """Loads a classifier.
+
+    If nothing says how images are cropped for it, it logs what is taken.
 
     Args:
         name: The name of a variant with its published weights, one of
@@ -50,6 +57,8 @@ def load_classifier(name, image_size=None):
             run, which has a `model.keras`.
         image_size: Side of the images, in pixels. Defaults to the model's, or
             to 224 if it takes any.
+        crop_fraction: Part of an image's shorter side to keep. Defaults to
+            what the model's file says, or else to `data.CROP_FRACTION`.
 
     Returns:
         A `Classifier`.
@@ -61,6 +70,23 @@ def load_classifier(name, image_size=None):
         ValueError: If it can't be read, or is not of such images.
     """
     name = os.fspath(name)
+    if crop_fraction is not None:
+        check_range("crop_fraction", crop_fraction, 0.01, 1)
+    found = _load(name, image_size)
+    crop_fraction = crop_fraction or found.crop_fraction
+    if crop_fraction is None:
+        crop_fraction = CROP_FRACTION
+        _LOG.warning(
+            "`%s` does not say how images are cropped for it: the central %g "
+            "of them is taken. --crop_fraction says otherwise.",
+            name,
+            crop_fraction,
+        )
+    return dataclasses.replace(found, crop_fraction=crop_fraction)
+
+
+def _load(name, image_size):
+    """Loads a classifier, of `crop_fraction=None` if that isn't known."""
     if name in VARIANTS:
         facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
         size = image_size or facts.image_size
@@ -69,24 +95,28 @@ def load_classifier(name, image_size=None):
             class_names=preprocessing.class_names(facts.dataset),
             crop_fraction=facts.crop_fraction,
         )
-    if not os.path.exists(name):
-        raise FileNotFoundError(
+    path = pathlib.Path(find_model(name))
+    if not path.is_dir() and (
+        not path.exists() or path.suffix not in (".keras", ".tflite")
+    ):
+        error = ValueError if path.exists() else FileNotFoundError
+        raise error(
             "The model must be a .keras or .tflite file, the folder of a "
             "SavedModel, a TF Hub module or a run, or one of "
             f"{', '.join(VARIANTS)}. Received: {name!r}"
         )
-    path = pathlib.Path(name)
-    if (path / "model.keras").is_file():
-        path = path / "model.keras"
+    if (path / "saved_model").is_dir():  # A TF Hub module's folder.
+        path = path / "saved_model"
     if path.suffix == ".tflite":
-        return _tflite_classifier(path, image_size)
-    if path.is_dir():
-        return _saved_model_classifier(path, image_size)
-    return dataclasses.replace(
-        _keras_classifier(load_model(path), image_size),
-        class_names=read_class_names(path),
-        crop_fraction=read_crop_fraction(path) or CROP_FRACTION,
-    )
+        found = _tflite_classifier(path, image_size)
+    elif path.is_dir():
+        found = _saved_model_classifier(path, image_size)
+    else:
+        found = dataclasses.replace(
+            _keras_classifier(load_model(path), image_size),
+            class_names=read_class_names(path),
+        )
+    return dataclasses.replace(found, crop_fraction=read_crop_fraction(path))
 
 
 def _keras_classifier(model, image_size=None):
@@ -129,8 +159,6 @@ def _tflite_classifier(path, image_size):
 def _saved_model_classifier(path, image_size):
     from convmixer_tf.export.verification import saved_model_worker
 
-    if (path / "saved_model").is_dir():  # A TF Hub module's folder.
-        path = path / "saved_model"
     try:
         loaded, signature, argument, spec, output = saved_model_worker.load(
             str(path), "serving_default"

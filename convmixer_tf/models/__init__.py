@@ -1,11 +1,12 @@
 """ConvMixer and its published variants, as `keras.applications` has them."""
 
+from convmixer_tf.models.additions import read_class_names
+from convmixer_tf.models.additions import read_crop_fraction
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.rebuilding import read_arguments
-from convmixer_tf.models.rebuilding import read_class_names
-from convmixer_tf.models.rebuilding import read_crop_fraction
 from convmixer_tf.models.rebuilding import save_model
 from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.models.variants import ConvMixer256_8
@@ -21,6 +22,7 @@ __all__ = [
     "ConvMixer1024_20",
     "ConvMixer1536_20",
     "convert_weights",
+    "find_model",
     "load_model",
     "read_arguments",
     "read_class_names",

@@ -1,6 +1,5 @@
 """Saving a ConvMixer, and building one like it."""
 
-import json
 import os
 import zipfile
 
@@ -9,6 +8,9 @@ import keras
 from convmixer_tf.files import replaced
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
+from convmixer_tf.models.additions import EVALUATION_FILE
+from convmixer_tf.models.additions import LABELS_FILE
+from convmixer_tf.models.additions import evaluation_text
 
 
 def save_model(model, path, class_names, crop_fraction):
@@ -23,9 +25,8 @@ def save_model(model, path, class_names, crop_fraction):
     with replaced(path) as unfinished:
         model.save(unfinished)
         with zipfile.ZipFile(unfinished, "a") as archive:
-            archive.writestr("labels.txt", "\n".join(class_names) + "\n")
-            evaluation = json.dumps({"crop_fraction": crop_fraction})
-            archive.writestr("evaluation.json", evaluation)
+            archive.writestr(LABELS_FILE, "\n".join(class_names) + "\n")
+            archive.writestr(EVALUATION_FILE, evaluation_text(crop_fraction))
 
 
 def read_arguments(path):
@@ -105,37 +106,14 @@ def load_model(path):
         ) from error
 
 
-def read_class_names(path):
-    """Reads the names of the classes from a model's file.
+def find_model(path):
+    """Finds the model in the folder of a run.
 
     Args:
-        path: Path of a `.keras` file.
+        path: Path of anything.
 
     Returns:
-        Tuple of strings in the order of the outputs, or `None` if the file
-        has none.
+        The path of its `model.keras`, if it is such a folder; else `path`.
     """
-    text = _read_text(path, "labels.txt")
-    return None if text is None else tuple(text.splitlines())
-
-
-def read_crop_fraction(path):
-    """Reads from a model's file how its images are cropped to evaluate it.
-
-    Args:
-        path: Path of a `.keras` file.
-
-    Returns:
-        Float, the fraction of an image's shorter side, or `None` if the file
-        doesn't say it.
-    """
-    text = _read_text(path, "evaluation.json")
-    return None if text is None else json.loads(text)["crop_fraction"]
-
-
-def _read_text(path, name):
-    """Reads what `save_model` added to the model, or `None`."""
-    with zipfile.ZipFile(path) as archive:
-        if name not in archive.namelist():
-            return None
-        return archive.read(name).decode("utf-8")
+    inside = os.path.join(path, "model.keras")
+    return inside if os.path.isfile(inside) else os.fspath(path)

@@ -16,6 +16,7 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export import read_metadata
 from convmixer_tf.export import write_metadata
 from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import read_crop_fraction
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 
@@ -28,6 +29,7 @@ METADATA = TFLiteMetadata(
     author="Someone",
     license="MIT",
     class_names=NAMES,
+    crop_fraction=0.875,
 )
 
 
@@ -59,8 +61,11 @@ def test_it_is_read_as_it_was_written(path):
     write_metadata(path, METADATA)
     assert read_metadata(path) == METADATA
     with zipfile.ZipFile(path) as archive:
-        assert archive.namelist() == ["labels.txt"]
+        assert archive.namelist() == ["labels.txt", "evaluation.json"]
         labels = archive.read("labels.txt").decode()
+        evaluation = archive.read("evaluation.json").decode()
+    assert evaluation == '{"crop_fraction": 0.875}'
+    assert read_crop_fraction(path) == 0.875
     assert labels == "cat\ndög\neel, or snake\n狐\n gnu\n"
 
 
@@ -173,6 +178,9 @@ def test_mediapipe_reads_what_we_write(path):
         b"1.2",
     )
     assert (root.author, root.license) == (b"Someone", b"MIT")
+    (evaluation,) = root.associatedFiles
+    assert evaluation.name == b"evaluation.json"
+    assert evaluation.type == peer.AssociatedFileType.UNKNOWN
     (graph,) = root.subgraphMetadata
     (image,), (scores,) = graph.inputTensorMetadata, graph.outputTensorMetadata
     assert (image.name, scores.name) == (b"image", b"scores")
@@ -228,6 +236,7 @@ def test_mediapipe_classifies_as_we_do(quantization, output_dtype, tmp_path):
         calibration_images=images[::4] if quantization == "int8" else None,
         output_dtype=output_dtype,
         class_names=NAMES,
+        crop_fraction=0.9,
     )
     expected = LiteRTModel(path).predict(images)
     assert len(np.unique(expected.argmax(-1))) > 2

@@ -34,7 +34,12 @@ FILES = {
 def tflite(folder):
     path = folder / "android.tflite"
     model = load_model(folder / "model.keras")
-    export_tflite(model, path, class_names=CLASSES, description="Colours.")
+    export_tflite(
+        *(model, path),
+        class_names=CLASSES,
+        description="Colours.",
+        crop_fraction=0.8,
+    )
     (folder / "android.tflite.md").write_text("# Card")
     return path
 
@@ -47,7 +52,7 @@ def photo(folder):
 def test_what_is_in_the_folder(tflite, photo, tmp_path):
     path = tmp_path / "assets"
     flags = (f"--model={tflite}", f"--image={photo}", f"--output={path}")
-    result = run_script("export/to_android.py", *flags, "--crop_fraction=0.8")
+    result = run_script("export/to_android.py", *flags)
     assert result.returncode == 0, result.stderr[-2000:]
     assert {file.name for file in path.iterdir()} == FILES
     assert (path / "model.tflite").read_bytes() == tflite.read_bytes()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from convmixer_tf.models import read_crop_fraction
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import run_script
 
@@ -26,6 +27,7 @@ def test_an_export(folder, model, images, tmp_path):
     assert report["agreement"] == 1
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"saved", "saved.json", "saved.md"}
+    assert read_crop_fraction(tmp_path / "saved") == 0.96
     card = (tmp_path / "saved.md").read_text()
     assert "toy, a SavedModel" in card
     assert "blue, green, red." in card

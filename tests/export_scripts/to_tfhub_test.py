@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.training import save_model
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import asymmetric_image
@@ -27,6 +28,7 @@ def test_features(folder, model, images, tmp_path):
     assert "model.tar.gz |" in result.stdout
     report = json.loads((tmp_path / "m.json").read_text())
     assert set(report["differences"]) == {"features"}
+    assert read_crop_fraction(tmp_path / "m" / "saved_model") == 0.96
     page = (tmp_path / "m" / "README.md").read_text()
     assert "<!-- license: mit -->" in page
     assert "<!-- dataset: three-colours -->" in page

@@ -41,10 +41,13 @@ def files(model, tmp_path_factory):
     save_model(model, folder / "run" / "model.keras", NAMES, 0.5)
     shutil.copy(folder / "run" / "model.keras", folder / "named.keras")
     model.save(folder / "plain.keras")
-    export_saved_model(model, folder / "saved_model", class_names=NAMES)
+    said = {"class_names": NAMES, "crop_fraction": 0.5}
+    export_saved_model(model, folder / "saved_model", **said)
     model.export(folder / "foreign", verbose=False)
-    export_tfhub(model, folder / "module", class_names=NAMES)
-    export_tflite(model, folder / "named.tflite", class_names=NAMES)
+    export_tfhub(model, folder / "module", **said)
+    export_tflite(model, folder / "named.tflite", **said)
+    export_tflite(model, folder / "silent.tflite")
+    (folder / "model.onnx").write_text("no such thing")
     (folder / "broken.keras").write_text("no model")
     (folder / "empty").mkdir()
     return folder
@@ -56,20 +59,41 @@ def files(model, tmp_path_factory):
         ("run", NAMES, 0.5),
         ("named.keras", NAMES, 0.5),
         ("plain.keras", None, 0.96),
-        ("saved_model", NAMES, 0.96),
+        ("saved_model", NAMES, 0.5),
         ("foreign", None, 0.96),
-        ("module", NAMES, 0.96),
-        ("named.tflite", NAMES, 0.96),
+        ("module", NAMES, 0.5),
+        ("named.tflite", NAMES, 0.5),
+        ("silent.tflite", None, 0.96),
     ],
 )
-def test_every_kind(model, files, name, names, crop_fraction):
+def test_every_kind(model, files, name, names, crop_fraction, caplog):
     found = load_classifier(files / name)
+    said = f"{name}` does not say how images are cropped for it: the central "
+    assert (f"{said}0.96 of them is taken" in caplog.text) == (names is None)
     assert (found.classes, found.image_size) == (3, 24)
     assert (found.class_names, found.crop_fraction) == (names, crop_fraction)
     expected = model.predict(IMAGES, verbose=0)
     for count in (3, 1):  # The last batch may be smaller.
         actual = probabilities(found.predict(IMAGES[:count]))
         assert relative_difference(actual, expected[:count]) < 1e-4
+
+
+def test_a_crop_that_is_given(files, caplog):
+    for name in ("named.tflite", "silent.tflite"):
+        found = load_classifier(files / name, crop_fraction=0.7)
+        assert found.crop_fraction == 0.7
+    assert not caplog.text
+    with pytest.raises(ValueError, match=r"`crop_fraction` must be from 0\.01"):
+        load_classifier(files / "named.tflite", crop_fraction=0.0)
+
+
+@pytest.mark.parametrize("text", ["{}", "1", '{"crop_fraction": 2}', "no"])
+def test_a_crop_that_is_none(files, tmp_path, text):
+    shutil.copytree(files / "saved_model", tmp_path / "model")
+    path = tmp_path / "model" / "assets.extra" / "evaluation.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="must hold a `crop_fraction`, a num"):
+        load_classifier(tmp_path / "model")
 
 
 def test_a_variant(tmp_path, monkeypatch):
@@ -96,6 +120,11 @@ def test_a_model_of_any_size(tmp_path):
     ("name", "error", "message"),
     [
         ("gone", FileNotFoundError, r"or one of 1536_20, .*256_8. Received: "),
+        (
+            "model.onnx",
+            ValueError,
+            r"a \.keras or \.tflite file, the folder of",
+        ),
         ("broken.keras", ValueError, "Cannot read a model from .*broken.keras"),
         ("empty", ValueError, "Cannot read a model from .*empty"),
     ],

@@ -251,8 +251,7 @@ COMMANDS = {
         _ANY_RESULT, "runs/phone/convmixer_256_8_float32.tflite.md"
     ),
     "python export/to_android.py "
-    "--model runs/phone/convmixer_256_8_float32.tflite --image photo.jpg "
-    "--crop_fraction 1": Run(
+    "--model runs/phone/convmixer_256_8_float32.tflite --image photo.jpg": Run(
         makes="export/android/app/src/main/assets/golden.json"
     ),
     "python export/to_android.py --model model.tflite --image photo.jpg": (

@@ -91,15 +91,16 @@ def test_evaluate_agrees_with_the_run(cifar_run, images, tmp_path):
 def test_evaluate_takes_what_was_exported(cifar_run, images, tmp_path, kind):
     model = keras.saving.load_model(cifar_run / "model.keras")
     path = tmp_path / "exported"
-    if kind == "TFLite":
-        path = path.with_suffix(".tflite")
-        export_tflite(model, path)
+    if kind == "TFLite":  # Which says how it was evaluated.
+        path, crop = path.with_suffix(".tflite"), []
+        export_tflite(model, path, crop_fraction=1.0)
     else:
         model.export(path, verbose=False)
+        crop = ["--crop_fraction=1"]
     succeed(
         "evaluate.py",
         *(f"--model={path}", f"--data={images}", "--split=test"),
-        *("--crop_fraction=1", f"--output={tmp_path}"),
+        *(*crop, f"--output={tmp_path}"),
     )
     scores = json.loads((tmp_path / "scores.json").read_text())
     last = json.loads((cifar_run / "summary.json").read_text())["last"]
