@@ -1,9 +1,11 @@
 """What several tests need: inputs that betray mistakes, and weights."""
 
 import hashlib
+import io
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 
@@ -16,6 +18,8 @@ from convmixer_tf.weights import timm_state_dict
 from convmixer_tf.weights.saving import write_safetensors
 
 ROOT = pathlib.Path(__file__).parents[1]
+# Of EXIF: a description, of two characters.
+OTHER_TAG = (0x010E, 2, 2, 0x4142)
 
 
 def asymmetric_image(height=45, width=31, channels=3, batch=2, seed=0):
@@ -113,6 +117,29 @@ def write_images(folder, classes, count, size):
             image = rng.integers(0, 120, (size, size, 3), np.uint8)
             image[..., 2 - label] += 120
             Image.fromarray(image).save(folder / name / f"{i}.png")
+
+
+def exif(*entries, order="<", start=8):
+    """Encodes EXIF of entries (tag, type, number, value)."""
+    mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    tiff = mark + struct.pack(f"{order}IH", start, len(entries))
+    for entry in entries:
+        tiff += struct.pack(f"{order}HHIHxx", *entry)
+    return b"Exif\0\0" + tiff + bytes(4)
+
+
+def jpeg(content=b"", size=(21, 34)):
+    """Encodes an image that no turn leaves as it is, with such EXIF."""
+    file = io.BytesIO()
+    image = asymmetric_image(*size, batch=1)[0]
+    Image.fromarray(image).save(file, "JPEG", exif=content)
+    return file.getvalue()
+
+
+def oriented(orientation, order="<"):
+    """Encodes a photograph that is to be turned so."""
+    tag = (0x0112, 3, 1, orientation)
+    return jpeg(exif(OTHER_TAG, tag, order=order))
 
 
 def write_packaged(model, folder):

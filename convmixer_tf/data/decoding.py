@@ -5,6 +5,7 @@ pixels equal to Pillow's; TensorFlow's default differs by up to 19 grey levels
 on photographs and is not faster. PNG, BMP and the first frame of a GIF are
 decoded, too; grey and CMYK become RGB, transparency is dropped. The EXIF
 orientation is ignored, as in the authors' pipeline: pixels come as stored.
+`orientation.decode_upright` is for photographs of users.
 """
 
 import tensorflow as tf

@@ -9,6 +9,7 @@ from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.loading import UnreadableLog
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
+from convmixer_tf.data.orientation import decode_upright
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.validation import check_positive_integer
 
@@ -20,6 +21,7 @@ def evaluation_batches(
     *,
     crop_fraction=CROP_FRACTION,
     skip_unreadable=False,
+    upright=False,
     shard=None,
 ):
     """Yields every image exactly once, in batches of one size.
@@ -35,6 +37,8 @@ def evaluation_batches(
         crop_fraction: As in `resize_and_center_crop`.
         skip_unreadable: Log unreadable images and give them weight 0, in
             place of raising an error.
+        upright: Turn photographs as their EXIF says. Training does not, nor
+            do published accuracies.
         shard: A `Shard`; by default this is the only worker.
 
     Returns:
@@ -53,10 +57,12 @@ def evaluation_batches(
     check_positive_integer("batch_size", batch_size)
     check_range("crop_fraction", crop_fraction, 0.01, 1)
 
+    decode = decode_upright if upright else decode_image
+
     def prepare(example):
         encoded, label = dataset.read(example["record"])
         image = resize_and_center_crop(
-            decode_image(encoded), image_size, crop_fraction
+            decode(encoded), image_size, crop_fraction
         )
         return image, label, tf.constant(1.0)
 

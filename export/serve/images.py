@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.orientation import read_orientation
+from convmixer_tf.data.orientation import turn
 
 _JPEG = b"\xff\xd8\xff"
 _JPEG_SCAN = b"\xff\xda"
@@ -72,6 +74,8 @@ def _read_size(encoded):
 class Decoder:
     """Decodes images and brings them to a model's size, as in evaluation.
 
+    Unlike there, photographs are turned as their EXIF says.
+
     Args:
         size: Side of the result, in pixels.
         crop_fraction: Part of the shorter side that is kept.
@@ -81,10 +85,13 @@ class Decoder:
     def __init__(self, size, crop_fraction, max_pixels):
         self._max_pixels = max_pixels
         self._transform = tf.function(
-            lambda encoded: resize_and_center_crop(
-                decode_image(encoded), size, crop_fraction
+            lambda encoded, orientation: resize_and_center_crop(
+                turn(decode_image(encoded), orientation), size, crop_fraction
             ),
-            input_signature=[tf.TensorSpec((), tf.string)],
+            input_signature=[
+                tf.TensorSpec((), tf.string),
+                tf.TensorSpec((), tf.int32),
+            ],
             autograph=False,
         ).get_concrete_function()
 
@@ -111,6 +118,8 @@ class Decoder:
         """
         check_image(encoded, self._max_pixels)
         try:
-            return self._transform(tf.constant(encoded))
+            return self._transform(
+                tf.constant(encoded), tf.constant(read_orientation(encoded))
+            )
         except tf.errors.OpError as error:
             raise DamagedImageError("The image can't be decoded.") from error

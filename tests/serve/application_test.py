@@ -9,8 +9,12 @@ import images
 import numpy as np
 import pytest
 
+from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.orientation import decode_upright
+from tests.helpers import oriented
 from tests.serve.conftest import CLASSES
 from tests.serve.conftest import PATIENCE
+from tests.serve.conftest import SIZE
 from tests.serve.conftest import decoder
 from tests.serve.conftest import encoded
 from tests.serve.conftest import head
@@ -43,6 +47,12 @@ def best(content):
 def server():
     with running(max_bytes=20_000) as (client, gate):
         yield client, gate
+
+
+def test_a_photograph_is_turned():
+    photo = oriented(6)
+    expected = resize_and_center_crop(decode_upright(photo), SIZE, 1.0)
+    np.testing.assert_array_equal(decoder()(photo), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
