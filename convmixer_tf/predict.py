@@ -9,6 +9,7 @@ named, and makes the exit status 1; if nothing can be done it is 2.
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -67,23 +68,26 @@ def parse(arguments=None):
 
 
 def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number, 1 or more. Received: {text}"
+        )
+    return int(text)
 
 
 def images_of(options):
     """Finds the images that the command line names.
 
+    What it skips in folders it tells on the standard error.
+
     Args:
         options: What `parse` returns.
 
     Returns:
-        List of paths.
+        List of paths, of which some may not exist.
 
     Raises:
-        FileNotFoundError: If one is not there, or if there is none.
+        FileNotFoundError: If there is none.
         ValueError: If there is nothing on the command line.
     """
     names = list(options.images)
@@ -94,7 +98,20 @@ def images_of(options):
         names += text.splitlines()
     elif not names:
         raise ValueError("No image. Name files or folders, or pass --list.")
-    return find_images(filter(None, names))
+    skipped = []
+    try:
+        return find_images(filter(None, names), skipped)
+    finally:
+        if skipped:
+            _say_skipped(skipped)
+
+
+def _say_skipped(paths):
+    suffixes = (pathlib.Path(path).suffix.lower() for path in paths)
+    counts = collections.Counter(suffixes).most_common()
+    parts = [f"{n:,} {suffix or 'without suffix'}" for suffix, n in counts]
+    plural = "s" if len(paths) > 1 else ""
+    _say(f"{len(paths):,} file{plural} skipped: {', '.join(parts)}")
 
 
 def classifier_of(options):
@@ -149,7 +166,9 @@ def reported(batches, count, unreadable):
         for prediction in predictions:
             if prediction.probabilities is None:
                 unreadable.append(prediction.image)
-                _say(f"Can't read `{prediction.image}`.")
+                there = os.path.exists(prediction.image)
+                why = "" if there else " There is no such file."
+                _say(f"Can't read `{prediction.image}`.{why}")
         if line and sys.stderr.isatty():
             print(f"\r{line}", end="", file=sys.stderr, flush=True)
         elif line and now - said > _SECONDS_BETWEEN_LINES:

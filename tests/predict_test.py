@@ -117,10 +117,46 @@ def test_a_corrupt_image_does_not_stop_it(run, images, tmp_path, format):
         errors = [entry.get("error") for entry in json.loads(printed)]
         assert errors == [None, "unreadable", "unreadable", None]
     elif format == "csv":
-        assert len(printed.splitlines()) == 1 + 2 * 3
+        rows = list(csv.DictReader(io.StringIO(printed)))
+        assert len(rows) == 2 * 3 + 2
+        wrong = [row for row in rows if row["error"]]
+        names = [str(tmp_path / name) for name in ("b.png", "c.jpg")]
+        assert [row["image"] for row in wrong] == names
+        assert {row["error"] for row in wrong} == {"unreadable"}
+        assert {row["class"] for row in wrong} == {""}
     else:
         assert printed.count("unreadable") == 2
         assert printed.count("  red ") == 2
+
+
+def test_a_missing_image_does_not_stop_it(run, images, tmp_path):
+    missing = tmp_path / "nothere.jpg"
+    status, printed, messages = run(images / "red", missing)
+    assert status == 1
+    assert len(printed.splitlines()) == 5
+    assert printed.endswith(f"{missing}  unreadable\n")
+    assert f"Can't read `{missing}`. There is no such file." in messages
+    status, printed, _ = run(missing, "--format", "json")
+    assert status == 1
+    assert json.loads(printed) == [
+        {"image": str(missing), "error": "unreadable"}
+    ]
+
+
+def test_what_is_skipped_in_a_folder(run, images, tmp_path):
+    with Image.open(images / "red" / "0.png") as image:
+        image.save(tmp_path / "a.webp", lossless=True)
+    for name in ("b.tiff", "c.TIFF", "d.svg", "e", ".hidden"):
+        (tmp_path / name).touch()
+    status, printed, messages = run(tmp_path)
+    assert status == 0
+    assert "a.webp  red " in printed
+    assert "4 files skipped: 2 .tiff, 1 .svg, 1 without suffix" in messages
+    (tmp_path / "a.webp").unlink()
+    status, _, messages = run(tmp_path)
+    assert status == 2
+    assert "4 files skipped" in messages
+    assert "There are no images in" in messages
 
 
 def test_names_of_classes(run, images, tmp_path):
@@ -168,7 +204,6 @@ def test_progress(run, images, monkeypatch):
     ("arguments", "message"),
     [
         ([], "No image. Name files or folders, or pass --list."),
-        (["/no/where.jpg"], "There is no file or folder `/no/where.jpg`"),
         (["https://example.org/cat.jpg"], "fetch others first"),
         (["--list", "/no/list"], "/no/list"),
         (["{images}", "--crop_fraction", "0"], "`crop_fraction` must be from"),
@@ -189,10 +224,12 @@ def test_errors(run, images, arguments, message):
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "many"])
-def test_wrong_numbers(run, images, top):
+def test_wrong_numbers(run, images, capsys, top):
     with pytest.raises(SystemExit) as error:
         run(images, "--top", top)
     assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert f"must be a whole number, 1 or more. Received: {top}" in message
 
 
 def test_no_model(run, images):

@@ -25,17 +25,19 @@ def write_table(file, predictions, top, class_names):
 
 
 def write_csv(file, predictions, top, class_names):
-    """Writes a line for each class of an image; none if it is unreadable.
+    """Writes a line for each class of an image, or one of the error.
 
     Args: As for `write_table`.
     """
     table = csv.writer(file, lineterminator="\n")
-    table.writerow(["image", "rank", "class", "index", "probability"])
+    table.writerow(["image", "rank", "class", "index", "probability", "error"])
     for prediction in predictions:
         best = prediction.best(top, class_names)
+        if not best:
+            table.writerow([prediction.image, "", "", "", "", _UNREADABLE])
         for rank, (name, index, probability) in enumerate(best, 1):
             row = [prediction.image, rank, name, index, f"{probability:.6f}"]
-            table.writerow(row)
+            table.writerow([*row, ""])
 
 
 def write_json(file, predictions, top, class_names):

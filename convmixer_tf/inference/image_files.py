@@ -6,30 +6,40 @@ import urllib.request
 
 from convmixer_tf.data.datasets import EXTENSIONS
 
+SUFFIXES = (*EXTENSIONS, ".webp")
 
-def find_images(names):
+
+def find_images(names, skipped=None):
     """Finds image files.
 
     Args:
-        names: Paths or `file://` URLs of files, which may have any suffix,
-            and of folders, which are searched with all their folders for
-            images. What is hidden is left out.
+        names: Paths or `file://` URLs of files, which may have any suffix and
+            need not exist, and of folders, which are searched with all their
+            folders for images. What is hidden is left out.
+        skipped: List, to which the paths of what is in these folders and has
+            another suffix are added.
 
     Returns:
         List of paths, as strings: each once, in the order of `names`, of a
         folder sorted.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder, or if there is
-            no image at all.
+        FileNotFoundError: If there is no image at all.
         ValueError: If a URL is of another kind.
     """
     names = list(names)
-    paths = [path for name in names for path in _expand(_local_path(name))]
+    paths, others = [], []
+    for name in names:
+        path = _local_path(name)
+        for file in _files_in(path) if path.is_dir() else [path]:
+            taken = file is path or file.suffix.lower() in SUFFIXES
+            (paths if taken else others).append(file)
+    if skipped is not None:
+        skipped += sorted(map(str, set(others) - set(paths)))
     if not paths:
         raise FileNotFoundError(
             f"There are no images in {', '.join(map(str, names)) or 'nothing'}."
-            f" Expected files *{{{','.join(EXTENSIONS)}}}."
+            f" Expected files *{{{','.join(SUFFIXES)}}}."
         )
     return list(dict.fromkeys(map(str, paths)))
 
@@ -46,13 +56,9 @@ def _local_path(name):
     return pathlib.Path(urllib.request.url2pathname(url.path))
 
 
-def _expand(path):
-    if path.is_dir():
-        found = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
-        return sorted(p for p in found if _is_shown(p.relative_to(path)))
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file or folder `{path}`.")
-    return [path]
+def _files_in(folder):
+    found = (p for p in folder.rglob("*") if not p.is_dir())
+    return sorted(p for p in found if _is_shown(p.relative_to(folder)))
 
 
 def _is_shown(path):

@@ -15,6 +15,8 @@ def folder(tmp_path):
         ".hidden/c.png",
         "deeper/and deeper/d.jpeg",
         "odd.webp",
+        "scan.tiff",
+        "README",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,9 +26,16 @@ def folder(tmp_path):
 
 
 def test_folders_and_files(folder):
-    found = find_images([folder / "odd.webp", folder, folder / "b.jpg"])
-    names = ["odd.webp", "a.PNG", "b.jpg", "deeper/and deeper/d.jpeg"]
+    skipped = []
+    found = find_images(
+        [folder / "scan.tiff", folder, folder / "b.jpg"], skipped
+    )
+    names = ["scan.tiff", "a.PNG", "b.jpg", "deeper/and deeper/d.jpeg"]
+    names.append("odd.webp")
     assert found == [str(folder / name) for name in names]
+    # That one is named itself: it is not skipped.
+    names = ["README", "notes.txt"]
+    assert skipped == [str(folder / name) for name in names]
 
 
 def test_a_hidden_folder_that_is_named(folder):
@@ -50,8 +59,8 @@ def test_other_urls(url):
 
 
 def test_what_is_not_there(folder):
-    with pytest.raises(FileNotFoundError, match=r"no file or folder `.*gone`"):
-        find_images([folder, folder / "gone"])
+    found = find_images([folder, folder / "gone"])
+    assert found[-1] == str(folder / "gone")
     with pytest.raises(FileNotFoundError, match=r"There are no images in .*em"):
         find_images([folder / "empty"])
     with pytest.raises(FileNotFoundError, match="no images in nothing"):
