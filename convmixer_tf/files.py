@@ -36,7 +36,8 @@ def check_destination(path, suffixes, overwrite=False):
         )
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(
-            f"`{path}` exists. To replace it, pass `overwrite`."
+            f"`{path}` exists. To replace it, pass `--overwrite`, in Python "
+            "`overwrite=True`."
         )
 
 
@@ -60,6 +61,29 @@ def check_directory(directory):
         raise OSError(
             f"Can't write to the directory `{directory}`: {error.strerror}."
         ) from error
+
+
+@contextlib.contextmanager
+def made_parents(path):
+    """Makes the folders that a file or folder is to lie in.
+
+    Args:
+        path: Its path.
+
+    Yields:
+        Nothing. On failure the folders that were made go again, if nothing is
+        in them.
+    """
+    parent = pathlib.Path(os.path.abspath(path)).parent
+    new = [x for x in (parent, *parent.parents) if not os.path.lexists(x)]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -132,7 +156,8 @@ def check_folder_destination(path, mark, overwrite=False):
         )
     if not overwrite:
         raise FileExistsError(
-            f"`{path}` exists. To replace it, pass `overwrite`."
+            f"`{path}` exists. To replace it, pass `--overwrite`, in Python "
+            "`overwrite=True`."
         )
 
 

@@ -13,6 +13,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from convmixer_tf.files import made_parents
 from convmixer_tf.models.conversion import convert_weights
 
 _SOURCE = flags.DEFINE_string(
@@ -34,9 +35,10 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     try:
-        architecture = convert_weights(
-            _SOURCE.value, _DESTINATION.value, overwrite=_OVERWRITE.value
-        )
+        with made_parents(_DESTINATION.value):
+            architecture = convert_weights(
+                _SOURCE.value, _DESTINATION.value, overwrite=_OVERWRITE.value
+            )
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
     logging.info("Wrote %s: %s", _DESTINATION.value, architecture)

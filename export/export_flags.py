@@ -31,7 +31,8 @@ DATASETS = {"imagenet": "ImageNet-1k", "cifar10": "CIFAR-10"}
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    f"A .keras file, a file of weights, or a variant: {', '.join(VARIANTS)}.",
+    "A .keras file, the folder of a run, a file of weights, or a variant: "
+    f"{', '.join(VARIANTS)}.",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
@@ -117,13 +118,18 @@ def _is_worth_reading(record):
 
 
 @contextlib.contextmanager
-def errors_end_it():
+def errors_end_it(output=None):
     """Ends the program with a line where something is wrong.
 
-    The status is 1; 130, as is usual, if it was Ctrl-C.
+    The status is 1; 130, as is usual, if it was Ctrl-C. The folder that the
+    output is to lie in is made, and goes again if nothing comes into it.
+
+    Args:
+        output: Path of what is written. Default: `--output`.
     """
     try:
-        yield
+        with files.made_parents(output or OUTPUT.value or os.curdir):
+            yield
     except (ImportError, OSError, ValueError, tf.errors.OpError) as error:
         sys.exit(f"Error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
@@ -321,6 +327,7 @@ def finish(
     names=None,
     *,
     path=None,
+    beside=None,
     samples=None,
     replaced=files.replaced,
     inside="",
@@ -339,6 +346,8 @@ def finish(
         model: The `keras.Model` to compare with.
         names: Names of its classes, or `None`.
         path: Where it is to appear. Default: `--output`.
+        beside: Path that the report and the card add their suffixes to.
+            Default: `path`.
         samples: What `load_images` returns, to verify on; it is called if
             this is `None`, but for `--noverify`.
         replaced: Context manager from the final path to a temporary one, like
@@ -355,6 +364,7 @@ def finish(
         ValueError: If a limit is broken, or the artefact doesn't run.
     """
     path = os.path.normpath(path or OUTPUT.value)
+    beside = beside or path
     if VERIFY.value and samples is None:
         samples = load_images(model, names)
     report = None
@@ -365,14 +375,14 @@ def finish(
             opened = os.path.join(unfinished, inside) if inside else unfinished
             report = check(opened, model, samples, **arguments)
             report = dataclasses.replace(report, artefact=path)
-            _judge(report, path)
+            _judge(report, path, beside)
             if confirm:
                 confirm(opened, samples[0])
     if report:
-        report.save(f"{path}.json")
-        pathlib.Path(f"{path}.failed.json").unlink(missing_ok=True)
+        report.save(f"{beside}.json")
+        pathlib.Path(f"{beside}.failed.json").unlink(missing_ok=True)
     card = _card(model, kind, report, names, arguments.get("max_pixel", 255))
-    with files.replaced(f"{path}.md") as unfinished:
+    with files.replaced(f"{beside}.md") as unfinished:
         pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
     print(f"{path}: {files.size_of(path):,} bytes")
     return report
@@ -425,10 +435,10 @@ def published_accuracy():
     )
 
 
-def _judge(report, path):
+def _judge(report, path, beside):
     print(report.table(), flush=True)
     if not report.passed:
-        report.save(f"{path}.failed.json")
+        report.save(f"{beside}.failed.json")
         raise ValueError(
             f"`{path}` was not written, since what was exported is outside "
             f"the limits: {describe(report.broken)}"

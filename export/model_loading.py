@@ -6,6 +6,7 @@ import convmixer_tf
 from convmixer_tf import preprocessing
 from convmixer_tf import weights as weight_files
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
@@ -18,8 +19,8 @@ def load(name, size, *, weights=None, activation=None):
     """Loads a model.
 
     Args:
-        name: Path of a `.keras` file or of a file of weights, or one of
-            `models.VARIANTS`.
+        name: Path of a `.keras` file, of the folder of a run or of a file of
+            weights, or one of `models.VARIANTS`.
         size: Side of the images, in pixels, of a model that doesn't say it;
             `None` for any.
         weights: Of a variant, as in `ConvMixer768_32`. Defaults to its own.
@@ -41,10 +42,12 @@ def load(name, size, *, weights=None, activation=None):
         )
         names = preprocessing.class_names(facts.dataset)
         return model, names, facts.crop_fraction
+    name = find_model(name)
     if not name.endswith((".keras", *_WEIGHTS)) or not os.path.isfile(name):
         raise FileNotFoundError(
-            "The model must be a .keras file or a file of weights that is "
-            f"there, or one of {', '.join(VARIANTS)}. Received: {name!r}"
+            "The model must be a .keras file, the folder of a run or a file of "
+            f"weights that is there, or one of {', '.join(VARIANTS)}. "
+            f"Received: {name!r}"
         )
     if name.endswith(_WEIGHTS):
         return _from_weights(name, size, activation), None, None

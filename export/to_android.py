@@ -16,6 +16,7 @@ from absl import app
 from absl import flags
 
 from convmixer_tf.export import export_android
+from convmixer_tf.files import made_parents
 
 ASSETS = pathlib.Path(__file__).parent / "android/app/src/main/assets"
 
@@ -41,14 +42,15 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     try:
-        golden = export_android(
-            _MODEL.value,
-            _OUTPUT.value,
-            _IMAGE.value,
-            crop_fraction=_CROP.value,
-            top=_TOP.value,
-            overwrite=_OVERWRITE.value,
-        )
+        with made_parents(_OUTPUT.value):
+            golden = export_android(
+                _MODEL.value,
+                _OUTPUT.value,
+                _IMAGE.value,
+                crop_fraction=_CROP.value,
+                top=_TOP.value,
+                overwrite=_OVERWRITE.value,
+            )
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
     tolerances = golden["tolerances"]

@@ -95,14 +95,13 @@ def print_table(reports):
 def main(argv):
     """Exports the model that the flags name, in every scheme."""
     export_flags.begin(argv)
-    with export_flags.errors_end_it():
-        folder = export_flags.OUTPUT.value
+    folder = export_flags.OUTPUT.value
+    with export_flags.errors_end_it(os.path.join(folder, "file")):
         model, names = export_flags.load_model()
         paths = {
             scheme: os.path.join(folder, f"{model.name}_{scheme}.tflite")
             for scheme in _SCHEME.value
         }
-        os.makedirs(folder, exist_ok=True)
         for path in paths.values():
             check_destination(path, (".tflite",), export_flags.OVERWRITE.value)
         samples = images = None

@@ -6,11 +6,15 @@
 `--images` are real ones to compare on: a folder `split/class/*.jpg`, a name
 in tensorflow-datasets, or a folder of images; `--calibration` are others, for
 int8. A folder of `model.tflite` and `model.json` appears if the file does what
-the model does. `export/web/README.md` says how to build the page.
+the model does. `export/web/README.md` says how to build the page. The report
+and the card lie beside the folder; outside of `public` and `dist`, all of which
+is published.
 
 Time: the conversion (seconds; minutes for the large variants) and a forward
-pass over the images. Result: the folder, and its report beside it.
+pass over the images.
 """
+
+import pathlib
 
 import calibration_flags
 import export_flags
@@ -33,6 +37,15 @@ _DESCRIPTION = flags.DEFINE_string(
     "description", "", "What the model does, for the page to show."
 )
 flags.mark_flags_as_required(["model", "output"])
+
+
+def unpublished(path):
+    """Returns a path of the same name outside of what is published."""
+    path = pathlib.Path(path).absolute()
+    for folder in path.parents:
+        if folder.name in ("public", "dist"):
+            return folder.parent / path.name
+    return path
 
 
 def main(argv):
@@ -67,6 +80,7 @@ def main(argv):
             write,
             model,
             names,
+            beside=unpublished(export_flags.OUTPUT.value),
             samples=samples,
             replaced=replaced_folder,
             inside=MODEL_FILE,

@@ -2,16 +2,18 @@
 
     python export/verify.py MODEL ARTEFACT --images FOLDER --output report.json
 
-MODEL is a `.keras` file, a file of weights or a variant (1536_20, 768_32,
-1024_20), ARTEFACT a SavedModel's folder or a `.tflite`, `.onnx` or `.keras`
-file. If MODEL is no classifier, features are compared. Prints a table,
-and ends with status 1 if a limit is broken, which it names. Without flags the
-limits are those of the number format, see `convmixer_tf.export.Limits`.
+MODEL is a `.keras` file, the folder of a run, a file of weights or a variant
+(1536_20, 768_32, 1024_20, 256_8), ARTEFACT a SavedModel's folder or a
+`.tflite`, `.onnx` or `.keras` file. If MODEL is no classifier, features are
+compared. Prints a table, and ends with status 1 if a limit is broken, which it
+names. Without flags the limits are those of the number format, see
+`convmixer_tf.export.Limits`.
 
 Time: a forward pass of each over the images, and a plain conversion of the
 model to compare the latency with (`--latency_rounds 0` leaves it out).
 """
 
+import os
 import sys
 
 import export_flags
@@ -20,6 +22,7 @@ from absl import flags
 
 from convmixer_tf.export.verification import RUNTIMES
 from convmixer_tf.files import check_destination
+from convmixer_tf.models import find_model
 from convmixer_tf.models import read_crop_fraction
 
 flags.adopt_module_key_flags(export_flags)
@@ -37,6 +40,17 @@ _PLAIN = flags.DEFINE_string(
 )
 
 
+def check_order(name):
+    """Refuses what was exported in place of the model."""
+    folder = os.path.isdir(name) and find_model(name) == name
+    if folder or name.endswith((".tflite", ".onnx")):
+        raise ValueError(
+            "The Keras model comes first, a .keras file, the folder of a run, "
+            "a file of weights or a variant, and then what was exported. "
+            f"Received first: {name}"
+        )
+
+
 def main(argv):
     """Verifies as the command line says."""
     if len(argv) != 3:
@@ -45,6 +59,7 @@ def main(argv):
     output = export_flags.OUTPUT.value
     export_flags.begin(argv[:1])
     with export_flags.errors_end_it():
+        check_order(name)
         if output:
             check_destination(output, (".json",), export_flags.OVERWRITE.value)
         model, names = export_flags.load_model(name)

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from convmixer_tf.files import check_folder_destination
+from convmixer_tf.files import made_parents
 from convmixer_tf.files import replaced
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.files import size_of
@@ -93,6 +94,29 @@ def test_a_folder_comes_back_if_the_new_one_cannot_take_its_place(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def fail_within(path, name=None):
+    with made_parents(path):
+        if name:
+            (path.parent / name).touch()
+        raise ValueError("no")
+
+
+def test_parents_stay_if_something_is_in_them(tmp_path):
+    path = tmp_path / "old" / "new" / "file"
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ValueError, match="no"):
+        fail_within(path)
+    assert list((tmp_path / "old").iterdir()) == []
+    with pytest.raises(ValueError, match="no"):
+        fail_within(path, "report")
+    assert [x.name for x in path.parent.iterdir()] == ["report"]
+    with made_parents(path / "deeper"):
+        pass
+    assert path.is_dir()
+    with pytest.raises(OSError, match="report"):
+        fail_within(path.parent / "report" / "file")
+
+
 def test_only_a_folder_of_the_kind_may_be_replaced(tmp_path):
     path = tmp_path / "model"
     check_folder_destination(path, "a.txt")
@@ -103,7 +127,7 @@ def test_only_a_folder_of_the_kind_may_be_replaced(tmp_path):
         with pytest.raises(FileExistsError, match=r"no `a\.txt` in it"):
             check_folder_destination(path, "a.txt", overwrite)
     write_folder(path, "of the kind")
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         check_folder_destination(path, "a.txt")
     check_folder_destination(path, "a.txt", overwrite=True)
     with pytest.raises(FileExistsError, match="not replaced"):

@@ -86,7 +86,7 @@ def test_json(run, images, tmp_path):
         assert total == pytest.approx(1)
     status, _, message = run(*arguments)
     assert status == 2
-    assert "exists. To replace it, pass `overwrite`" in message
+    assert "exists. To replace it, pass `--overwrite`" in message
     assert run(*arguments, "--overwrite")[0] == 0
 
 

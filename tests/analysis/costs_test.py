@@ -106,7 +106,7 @@ def test_files(tmp_path):
     assert f"| {rows[-1].macs:,} | {3 * DEPTHWISE:,} |" in costs_table(rows)
     with pytest.raises(ValueError, match=r"must end in \.json or \.csv or"):
         save_costs(tmp_path / "costs.txt", rows)
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         save_costs(tmp_path / "costs.md", rows)
 
 

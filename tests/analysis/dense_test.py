@@ -98,5 +98,5 @@ def test_picture(tmp_path, read_png):
     assert len(np.unique(column[edges + 1], axis=0)) == 4
     np.testing.assert_allclose(thickness, thickness[0], atol=1)
     save_label_map(path, image, labels, overwrite=True)
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         save_label_map(path, image, labels)

@@ -21,7 +21,7 @@ def test_names_the_missing_library(monkeypatch, tmp_path):
     [
         ("x.jpg", ValueError, "must end in .png"),
         ("no/x.png", FileNotFoundError, "There is no directory"),
-        ("there.png", FileExistsError, "pass `overwrite`"),
+        ("there.png", FileExistsError, "pass `--overwrite`"),
     ],
 )
 def test_wrong_destinations(tmp_path, name, error, message):

@@ -39,5 +39,5 @@ def test_picture(tmp_path, read_png):
     pixels = read_png(path)
     # Larger than the image, which stays within the last square.
     assert (pixels.sum(-1) == 0).mean() < 0.1
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         save_receptive_fields(path, model, np.zeros((32, 32, 3)))

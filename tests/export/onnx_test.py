@@ -139,6 +139,6 @@ def test_errors_leave_no_file(tmp_path, monkeypatch):
 def test_a_file_is_replaced_on_request_only(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         export_onnx(convmixer(), path)
     assert path.read_bytes() == b"precious"

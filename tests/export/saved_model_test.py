@@ -284,7 +284,7 @@ def test_only_a_saved_model_is_replaced_and_only_on_request(model, tmp_path):
     path = tmp_path / "m"
     path.mkdir()
     export_saved_model(model, path)  # An empty folder is nothing to lose.
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         export_saved_model(model, path)
     other = build(classes=3)
     export_saved_model(other, path, overwrite=True)

@@ -283,7 +283,7 @@ def test_errors_leave_nothing(model, tmp_path):
 @pytest.mark.large
 def test_replaced_on_request_only(model, tmp_path):
     export_tfhub(model, tmp_path / "m")
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         export_tfhub(model, tmp_path / "m")
     export_tfhub(model, tmp_path / "m", kind="feature_vector", overwrite=True)
     module = tf.saved_model.load(tmp_path / "m" / "saved_model")

@@ -367,7 +367,7 @@ def test_errors_leave_no_file(model, tmp_path):
 def test_a_file_is_replaced_on_request_only(model, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         export_tflite(model, path)
     assert path.read_bytes() == b"precious"
     export_tflite(model, path, overwrite=True)

@@ -35,6 +35,14 @@ def test_without_verifying(folder, model, tmp_path):
     assert np.abs(LiteRTModel(path).predict(images) - expected).max() < 0.02
 
 
+def test_a_folder_without_a_file_is_not_left(tmp_path):
+    output = tmp_path / "new" / "folder"
+    result = run_script(SCRIPT, "--model=missing", f"--output={output}")
+    assert result.returncode == 1
+    assert "the folder of a run or a file of weights" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.large
 def test_a_format_that_fails_does_not_stop_the_others(model, images, tmp_path):
     result = run_script(

@@ -7,7 +7,7 @@ from tests.helpers import run_script
 
 
 def test_a_folder_and_its_report(model, images, tmp_path):
-    path = tmp_path / "page"
+    path = tmp_path / "public" / "page"
     result = run_script(
         "export/to_web.py",
         *(model, *images, f"--output={path}", "--scheme=float32"),
@@ -19,6 +19,9 @@ def test_a_folder_and_its_report(model, images, tmp_path):
     assert known["class_names"] == list(CLASSES)
     assert (known["image_size"], known["crop_fraction"]) == (16, 0.96)
     assert json.loads((tmp_path / "page.json").read_text())["passed"]
+    names = {x.name for x in tmp_path.iterdir()}
+    assert names == {"page.json", "page.md", "public"}
+    assert list(path.parent.iterdir()) == [path]  # All of it is published.
     again = run_script("export/to_web.py", model, f"--output={path}")
     assert again.returncode == 1
     assert "exists. To replace it" in again.stderr

@@ -1,6 +1,8 @@
 """export/verify.py, as a user runs it."""
 
 import json
+import shutil
+import zipfile
 
 import keras
 import pytest
@@ -31,12 +33,38 @@ def test_a_right_file_passes(folder, images, tmp_path):
     assert report["accuracy"]["model"] == report["accuracy"]["artefact"] > 0.6
 
 
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "saved_model"])
+def test_the_model_comes_first(folder, tmp_path, name):
+    (tmp_path / name).mkdir()
+    result = run_script(
+        "export/verify.py",
+        *(tmp_path / name, folder / "model.keras"),
+        f"--output={tmp_path / 'new' / 'report.json'}",
+    )
+    assert result.returncode == 1
+    assert "Error: The Keras model comes first" in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_crop_is_the_models_or_else_the_files(folder, images, tmp_path):
+    keras.saving.load_model(folder / "model.keras", compile=False).save(
+        tmp_path / "silent.keras"
+    )
+    shutil.copy(tmp_path / "silent.keras", tmp_path / "odd.keras")
+    with zipfile.ZipFile(tmp_path / "odd.keras", "a") as archive:
+        archive.writestr("evaluation.json", '{"crop_fraction": 7}')
+    silent, odd = tmp_path / "silent.keras", tmp_path / "odd.keras"
+    result = run_script("export/verify.py", silent, odd, *images)
+    assert result.returncode == 1
+    assert "must hold a `crop_fraction`, a number from" in result.stderr
+
+
 def test_a_wrong_file_does_not_and_the_limit_is_named(folder, images, tmp_path):
     other = ConvMixer(16, 1, 3, 4, input_shape=(16, 16, 3), classes=3)
     randomize(other, seed=1).save(tmp_path / "other.keras")
     result = run_script(
         "export/verify.py",
-        *(folder / "model.keras", tmp_path / "other.keras"),
+        *(folder, tmp_path / "other.keras"),  # The folder of a run.
         *(*images, "--max_difference=1"),
     )
     assert result.returncode == 1

@@ -119,7 +119,7 @@ def test_incomplete_source_writes_nothing(tmp_path, name):
 def test_existing_destination_is_kept_unless_told(timm_file, tmp_path, name):
     destination = tmp_path / name
     destination.write_text("mine")
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         convert_weights(timm_file, destination)
     assert destination.read_text() == "mine"
     convert_weights(timm_file, destination, overwrite=True)

@@ -54,7 +54,6 @@ def checkout(tmp_path_factory):
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns(*names)
         )
-    (folder / "export" / "web" / "public").mkdir()
     write_photographs(folder / "FOLDER")
     shutil.copyfile(load_sample_images().filenames[0], folder / "photo.jpg")
     (folder / "labels.txt").write_text("\n".join(CIFAR10_CLASSES))

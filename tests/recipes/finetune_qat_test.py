@@ -81,7 +81,7 @@ def test_it_ends_in_a_file_that_is_verified(folder, tmp_path):
     assert LiteRTModel(path).predict(images).shape == (1, 3)
     again = run_script(RECIPE, *arguments)
     assert again.returncode == 1
-    assert "exists. To replace it, pass `overwrite`" in again.stderr
+    assert "exists. To replace it, pass `--overwrite`" in again.stderr
     assert "Traceback" not in again.stderr
 
 

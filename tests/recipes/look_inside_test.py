@@ -46,7 +46,7 @@ def test_look_inside(run, model, tmp_path, capsys):
 
     # A folder without classes; nothing is replaced unasked.
     images = tmp_path / "data" / "test" / "a"
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         run("look_inside", *flags, f"--images={images}")
     with pytest.raises(ValueError, match="squares of three colours"):
         run("look_inside", *flags, f"--images={images}", "--image_size=8")
@@ -64,7 +64,7 @@ def test_segment(run, model, tmp_path, capsys):
         assert 0.4 < recall["mean"] <= 1
     assert len(np.unique(Image.open(output / "segment.png").convert("L"))) > 99
     assert "| patches and last block |" in capsys.readouterr().out
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         run("segment", *flags)
 
 

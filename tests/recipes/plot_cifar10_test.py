@@ -59,7 +59,7 @@ def test_the_picture(recipe, runs):
     line = ["plot", f"--run=a=b={runs / 'long'}", f"--output={output}"]
     recipe.main(flags.FLAGS([*line, "--verbosity=-1"]))
     assert output.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(FileExistsError, match="pass `overwrite`"):
+    with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         recipe.main(["plot"])
 
 

@@ -70,7 +70,7 @@ def test_model_without_top_has_no_head(tmp_path):
 def test_existing_file_is_kept_unless_told(model, tmp_path):
     path = tmp_path / "small.safetensors"
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match=rf"`{path}`.*pass `overwrite`"):
+    with pytest.raises(FileExistsError, match=rf"`{path}`.*pass `--overwrite`"):
         save_timm_weights(model, path)
     assert path.read_text() == "mine"
     save_timm_weights(model, path, overwrite=True)
