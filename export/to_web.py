@@ -7,8 +7,8 @@
 in tensorflow-datasets, or a folder of images; `--calibration` are others, for
 int8. A folder of `model.tflite` and `model.json` appears if the file does what
 the model does. `export/web/README.md` says how to build the page. The report
-and the card lie beside the folder; outside of `public` and `dist`, all of which
-is published.
+and the card lie beside the folder, or beside `public` or `dist` if it is in one
+of these, which are published.
 
 Time: the conversion (seconds; minutes for the large variants) and a forward
 pass over the images.
@@ -28,6 +28,8 @@ from convmixer_tf.export.web import MODEL_FILE
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 
+# Vite copies the one into the other, which is what a web server gets.
+_PUBLISHED = ("public", "dist")
 SCHEMES = {name or "float32": name for name in QUANTIZATIONS}
 
 _SCHEME = flags.DEFINE_enum(
@@ -40,12 +42,10 @@ flags.mark_flags_as_required(["model", "output"])
 
 
 def unpublished(path):
-    """Returns a path of the same name outside of what is published."""
+    """Returns a path of that name that is not in a published folder."""
     path = pathlib.Path(path).absolute()
-    for folder in path.parents:
-        if folder.name in ("public", "dist"):
-            return folder.parent / path.name
-    return path
+    folder = path.parent
+    return (folder.parent if folder.name in _PUBLISHED else folder) / path.name
 
 
 def main(argv):

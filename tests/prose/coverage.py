@@ -245,7 +245,6 @@ COMMANDS = {
         "tests/layers/pallas_depthwise_test.py", "depthwise_cases"
     ),
     # A phone.
-    "mkdir -p runs/phone": Run(makes="runs/phone"),
     "python export/to_tflite.py --model 256_8 --output runs/phone "
     "--images FOLDER --split test --scheme float32": Run(
         _ANY_RESULT, "runs/phone/convmixer_256_8_float32.tflite.md"
