@@ -160,3 +160,18 @@ def test_what_fine_tuning_gains_is_that_of_the_committed_runs(name):
                 100 * row["top1"], *sizes, row["milliseconds"]
             )
             assert text in build
+
+
+def test_the_artefacts_are_those_of_the_committed_run():
+    path = ROOT / "export" / "results" / "artefacts.json"
+    record = json.loads(path.read_text())["results"]
+    assert record["images"] == 10_000
+    for row in record["artefacts"]:
+        text = "| {} | {:,.0f} | {:.2f} % | {:.2f} % | {:.2f} |".format(
+            row["artefact"],
+            row["bytes"] / 1e3,
+            100 * row["top1"],
+            100 * row["agreement"],
+            row["milliseconds"],
+        )
+        assert text in README
