@@ -1,6 +1,7 @@
 """Starts a script, and ends it in one line where its user can help it."""
 
 import pathlib
+import re
 import sys
 import traceback
 
@@ -13,14 +14,18 @@ _OURS = (
     pathlib.Path(convmixer_tf.__file__).parent,
     pathlib.Path(__file__).parent,
 )
+_OF_USERS = (ArithmeticError, ImportError, OSError, RuntimeError, ValueError)
+# How `data.evaluation_batches` fails, in the middle of TensorFlow's words.
+_UNREADABLE = re.compile(r"\[Unreadable image\..*?\] \[(.+)\]$", re.MULTILINE)
 
 
 def run(main):
     """Runs a script's `main` with the command line's flags.
 
     An error that code of ours raises says itself what is wrong and how to fix
-    it, so it ends the script in one line; `--verbosity=1` shows where it is
-    from. One from elsewhere, or a failed assumption, comes with its traceback.
+    it, so it ends the script in one line, and so does an image that can't be
+    read; `--verbosity=1` shows where it is from. One from elsewhere, or a
+    failed assumption, comes with its traceback.
 
     Args:
         main: Function of what is left of the command line after the flags.
@@ -29,21 +34,27 @@ def run(main):
     def guarded(argv):
         try:
             main(argv)
-        except app.UsageError:
-            raise
-        except (
-            ArithmeticError,
-            ImportError,
-            OSError,
-            RuntimeError,
-            ValueError,
-        ) as error:
-            if not _is_ours(error):
+        except Exception as error:
+            line = _line(error)
+            if line is None:
                 raise
             logging.debug("From here:", exc_info=True)
-            sys.exit(f"{type(error).__name__}: {error}")
+            sys.exit(line)
 
     app.run(guarded)
+
+
+def _line(error):
+    """Writes an error that its user can help as one line, or gives `None`."""
+    unreadable = _UNREADABLE.search(str(error))
+    if unreadable:
+        return (
+            f"Unreadable image: {unreadable[1]}. Repair or remove it, and give "
+            "the same command again."
+        )
+    if isinstance(error, _OF_USERS) and _is_ours(error):
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _is_ours(error):

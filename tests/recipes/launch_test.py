@@ -5,9 +5,12 @@ import json
 import pathlib
 
 import pytest
+from absl import app
 from absl import logging
 
 from convmixer_tf import ConvMixer
+from convmixer_tf import data
+from tests.helpers import write_images
 
 RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
 
@@ -32,12 +35,33 @@ def test_an_error_of_ours_ends_in_one_line(launch, caplog):
     assert record.exc_info[0] is ValueError
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_unreadable_image_ends_in_one_line(launch, tmp_path, count):
+    write_images(tmp_path / "test", ("red", "blue"), 2, 8)
+    paths = [tmp_path / "test" / "red" / f"[{i}].png" for i in range(count)]
+    for path in paths:
+        path.touch()
+    dataset = data.open_dataset(tmp_path, "test")
+    with pytest.raises(SystemExit) as ended:
+        launch.run(lambda argv: list(data.evaluation_batches(dataset, 8, 6)))
+    names = " ".join(map(str, paths))
+    assert ended.value.code == (
+        f"Unreadable image: {names}. Repair or remove it, and give the same "
+        "command again."
+    )
+
+
+def _fail(error):
+    raise error
+
+
 @pytest.mark.parametrize(
     ("main", "error"),
     [
         (lambda argv: int("x"), ValueError),
         (lambda argv: json.loads("x"), json.JSONDecodeError),
         (lambda argv: {}["x"], KeyError),
+        (lambda argv: _fail(app.UsageError("x")), app.UsageError),
     ],
 )
 def test_other_errors_keep_their_traceback(launch, main, error):
