@@ -4,8 +4,10 @@
 
 FOLDER has train/CLASS/*.jpg and validation/CLASS/*.jpg; or `--data` is the name
 of a data set in tensorflow-datasets. `--model` is a variant with its published
-weights, or a `.keras` file, such as the other recipes end in: the same model
-then learns other classes. Trains all weights, with a learning rate that falls
+weights, or a `.keras` file or the folder of a run, such as the other recipes
+end in: the same model then learns other classes. The weights of `256_8`, for
+images of 32 pixels, are in this package; those of the others, for 224, are
+fetched. Trains all weights, with a learning rate that falls
 from block to block towards the image (`--layer_decay`), or only a new
 classifier on frozen features (`--frozen`). Ends in `model.keras`, which has the
 names of the classes in it.
@@ -18,7 +20,10 @@ Time: with `--frozen`, that of the forward pass; BUILD.md has images per
 second. Result: depends on the images; see results/finetune.json for some.
 """
 
+import collections.abc
+import dataclasses
 import functools
+import os
 
 import launch
 import run_flags
@@ -29,11 +34,13 @@ from convmixer_tf import ConvMixer
 from convmixer_tf import data
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import read_arguments
+from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.weights import DATASETS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights.names import few
 
 _DATA = flags.DEFINE_string(
     "data", None, "Folder, or name in tensorflow-datasets.", required=True
@@ -41,7 +48,10 @@ _DATA = flags.DEFINE_string(
 _TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "To train on.")
 _EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
 _MODEL = flags.DEFINE_string(
-    "model", "1024_20", f"{', '.join(VARIANTS)}, or a ConvMixer's .keras file."
+    "model",
+    "1024_20",
+    f"{', '.join(VARIANTS)} (256_8 is part of the package, the others are "
+    "fetched), a ConvMixer's .keras file or the folder of a run.",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
@@ -60,10 +70,13 @@ _LAYER_DECAY = flags.DEFINE_float(
 )
 _DROP_PATH = flags.DEFINE_float("drop_path", 0.0, "Stochastic depth.")
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side, in pixels. Default: the file's, or else 224."
+    "image_size", None, "Side, in pixels. Default: the model's own."
 )
 _CROP = flags.DEFINE_float(
-    "crop_fraction", data.CROP_FRACTION, "Part of an image's side to evaluate."
+    "crop_fraction",
+    None,
+    "Part of an image's side to evaluate. Default: the model's, or else "
+    f"{data.CROP_FRACTION}.",
 )
 _AUGMENTATION = flags.DEFINE_enum(
     "augmentation",
@@ -73,25 +86,66 @@ _AUGMENTATION = flags.DEFINE_enum(
 )
 
 
-def model_builder(name):
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What to fine-tune.
+
+    Attributes:
+        name: Name of the variant, or path of the file.
+        build: Function of `input_shape` and further arguments of `ConvMixer`
+            that builds such a model with its weights.
+        weights: Which these are, in a word or two.
+        image_size: Side of its images, in pixels; `None` if it takes any.
+        crop_fraction: Part of an image's side that it is evaluated on.
+    """
+
+    name: str
+    build: collections.abc.Callable
+    weights: str
+    image_size: int | None
+    crop_fraction: float
+
+
+def find_origin(name, weights=None):
     """Finds what to fine-tune.
 
     Args:
         name: What `--model` may be.
+        weights: What `--weights` may be.
 
     Returns:
-        A function of `input_shape` and further arguments of `ConvMixer` that
-        builds such a model with its weights, and its side in pixels or `None`.
+        An `Origin`.
 
     Raises:
         ValueError: If there is no such model, or not one for colour images.
     """
-    if name in VARIANTS:
-        return VARIANTS[name], PUBLISHED_WEIGHTS[f"convmixer_{name}"].image_size
+    origin = _find_variant(name) if name in VARIANTS else _find_file(name)
+    if not weights:
+        return origin
+    given = None if weights == "random" else weights
+    build = functools.partial(origin.build, weights=given)
+    return dataclasses.replace(origin, build=build, weights=weights)
+
+
+def _find_variant(name):
+    facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
+    return Origin(
+        name,
+        VARIANTS[name],
+        facts.dataset,
+        facts.image_size,
+        facts.crop_fraction,
+    )
+
+
+def _find_file(name):
+    if os.path.isfile(os.path.join(name, "model.keras")):
+        name = os.path.join(name, "model.keras")
     if not name.endswith(".keras"):
         raise ValueError(
-            f"--model must be one of {', '.join(VARIANTS)}, or the path of a "
-            f".keras file. Received: {name!r}"
+            f"--model must be one of {', '.join(VARIANTS)}, the path of a "
+            ".keras file or the folder of a run, which has a model.keras. "
+            f"Received: {name!r}"
         )
     arguments = read_arguments(name)
     height, width, channels = arguments["input_shape"]
@@ -101,19 +155,22 @@ def model_builder(name):
             f"the data are made into. Received: {name!r}, of images of shape "
             f"{arguments['input_shape']}"
         )
-    return functools.partial(ConvMixer, **arguments, weights=name), height
+    return Origin(
+        name,
+        functools.partial(ConvMixer, **arguments, weights=name),
+        "its own",
+        height,
+        read_crop_fraction(name) or data.CROP_FRACTION,
+    )
 
 
 def main(argv):
     """Fine-tunes as the flags say."""
     run_flags.begin(argv)
     recipe = data.get_recipe(_AUGMENTATION.value)
-    build, size = model_builder(_MODEL.value)
-    if _WEIGHTS.value:
-        weights = None if _WEIGHTS.value == "random" else _WEIGHTS.value
-        build = functools.partial(build, weights=weights)
-    if _IMAGE_SIZE.value is not None:
-        size = _IMAGE_SIZE.value
+    origin = find_origin(_MODEL.value, _WEIGHTS.value)
+    size = run_flags.given(_IMAGE_SIZE, origin.image_size)
+    crop_fraction = run_flags.given(_CROP, origin.crop_fraction)
     train_set, eval_set = run_flags.open_datasets(
         _DATA.value, _TRAIN_SPLIT.value, _EVAL_SPLIT.value
     )
@@ -128,9 +185,16 @@ def main(argv):
         layer_decay=1.0 if _FROZEN.value else _LAYER_DECAY.value,
         **run_flags.settings(steps_per_epoch(train_set, _BATCH_SIZE.value)),
     )
+    starts_from = f"{origin.name} (weights: {origin.weights})"
+    logging.info(
+        "Starts from %s; new classifier for %s; %d training and %d evaluation "
+        "images of %s pixels",
+        *(starts_from, few(train_set.class_names, 10)),
+        *(len(train_set), len(eval_set), size),
+    )
 
     def build_model(classifier_activation):
-        model = build(
+        model = origin.build(
             input_shape=(size, size, 3),
             classes=len(train_set.class_names),
             classifier_activation=classifier_activation,
@@ -151,10 +215,11 @@ def main(argv):
         size,
         _OUTPUT.value,
         run_flags.strategy(),
-        crop_fraction=_CROP.value,
+        crop_fraction=crop_fraction,
         notes={
-            "model": _MODEL.value,
+            "model": origin.name,
             "weights": _WEIGHTS.value,
+            "starts_from": starts_from,
             "frozen": _FROZEN.value,
             "drop_path": _DROP_PATH.value,
         },

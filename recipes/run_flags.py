@@ -5,6 +5,7 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf import data
+from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.config import PRECISIONS
 from convmixer_tf.training.strategy import STRATEGIES
 
@@ -47,15 +48,29 @@ def open_datasets(name, *splits):
 
     Args:
         name: What `data.open_dataset` takes.
-        *splits: The splits to open.
+        *splits: The splits to open; if two, to train and to evaluate on.
 
     Returns:
         List of a data set for each split.
+
+    Raises:
+        FileNotFoundError: If the data are not there.
+        ValueError: If a split is not, or the two are not of the same classes.
     """
-    return [
-        data.open_dataset(name, split, data_dir=_DATA_DIR.value)
-        for split in splits
-    ]
+    datasets = [_open_dataset(name, split) for split in splits]
+    if len(datasets) == 2:
+        check_classes(*datasets)
+    return datasets
+
+
+def _open_dataset(name, split):
+    try:
+        return data.open_dataset(name, split, data_dir=_DATA_DIR.value)
+    except ValueError as error:
+        for flag in ("split", "eval_split", "train_split"):
+            if flag in flags.FLAGS and flags.FLAGS[flag].value == split:
+                raise ValueError(f"{error} (`--{flag}`)") from error
+        raise
 
 
 def strategy():

@@ -257,10 +257,26 @@ def open_dataset(name, split, *, data_dir=None, download=False):
     ]
     if files:
         return _open_records(files, _read_class_names(folder))
-    raise ValueError(
-        "Argument `split` must name a folder of classes, or TFRecord files "
-        f"whose names contain it, in {str(folder)!r}, which has "
-        f"{sorted(path.name for path in folder.iterdir())[:10]}. "
+    raise ValueError(_explain_missing(folder, split))
+
+
+def _explain_missing(folder, split):
+    """Says why a folder has no such split, and what to do about it."""
+    names = sorted(path.name for path in folder.iterdir())
+    if any(list_images(path) for path in folder.iterdir()):
+        parent = str(folder.absolute().parent)
+        advice = (
+            "Its folders hold images: did you mean its parent, "
+            f"{parent!r}? Otherwise move them into {str(folder / split)!r}."
+        )
+    else:
+        advice = (
+            f"It has {', '.join(names[:10]) or 'nothing'}. Put images there, "
+            f"as {split}/CLASS/*.jpg, or name another split."
+        )
+    return (
+        f"There is no folder {str(folder / split)!r}, nor TFRecord files in "
+        f"{str(folder)!r} with that in their names. {advice} "
         f"Received: split={split!r}"
     )
 
@@ -375,8 +391,8 @@ def _open_tfds(name, split, data_dir, download):
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         # A ValueError: the name can't be one, it looks like a path.
         raise FileNotFoundError(
-            "Argument `name` must be 'digits', an existing folder or the name "
-            f"of a data set in tensorflow-datasets. Received: name={name!r}"
+            f"There is no folder {name!r}, and no data set of that name in "
+            "tensorflow-datasets. Check the path of the folder."
         ) from error
     if download:
         builder.download_and_prepare()

@@ -75,7 +75,11 @@ def train_classifier(
         evaluation_inputs(eval_set, image_size, batch_size, crop_fraction),
         directory,
         strategy,
-        notes={**data_notes(train_set, recipe, image_size), **(notes or {})},
+        notes={
+            **data_notes(train_set, recipe, image_size),
+            "crop_fraction": crop_fraction,
+            **(notes or {}),
+        },
     )
     final = build_model("softmax")
     final.set_weights(model.get_weights())
@@ -213,17 +217,7 @@ def check_datasets(config, train_set, eval_set):
         train_set: What `data.open_dataset` returns.
         eval_set: The same, of the images to evaluate on.
     """
-    if train_set.class_names != eval_set.class_names:
-        raise ValueError(
-            "The training and the evaluation images must be of the same "
-            f"classes. Received: {_brief(train_set)} and {_brief(eval_set)}"
-        )
-    if len(train_set.class_names) < 2:
-        raise ValueError(
-            "There must be at least two classes to tell apart, each a folder "
-            f"of its own. Received: {_brief(train_set)}"
-        )
-    _check_all_classes(train_set)
+    check_classes(train_set, eval_set)
     most = steps_per_epoch(train_set, config.batch_size)
     left_out = len(train_set) - most * config.batch_size
     if left_out > len(train_set) / 10:
@@ -239,6 +233,26 @@ def check_datasets(config, train_set, eval_set):
             f"{len(train_set)} images in batches of {config.batch_size}. "
             f"Received: steps_per_epoch={config.steps_per_epoch}"
         )
+
+
+def check_classes(train_set, eval_set):
+    """Raises `ValueError` unless the images are of the same classes, all known.
+
+    Args:
+        train_set: What `data.open_dataset` returns.
+        eval_set: The same, of the images to evaluate on.
+    """
+    if train_set.class_names != eval_set.class_names:
+        raise ValueError(
+            "The training and the evaluation images must be of the same "
+            f"classes. Received: {_brief(train_set)} and {_brief(eval_set)}"
+        )
+    if len(train_set.class_names) < 2:
+        raise ValueError(
+            "There must be at least two classes to tell apart, each a folder "
+            f"of its own. Received: {_brief(train_set)}"
+        )
+    _check_all_classes(train_set)
 
 
 def _check_all_classes(dataset):

@@ -152,13 +152,16 @@ class TrainConfig:
         return self.epochs * self.steps_per_epoch
 
 
-# What may differ when a run goes on: nothing that the weights depend on.
+# What may differ when a run goes on: nothing that the weights depend on, but
+# for what `starts_from` says in words, as `model` and `weights` do.
 NOT_PART_OF_THE_RESULT = (
     "save_every",
     "keep",
     "log_every",
     "profile_steps",
     "tensorboard",
+    "crop_fraction",
+    "starts_from",
 )
 
 

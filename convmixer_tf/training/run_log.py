@@ -276,8 +276,9 @@ def _check_same(directory, old, new):
     if changed:
         raise ValueError(
             f"The folder {directory} holds a run with other settings: "
-            f"{'; '.join(changed)}. Take another folder (`--output`), or the "
-            "old settings."
+            f"{'; '.join(changed)}. Take another folder (`--output`), where "
+            "a new run can start from this one's model.keras, or the old "
+            "settings."
         )
 
 

@@ -224,7 +224,9 @@ def test_tfds_is_not_downloaded(tmp_path):
 
 def test_refuses_unknown_names(tmp_path):
     pytest.importorskip("tensorflow_datasets")
-    with pytest.raises(FileNotFoundError, match="an existing folder or the"):
+    with pytest.raises(
+        FileNotFoundError, match="There is no folder 'no_such_data"
+    ):
         open_dataset("no_such_data_set", "train", data_dir=str(tmp_path))
 
 
@@ -245,8 +247,16 @@ def test_refuses_unknown_splits(tmp_path, save):
     with pytest.raises(ValueError, match="`split` must be one of 'train', 't"):
         open_dataset("digits", "validation")
     save(tmp_path, {"train/a/1.png": IMAGE})
-    with pytest.raises(ValueError, match=r"which has \['train'\]. Received: s"):
+    message = "test', nor .* It has train. Put images there, as test/CLASS"
+    with pytest.raises(ValueError, match=message):
         open_dataset(tmp_path, "test")
+
+
+def test_names_the_parent_of_a_folder_of_classes(tmp_path, save):
+    save(tmp_path, {"train/a/1.png": IMAGE})
+    message = rf"mean its parent, '{tmp_path}'\? Otherwise .*train/test'\. Rec"
+    with pytest.raises(ValueError, match=message):
+        open_dataset(tmp_path / "train", "test")
 
 
 def test_refuses_a_folder_without_images(tmp_path):

@@ -84,7 +84,7 @@ def test_models_and_images(folder, model, tmp_path):
                 f"--labels={tmp_path / 'pink.txt'}",
             ): "ValueError The model does not know the classes red of the data",
             (model,): "ValueError Verifying needs real images: pass --images",
-            (model, images): "ValueError Argument `split` must name a folder",
+            (model, images): "ValueError There is no folder",
             (
                 model,
                 f"--images={tmp_path / 'empty'}",

@@ -120,7 +120,7 @@ def test_wrong_flags_end_it_at_once(images, tmp_path):
         (
             "finetune.py",
             [f"--data={images}"],
-            "Argument `split` must name a folder",
+            "another split. Received: split='validation' (`--eval_split`)",
         ),
     ):
         result = run(recipe, *flags, output)

@@ -47,9 +47,9 @@ TRAINING = {
     "--profile_steps=1,5": "`profile_steps` must be the first step to profile",
     "--save_every=0": "`save_every` must be a positive integer",
     "--seed=-1": "`seed` must be a non-negative integer",
-    "--data=/no/where": "an existing folder or the name of a data set in tenso",
+    "--data=/no/where": "There is no folder '/no/where', and no data set of",
     "--output={FILE}": "A run needs a folder (`--output`). Received the file",
-    "--output={OTHER}": "epochs was 7 and is 1; ",
+    "--output={OTHER}": "a new run can start from this one's model.keras",
     "--strategy=multiworker": "needs the environment variable TF_CONFIG",
     "--strategy=tpu": "needs a TPU in this machine",
 }
@@ -62,13 +62,13 @@ WRONG = {
     "train_imagenet": {
         "--image_size=6": "a height and a width of at least one patch, 7",
         "--image_size=0": "`image_size` must be a positive integer",
-        "--eval_split=validation": "`split` must name a folder of classes",
+        "--eval_split=validation": "split='validation' (`--eval_split`)",
         "--train_split=training": "Received: split='training'",
         "--epochs=0": TRAINING["--epochs=0"],
         "--learning_rate=0": TRAINING["--learning_rate=0"],
     },
     "finetune": {
-        "--eval_split=nowhere": "`split` must name a folder of classes",
+        "--eval_split=nowhere": "name another split. Received: split='nowhere'",
         "--model=resnet": "--model must be one of 1536_20, 768_32, 1024_20",
         "--model=/no/model.keras": "There is no file `/no/model.keras`",
         "--model={BAD}": "Cannot read a model from",
@@ -82,6 +82,9 @@ WRONG = {
         "--model={GOOD} --epochs=0": TRAINING["--epochs=0"],
         "--model={GOOD} --crop_fraction=2": "`crop_fraction` must be from",
         "--model={GOOD} --data={ONE}": "at least two classes",
+        "--model={GOOD} --data={ONE} --batch_size=99": "at least two classes",
+        "--model={EMPTY}": "or the folder of a run, which has a model.keras",
+        "--model={GOOD} --data={ONE}/train": "did you mean its parent, ",
     },
     "compare": {
         "--models=alexnet": "--models knows resnet, mobilenet, vit, mixer",
@@ -99,7 +102,7 @@ WRONG = {
         "--steps_per_epoch=4": TRAINING["--steps_per_epoch=4"],
     },
     "evaluate": {
-        "--split=nowhere": "`split` must name a folder of classes",
+        "--split=nowhere": "Received: split='nowhere' (`--split`)",
         "--model=/no/model.keras": "The model must be a .keras or .tflite file",
         "--model={BAD}": "Cannot read a model from",
         "--model={BAD_TFLITE}": "is not a whole TFLite file",
