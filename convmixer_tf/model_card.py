@@ -88,27 +88,50 @@ def run_card(model, summary, class_names, train_images, eval_images, crop):
         A `ModelCard`.
     """
     height, width, _ = model.input_shape[1:]
-    last = summary["last"]
+    last, best = summary["last"], summary["best"]
+    figures = {
+        "top-1": f"{last['top1']:.2%}",
+        "top-5": f"{last['top5']:.2%}",
+        "loss": f"{last['loss']:.4f}",
+    }
+    if len(class_names) <= 5:
+        del figures["top-5"]  # Always 100 %.
+    measured = (
+        f"after the last epoch, on {eval_images:,} images for evaluation."
+    )
+    if best["top1"] > last["top1"]:
+        measured += (
+            f" Epoch {best['epoch']} was the best,\nwith a top-1 of "
+            f"{best['top1']:.2%}; `model.keras` is not of it, but of the last."
+        )
     return ModelCard(
         title=f"{model.name}, a run of {last['epoch']} epochs",
         about=f"`{model.name}` ({model.count_params():,} weights), trained by "
         "convmixer_tf: `model.keras`.",
         input=f"pixels in [0, 255], {height} x {width}, three colours. Images "
-        f"were cut for evaluation to the\ncentral {crop:g} of the "
-        "shorter side, bicubic.",
+        f"were cut for evaluation to\n{kept_part(crop)}, bicubic.",
         output="probabilities of the classes, which add up to 1.",
         class_names=tuple(class_names),
         trained_on=f"{train_images:,} images an epoch. `config.json` and "
         "`environment.json` have the settings\nand the command, `log.csv` "
         "every epoch.",
-        figures={
-            "top-1": f"{last['top1']:.2%}",
-            "top-5": f"{last['top5']:.2%}",
-            "loss": f"{last['loss']:.4f}",
-        },
-        measured=f"after the last epoch, on {eval_images:,} images for "
-        "evaluation.",
+        figures=figures,
+        measured=measured,
     )
+
+
+def kept_part(crop):
+    """Says which part of an image is evaluated.
+
+    Args:
+        crop: Fraction of its shorter side.
+
+    Returns:
+        String.
+    """
+    if crop == 1:
+        return "the whole shorter side"
+    return f"the central {crop:g} of the shorter side"
 
 
 def _listed(names):

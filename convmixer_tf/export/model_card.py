@@ -3,6 +3,7 @@
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.model_card import ModelCard
+from convmixer_tf.model_card import kept_part
 
 
 def artefact_card(
@@ -49,8 +50,8 @@ def artefact_card(
         f"2201.09792), exported by convmixer_tf as {kind}.",
         input=f"pixels in [0, {max_pixel}], which the model normalises itself: "
         f"height {height}, width {width},\n{channels} channels. Photographs "
-        f"are cut as in evaluation: bicubic, the central {crop_fraction:g} of "
-        f"the\nshorter side.{_tensors(report, 'inputs')}",
+        f"are cut as in evaluation: bicubic,\n{kept_part(crop_fraction)}."
+        f"{_tensors(report, 'inputs')}",
         output=_output(model) + _tensors(report, "outputs"),
         class_names=class_names and tuple(class_names),
         trained_on=trained_on,

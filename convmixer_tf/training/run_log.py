@@ -40,12 +40,15 @@ class RunLog:
         first_step: Integer, updates made before this process.
         writes: Boolean, whether this process writes. If not, all calls do
             nothing.
+        top5: Boolean, whether to report top-5 accuracies. They are in
+            `log.csv` in any case.
     """
 
-    def __init__(self, directory, config, first_step, writes=True):
+    def __init__(self, directory, config, first_step, writes=True, top5=True):
         self.directory = pathlib.Path(directory)
         self.config = config
         self.writes = writes
+        self.top5 = top5
         self.events = self.bar = None
         self.profiling = False
         self.pending = []
@@ -96,19 +99,24 @@ class RunLog:
         self.pending = []
         self._restart_clock()
         row = history[-1]
+        known = {
+            name: value
+            for name, value in row.items()
+            if value is not None and (name != "top5" or self.top5)
+        }
         if self.bar:
             self.bar.clear()
         logging.info(
             "Epoch %d: %s",
-            row["epoch"],
-            ", ".join(f"{name} {row[name]:.4g}" for name in list(row)[1:]),
+            known.pop("epoch"),
+            ", ".join(f"{name} {value:.4g}" for name, value in known.items()),
         )
         if self.bar:
             self.bar.set_description(f"top-1 {row['top1']:.2%}")
         if self.events:
-            with self.events.as_default(step=row["step"]):
-                for name in list(row)[2:]:
-                    tf.summary.scalar(f"epoch/{name}", row[name])
+            with self.events.as_default(step=known.pop("step")):
+                for name, value in known.items():
+                    tf.summary.scalar(f"epoch/{name}", value)
             self.events.flush()
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")

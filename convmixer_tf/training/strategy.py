@@ -45,12 +45,12 @@ def make_strategy(name="auto"):
         "multiworker": _multiworker,
         "tpu": _tpu,
     }[name]()
-    logging.info(
-        "Strategy %s: %d replica(s), this worker's on %s.",
-        name,
-        strategy.num_replicas_in_sync,
-        ", ".join(strategy.extended.worker_devices),
-    )
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        logging.info(
+            "Strategy %s: %d replicas, this worker's on %s.",
+            *(name, replicas, ", ".join(strategy.extended.worker_devices)),
+        )
     return strategy
 
 

@@ -131,7 +131,8 @@ class Run:
         self.saved = None
         self.restore()
         self.engine.spread_seeds()
-        self.log = RunLog(self.directory, config, self.step, writes)
+        several = self.model.output_shape[-1] > 5
+        self.log = RunLog(self.directory, config, self.step, writes, several)
         self.epoch_started = time.perf_counter()
         self.epoch_first_step = self.step
 
@@ -206,9 +207,11 @@ class Run:
                 "loss": scores.loss,
                 "top1": scores.top1,
                 "top5": scores.top5,
+                # Unknown if it was stopped between training and evaluation.
                 "images_per_second": steps
                 * self.config.batch_size
-                / (trained - self.epoch_started),
+                / (trained - self.epoch_started)
+                or None,
                 "seconds": time.perf_counter() - self.epoch_started,
             }
         )
@@ -323,11 +326,12 @@ class Run:
         if self.engine.average:
             self.engine.average.swap()
         speeds = [row["images_per_second"] for row in self.history]
+        speeds = [speed for speed in speeds if speed]
         summary = {
             "parameters": self.model.count_params(),
             "replicas": self.strategy.num_replicas_in_sync,
             "precision": resolve_precision(self.config.precision),
-            "images_per_second": statistics.median(speeds),
+            "images_per_second": statistics.median(speeds) if speeds else None,
             "seconds": sum(row["seconds"] for row in self.history),
             "last": self.history[-1],
             "best": self.best(),

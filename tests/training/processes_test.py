@@ -120,7 +120,7 @@ def test_two_workers_equal_one_process(tmp_path):
     assert code == 0, output
     codes, outputs = finish(start_two(tmp_path / "two"))
     assert codes == [0, 0], "\n".join(outputs)
-    assert "2 replica(s)" in outputs[0]
+    assert "2 replicas, this" in outputs[0]
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
 
 

@@ -89,6 +89,20 @@ def test_without_tqdm_there_are_lines(tmp_path, monkeypatch):
     assert RunLog(tmp_path, tiny.config(), 0).bar is None
 
 
+@pytest.mark.parametrize("top5", [True, False])
+def test_what_is_unknown_or_says_nothing_is_left_out(tmp_path, caplog, top5):
+    log = RunLog(tmp_path, tiny.config(), 0, top5=top5)
+    with caplog.at_level("INFO", logger=logging.get_absl_logger().name):
+        log.add_epoch([EPOCH | {"images_per_second": None}])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("Epoch 1: step 3, learning_rate 1, train_loss 1, ")
+    assert "images_per_second" not in line
+    assert ("top5 1" in line) == top5
+    header, row = (tmp_path / "log.csv").read_text().splitlines()
+    assert header == ",".join(run_log.COLUMNS)
+    assert row.endswith("1.0,1.0,,1.0")
+
+
 def test_the_table_is_replaced_whole(tmp_path):
     log = RunLog(tmp_path, tiny.config(), 0)
     log.add_epoch([EPOCH])

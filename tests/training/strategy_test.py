@@ -3,6 +3,7 @@ import json
 import keras
 import pytest
 import tensorflow as tf
+from absl import logging
 
 from convmixer_tf.training import make_strategy
 from convmixer_tf.training import strategy as strategies
@@ -29,9 +30,11 @@ def pretend(monkeypatch, kind, count, capability=None):
     )
 
 
-def test_one_device_is_the_default_on_a_cpu(monkeypatch):
+def test_one_device_is_the_default_on_a_cpu(monkeypatch, caplog):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    strategy = make_strategy()
+    with caplog.at_level("INFO", logger=logging.get_absl_logger().name):
+        strategy = make_strategy()
+    assert caplog.records == []
     assert strategy.num_replicas_in_sync == 1
     assert strategy.extended.worker_devices[0].endswith("CPU:0")
     assert is_chief(strategy)
