@@ -4,8 +4,8 @@
 
 `--model` is a `.keras` or `.tflite` file, the folder of a SavedModel, a TF Hub
 module or a run, or the name of a pretrained variant: 1536_20, 768_32, 1024_20,
-256_8. Prints the accuracy and writes `scores.json` and `confusion.png` to
-`--output`.
+256_8. Prints the accuracy and writes `scores.json` and `confusion.png`, beside
+the model unless `--output` names another folder.
 
 Time: that of the forward pass; BUILD.md has images per second. Result: see
 `recipes/results/`.
@@ -13,6 +13,7 @@ Time: that of the forward pass; BUILD.md has images per second. Result: see
 
 import json
 import os
+import pathlib
 import time
 
 import launch
@@ -24,6 +25,8 @@ from absl import flags
 from convmixer_tf import data
 from convmixer_tf.files import replaced
 from convmixer_tf.inference import load_classifier
+from convmixer_tf.model_card import kept_part
+from convmixer_tf.models import VARIANTS
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.validation import check_positive_integer
@@ -46,12 +49,34 @@ _CROP = flags.DEFINE_float(
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.")
 _OUTPUT = flags.DEFINE_string(
-    "output", "runs/evaluation", "Folder for the figures."
+    "output",
+    None,
+    "Folder for the figures. Default: evaluation in a run's folder, "
+    "NAME_evaluation beside another file, runs/evaluation for a variant.",
 )
 
 
-def draw_confusion(path, confusion, class_names):
-    """Draws, as a PNG, which classes are taken for which."""
+def output_folder(model):
+    """Names the folder for the figures of a model, if no flag does.
+
+    Args:
+        model: What `--model` may be.
+
+    Returns:
+        A `pathlib.Path`.
+    """
+    path = pathlib.Path(model)
+    if model in VARIANTS:
+        return pathlib.Path("runs", "evaluation")
+    if (path / "model.keras").is_file():
+        return path / "evaluation"
+    if path.name == "model.keras" and (path.parent / "config.json").is_file():
+        return path.parent / "evaluation"
+    return path.absolute().with_name(f"{path.name}_evaluation")
+
+
+def draw_confusion(confusion, class_names, title):
+    """Draws which classes are taken for which, as a matplotlib figure."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     figure = matplotlib.figure.Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
@@ -60,25 +85,31 @@ def draw_confusion(path, confusion, class_names):
     if len(class_names) <= 30:
         axes.set_xticks(range(len(class_names)), class_names, rotation=90)
         axes.set_yticks(range(len(class_names)), class_names)
+    if len(class_names) <= 12:
+        for (row, column), count in np.ndenumerate(confusion):
+            color = "white" if share[row, column] > 0.5 else "black"
+            text = f"{count:,}"
+            axes.text(column, row, text, color=color, ha="center", va="center")
+    axes.set_title(title)
     figure.colorbar(image, label="fraction of the label's images")
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110)
+    return figure
 
 
-def check_flags():
+def check_flags(output):
     """Raises `ValueError` or `NotADirectoryError` for what can't work."""
     if _IMAGE_SIZE.value is not None:
         check_positive_integer("image_size", _IMAGE_SIZE.value)
-    if os.path.isfile(_OUTPUT.value):
+    if os.path.isfile(output):
         raise NotADirectoryError(
-            f"The output must be a folder. Received: --output={_OUTPUT.value}"
+            f"The output must be a folder. Received: --output={output}"
         )
 
 
 def main(argv):
     """Evaluates as the flags say."""
     run_flags.begin(argv)
-    check_flags()
+    output = run_flags.given(_OUTPUT, output_folder(_MODEL.value))
+    check_flags(output)
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
     model = load_classifier(_MODEL.value, _IMAGE_SIZE.value, _CROP.value)
     outputs = match_classes(
@@ -94,7 +125,7 @@ def main(argv):
     scores = evaluate_function(model.predict, batches, model.classes, outputs)
     seconds = time.perf_counter() - start
 
-    os.makedirs(_OUTPUT.value, exist_ok=True)
+    os.makedirs(output, exist_ok=True)
     per_class = scores.per_class[outputs]
     report = {
         "model": _MODEL.value,
@@ -107,19 +138,23 @@ def main(argv):
             zip(dataset.class_names, _json(per_class), strict=True)
         ),
     }
-    path = os.path.join(_OUTPUT.value, "scores.json")
+    path = os.path.join(output, "scores.json")
     with replaced(path) as unfinished, open(unfinished, "w") as file:
         json.dump(report, file, indent=1)
-    picture = os.path.join(_OUTPUT.value, "confusion.png")
-    draw_confusion(
-        picture,
+    measured = f"{scores.images:,} images: top-1 {scores.top1:.2%}"
+    picture = os.path.join(output, "confusion.png")
+    figure = draw_confusion(
         scores.confusion[np.ix_(outputs, outputs)],
         dataset.class_names,
+        measured,
     )
+    with replaced(picture) as unfinished:
+        figure.savefig(unfinished, dpi=110, bbox_inches="tight")
+    if model.classes > 5:  # Of fewer, it would always be 100 %.
+        measured += f", top-5 {scores.top5:.2%}"
     print(
-        f"{scores.images} images of {model.image_size} pixels, central crop of "
-        f"{model.crop_fraction:g}: top-1 {scores.top1:.2%}, "
-        f"top-5 {scores.top5:.2%}, loss {scores.loss:.4f}\n{path}\n{picture}"
+        f"{measured}, loss {scores.loss:.4f}, with {model.image_size} pixels "
+        f"of {kept_part(model.crop_fraction)}\n{path}\n{picture}"
     )
 
 

@@ -10,7 +10,7 @@ images of 32 pixels, are in this package; those of the others, for 224, are
 fetched. Trains all weights, with a learning rate that falls
 from block to block towards the image (`--layer_decay`), or only a new
 classifier on frozen features (`--frozen`). Ends in `model.keras`, which has the
-names of the classes in it.
+names of the classes in it, and `curve.png`.
 
 `--augmentation keras_cv` needs `pip install keras-cv`. Its random numbers are
 its own: no run with it repeats, and one that was stopped goes on, but not to
@@ -25,6 +25,7 @@ import dataclasses
 import functools
 import os
 
+import curves
 import launch
 import run_flags
 from absl import flags
@@ -224,7 +225,8 @@ def main(argv):
             "drop_path": _DROP_PATH.value,
         },
     )
-    logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
+    curve = curves.draw_run(_OUTPUT.value)
+    logging.info("Top-1 %.2f %%, %s", 100 * summary["last"]["top1"], curve)
 
 
 if __name__ == "__main__":

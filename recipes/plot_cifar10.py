@@ -11,13 +11,11 @@ after 100.
 Time: seconds.
 """
 
-import csv
 import os
-import pathlib
 import textwrap
 
+import curves
 import launch
-import matplotlib.figure
 import run_flags
 from absl import flags
 
@@ -44,31 +42,6 @@ _REMARK = flags.DEFINE_string(
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there.")
 
 
-def read_log(folder):
-    """Reads the table that a run leaves.
-
-    Args:
-        folder: Path of the run's folder.
-
-    Returns:
-        Dictionary from the names of the columns to lists of numbers.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If no epoch is in it.
-    """
-    path = pathlib.Path(folder) / "log.csv"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no `{path}`: a run writes it after its first epoch."
-        )
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"`{path}` has no epoch in it.")
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
-
-
 def parse_runs(texts):
     """Reads `--run`.
 
@@ -76,7 +49,7 @@ def parse_runs(texts):
         texts: List of `NAME=FOLDER`.
 
     Returns:
-        Dictionary from names to what `read_log` returns.
+        Dictionary from names to what `curves.read_log` returns.
 
     Raises:
         FileNotFoundError: If a folder has no log.
@@ -87,12 +60,12 @@ def parse_runs(texts):
         name, separator, folder = text.rpartition("=")
         if not (name and separator and folder):
             raise ValueError(f"--run must be NAME=FOLDER. Received: {text}")
-        logs[name] = read_log(folder)
+        logs[name] = curves.read_log(folder)
     return logs
 
 
 def draw(logs, remark=""):
-    """Draws accuracy and losses by epoch.
+    """Draws accuracy and losses by epoch, beside the authors' marks.
 
     Args:
         logs: What `parse_runs` returns.
@@ -101,33 +74,15 @@ def draw(logs, remark=""):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = matplotlib.figure.Figure(figsize=(10, 4.8), layout="constrained")
-    accuracy, loss = figure.subplots(1, 2)
+    figure = curves.draw(logs)
+    accuracy = figure.axes[0]
     longest = max(log["epoch"][-1] for log in logs.values())
-    for number, (name, log) in enumerate(logs.items()):
-        color = f"C{number}"
-        top1 = [100 * x for x in log["top1"]]
-        label = f"{name}: {top1[-1]:.2f} % after {log['epoch'][-1]:.0f}"
-        accuracy.plot(log["epoch"], top1, color=color, label=label)
-        loss.plot(log["epoch"], log["loss"], color=color, label=f"{name}: test")
-        loss.plot(
-            log["epoch"],
-            log["train_loss"],
-            color=color,
-            linestyle=":",
-            label=f"{name}: training, augmented",
-        )
     for epochs, percent, label in AUTHORS:
         if epochs <= max(longest, AUTHORS[0][0]):
             accuracy.plot(
                 epochs, percent, "k*" if epochs == 25 else "k^", label=label
             )
-    accuracy.set(xlabel="epoch", ylabel="test images recognised, %")
-    accuracy.set(ylim=(None, 100))
-    loss.set(xlabel="epoch", ylabel="cross entropy", ylim=(0, None))
-    for axes in (accuracy, loss):
-        axes.grid(alpha=0.3)
-        axes.legend(loc="lower right" if axes is accuracy else "upper right")
+    accuracy.legend(loc="lower right")
     figure.suptitle("ConvMixer-256/8 on CIFAR-10")
     text = textwrap.fill(f"{DIFFERENCES} {remark}".strip(), 160)
     figure.supxlabel(text, fontsize=8, x=0.01, ha="left")

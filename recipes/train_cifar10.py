@@ -20,6 +20,7 @@ Time: 9 ms an image on a core for the first two; not run to the end here.
 
 import dataclasses
 
+import curves
 import launch
 import run_flags
 from absl import flags
@@ -180,7 +181,8 @@ def main(argv):
         crop_fraction=1.0,
         notes={"model": model_flags(), "weights": _WEIGHTS.value},
     )
-    logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
+    curve = curves.draw_run(_OUTPUT.value)
+    logging.info("Top-1 %.2f %%, %s", 100 * summary["last"]["top1"], curve)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 # Before TensorFlow is there, which greets whom it meets.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import curves
 import keras
 import launch
 import matplotlib.figure
@@ -233,6 +234,7 @@ def main(argv):
 
     picture = os.path.join(directory, "predictions.png")
     draw_predictions(picture, images, labels, predictions)
+    curves.draw_run(directory)
     seconds = time.perf_counter() - start
     results = os.path.join(directory, "results.json")
     with replaced(results) as unfinished, open(unfinished, "w") as file:

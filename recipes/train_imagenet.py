@@ -23,6 +23,7 @@ authors report. Result, theirs: 81.4 % (1536/20), 80.2 % (768/32), 76.9 %
 
 import os
 
+import curves
 import launch
 import run_flags
 from absl import flags
@@ -99,7 +100,8 @@ def main(argv):
         run_flags.strategy(),
         notes={"model": _MODEL.value},
     )
-    logging.info("Top-1 %.2f %%, in %s", 100 * summary["last"]["top1"], output)
+    curve = curves.draw_run(output)
+    logging.info("Top-1 %.2f %%, %s", 100 * summary["last"]["top1"], curve)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ COMMANDS = {
         "def test_finetune_starts_from_given_weights",
     ),
     "python recipes/evaluate.py --model runs/mine --data FOLDER": Run(
-        makes="runs/evaluation/confusion.png"
+        makes="runs/mine/evaluation/confusion.png"
     ),
     "python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER": Run(
         "--overwrite", "convmixer_tf/weights/packaged/convmixer_256_8.md"

@@ -31,7 +31,8 @@ def test_it_does_what_the_readme_says_and_again(tmp_path):
     assert rows["TFLite int8"]["top1"] >= rows["Keras"]["top1"] - 0.01
     assert rows["TFLite int8"]["bytes"] < rows["TFLite float32"]["bytes"]
     picture = output / "predictions.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    for made in (picture, output / "curve.png"):
+        assert made.read_bytes().startswith(b"\x89PNG")
     for name, row in rows.items():
         assert name in result.stdout
         assert os.path.getsize(picture.parent / row["file"]) == row["bytes"]

@@ -66,6 +66,7 @@ def test_cifar10_ends_in_a_model_and_its_figures(cifar_run):
     with open(cifar_run / "log.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
     assert read_class_names(cifar_run / "model.keras") == CLASSES
+    assert (cifar_run / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_evaluate_agrees_with_the_run(cifar_run, images, tmp_path):
@@ -74,7 +75,9 @@ def test_evaluate_agrees_with_the_run(cifar_run, images, tmp_path):
         *(f"--model={cifar_run / 'model.keras'}", f"--data={images}"),
         *("--split=test", "--batch_size=4", f"--output={tmp_path / 'new'}"),
     )
-    assert "9 images of 32 pixels, central crop of 1: top-1" in result.stdout
+    assert result.stdout.startswith("9 images: top-1 ")
+    assert "with 32 pixels of the whole shorter side\n" in result.stdout
+    assert "top-5" not in result.stdout
     scores = json.loads((tmp_path / "new" / "scores.json").read_text())
     last = json.loads((cifar_run / "summary.json").read_text())["last"]
     assert scores["top1"] == pytest.approx(last["top1"])
