@@ -69,13 +69,13 @@ def draw(logs):
         )
     accuracy.set(ylabel="evaluation images recognised, %", ylim=(None, 100))
     loss.set(ylabel="cross entropy", ylim=(0, 1.1 * loss.dataLim.y1))
-    for axes, place in ((accuracy, "lower right"), (loss, "upper right")):
+    for axes in (accuracy, loss):
         axes.set(xlabel="epoch", xlim=(0, None))
         axes.xaxis.set_major_locator(
             matplotlib.ticker.MaxNLocator(integer=True)
         )
         axes.grid(alpha=0.3)
-        axes.legend(loc=place)
+        axes.legend()
     return figure
 
 

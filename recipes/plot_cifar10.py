@@ -82,7 +82,7 @@ def draw(logs, remark=""):
             accuracy.plot(
                 epochs, percent, "k*" if epochs == 25 else "k^", label=label
             )
-    accuracy.legend(loc="lower right")
+    accuracy.legend()
     figure.suptitle("ConvMixer-256/8 on CIFAR-10")
     text = textwrap.fill(f"{DIFFERENCES} {remark}".strip(), 160)
     figure.supxlabel(text, fontsize=8, x=0.01, ha="left")
