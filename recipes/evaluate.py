@@ -126,7 +126,6 @@ def main(argv):
     seconds = time.perf_counter() - start
 
     os.makedirs(output, exist_ok=True)
-    per_class = scores.per_class[outputs]
     report = {
         "model": _MODEL.value,
         "data": f"{_DATA.value}, {_SPLIT.value}",
@@ -134,9 +133,7 @@ def main(argv):
         "crop_fraction": model.crop_fraction,
         **scores.summary(),
         "images_per_second": scores.images / seconds,
-        "per_class": dict(
-            zip(dataset.class_names, _json(per_class), strict=True)
-        ),
+        "per_class": _by_name(dataset.class_names, scores.per_class[outputs]),
     }
     path = os.path.join(output, "scores.json")
     with replaced(path) as unfinished, open(unfinished, "w") as file:
@@ -158,9 +155,12 @@ def main(argv):
     )
 
 
-def _json(values):
+def _by_name(names, values):
     """NaN, the accuracy of a class without images, is none of JSON's."""
-    return [None if np.isnan(value) else float(value) for value in values]
+    return {
+        name: None if np.isnan(value) else float(value)
+        for name, value in zip(names, values, strict=True)
+    }
 
 
 if __name__ == "__main__":

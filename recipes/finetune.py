@@ -165,17 +165,16 @@ def _find_file(name):
     )
 
 
-def main(argv):
-    """Fine-tunes as the flags say."""
-    run_flags.begin(argv)
-    recipe = data.get_recipe(_AUGMENTATION.value)
-    origin = find_origin(_MODEL.value, _WEIGHTS.value)
-    size = run_flags.given(_IMAGE_SIZE, origin.image_size)
-    crop_fraction = run_flags.given(_CROP, origin.crop_fraction)
-    train_set, eval_set = run_flags.open_datasets(
-        _DATA.value, _TRAIN_SPLIT.value, _EVAL_SPLIT.value
-    )
-    config = TrainConfig(
+def make_config(train_set):
+    """Builds the `TrainConfig` that the flags describe.
+
+    Args:
+        train_set: What `data.open_dataset` returns.
+
+    Returns:
+        A `TrainConfig`.
+    """
+    return TrainConfig(
         epochs=_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,
         learning_rate=_LEARNING_RATE.value,
@@ -186,30 +185,55 @@ def main(argv):
         layer_decay=1.0 if _FROZEN.value else _LAYER_DECAY.value,
         **run_flags.settings(steps_per_epoch(train_set, _BATCH_SIZE.value)),
     )
+
+
+def make_model(origin, image_size, classes, classifier_activation):
+    """Builds the model to train: an origin's with a new classifier.
+
+    Args:
+        origin: An `Origin`.
+        image_size: Side of the images, in pixels.
+        classes: Integer, the number of classes.
+        classifier_activation: As for `ConvMixer`.
+
+    Returns:
+        A `keras.Model`.
+    """
+    model = origin.build(
+        input_shape=(image_size, image_size, 3),
+        classes=classes,
+        classifier_activation=classifier_activation,
+        reset_classifier=True,
+        drop_path=_DROP_PATH.value,
+    )
+    if _FROZEN.value:
+        for layer in model.layers[:-1]:
+            layer.trainable = False
+    return model
+
+
+def main(argv):
+    """Fine-tunes as the flags say."""
+    run_flags.begin(argv)
+    recipe = data.get_recipe(_AUGMENTATION.value)
+    origin = find_origin(_MODEL.value, _WEIGHTS.value)
+    size = run_flags.given(_IMAGE_SIZE, origin.image_size)
+    crop_fraction = run_flags.given(_CROP, origin.crop_fraction)
+    train_set, eval_set = run_flags.open_datasets(
+        _DATA.value, _TRAIN_SPLIT.value, _EVAL_SPLIT.value
+    )
+    classes = train_set.class_names
     starts_from = f"{origin.name} (weights: {origin.weights})"
     logging.info(
         "Starts from %s; new classifier for %s; %d training and %d evaluation "
         "images of %s pixels",
-        *(starts_from, few(train_set.class_names, 10)),
+        *(starts_from, few(classes, 10)),
         *(len(train_set), len(eval_set), size),
     )
 
-    def build_model(classifier_activation):
-        model = origin.build(
-            input_shape=(size, size, 3),
-            classes=len(train_set.class_names),
-            classifier_activation=classifier_activation,
-            reset_classifier=True,
-            drop_path=_DROP_PATH.value,
-        )
-        if _FROZEN.value:
-            for layer in model.layers[:-1]:
-                layer.trainable = False
-        return model
-
     _, summary = train_classifier(
-        config,
-        build_model,
+        make_config(train_set),
+        functools.partial(make_model, origin, size, len(classes)),
         train_set,
         eval_set,
         recipe,

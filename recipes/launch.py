@@ -23,9 +23,9 @@ def run(main):
     """Runs a script's `main` with the command line's flags.
 
     An error that code of ours raises says itself what is wrong and how to fix
-    it, so it ends the script in one line, and so does an image that can't be
-    read; `--verbosity=1` shows where it is from. One from elsewhere, or a
-    failed assumption, comes with its traceback.
+    it, so it ends the script in one line, and so do an image that can't be
+    read and Ctrl-C; `--verbosity=1` shows where an error is from. One from
+    elsewhere, or a failed assumption, comes with its traceback.
 
     Args:
         main: Function of what is left of the command line after the flags.
@@ -34,6 +34,9 @@ def run(main):
     def guarded(argv):
         try:
             main(argv)
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(130)
         except Exception as error:
             line = _line(error)
             if line is None:

@@ -69,6 +69,13 @@ def test_other_errors_keep_their_traceback(launch, main, error):
         launch.run(main)
 
 
+def test_an_interruption_ends_in_one_line(launch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        launch.run(lambda argv: _fail(KeyboardInterrupt()))
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_without_an_error_nothing_happens(launch):
     seen = []
     launch.run(seen.append)
