@@ -27,6 +27,7 @@ from convmixer_tf.files import replaced
 from convmixer_tf.inference import load_classifier
 from convmixer_tf.model_card import kept_part
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.models import find_model
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.validation import check_positive_integer
@@ -65,11 +66,9 @@ def output_folder(model):
     Returns:
         A `pathlib.Path`.
     """
-    path = pathlib.Path(model)
     if model in VARIANTS:
         return pathlib.Path("runs", "evaluation")
-    if (path / "model.keras").is_file():
-        return path / "evaluation"
+    path = pathlib.Path(find_model(model))
     if path.name == "model.keras" and (path.parent / "config.json").is_file():
         return path.parent / "evaluation"
     return path.absolute().with_name(f"{path.name}_evaluation")

@@ -23,7 +23,6 @@ second. Result: depends on the images; see results/finetune.json for some.
 import collections.abc
 import dataclasses
 import functools
-import os
 
 import curves
 import launch
@@ -34,6 +33,7 @@ from absl import logging
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.models import find_model
 from convmixer_tf.models import read_arguments
 from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.training import TrainConfig
@@ -140,8 +140,7 @@ def _find_variant(name):
 
 
 def _find_file(name):
-    if os.path.isfile(os.path.join(name, "model.keras")):
-        name = os.path.join(name, "model.keras")
+    name = find_model(name)
     if not name.endswith(".keras"):
         raise ValueError(
             f"--model must be one of {', '.join(VARIANTS)}, the path of a "
