@@ -26,6 +26,16 @@ function report(problem) {
   $("problem").textContent = problem?.message ?? "";
 }
 
+/** Takes away the last image, which a problem is not about. */
+function clear() {
+  $("answer").hidden = $("map").hidden = true;
+  $("status").textContent = "";
+  $("stage").classList.remove("filled");
+  $("photo").setAttribute("aria-label", "No image yet");
+  const { width, height } = $("photo");
+  $("photo").getContext("2d").clearRect(0, 0, width, height);
+}
+
 /** Classifies what `source` shows now, and shows both. */
 async function look(source, width, height) {
   const { size, cropFraction } = classifier;
@@ -127,6 +137,7 @@ async function openFile(file) {
     }
     photo.close();
   } catch (error) {
+    if (turn === latest) clear();
     report(error);
   }
 }
@@ -212,6 +223,10 @@ async function start() {
     $("status").textContent = "";
     return report(error);
   }
+  const { size } = classifier;
+  $("note").textContent =
+    `The model sees this square as ${size} x ${size} pixels. ` +
+    $("note").textContent;
   if (classifier.description) $("about").textContent = classifier.description;
   $("status").textContent = "Ready for an image.";
   $("file").disabled = $("camera").disabled = false;

@@ -323,6 +323,7 @@ test("what is transparent is white", async () => {
 test("files that are no whole image", async () => {
   const page = await browser.openPage(MODEL);
   const photo = await readFile(PHOTO);
+  await classify(page, PHOTO);
   for (const [name, content, message] of [
     ["text.txt", "no image", /“text.txt” is not an image this browser/],
     ["empty.png", "", /“empty.png” is not an image/],
@@ -334,6 +335,8 @@ test("files that are no whole image", async () => {
       name,
     );
     assert.match(await problemOf(page), message);
+    // What was seen before is gone.
+    assert.ok(await page.isHidden("#answer"));
   }
   await classify(page, PHOTO);
   assert.equal(await page.textContent("#problem"), "");
