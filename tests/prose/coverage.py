@@ -101,9 +101,6 @@ COMMANDS = {
     "python recipes/evaluate.py --model runs/mine --data FOLDER": Run(
         makes="runs/mine/evaluation/confusion.png"
     ),
-    "python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER": Run(
-        "--overwrite", "convmixer_tf/weights/packaged/convmixer_256_8.md"
-    ),
     'python recipes/plot_cifar10.py --run "25 epochs=runs/cifar10" '
     "--output curves.png": Run(makes="curves.png"),
     "python recipes/compare.py --data FOLDER --epochs 1 --threads 1": Elsewhere(
@@ -289,6 +286,11 @@ COMMANDS = {
     "python export/serve/load_test.py --model ... --images FOLDER "
     "--output serve.json": Elsewhere(
         "tests/serve/load_test_test.py", "def test_a_load_test"
+    ),
+    # This replaces the packaged weights by poor ones, so none may follow that
+    # needs good ones.
+    "python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER": Run(
+        "--overwrite", "convmixer_tf/weights/packaged/convmixer_256_8.md"
     ),
     # Fine-tuning for small files: in an environment of its own.
     "python recipes/finetune_qat.py --model runs/mine/model.keras "
