@@ -26,3 +26,9 @@ def check_choice(name, value, choices):
             f"Argument `{name}` must be one of "
             f"{', '.join(map(repr, choices))}. Received: {name}={value!r}"
         )
+
+
+def check_crop_fraction(value):
+    """Raises `ValueError` unless it is `None` or part of an image's side."""
+    if value is not None:
+        check_range("crop_fraction", value, 0.01, 1)

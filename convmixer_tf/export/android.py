@@ -9,7 +9,7 @@ import tensorflow as tf
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data.validation import check_range
+from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.verification.inspection import describe_tflite
@@ -87,8 +87,7 @@ def export_android(
     ```
     """
     check_folder_destination(folder, DESCRIPTION_FILE, overwrite)
-    if crop_fraction is not None:
-        check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_crop_fraction(crop_fraction)
     check_positive_integer("top", top)
     metadata, size, scheme = _inspect(path)
     crop_fraction = crop_fraction or metadata.crop_fraction or CROP_FRACTION

@@ -9,7 +9,7 @@ import tensorflow as tf
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data.validation import check_range
+from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
@@ -89,8 +89,7 @@ def export_saved_model(
     check_image_model(model)
     check_class_names(model, class_names)
     check_positive_integer("top", top)
-    if crop_fraction is not None:
-        check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_crop_fraction(crop_fraction)
     size = _encoded_size(model.input_shape, image_size)
     name = "features" if classifier_of(model) is None else "predictions"
     rank = _ranking(model, class_names, top)

@@ -8,7 +8,7 @@ import tarfile
 import keras
 import tensorflow as tf
 
-from convmixer_tf.data.validation import check_range
+from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.hub_card import HubCard
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_convmixer
@@ -105,8 +105,7 @@ def export_tfhub(
     check_convmixer(model)
     check_class_names(model, class_names)
     _check_options(kind, max_pixel)
-    if crop_fraction is not None:
-        check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_crop_fraction(crop_fraction)
     with replaced_folder(path) as unfinished:
         twin = _module_model(model, kind)
         module, signatures = _reusable(twin, kind, max_pixel, class_names)

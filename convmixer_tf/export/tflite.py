@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convmixer_tf.data.validation import check_range
+from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.activation_maps import add_activation_maps
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import litert_module
@@ -128,8 +128,7 @@ def export_tflite(
         )
     if class_names is not None:
         class_names = tuple(class_names)
-    if crop_fraction is not None:
-        check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_crop_fraction(crop_fraction)
     deployment = getattr(model, "deployment", None)
     metadata = TFLiteMetadata(
         deployment.source if deployment else model.name,

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from convmixer_tf import preprocessing
 from convmixer_tf.data import CROP_FRACTION
-from convmixer_tf.data.validation import check_range
+from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
@@ -70,8 +70,7 @@ def load_classifier(name, image_size=None, crop_fraction=None):
         ValueError: If it can't be read, or is not of such images.
     """
     name = os.fspath(name)
-    if crop_fraction is not None:
-        check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_crop_fraction(crop_fraction)
     found = _load(name, image_size)
     crop_fraction = crop_fraction or found.crop_fraction
     if crop_fraction is None:

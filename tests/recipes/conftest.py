@@ -9,7 +9,19 @@ import pytest
 from absl import flags
 from absl import logging  # noqa: F401  Its flags stay.
 
+from tests.helpers import write_images
+
 RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of 24 images to train on and 9 to test, of 32 pixels."""
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder / "train", CLASSES, 8, 32)
+    write_images(folder / "test", CLASSES, 3, 32)
+    return folder
 
 
 @pytest.fixture

@@ -23,11 +23,10 @@ from convmixer_tf.training import TrainConfig
 from convmixer_tf.training.run_log import COLUMNS
 from convmixer_tf.training.step import Engine
 from tests.helpers import ROOT
-from tests.helpers import write_images
+from tests.recipes.conftest import CLASSES
 
 pytestmark = pytest.mark.peer
 
-CLASSES = ("blue", "green", "red")
 RECIPE = ROOT / "recipes" / "train_cifar10_jax.py"
 # 24 images of 3 classes: 3 updates an epoch.
 TINY = (
@@ -50,12 +49,18 @@ def environment(tmp_path_factory):
     return {**values, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    write_images(folder / "train", CLASSES, 8, 32)
-    write_images(folder / "test", CLASSES, 3, 32)
-    return folder
+def run_code(environment, code, argument):
+    """Runs Python on JAX; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, argument],
+        env={**environment, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -245,16 +250,8 @@ def test_twenty_steps_equal_tensorflow(
         float(engine.step([(tf.constant(x), tf.constant(y))])["loss"])
         for x, y in zip(images, labels, strict=True)
     ]
-    result = subprocess.run(
-        [sys.executable, "-c", TRAINING, tmp_path],
-        env={**environment, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    actual = json.loads(result.stdout)
+    printed = run_code(environment, TRAINING, tmp_path)
+    actual = json.loads(printed)
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
     with np.load(tmp_path / "ended.npz") as file:
@@ -319,16 +316,8 @@ def test_wrong_flags(environment, images, finished, tmp_path):
         if "--data" not in text:
             given.insert(0, f"--data={images}")
         lines.append(given)
-    result = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(lines)],
-        env={**environment, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    answers = result.stdout.splitlines()
+    printed = run_code(environment, DRIVER, json.dumps(lines))
+    answers = printed.splitlines()
     for answer, (text, message) in zip(answers, WRONG.items(), strict=True):
         assert message in answer, f"{text}: {answer}"
     assert not (tmp_path / "new" / "config.json").exists()

@@ -15,9 +15,7 @@ from convmixer_tf.export import write_metadata
 from convmixer_tf.models import read_class_names
 from convmixer_tf.training import save_model
 from tests.helpers import run_script
-from tests.helpers import write_images
-
-CLASSES = ("blue", "green", "red")
+from tests.recipes.conftest import CLASSES
 
 
 def run(recipe, *arguments):
@@ -28,14 +26,6 @@ def succeed(recipe, *arguments):
     result = run(recipe, *arguments)
     assert result.returncode == 0, result.stderr[-3000:]
     return result
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    write_images(folder / "train", CLASSES, 8, 32)
-    write_images(folder / "test", CLASSES, 3, 32)
-    return folder
 
 
 TINY = ("--dim=8", "--depth=1", "--batch_size=8", "--log_every=1")
