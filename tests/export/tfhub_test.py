@@ -312,8 +312,8 @@ def test_our_layer_fine_tunes(exported, features, tmp_path):
     outer = outer_model(layer)
     assert len(outer.trainable_weights) == 20 + 2
     before = [weight.numpy() for weight in layer.weights]
-    history = outer.fit(IMAGES, LABELS, 8, epochs=6, verbose=0).history["loss"]
-    assert history[-1] < 0.8 * history[0]
+    history = outer.fit(IMAGES, LABELS, 8, epochs=20, verbose=0).history["loss"]
+    assert history[-1] < 0.6 * history[0]
     for weight, old in zip(layer.weights, before, strict=True):
         assert not np.array_equal(weight.numpy(), old), weight.path
     trained = outer.predict(IMAGES, verbose=0)
@@ -383,12 +383,12 @@ START = (
 )
 TRAIN = (
     "before = [x.numpy() for x in layer.weights]\n"
-    "history = outer.fit(images, labels, 8, epochs=6, verbose=0).history\n"
+    "history = outer.fit(images, labels, 8, epochs=20, verbose=0).history\n"
     "pairs = zip(layer.weights, before)\n"
     "assert all(np.any(x.numpy() != y) for x, y in pairs)\n"
     "assert len(layer.trainable_weights) == 20, layer.trainable_weights\n"
     "assert sum('moving' in x.name for x in layer.weights) == 10\n"
-    "losses = history['loss']; assert losses[-1] < .8 * losses[0], losses\n"
+    "losses = history['loss']; assert losses[-1] < .6 * losses[0], losses\n"
 )
 LOADERS = {
     "hub.load": (
