@@ -1,12 +1,12 @@
 """Draws what a trained ConvMixer sees, and tables what it costs.
 
-    python recipes/look_inside.py --model runs/cifar10/model.keras \
+    python recipes/look_inside.py --model runs/cifar10 \
         --images FOLDER --split test --output runs/look_inside
 
-`--model` is a `.keras` file or a pretrained variant: 1536_20, 768_32,
-1024_20. `--images` is a folder split/class/*.jpg, a name in
-tensorflow-datasets, or a folder of images that nobody labelled. Writes PNGs
-and `costs.{md,csv,json}` to `--output`, and prints the costs.
+`--model` is a `.keras` file, the folder of a run or a pretrained variant:
+1536_20, 768_32, 1024_20, 256_8. `--images` is a folder split/class/*.jpg, a
+name in tensorflow-datasets, or a folder of images that nobody labelled. Writes
+PNGs and `costs.{md,csv,json}` to `--output`, and prints the costs.
 
 Time: ten seconds for a CIFAR-10 network. Result: `recipes/results/look_inside`.
 """
@@ -20,15 +20,14 @@ from absl import flags
 from absl import logging
 from keras import ops
 
-import convmixer_tf
 from convmixer_tf import analysis
 from convmixer_tf import data
 from convmixer_tf import models
-from convmixer_tf import preprocessing
 from convmixer_tf.files import check_destination
-from convmixer_tf.models import read_class_names
+from convmixer_tf.models import VARIANTS
+from convmixer_tf.preprocessing import class_names
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
-VARIANTS = ("1536_20", "768_32", "1024_20")
 FILES = (
     "feature_maps.png",
     "activation_maps.png",
@@ -51,7 +50,10 @@ _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
 )
 _CROP = flags.DEFINE_float(
-    "crop_fraction", data.CROP_FRACTION, "Part of an image's side to keep."
+    "crop_fraction",
+    None,
+    "Part of an image's side to keep. Default: the model's, or else "
+    f"{data.CROP_FRACTION}.",
 )
 _OUTPUT = flags.DEFINE_string("output", "runs/look_inside", "Folder to write.")
 _OVERWRITE = flags.DEFINE_bool(
@@ -60,15 +62,18 @@ _OVERWRITE = flags.DEFINE_bool(
 
 
 def load_model(name):
-    """Loads the model, and the names of its classes or `None`."""
+    """Loads the model, the names of its classes, and its crop, or `None`."""
     if name in VARIANTS:
-        build = getattr(convmixer_tf, f"ConvMixer{name}")
-        names = [c.name for c in preprocessing.imagenet_classes()]
-        return build(input_shape=(None, None, 3)), names
-    return models.load_model(name), read_class_names(name)
+        facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
+        size = facts.image_size if facts.dataset == "cifar10" else None
+        model = VARIANTS[name](input_shape=(size, size, 3))
+        return model, class_names(facts.dataset), facts.crop_fraction
+    path = models.find_model(name)
+    model, names = models.load_model(path), models.read_class_names(path)
+    return model, names, models.read_crop_fraction(path)
 
 
-def read_images(model):
+def read_images(model, crop_fraction):
     """Reads the images that the flags name, as the model takes them."""
     height, width, channels = model.input_shape[1:]
     size = _IMAGE_SIZE.value or height or 224
@@ -83,7 +88,7 @@ def read_images(model):
     else:
         (dataset,) = run_flags.open_datasets(_IMAGES.value, _SPLIT.value)
     images, _ = data.read_images(
-        dataset, size, _LIMIT.value, crop_fraction=_CROP.value
+        dataset, size, _LIMIT.value, crop_fraction=crop_fraction
     )
     return images
 
@@ -138,8 +143,9 @@ def draw(folder, model, images, names, **options):
 def main(argv):
     """Looks inside as the flags say."""
     run_flags.begin(argv)
-    model, names = load_model(_MODEL.value)
-    images = read_images(model)
+    model, names, crop_fraction = load_model(_MODEL.value)
+    crop_fraction = run_flags.given(_CROP, crop_fraction) or data.CROP_FRACTION
+    images = read_images(model, crop_fraction)
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:

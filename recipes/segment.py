@@ -1,6 +1,6 @@
 """Segments a photograph with a ConvMixer's features and a small head.
 
-    python recipes/segment.py --model runs/cifar10/model.keras
+    python recipes/segment.py --model runs/cifar10
 
 The photograph is `china.jpg`, which scikit-learn ships, the labels a few boxes
 drawn by hand, below. A 1 x 1 convolution learns them from feature maps of the
@@ -31,6 +31,7 @@ from sklearn.datasets import load_sample_image
 from convmixer_tf import analysis
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.validation import check_positive_integer
 
@@ -56,7 +57,9 @@ BOXES = {
 }
 DRAWN = "patches and last block"
 
-_MODEL = flags.DEFINE_string("model", None, "A .keras file.", required=True)
+_MODEL = flags.DEFINE_string(
+    "model", None, "A .keras file, or a run's folder.", required=True
+)
 _WIDTH = flags.DEFINE_integer(
     "width", 240, "Width to bring the photograph to, in pixels.", 64
 )
@@ -193,7 +196,7 @@ def main(argv):
     run_flags.begin(argv)
     check_positive_integer("steps", _STEPS.value)
     # A copy of the model that takes images of any size.
-    model = analysis.dense_classifier(load_model(_MODEL.value))
+    model = analysis.dense_classifier(load_model(find_model(_MODEL.value)))
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     picture, record = folder / "segment.png", folder / "segment.json"

@@ -16,13 +16,17 @@ from convmixer_tf.export import artefact_card
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import verify
 from convmixer_tf.files import replaced
+from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.preprocessing import match_classes
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "A ConvMixer's .keras file.", required=True
+    "model",
+    None,
+    "A ConvMixer's .keras file, or a run's folder.",
+    required=True,
 )
 _DATA = flags.DEFINE_string(
     "data", None, "Folder, or name in tensorflow-datasets.", required=True
@@ -125,11 +129,11 @@ def read():
         ValueError: If the model does not take square photos of a static size,
             or does not know the data's classes.
     """
-    model = load_model(_MODEL.value)
-    names = read_class_names(_MODEL.value)
+    path = find_model(_MODEL.value)
+    model, names = load_model(path), read_class_names(path)
     crop = _CROP.value
     if crop is None:
-        crop = read_crop_fraction(_MODEL.value) or data.CROP_FRACTION
+        crop = read_crop_fraction(path) or data.CROP_FRACTION
     size = _side(model)
     splits = [
         data.open_dataset(_DATA.value, split, data_dir=_DATA_DIR.value)
@@ -162,9 +166,7 @@ def read():
         *(len(rest), len(first), len(test[0])),
     )
     train = (images[rest], labels[rest])
-    return Material(
-        *(_MODEL.value, model, names, train, images[first], test, crop)
-    )
+    return Material(path, model, names, train, images[first], test, crop)
 
 
 def _side(model):

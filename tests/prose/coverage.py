@@ -122,11 +122,9 @@ COMMANDS = {
     '"task": {"type": "worker", "index": 0}}'
     "'": Elsewhere("tests/training/processes_test.py", "TF_CONFIG"),
     # Looking.
-    "python recipes/look_inside.py --model runs/cifar10/model.keras "
-    "--images FOLDER --split test --crop_fraction 1": Run(
-        makes="runs/look_inside/costs.md"
-    ),
-    "python recipes/segment.py --model runs/cifar10/model.keras": Run(
+    "python recipes/look_inside.py --model runs/cifar10 "
+    "--images FOLDER --split test": Run(makes="runs/look_inside/costs.md"),
+    "python recipes/segment.py --model runs/cifar10": Run(
         "--steps 5", "runs/segment/segment.png"
     ),
     "python recipes/draw_architecture.py --output architecture.png": Run(

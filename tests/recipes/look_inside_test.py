@@ -9,6 +9,9 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from convmixer_tf import ConvMixer
+from convmixer_tf import data
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data import read_images
 from tests.helpers import write_images
 
 
@@ -33,7 +36,7 @@ def model(tmp_path):
 def test_look_inside(run, model, tmp_path, capsys):
     write_images(tmp_path / "data" / "test", "abc", 2, 20)
     output = tmp_path / "output"
-    flags = [f"--model={model}", f"--output={output}", "--split=test"]
+    flags = [f"--model={model.parent}", f"--output={output}", "--split=test"]
     recipe = run("look_inside", *flags, f"--images={tmp_path / 'data'}")
     assert {path.name for path in output.iterdir()} == set(recipe.FILES)
     for path in output.glob("*.png"):
@@ -52,9 +55,34 @@ def test_look_inside(run, model, tmp_path, capsys):
         run("look_inside", *flags, f"--images={images}", "--image_size=8")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model=256_8"], 1.0),
+        (["--model=256_8", "--crop_fraction=0.5"], 0.5),
+        (["--model=model.keras"], CROP_FRACTION),
+    ],
+)
+def test_look_inside_crops_as_in_evaluation(
+    run, model, tmp_path, monkeypatch, arguments, expected
+):
+    received = []
+
+    def read(*arguments, crop_fraction):
+        received.append(crop_fraction)
+        return read_images(*arguments, crop_fraction=crop_fraction)
+
+    monkeypatch.setattr(data, "read_images", read)
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "data" / "test", "abc", 2, 40)
+    run("look_inside", *arguments, "--images=data", "--split=test")
+    assert received == [expected]
+    assert (tmp_path / "runs" / "look_inside" / "costs.md").is_file()
+
+
 def test_segment(run, model, tmp_path, capsys):
     output = tmp_path / "output"
-    flags = [f"--model={model}", f"--output={output}", "--width=128"]
+    flags = [f"--model={model.parent}", f"--output={output}", "--width=128"]
     run("segment", *flags, "--steps=10")
     found = json.loads((output / "segment.json").read_text())["recall"]
     assert len(found) == 3
