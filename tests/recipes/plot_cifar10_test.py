@@ -54,6 +54,14 @@ def test_the_authors_long_run_stands_beside_a_long_one(recipe, runs):
     assert len(labels) == 4
 
 
+def test_runs_that_started_from_one_another(recipe, runs):
+    short, long = runs / "short", runs / "long"
+    logs = recipe.parse_runs([f"both={short},{long}", f"one={short}"])
+    assert logs["both"]["epoch"] == list(range(1, 104))
+    assert logs["both"]["top1"][2:4] == pytest.approx([5 / 6, 0.5])
+    assert logs["one"]["epoch"] == [1, 2, 3]
+
+
 def test_the_picture(recipe, runs):
     output = runs / "curves.png"
     line = ["plot", f"--run=a=b={runs / 'long'}", f"--output={output}"]
@@ -66,7 +74,11 @@ def test_the_picture(recipe, runs):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("runs/mine", ValueError, "must be NAME=FOLDER. Received: runs/mine"),
+        (
+            "runs/mine",
+            ValueError,
+            r"=FOLDER\[,FOLDER ...\]. Received: runs/mine",
+        ),
         ("=runs/mine", ValueError, "must be NAME=FOLDER"),
         ("x={runs}/none", FileNotFoundError, "writes it after its first epoch"),
         ("x={runs}/empty", ValueError, "has no epoch in it"),
