@@ -16,11 +16,12 @@ Time: two forward passes over the test images, a minute on a core.
 
 import hashlib
 import json
-import os
 import pathlib
+import shlex
 import shutil
 import tempfile
 
+import curves
 import launch
 import numpy as np
 import run_flags
@@ -210,16 +211,19 @@ def describe(run):
         json.loads((run / name).read_text()) for name in RECORDS[1:]
     )
     names = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed")
+    script, *arguments = environment["command"]
+    script = f"recipes/{pathlib.PurePath(script).name}"
     return {
+        "command": shlex.join(["python", script, *map(_shorten, arguments)]),
         **{name: config[name] for name in names},
         "precision": summary["precision"],
-        "hours": summary["seconds"] / 3600,
+        # The summary's time is that since the run last went on.
+        "hours": sum(curves.read_log(run)["seconds"]) / 3600,
         **{
             name: environment[name]
             for name in _LIBRARIES
             if name in environment
         },
-        "recipe": f"train_cifar10{'_jax' if 'jax' in environment else ''}.py",
     }
 
 
@@ -233,9 +237,11 @@ def _by(run):
 
 
 _TRAINING = """\
-{epochs} epochs in batches of {batch_size}, peak rate {learning_rate}, weight \
-decay {weight_decay}, seed {seed}, {precision}, {hours:.1f} hours of \
-`recipes/{recipe}` with {libraries}"""
+{number}. `{command}`
+   {epochs} epochs in batches of {batch_size}, peak rate {learning_rate}, \
+weight decay {weight_decay},
+   seed {seed}, {precision}, {hours:.1f} hours with {libraries}
+"""
 
 _CARD = """\
 # ConvMixer-256/8, CIFAR-10
@@ -264,7 +270,9 @@ CIFAR-10's are cut to a square and brought to 32 x 32 pixels, which leaves
 little of a photograph.
 
 **Training**: on CIFAR-10's 50,000 training images, with AdamW:
-{training}. The log is in the repository, in `recipes/results/train_cifar10/`.
+
+{training}
+The logs are in the repository, in `recipes/results/train_cifar10/`.
 
 **Right by class**:
 
@@ -293,9 +301,9 @@ def write_card(facts):
     return _CARD.format(
         **{
             **facts,
-            "training": "; then ".join(
-                _TRAINING.format(**run, libraries=_by(run))
-                for run in facts["training"]
+            "training": "".join(
+                _TRAINING.format(number=number, libraries=_by(run), **run)
+                for number, run in enumerate(facts["training"], 1)
             ),
             "classes": ", ".join(CIFAR10_CLASSES),
             "per_class": "\n".join(rows),
@@ -316,20 +324,22 @@ def keep_records(run, folder):
     # Which machine it was, and where its files lay, is nobody's business.
     environment = json.loads((run / "environment.json").read_text())
     environment.pop("platform", None)
-    environment["command"] = [_last(x) for x in environment["command"]]
+    environment["command"] = [_shorten(x) for x in environment["command"]]
     dump_json(folder / "environment.json", environment)
     config = _settings(run)
     if config.get("weights"):
-        dump_json(
-            folder / "config.json",
-            {**config, "weights": _last(config["weights"], 2)},
-        )
+        config["weights"] = _shorten(config["weights"])
+        dump_json(folder / "config.json", config)
 
 
-def _last(path, parts=1):
-    """The last parts of an absolute path; all else as it is."""
-    path = str(path)
-    return os.path.join(*path.split("/")[-parts:]) if path[:1] == "/" else path
+def _shorten(argument):
+    """Cuts an absolute path, after `--flag=` or not; all else stays."""
+    flag, separator, value = argument.rpartition("=")
+    path = pathlib.PurePath(value)
+    if not path.is_absolute():
+        return argument
+    parts = path.parts[-2:] if path.name == "model.keras" else path.parts[-1:]
+    return flag + separator + "/".join(parts)
 
 
 def main(argv):

@@ -20,11 +20,14 @@ from convmixer_tf.weights import packaged
 from tests.helpers import randomize
 
 ENVIRONMENT = {
-    "command": ["train_cifar10.py", "--data", "/home/me/cifar", "--seed", "7"],
+    "command": ["/a/train_cifar10.py", "--data", "/home/me/cifar", "--seed=7"],
     "platform": "my machine",
     "tensorflow": "2.21.0",
     "keras": "3.15.1",
 }
+# Of a run that was stopped after epoch 24.
+SUMMARY = {"precision": "mixed_bfloat16", "seconds": 1800.0}
+LOG = "epoch,top1,seconds\n24,0.8,3600.0\n25,0.9,1800.0\n"
 CONFIG = {
     "epochs": 25,
     "batch_size": 512,
@@ -45,14 +48,13 @@ def finished(model, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     save_model(model, run / "model.keras", CIFAR10_CLASSES, 1.0)
-    summary = {"precision": "mixed_bfloat16", "seconds": 5400.0}
     for name, content in (
-        ("summary", summary),
+        ("summary", SUMMARY),
         ("config", CONFIG),
         ("environment", ENVIRONMENT),
     ):
         (run / f"{name}.json").write_text(json.dumps(content))
-    (run / "log.csv").write_text("epoch,top1\n25,0.9\n")
+    (run / "log.csv").write_text(LOG)
     return run
 
 
@@ -110,7 +112,8 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
         "Not the original images.",
         "25 epochs",
         "seed 7",
-        "`recipes/train_cifar10.py` with TensorFlow 2.21.0 and Keras 3.15.1",
+        "`python recipes/train_cifar10.py --data cifar --seed=7`",
+        "1.5 hours with TensorFlow 2.21.0 and Keras 3.15.1",
     ):
         assert text in card
     assert f"top-1 {facts['top1']:.2%}" in capsys.readouterr().out
@@ -121,9 +124,9 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
         np.testing.assert_allclose(actual, exact, rtol=1e-3, atol=1e-7)
 
     environment = json.loads((record / "1" / "environment.json").read_text())
-    assert environment["command"][2:] == ["cifar", "--seed", "7"]
+    assert environment["command"][2:] == ["cifar", "--seed=7"]
     assert "platform" not in environment
-    assert (record / "1" / "log.csv").read_text() == "epoch,top1\n25,0.9\n"
+    assert (record / "1" / "log.csv").read_text() == LOG
 
     with pytest.raises(FileExistsError, match=r"exists. To replace it, pass"):
         package()
@@ -131,12 +134,16 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
 
 
 def test_a_run_with_jax(package, finished):
-    environment = {**ENVIRONMENT, "jax": "0.11.2", "backend": "jax"}
-    del environment["tensorflow"]
+    environment = {
+        "command": ["recipes/train_cifar10_jax.py"],
+        "jax": "0.11.2",
+        "keras": "3.15.1",
+    }
     (finished / "environment.json").write_text(json.dumps(environment))
     folder, _ = package()
     card = (folder / "convmixer_256_8.md").read_text()
-    assert "`recipes/train_cifar10_jax.py` with JAX 0.11.2 and Keras" in card
+    assert "`python recipes/train_cifar10_jax.py`" in card
+    assert "hours with JAX 0.11.2 and Keras 3.15.1" in card
     facts = json.loads((folder / "convmixer_256_8.json").read_text())
     assert facts["training"][0]["jax"] == "0.11.2"
 
@@ -148,10 +155,24 @@ def test_a_run_that_started_from_another(package, finished):
     (finished / "config.json").write_text(json.dumps({**CONFIG, **start}))
     folder, record = package()
     card = (folder / "convmixer_256_8.md").read_text()
-    assert re.search(r"25 epochs .*; then 12 epochs ", card)
+    assert re.search(r"\n1\. .*\n *25 epochs .*\n.*\n2\. .*\n *12 ", card)
     config = json.loads((record / "2" / "config.json").read_text())
     assert config == {**CONFIG, **start, "weights": "first/model.keras"}
     assert (record / "1" / "log.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--weights", "--weights"),
+        ("/home/me/run/model.keras", "run/model.keras"),
+        ("--weights=/home/me/run/model.keras", "--weights=run/model.keras"),
+        ("--data=/home/me/cifar", "--data=cifar"),
+        ("runs/cifar10", "runs/cifar10"),
+    ],
+)
+def test_whose_machine_it_was_stays_out(load_recipe, argument, expected):
+    assert load_recipe("package_cifar10")._shorten(argument) == expected
 
 
 def test_a_run_that_started_from_elsewhere(package, finished, tmp_path):
