@@ -83,7 +83,7 @@ def test_the_weights_of_this_package():
     model = ConvMixer256_8()
     facts = read_facts(NAME)
     assert facts["images"] == 10_000
-    assert facts["top1"] > 0.89
+    assert facts["top1"] > 0.9
     assert abs(facts["top1"] - facts["top1_in_float32"]) < 0.002
     assert facts["bytes"] < 3e6
     card = (packaged.FOLDER / f"{NAME}.md").read_text(encoding="utf-8")
