@@ -77,6 +77,26 @@ class BatchNormalization(layers.BatchNormalization):
         )
         return ops.cast(outputs, self.compute_dtype), mean, variance
 
+    def inference_loop(self, activation, inputs):
+        """Gives inference with an activation before it, all in one loop.
+
+        Args:
+            activation: A function of a tensor, element by element.
+            inputs: Tensor, what the activation takes.
+
+        Returns:
+            Function of `inputs` and of a tensor to add in the end, or `None`,
+            which computes `self(activation(inputs)) + shortcut`. `None` where
+            there is no faster way than one operation after the other.
+        """
+        fused = self._fused(inputs)
+        loop = fused and fused.runs_here() and fused.activation_loop(activation)
+        if not loop:
+            return None
+        scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
+        offset = self.beta - self.moving_mean * scale
+        return lambda x, shortcut: loop(x, scale, offset, shortcut)
+
     def move_statistics(self, mean, variance):
         """Moves the running statistics towards those of a batch.
 

@@ -28,8 +28,10 @@ def batch_norm(data_format, dtype, name):
     )
 
 
-def conv_act_norm(inputs, conv, activation, norm, training, remat=False):
-    """Computes `norm(activation(conv(inputs)))`.
+def conv_act_norm(
+    inputs, conv, activation, norm, training, remat=False, residual=None
+):
+    """Computes `norm(activation(conv(inputs)))`, in a residual or not.
 
     Args:
         inputs: Tensor, what `conv` takes.
@@ -40,22 +42,33 @@ def conv_act_norm(inputs, conv, activation, norm, training, remat=False):
             statistics and to move the running ones.
         remat: Boolean, whether to keep nothing but `inputs` for the backward
             pass and to compute the rest again there.
+        residual: A layer between the result and its sum with `inputs`, which
+            in inference gives what it takes, such as a dropout. `None`: no
+            sum.
 
     Returns:
         Tensor of the shape that `conv` gives.
     """
-    if not (remat and training and norm.trainable):
-        x = activate(activation, conv(inputs), training)
-        return norm(x, training=training)
+    if remat and training and norm.trainable:
+        outputs = _recomputed(inputs, conv, activation, norm)
+    else:
+        x = conv(inputs)
+        loop = None if training else norm.inference_loop(activation, x)
+        if loop:
+            return loop(x, inputs if residual else None)
+        outputs = norm(activate(activation, x, training), training=training)
+    if residual is None:
+        return outputs
+    return inputs + residual(outputs, training=training)
 
+
+def _recomputed(inputs, conv, activation, norm):
     # `keras.RematScope` would run `norm` twice and so move its running
     # statistics twice. Here only pure functions are run again.
     @keras.remat
-    def recomputed(inputs):
-        return norm.normalize_batch(
-            activate(activation, conv(inputs), training)
-        )
+    def compute(inputs):
+        return norm.normalize_batch(activate(activation, conv(inputs), True))
 
-    outputs, mean, variance = recomputed(inputs)
+    outputs, mean, variance = compute(inputs)
     norm.move_statistics(mean, variance)
     return outputs

@@ -125,8 +125,8 @@ class ConvMixerBlock(layers.Layer):
             self.depthwise_norm,
             training,
             self.remat,
+            self.residual_dropout,
         )
-        x = inputs + self.residual_dropout(x, training=training)
         return conv_act_norm(
             x,
             self.pointwise,

@@ -4,8 +4,10 @@ Same numbers, other operations: what each gains is in BUILD.md, "Speed". This
 module imports TensorFlow; see `acceleration` for where it is used.
 """
 
+import functools
 import math
 
+import keras
 import tensorflow as tf
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -36,11 +38,15 @@ def gelu(x):
     return 0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5)))
 
 
-@tf.function(jit_compile=True, autograph=False)
-def _fused_gelu(x):
+def _clipped_gelu(x):
     y = gelu(x)
     # XLA's erf stops just short of -1, and x may be large.
-    return tf.cast(tf.where(x < -9, tf.zeros_like(y), y), x.dtype)
+    return tf.where(x < -9, tf.zeros_like(y), y)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _fused_gelu(x):
+    return tf.cast(_clipped_gelu(x), x.dtype)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -98,3 +104,64 @@ def normalize_batch(x, gamma, beta, epsilon):
     n = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
     variance *= (n - 1) / n
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
+
+
+def runs_here():
+    """Tells whether what is computed now is for this process to run.
+
+    It is in eager execution and within `tf.distribute.Strategy.run`, as all of
+    `fit`, `evaluate` and `predict` are. Any other graph may be on its way to
+    a file, and to a runtime that has no XLA.
+
+    Returns:
+        Boolean.
+    """
+    if tf.executing_eagerly():
+        return True
+    # In the scope of a strategy there is no context, in no scope the default.
+    context = tf.distribute.get_replica_context()
+    return context not in (None, _default_replica_context())
+
+
+@functools.cache
+def _default_replica_context():
+    with tf.Graph().as_default():  # A graph in no scope.
+        return tf.distribute.get_replica_context()
+
+
+_IN_LOOPS = {
+    keras.activations.gelu: _clipped_gelu,
+    keras.activations.relu: tf.nn.relu,
+}
+
+
+@functools.cache
+def activation_loop(activation):
+    """Gives what inference does between convolutions as one XLA loop.
+
+    Args:
+        activation: A function of `keras.activations`.
+
+    Returns:
+        Function of a tensor, the normalisation's scale and offset, of shape
+        (dim,), and a tensor to add or `None`; it gives `activation(x) * scale
+        + offset + shortcut` in the shape and dtype of `x`. `None` for an
+        activation other than `gelu` and `relu`.
+    """
+    activate = _IN_LOOPS.get(activation)
+    if activate is None:
+        return None
+
+    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+    def loop(x, scale, offset, shortcut):
+        y = activate(_at_least_single(x)) * scale + offset
+        if shortcut is not None:
+            y += _at_least_single(shortcut)
+        return tf.cast(y, x.dtype)
+
+    def compute(x, scale, offset, shortcut=None):
+        y = loop(x, scale, offset, shortcut)
+        y.set_shape(x.shape)  # Known, whatever shapes `loop` was traced for.
+        return y
+
+    return compute

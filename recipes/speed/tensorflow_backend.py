@@ -45,7 +45,7 @@ def free_memory():
 
 
 def infer(model, images, compiled):
-    """Builds a forward pass.
+    """Builds a forward pass, as `model.predict` runs it.
 
     Args:
         model: A `keras.Model`.
@@ -55,10 +55,12 @@ def infer(model, images, compiled):
     Returns:
         Function without arguments that gives logits.
     """
+    run = tf.distribute.get_strategy().run  # Else layers fuse nothing.
     forward = tf.function(
-        functools.partial(model, training=False), jit_compile=compiled
+        functools.partial(run, model, kwargs={"training": False}),
+        jit_compile=compiled,
     )
-    return lambda: forward(images)
+    return lambda: forward((images,))
 
 
 def train(model, optimizer, loss_of, images, labels, compiled):

@@ -1,0 +1,174 @@
+"""One loop over memory in inference: same numbers, and never in a file."""
+
+import keras
+import numpy as np
+import pytest
+
+from convmixer_tf import ConvMixer
+from convmixer_tf.layers import ConvMixerBlock
+from convmixer_tf.layers.acceleration import plain_operations
+from tests.helpers import randomize
+from tests.helpers import relative_difference
+
+tf = pytest.importorskip("tensorflow")
+saved_model_pb2 = pytest.importorskip(
+    "tensorflow.core.protobuf.saved_model_pb2"
+)
+
+SHAPE = (2, 8, 8, 6)
+LOOPS = 2  # of a block
+GELU = keras.activations.gelu
+
+
+def _block(**kwargs):
+    kwargs.setdefault("data_format", "channels_last")
+    block = ConvMixerBlock(5, **kwargs)
+    block.build(SHAPE)
+    return randomize(block)
+
+
+def _network(**kwargs):
+    network = ConvMixer(
+        8, 2, 3, 2, input_shape=(8, 8, 3), classes=3, weights=None, **kwargs
+    )
+    return randomize(network)
+
+
+def _compiled(graph):
+    """Counts the functions that a graph, or its definition, asks of XLA."""
+    if not hasattr(graph, "node"):
+        graph = graph.as_graph_def()
+    nodes = [graph.node, *(f.node_def for f in graph.library.function)]
+    return sum(n.attr["_XlaMustCompile"].b for ns in nodes for n in ns)
+
+
+def _in_run(function):
+    """The graph in which a strategy runs a function of a tensor."""
+    run = tf.distribute.get_strategy().run
+    step = tf.function(lambda x: run(function, (x,)))
+    return step.get_concrete_function(tf.TensorSpec(SHAPE)).graph
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"),
+    [("float32", 1e-6), ("mixed_bfloat16", 2e-2), ("mixed_float16", 3e-3)],
+)
+def test_loop_equals_plain_operations(policy, tolerance, activation):
+    x = np.random.default_rng(0).normal(size=SHAPE)
+    block = _block(activation=activation, dtype=policy)
+    assert _compiled(_in_run(block)) == LOOPS
+    with plain_operations():
+        plain = block(x)
+    run = tf.function(lambda x: tf.distribute.get_strategy().run(block, (x,)))
+    for loop in (block(x), run(tf.constant(x, "float32"))):
+        assert loop.dtype == plain.dtype
+        assert relative_difference(loop, plain) < tolerance
+
+
+def test_large_values_stay_exact():
+    norm = _block().pointwise_norm
+    x = tf.reshape(tf.constant([-1e30, -1e3, -9, 0, 1e3, 1e30]), (1, 1, 1, 6))
+    np.testing.assert_allclose(
+        norm.inference_loop(GELU, x)(x, None), norm(GELU(x)), rtol=1e-5
+    )
+
+
+def test_gradients_of_inference_equal_those_of_plain_operations():
+    block = _block()
+    x = tf.constant(np.random.default_rng(0).normal(size=SHAPE), "float32")
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = block(x, training=False)
+        weights = [w.value for w in block.trainable_weights]
+        return tape.gradient(y, [x, *weights])
+
+    with plain_operations():
+        plain = gradients()
+    for ours, theirs in zip(gradients(), plain, strict=True):
+        assert relative_difference(ours, theirs) < 1e-5
+
+
+def test_predict_and_evaluate_have_the_loops():
+    network = _network()
+    network.compile(loss="categorical_crossentropy")
+    x = np.float32(np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)))
+    y = np.eye(3)[[0, 1, 2, 0, 1]]
+    with plain_operations():
+        plain = network(x)
+        losses = keras.losses.categorical_crossentropy(y, plain)
+    np.testing.assert_allclose(
+        network.predict(x, batch_size=2, verbose=0), plain, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        network.evaluate(x, y, batch_size=2, verbose=0),
+        np.mean(losses),
+        rtol=1e-5,
+    )
+
+
+def test_the_loops_are_traced_for_predict_alone(tmp_path):
+    network = _network()
+    spec = tf.TensorSpec((None, 8, 8, 3))
+    loops = 1 + 2 * LOOPS
+    in_run = _in_run(lambda x: network(tf.ones((2, 8, 8, 3))))
+    assert _compiled(in_run) == loops
+    bare = tf.function(network).get_concrete_function(spec)
+    assert _compiled(bare.graph) == 0
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        in_scope = tf.function(network).get_concrete_function(spec)
+    assert _compiled(in_scope.graph) == 0
+
+    network.predict(np.zeros((1, 8, 8, 3)), verbose=0)
+    network.export(tmp_path, verbose=False)
+    file = saved_model_pb2.SavedModel()
+    file.ParseFromString((tmp_path / "saved_model.pb").read_bytes())
+    assert _compiled(file.meta_graphs[0].graph_def) == 0
+
+
+def test_replicas_have_the_loops():
+    block = _block()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    step = tf.function(lambda x: strategy.run(block, (x,)))
+    graph = step.get_concrete_function(tf.TensorSpec(SHAPE)).graph
+    assert _compiled(graph) == LOOPS
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"activation": "silu"}, {"data_format": "channels_first"}],
+    ids=["silu", "channels_first"],
+)
+def test_other_blocks_have_none(kwargs):
+    block = ConvMixerBlock(3, **kwargs)
+    block.build(SHAPE)
+    assert _compiled(_in_run(block)) == 0
+
+
+def test_none_where_there_is_a_gpu_or_plain_operations(monkeypatch):
+    block = _block()
+    with plain_operations():
+        assert _compiled(_in_run(block)) == 0
+    devices = [
+        *tf.config.list_logical_devices(),
+        tf.config.LogicalDevice("/device:GPU:0", "GPU"),
+    ]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
+    assert _compiled(_in_run(block)) == 0
+
+
+def test_static_shapes_survive_many_sizes():
+    block = _block()
+    run = tf.distribute.get_strategy().run
+    shapes = []
+
+    @tf.function(reduce_retracing=False)
+    def step(x):
+        shapes.append(run(block, (x,)).shape)
+
+    sizes = [(1, 4, 4, 6), (2, 5, 4, 6), (3, 6, 7, 6)]
+    for size in sizes:
+        step(tf.zeros(size))
+    assert shapes == sizes
