@@ -89,12 +89,21 @@ class BatchNormalization(layers.BatchNormalization):
             which computes `self(activation(inputs)) + shortcut`. `None` where
             there is no faster way than one operation after the other.
         """
-        fused = self._fused(inputs)
-        loop = fused and fused.runs_here() and fused.activation_loop(activation)
+        fast = self._fits(inputs) and tensorflow_cpu()
+        loop = fast and fast.runs_here() and fast.activation_loop(activation)
         if not loop:
             return None
-        scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
-        offset = self.beta - self.moving_mean * scale
+        gamma, beta, mean, variance = (
+            ops.cast(weight, "float32")
+            for weight in (
+                self.gamma,
+                self.beta,
+                self.moving_mean,
+                self.moving_variance,
+            )
+        )
+        scale = gamma * ops.rsqrt(variance + self.epsilon)
+        offset = beta - mean * scale
         return lambda x, shortcut: loop(x, scale, offset, shortcut)
 
     def move_statistics(self, mean, variance):
@@ -114,13 +123,18 @@ class BatchNormalization(layers.BatchNormalization):
     def _fused(self, inputs):
         """Gives the module that has the fused operation, or a false value."""
         return (
+            self._fits(inputs)
+            and not self.renorm
+            and not self.synchronized
+            and self.variable_dtype == "float32"
+            and tensorflow_cpu()
+        )
+
+    def _fits(self, inputs):
+        return (
             len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and self.center
             and self.scale
-            and not self.renorm
-            and not self.synchronized
             and keras.backend.standardize_dtype(inputs.dtype) != "float64"
-            and self.variable_dtype == "float32"
-            and tensorflow_cpu()
         )

@@ -52,7 +52,12 @@ def _in_run(function):
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 @pytest.mark.parametrize(
     ("policy", "tolerance"),
-    [("float32", 1e-6), ("mixed_bfloat16", 2e-2), ("mixed_float16", 3e-3)],
+    [
+        ("float32", 1e-6),
+        ("mixed_bfloat16", 2e-2),
+        ("mixed_float16", 3e-3),
+        ("bfloat16", 2e-2),
+    ],
 )
 def test_loop_equals_plain_operations(policy, tolerance, activation):
     x = np.random.default_rng(0).normal(size=SHAPE)
