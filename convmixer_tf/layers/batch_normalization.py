@@ -1,4 +1,4 @@
-"""Batch normalisation that trains fast on a CPU."""
+"""Batch normalisation that is fast on a CPU."""
 
 import keras
 from keras import layers
@@ -14,7 +14,8 @@ class BatchNormalization(layers.BatchNormalization):
     Arguments, weights, their names and all numbers are Keras' own. Only in
     training, with TensorFlow on CPUs and for images with their channels last,
     one operation replaces a dozen; not if the layer is synchronised between
-    replicas or renormalises.
+    replicas or renormalises. In inference, `inference_loop` computes it
+    together with what stands before and after it.
 
     Args:
         *args: What `keras.layers.BatchNormalization` takes.
