@@ -13,7 +13,8 @@ def plain_operations():
     """Leaves the layers to Keras' own operations, on every device.
 
     For a graph that trains elsewhere: what is fast on this machine's CPU may
-    be slow there, or need a compiler that isn't there.
+    be slow there, or need a compiler that isn't there. It holds for the thread
+    that enters it, not for those that a strategy's replicas run in.
     """
     token = _PLAIN.set(True)
     try:

@@ -90,7 +90,9 @@ class BatchNormalization(layers.BatchNormalization):
             which computes `self(activation(inputs)) + shortcut`. `None` where
             there is no faster way than one operation after the other.
         """
-        fast = self._fits(inputs) and tensorflow_cpu()
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        fits = self._fits(inputs) and dtype == self.compute_dtype
+        fast = fits and tensorflow_cpu()
         loop = fast and fast.runs_here() and fast.activation_loop(activation)
         if not loop:
             return None

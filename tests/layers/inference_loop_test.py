@@ -7,6 +7,7 @@ import pytest
 from convmixer_tf import ConvMixer
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.layers.acceleration import tensorflow_cpu
 from tests.helpers import randomize
 from tests.helpers import relative_difference
 
@@ -79,6 +80,57 @@ def test_large_values_stay_exact():
     )
 
 
+@pytest.mark.parametrize(
+    ("dtype", "digits"), [("float16", 11), ("bfloat16", 8)]
+)
+def test_half_precision_is_rounded_once(dtype, digits):
+    norm = _block(dtype=dtype).pointwise_norm
+    x, shortcut = tf.cast(
+        np.random.default_rng(0).normal(size=(2, *SHAPE)), dtype
+    )
+    exact = keras.layers.BatchNormalization(epsilon=norm.epsilon)
+    exact.build(SHAPE)
+    exact.set_weights([np.float32(w) for w in norm.get_weights()])
+    expected = exact(GELU(tf.cast(x, "float32"))) + tf.cast(shortcut, "float32")
+    np.testing.assert_allclose(
+        tf.cast(norm.inference_loop(GELU, x)(x, shortcut), "float32"),
+        expected,
+        rtol=2.0**-digits,
+        atol=1e-6,
+    )
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, x):
+        return 2 * x
+
+
+def test_any_function_is_an_activation():
+    block = _block(activation=Unhashable())
+    assert np.isfinite(block(tf.ones(SHAPE))).all()
+
+
+def test_norm_of_another_dtype_settles_the_output():
+    policy = keras.dtype_policies.DTypePolicyMap(default_policy="mixed_float16")
+    policy[".*pointwise_norm"] = "float32"
+    block = _block(dtype=policy)
+    with plain_operations():
+        assert block(tf.ones(SHAPE)).dtype == "float32"
+    assert block(tf.ones(SHAPE)).dtype == "float32"
+
+
+def test_frozen_norms_train_without_loops():
+    block = _block(drop_path=0.5)
+    block.depthwise_norm.trainable = block.pointwise_norm.trainable = False
+    x = np.random.default_rng(0).normal(size=(64, *SHAPE[1:]))
+    kept = np.abs(block(x, training=True) - block(x)).max(axis=(1, 2, 3))
+    assert (kept > 1e-3).any()
+    graph = _in_run(lambda x: block(x, training=True))
+    assert _compiled(graph) == LOOPS  # The trained GELU's own.
+
+
 def test_gradients_of_inference_equal_those_of_plain_operations():
     block = _block()
     x = tf.constant(np.random.default_rng(0).normal(size=SHAPE), "float32")
@@ -96,7 +148,14 @@ def test_gradients_of_inference_equal_those_of_plain_operations():
         assert relative_difference(ours, theirs) < 1e-5
 
 
-def test_predict_and_evaluate_have_the_loops():
+def test_predict_and_evaluate_have_the_loops(monkeypatch):
+    loop, calls = tensorflow_cpu()._gelu_loop, []
+
+    def counted(*args):
+        calls.append(tf.executing_eagerly())
+        return loop(*args)
+
+    monkeypatch.setattr(tensorflow_cpu(), "_gelu_loop", counted)
     network = _network()
     network.compile(loss="categorical_crossentropy")
     x = np.float32(np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)))
@@ -104,14 +163,17 @@ def test_predict_and_evaluate_have_the_loops():
     with plain_operations():
         plain = network(x)
         losses = keras.losses.categorical_crossentropy(y, plain)
+    assert not calls
     np.testing.assert_allclose(
-        network.predict(x, batch_size=2, verbose=0), plain, atol=1e-6
+        network.predict(x, batch_size=5, verbose=0), plain, atol=1e-6
     )
+    assert calls == [False] * (1 + 2 * LOOPS)
     np.testing.assert_allclose(
-        network.evaluate(x, y, batch_size=2, verbose=0),
+        network.evaluate(x, y, batch_size=5, verbose=0),
         np.mean(losses),
         rtol=1e-5,
     )
+    assert calls == 2 * [False] * (1 + 2 * LOOPS)
 
 
 def test_the_loops_are_traced_for_predict_alone(tmp_path):
