@@ -129,7 +129,7 @@ class ConvMixerBlock(layers.Layer):
         )
         return conv_act_norm(
             x,
-            self.pointwise,
+            functools.partial(self.pointwise, training=training),
             self.activation,
             self.pointwise_norm,
             training,

@@ -47,11 +47,9 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
         if plan != Plan():
             x = ops.transpose(inputs, (0, 2, 3, 1)) if first else inputs
             x = convolve(x, ops.convert_to_tensor(self.kernel), plan, trains)
-            if self.use_bias:
-                x = ops.add(x, self.bias)
             if first:
                 x = ops.transpose(x, (0, 3, 1, 2))
-        elif first and self.use_bias:
+        else:
             x = ops.depthwise_conv(
                 inputs,
                 self.kernel,
@@ -60,9 +58,8 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
                 dilation_rate=self.dilation_rate,
                 data_format=self.data_format,
             )
-            x = add_bias(x, self.bias)
-        else:
-            return super().call(inputs)
+        if self.use_bias:
+            x = add_bias(x, self.bias, self.data_format)
         return x if self.activation is None else self.activation(x)
 
     def _plan(self, inputs, trains):

@@ -89,6 +89,62 @@ def trained_gelu(x):
     return _fused_gelu(x), lambda dy: _fused_gelu_gradient(x, dy)
 
 
+def pointwise(x, kernel):
+    """Computes a 1 x 1 convolution, for training.
+
+    Its gradients are matrix products, as which TensorFlow computes them faster
+    than as a convolution's.
+
+    Args:
+        x: Tensor (batch, height, width, dim).
+        kernel: Tensor (1, 1, dim, filters).
+
+    Returns:
+        Tensor (batch, height, width, filters).
+    """
+    # A custom gradient must not see a variable, only its value.
+    return _pointwise(x, tf.convert_to_tensor(kernel))
+
+
+@tf.custom_gradient
+def _pointwise(x, kernel):
+    def gradient(dy):
+        rows = _rows(dy)
+        dx = tf.matmul(rows, kernel[0, 0], transpose_b=True)
+        dkernel = tf.matmul(_rows(x), rows, transpose_a=True)
+        return tf.reshape(dx, tf.shape(x)), dkernel[None, None]
+
+    return tf.nn.conv2d(x, kernel, 1, "VALID"), gradient
+
+
+def _rows(x):
+    return tf.reshape(x, (-1, x.shape[-1]))
+
+
+def add_bias(x, bias):
+    """Adds a bias, whose gradient is summed up in single precision.
+
+    Args:
+        x: Tensor (batch, height, width, dim).
+        bias: Tensor (dim,).
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+    return _add_bias(x, tf.convert_to_tensor(bias))
+
+
+@tf.custom_gradient
+def _add_bias(x, bias):
+    def gradient(dy):
+        # As a matrix product, which has sums in single precision.
+        rows = _rows(dy)
+        ones = tf.ones_like(rows[:, :1])
+        return dy, tf.matmul(ones, rows, transpose_a=True)[0]
+
+    return tf.nn.bias_add(x, bias), gradient
+
+
 def normalize_batch(x, gamma, beta, epsilon):
     """Normalises a batch by its own statistics, in one operation.
 

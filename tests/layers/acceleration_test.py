@@ -130,7 +130,12 @@ def test_block_trains_as_with_keras_own_layers(data_format, remat, monkeypatch):
         return tf.nest.flatten(step(randomize(block), x, dy))
 
     fast, fast_eager = result(graph=True), result(graph=False)
-    for module in ("acceleration", "depthwise_plan", "batch_normalization"):
+    for module in (
+        "acceleration",
+        "batch_normalization",
+        "convolution",
+        "depthwise_plan",
+    ):
         monkeypatch.setattr(
             f"convmixer_tf.layers.{module}.tensorflow_cpu", lambda: None
         )

@@ -1,0 +1,136 @@
+"""The gradients of convolutions on a CPU: right, and matrix products."""
+
+import keras
+import numpy as np
+import pytest
+
+from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.layers.convolution import Conv2D
+from convmixer_tf.layers.depthwise import DepthwiseConv2D
+from tests.helpers import relative_difference
+
+tf = pytest.importorskip("tensorflow")
+
+SHAPE = (4, 32, 32, 6)  # As many locations as betray a sum in bfloat16.
+LAYERS = {
+    "1 x 1": lambda **kwargs: Conv2D(5, 1, **kwargs),
+    "patches": lambda **kwargs: Conv2D(5, 2, strides=2, **kwargs),
+    "grouped": lambda **kwargs: Conv2D(4, 1, groups=2, **kwargs),
+    "no bias": lambda **kwargs: Conv2D(5, 1, use_bias=False, **kwargs),
+    "depthwise": lambda **kwargs: DepthwiseConv2D(5, padding="same", **kwargs),
+    "depthwise, few columns": lambda **kwargs: DepthwiseConv2D(3, **kwargs),
+}
+TOLERANCES = {
+    "float64": 1e-12,
+    "float32": 1e-5,
+    "mixed_float16": 1e-2,
+    "mixed_bfloat16": 1e-2,
+}
+
+
+def _layer(name, **kwargs):
+    keras.utils.set_random_seed(0)
+    layer = LAYERS[name](data_format="channels_last", **kwargs)
+    layer.build(SHAPE)
+    if layer.use_bias:
+        layer.bias.assign(np.linspace(-1, 1, layer.bias.shape[0]))
+    return layer
+
+
+def _data(layer):
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.3, size=SHAPE)
+    dy = rng.normal(0.1, size=layer.compute_output_shape(SHAPE))
+    # Numbers that half precision has.
+    return [np.float64(tf.cast(values, "bfloat16")) for values in (x, dy)]
+
+
+def _step(layer, x, dy, training=True):
+    weights = [weight.value for weight in layer.weights]
+    with tf.GradientTape() as tape:
+        tape.watch([x, *weights])
+        y = layer(x, training=training)
+        loss = tf.reduce_sum(tf.cast(y, "float64") * dy)
+    return y, *tape.gradient(loss, [x, *weights])
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("policy", "tolerance"), TOLERANCES.items())
+@pytest.mark.parametrize("name", LAYERS)
+def test_outputs_and_gradients(name, policy, tolerance, training, graph):
+    layer, exact = _layer(name, dtype=policy), _layer(name, dtype="float64")
+    # Numbers that half precision has.
+    exact.set_weights(
+        [tf.cast(weight, layer.compute_dtype) for weight in layer.weights]
+    )
+    x, dy = _data(layer)
+    step = tf.function(_step) if graph else _step
+    actual = step(layer, tf.cast(x, layer.compute_dtype), dy, training)
+    with plain_operations():
+        expected = _step(exact, tf.constant(x), dy)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert relative_difference(ours, theirs) < tolerance
+
+
+def test_keras_own_bias_gradient_is_wrong_in_bfloat16():
+    """Where this fails, `add_bias` has one difference less to make."""
+    layer = _layer("1 x 1", dtype="mixed_bfloat16")
+    x, dy = _data(layer)
+    with plain_operations():
+        *_, gradient = _step(layer, tf.cast(x, "bfloat16"), dy)
+    assert relative_difference(gradient, dy.sum((0, 1, 2))) > 0.02
+
+
+@pytest.mark.parametrize("name", ["1 x 1", "no bias", "patches"])
+def test_products_are_for_training_on_a_cpu(name, monkeypatch):
+    def convolves(layer, training=True):
+        x, dy = _data(layer)
+        x = tf.constant(x, "float32")
+        step = tf.function(lambda x: _step(layer, x, dy, training))
+        graph = step.get_concrete_function(x).graph
+        kinds = {operation.type for operation in graph.get_operations()}
+        return "Conv2DBackpropFilter" in kinds
+
+    assert convolves(_layer(name)) == (name == "patches")
+    assert convolves(_layer(name), training=False)
+    assert convolves(_layer(name, trainable=False))
+    with plain_operations():
+        assert convolves(_layer(name))
+    gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
+    devices = [*tf.config.list_logical_devices(), gpu]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
+    assert convolves(_layer(name))
+
+
+def test_any_size_of_batch_and_image():
+    layer = _layer("1 x 1")
+    step = tf.function(
+        lambda x: _step(layer, x, 1.0),
+        input_signature=[tf.TensorSpec((None, None, None, SHAPE[-1]))],
+    )
+    for shape in ((1, 1, 1, 6), (3, 5, 2, 6)):
+        _, dx, kernel, bias = step(tf.ones(shape))
+        locations = np.prod(shape[:-1])
+        np.testing.assert_allclose(kernel, np.full((1, 1, 6, 5), locations))
+        np.testing.assert_allclose(bias, np.full(5, locations))
+        assert dx.shape == shape
+
+
+def test_second_derivatives():
+    layer = _layer("1 x 1", dtype="float64")
+    x = tf.constant(_data(layer)[0])
+
+    def penalty():
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True) ** 3
+            slope = tape.gradient(y, [x, *(w.value for w in layer.weights)])
+            total = sum(tf.reduce_sum(part**2) for part in slope)
+        return outer.gradient(total, x)
+
+    fast = penalty()
+    with plain_operations():
+        assert relative_difference(fast, penalty()) < 1e-10
