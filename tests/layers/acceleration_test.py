@@ -78,6 +78,18 @@ def test_half_precision_is_rounded_once(dtype):
         )
 
 
+def test_bfloat16_keeps_what_is_not_finite():
+    x = tf.constant([np.nan, -np.nan, np.inf, 2.0**127, -(2.0**127)])
+    y, slope = _value_and_slope(tf.cast(x, "bfloat16"), training=True)
+    for actual, expected in (
+        (y, [np.nan, np.nan, np.inf, 2.0**127, 0]),
+        (slope, [np.nan, np.nan, np.nan, 1, 0]),
+    ):
+        np.testing.assert_allclose(
+            tf.cast(actual, "float32"), expected, atol=1e-6
+        )
+
+
 def test_second_derivative():
     x = tf.constant(np.linspace(-5, 5, 101), "float64")
     with tf.GradientTape() as tape:

@@ -223,6 +223,9 @@ COMMANDS = {
         **_PEER,
         needs=("timm",),
     ),
+    "taskset -c 0 python recipes/benchmark_operations.py": Run(
+        "--case gelu --rounds 3 --output operations.json", "operations.json"
+    ),
     "taskset -c 0 python recipes/benchmark.py --clock cpu": Elsewhere(
         "tests/recipes/benchmark_test.py", "def test_short_run_against_timm"
     ),
