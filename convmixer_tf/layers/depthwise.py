@@ -59,7 +59,7 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
                 data_format=self.data_format,
             )
         if self.use_bias:
-            x = add_bias(x, self.bias, self.data_format)
+            x = add_bias(x, self.bias, self.data_format, training)
         return x if self.activation is None else self.activation(x)
 
     def _plan(self, inputs, trains):

@@ -63,14 +63,17 @@ def _at_least_single(x):
 
 
 def _round(x, dtype):
-    # XLA's own rounding to bfloat16 takes as long as all else in a loop. This
-    # one, to nearest and ties away from zero, keeps the NaNs of arithmetic.
-    if dtype != tf.bfloat16:
-        return tf.cast(x, dtype)
+    return _to_bfloat16(x) if dtype == tf.bfloat16 else tf.cast(x, dtype)
+
+
+@tf.custom_gradient
+def _to_bfloat16(x):
+    # XLA's own rounding takes up to half of a loop's time. This one, to nearest
+    # and ties away from zero, keeps NaNs but for those of ones alone, such as a
+    # GPU makes; arithmetic on a CPU does not.
     bits = tf.bitcast(x, tf.uint32) + 0x8000
-    return tf.bitcast(
-        tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16), dtype
-    )
+    bits = tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16)
+    return tf.bitcast(bits, tf.bfloat16), lambda dy: tf.cast(dy, x.dtype)
 
 
 @tf.custom_gradient
@@ -108,21 +111,19 @@ def pointwise(x, kernel):
 
 @tf.custom_gradient
 def _pointwise(x, kernel):
+    *_, dim, filters = kernel.shape
+
     def gradient(dy):
-        rows = _rows(dy)
+        rows = tf.reshape(dy, (-1, filters))
         dx = tf.matmul(rows, kernel[0, 0], transpose_b=True)
-        dkernel = tf.matmul(_rows(x), rows, transpose_a=True)
+        dkernel = tf.matmul(tf.reshape(x, (-1, dim)), rows, transpose_a=True)
         return tf.reshape(dx, tf.shape(x)), dkernel[None, None]
 
     return tf.nn.conv2d(x, kernel, 1, "VALID"), gradient
 
 
-def _rows(x):
-    return tf.reshape(x, (-1, x.shape[-1]))
-
-
 def add_bias(x, bias):
-    """Adds a bias, whose gradient is summed up in single precision.
+    """Adds a bias, for training in bfloat16: the gradient's sum is in float32.
 
     Args:
         x: Tensor (batch, height, width, dim).
@@ -138,7 +139,7 @@ def add_bias(x, bias):
 def _add_bias(x, bias):
     def gradient(dy):
         # As a matrix product, which has sums in single precision.
-        rows = _rows(dy)
+        rows = tf.reshape(dy, (-1, bias.shape[0]))
         ones = tf.ones_like(rows[:, :1])
         return dy, tf.matmul(ones, rows, transpose_a=True)[0]
 

@@ -181,7 +181,7 @@ def test_same_gradients_in_every_context(context):
     layer, (x, dy) = _layer((6, 5)), _data(7, 9)
     exact = _exact_gradients(x, dy, layer.kernel)
     for actual, expected in zip(context(layer, x, dy), exact, strict=True):
-        assert relative_difference(actual, expected) < 1e-6
+        assert relative_difference(actual, expected) < 5e-6
 
 
 def test_empty_batch_has_zero_gradients():

@@ -130,8 +130,15 @@ def test_frozen_norms_train_without_loops():
     assert _compiled(graph) == LOOPS  # The trained GELU's own.
 
 
-def test_gradients_of_inference_equal_those_of_plain_operations():
-    block = _block()
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"),
+    [("float32", 1e-5), ("mixed_bfloat16", 3e-2), ("mixed_float16", 5e-3)],
+)
+def test_gradients_of_inference_equal_those_of_plain_operations(
+    policy, tolerance, activation
+):
+    block = _block(dtype=policy, activation=activation)
     x = tf.constant(np.random.default_rng(0).normal(size=SHAPE), "float32")
 
     def gradients():
@@ -144,7 +151,42 @@ def test_gradients_of_inference_equal_those_of_plain_operations():
     with plain_operations():
         plain = gradients()
     for ours, theirs in zip(gradients(), plain, strict=True):
-        assert relative_difference(ours, theirs) < 1e-5
+        assert relative_difference(ours, theirs) < tolerance
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_base_in_inference_mode_is_trained(policy):
+    class Classifier(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.base = _network()
+            self.head = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.head(self.base(x, training=False))
+
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = Classifier()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
+    model(x)
+    before = [np.array(weight) for weight in model.trainable_weights]
+    model.compile("sgd", "mse")
+    model.fit(x, np.ones((4, 2)), verbose=0)
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        assert not np.array_equal(weight, old), weight.path
+
+
+def test_nan_in_the_weights_stays():
+    """The NaN of a GPU, all ones, which careless rounding makes a zero."""
+    nan = np.array([0x7FFFFFFF], "uint32").view("float32")
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        block = _block(dtype="mixed_bfloat16")
+        weight = getattr(block.pointwise_norm, name)
+        weight.assign(np.broadcast_to(nan, weight.shape))
+        assert np.isnan(np.float32(block(tf.ones(SHAPE)))).all()
 
 
 def test_predict_and_evaluate_have_the_loops(monkeypatch):
