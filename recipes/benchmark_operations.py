@@ -63,16 +63,26 @@ class Residual(keras.layers.Layer):
         )
 
 
-def _depthwise(size, dtype):
-    return DepthwiseConv2D(size, padding="same", dtype=dtype)
+def _depthwise(size, ours, dtype):
+    cls = DepthwiseConv2D if ours else keras.layers.DepthwiseConv2D
+    return cls(size, padding="same", dtype=dtype)
 
 
-def _pointwise(dim, dtype):
-    return Conv2D(dim, 1, dtype=dtype)
+def _pointwise(dim, ours, dtype):
+    return (Conv2D if ours else keras.layers.Conv2D)(dim, 1, dtype=dtype)
 
 
-def _norm(dtype):
+# These are Keras' own within `plain_operations`.
+def _gelu(ours, dtype):
+    return Gelu(dtype=dtype)
+
+
+def _norm(ours, dtype):
     return batch_norm("channels_last", dtype, "norm")
+
+
+def _residual(ours, dtype):
+    return Residual(dtype=dtype)
 
 
 CASES = {  # How to build the layer, its input's shape, whether it trains
@@ -80,10 +90,10 @@ CASES = {  # How to build the layer, its input's shape, whether it trains
     "depthwise_5": (functools.partial(_depthwise, 5), SMALL, True),
     "pointwise_1024": (functools.partial(_pointwise, 1024), LARGE, True),
     "pointwise_256": (functools.partial(_pointwise, 256), SMALL, True),
-    "gelu": (lambda dtype: Gelu(dtype=dtype), SMALL, True),
+    "gelu": (_gelu, SMALL, True),
     "batch_norm": (_norm, SMALL, True),
-    "inference_1024": (lambda dtype: Residual(dtype=dtype), LARGE, False),
-    "inference_256": (lambda dtype: Residual(dtype=dtype), SMALL, False),
+    "inference_1024": (_residual, LARGE, False),
+    "inference_256": (_residual, SMALL, False),
 }
 
 _CASE = flags.DEFINE_multi_enum(
@@ -166,12 +176,16 @@ def measure(name, dtype, rounds):
     rng = np.random.default_rng(0)
     # Numbers that bfloat16 has.
     x, dy = tf.cast(0.5 + rng.normal(size=(2, *shape)), "bfloat16")
-    exact = graph(randomized(build("float64"), shape), trains, ours=False)
+
+    def step(ours, dtype):
+        layer = randomized(build(ours, dtype), shape)
+        return graph(layer, trains, ours)
+
+    exact = step(False, "float64")
     expected = exact(tf.cast(x, "float64"), tf.cast(dy, "float64"))
-    layer = randomized(build(POLICIES[dtype]), shape)
     x, dy = (tf.cast(values, dtype) for values in (x, dy))
     steps = {
-        who: functools.partial(graph(layer, trains, who == "ours"), x, dy)
+        who: functools.partial(step(who == "ours", POLICIES[dtype]), x, dy)
         for who in ("keras", "ours")
     }
     errors = {
