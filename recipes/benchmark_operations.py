@@ -24,6 +24,7 @@ import tensorflow as tf
 from absl import app
 from absl import flags
 from speed.device import machine
+from speed.tensorflow_backend import set_up
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
@@ -266,6 +267,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    set_up(threads=1, tf32=False)
     app.run(main)

@@ -73,6 +73,12 @@ def relative_difference(actual, expected):
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
+def graph_nodes(definition):
+    """The nodes of a TensorFlow graph's definition and of its functions."""
+    functions = [function.node_def for function in definition.library.function]
+    return [node for part in (definition.node, *functions) for node in part]
+
+
 def run_python(code, *arguments, **environment):
     """Runs `code` in a fresh Python process; returns what it printed."""
     result = subprocess.run(

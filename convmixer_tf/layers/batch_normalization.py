@@ -107,11 +107,6 @@ class BatchNormalization(layers.BatchNormalization):
         )
         scale = gamma * ops.rsqrt(variance + self.epsilon)
         offset = beta - mean * scale
-        # The loop's rounding would make a zero of the NaN that a GPU leaves.
-        scale, offset = (
-            ops.where(ops.isnan(values), float("nan"), values)
-            for values in (scale, offset)
-        )
         return lambda x, shortcut: loop(x, scale, offset, shortcut)
 
     def move_statistics(self, mean, variance):

@@ -76,6 +76,11 @@ def _to_bfloat16(x):
     return tf.bitcast(bits, tf.bfloat16), lambda dy: tf.cast(dy, x.dtype)
 
 
+def _roundable(x):
+    """Replaces the NaNs that `_to_bfloat16` would make zeros of."""
+    return tf.where(tf.math.is_nan(x), math.nan, x)
+
+
 @tf.custom_gradient
 def trained_gelu(x):
     """Computes the exact GELU, for training.
@@ -227,7 +232,13 @@ def _make_loop(activate):
             y += _at_least_single(shortcut)
         return _round(y, x.dtype)
 
-    return loop
+    def compute(x, scale, offset, shortcut):
+        if x.dtype == tf.bfloat16:
+            # Vectors, so here and not in the loop over the map.
+            scale, offset = _roundable(scale), _roundable(offset)
+        return loop(x, scale, offset, shortcut)
+
+    return compute
 
 
 _gelu_loop = _make_loop(_clipped_gelu)

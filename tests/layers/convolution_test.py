@@ -8,6 +8,7 @@ from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers.acceleration import plain_operations
 from convmixer_tf.layers.convolution import Conv2D
 from convmixer_tf.layers.depthwise import DepthwiseConv2D
+from tests.helpers import graph_nodes
 from tests.helpers import relative_difference
 
 tf = pytest.importorskip("tensorflow")
@@ -120,15 +121,7 @@ def test_a_block_has_products(remat):
     block.build(SHAPE)
     step = tf.function(lambda x: _step(block, x, 1.0))
     graph = step.get_concrete_function(tf.TensorSpec(SHAPE)).graph
-    definition = graph.as_graph_def()
-    kinds = {
-        node.op
-        for nodes in (
-            definition.node,
-            *(function.node_def for function in definition.library.function),
-        )
-        for node in nodes
-    }
+    kinds = {node.op for node in graph_nodes(graph.as_graph_def())}
     assert "MatMul" in kinds
     assert "Conv2DBackpropFilter" not in kinds
 

@@ -9,6 +9,7 @@ from keras import layers
 
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import DepthwiseConv2D
+from tests.helpers import graph_nodes
 from tests.helpers import randomize
 from tests.helpers import relative_difference
 from tests.helpers import run_python
@@ -16,7 +17,6 @@ from tests.helpers import run_python
 tf = pytest.importorskip("tensorflow")
 tf_depthwise = pytest.importorskip("convmixer_tf.layers.tensorflow_depthwise")
 
-RNG = np.random.default_rng(0)
 KERNELS = [4, 5, 9, (1, 4), (6, 5), (3, 8)]
 MAPS = [(8, 8), (11, 6), (5, 12), (3, 2), (1, 1), (1, 7)]
 
@@ -29,7 +29,9 @@ def _layer(kernel_size, dim=3, **kwargs):
 
 
 def _data(height, width, dim=3, batch=2, dtype="float32"):
-    x, dy = RNG.normal(size=(2, batch, height, width, dim))
+    # The same for a test, whichever ran before it.
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, batch, height, width, dim))
     return tf.constant(x, dtype), tf.constant(dy, dtype)
 
 
@@ -62,9 +64,7 @@ def _exact_gradients(x, dy, kernel):
 def _ops(function, *arguments):
     """Counts the operations of a traced function, and of all it calls."""
     graph = tf.function(function).get_concrete_function(*arguments).graph
-    definition = graph.as_graph_def()
-    functions = [f.node_def for f in definition.library.function]
-    nodes = [node for nodes in (definition.node, *functions) for node in nodes]
+    nodes = graph_nodes(graph.as_graph_def())
     return collections.Counter(node.op for node in nodes)
 
 
@@ -181,7 +181,7 @@ def test_same_gradients_in_every_context(context):
     layer, (x, dy) = _layer((6, 5)), _data(7, 9)
     exact = _exact_gradients(x, dy, layer.kernel)
     for actual, expected in zip(context(layer, x, dy), exact, strict=True):
-        assert relative_difference(actual, expected) < 5e-6
+        assert relative_difference(actual, expected) < 1e-6
 
 
 def test_empty_batch_has_zero_gradients():

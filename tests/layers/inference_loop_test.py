@@ -8,6 +8,7 @@ from convmixer_tf import ConvMixer
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers.acceleration import plain_operations
 from convmixer_tf.layers.acceleration import tensorflow_cpu
+from tests.helpers import graph_nodes
 from tests.helpers import randomize
 from tests.helpers import relative_difference
 
@@ -38,8 +39,7 @@ def _compiled(graph):
     """Counts the functions that a graph, or its definition, asks of XLA."""
     if not hasattr(graph, "node"):
         graph = graph.as_graph_def()
-    nodes = [graph.node, *(f.node_def for f in graph.library.function)]
-    return sum(n.attr["_XlaMustCompile"].b for ns in nodes for n in ns)
+    return sum(n.attr["_XlaMustCompile"].b for n in graph_nodes(graph))
 
 
 def _in_run(function):
