@@ -36,6 +36,7 @@ from convmixer_tf.layers.depthwise import DepthwiseConv2D
 from convmixer_tf.timing import take_turns
 
 LARGE, SMALL = (4, 16, 16, 1024), (64, 16, 16, 256)  # Of 1024/20, of 256/8.
+IMAGES = (4, 224, 224, 3)
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
@@ -69,8 +70,9 @@ def _depthwise(size, ours, dtype):
     return cls(size, padding="same", dtype=dtype)
 
 
-def _pointwise(dim, ours, dtype):
-    return (Conv2D if ours else keras.layers.Conv2D)(dim, 1, dtype=dtype)
+def _patches(dim, size, ours, dtype):
+    cls = Conv2D if ours else keras.layers.Conv2D
+    return cls(dim, size, strides=size, dtype=dtype)
 
 
 # These are Keras' own within `plain_operations`.
@@ -89,8 +91,9 @@ def _residual(ours, dtype):
 CASES = {  # How to build the layer, its input's shape, whether it trains
     "depthwise_9": (functools.partial(_depthwise, 9), LARGE, True),
     "depthwise_5": (functools.partial(_depthwise, 5), SMALL, True),
-    "pointwise_1024": (functools.partial(_pointwise, 1024), LARGE, True),
-    "pointwise_256": (functools.partial(_pointwise, 256), SMALL, True),
+    "patches_1024": (functools.partial(_patches, 1024, 14), IMAGES, True),
+    "pointwise_1024": (functools.partial(_patches, 1024, 1), LARGE, True),
+    "pointwise_256": (functools.partial(_patches, 256, 1), SMALL, True),
     "gelu": (_gelu, SMALL, True),
     "batch_norm": (_norm, SMALL, True),
     "inference_1024": (_residual, LARGE, False),
@@ -175,8 +178,11 @@ def measure(name, dtype, rounds):
     """
     build, shape, trains = CASES[name]
     rng = np.random.default_rng(0)
-    # Numbers that bfloat16 has.
-    x, dy = tf.cast(0.5 + rng.normal(size=(2, *shape)), "bfloat16")
+    output_shape = build(False, dtype)(tf.zeros(shape)).shape
+    x, dy = (  # Numbers that bfloat16 has.
+        tf.cast(0.5 + rng.normal(size=size), "bfloat16")
+        for size in (shape, output_shape)
+    )
 
     def step(ours, dtype):
         layer = randomized(build(ours, dtype), shape)

@@ -11,14 +11,14 @@ from convmixer_tf.layers.acceleration import tensorflow_cpu
 class Conv2D(layers.Conv2D):
     """Keras' `Conv2D`, whose gradients are right and fast.
 
-    See `add_bias`. And where TensorFlow trains on CPUs, the gradients of a
-    1 x 1 convolution are matrix products. Arguments, weights and their names
-    are Keras' own.
+    See `add_bias`. And where TensorFlow trains on CPUs, the gradients of
+    convolutions of square patches that do not overlap, 1 x 1 among them, are
+    matrix products. Arguments, weights and their names are Keras' own.
     """
 
     def call(self, inputs, training=None):
         fast = training and self._is_product() and tensorflow_cpu()
-        convolve = fast.pointwise if fast else self.convolution_op
+        convolve = fast.patchwise if fast else self.convolution_op
         x = convolve(inputs, self.kernel)
         if self.use_bias:
             x = add_bias(x, self.bias, self.data_format, training)
@@ -29,7 +29,8 @@ class Conv2D(layers.Conv2D):
             self.trainable
             and self.data_format == "channels_last"
             and self.groups == 1
-            and set(self.kernel_size) == set(self.strides) == {1}
+            and self.padding == "valid"
+            and len({*self.kernel_size, *self.strides}) == 1
         )
 
 

@@ -97,21 +97,28 @@ def trained_gelu(x):
     return _fused_gelu(x), lambda dy: _fused_gelu_gradient(x, dy)
 
 
-def pointwise(x, kernel):
-    """Computes a 1 x 1 convolution, for training.
+def patchwise(x, kernel):
+    """Computes a convolution of patches that do not overlap, for training.
 
     Its gradients are matrix products, as which TensorFlow computes them faster
-    than as a convolution's.
+    than as a convolution's. A 1 x 1 convolution has patches of one pixel.
 
     Args:
         x: Tensor (batch, height, width, dim).
-        kernel: Tensor (1, 1, dim, filters).
+        kernel: Tensor (size, size, dim, filters).
 
     Returns:
-        Tensor (batch, height, width, filters).
+        Tensor (batch, height // size, width // size, filters).
     """
     # A custom gradient must not see a variable, only its value.
-    return _pointwise(x, tf.convert_to_tensor(kernel))
+    kernel = tf.convert_to_tensor(kernel)
+    size, _, _, filters = kernel.shape
+    if size > 1:
+        # A rest of the image smaller than a patch is not used.
+        height, width = (tf.shape(x)[i] // size * size for i in (1, 2))
+        x = tf.nn.space_to_depth(x[:, :height, :width], size)
+        kernel = tf.reshape(kernel, (1, 1, -1, filters))
+    return _pointwise(x, kernel)
 
 
 @tf.custom_gradient

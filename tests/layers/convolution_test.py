@@ -19,6 +19,12 @@ LAYERS = {
     "1 x 1, strides": lambda **kwargs: Conv2D(5, 1, strides=2, **kwargs),
     "activation": lambda **kwargs: Conv2D(5, 1, activation="tanh", **kwargs),
     "patches": lambda **kwargs: Conv2D(5, 2, strides=2, **kwargs),
+    "patches, a rest": lambda **kwargs: Conv2D(5, 3, strides=3, **kwargs),
+    "patches, padded": lambda **kwargs: Conv2D(
+        5, 3, strides=3, padding="same", **kwargs
+    ),
+    "overlapping": lambda **kwargs: Conv2D(5, 3, strides=2, **kwargs),
+    "oblong": lambda **kwargs: Conv2D(5, (1, 2), strides=(2, 1), **kwargs),
     "grouped": lambda **kwargs: Conv2D(4, 1, groups=2, **kwargs),
     "no bias": lambda **kwargs: Conv2D(5, 1, use_bias=False, **kwargs),
     "depthwise": lambda **kwargs: DepthwiseConv2D(5, padding="same", **kwargs),
@@ -94,8 +100,19 @@ def test_biases_in_bfloat16_are_right_in_plain_operations():
     assert relative_difference(gradient, dy.sum((0, 1, 2))) < 1e-2
 
 
-@pytest.mark.parametrize("name", ["1 x 1", "no bias", "patches"])
-def test_products_are_for_training_on_a_cpu(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "product"),
+    [
+        ("1 x 1", True),
+        ("no bias", True),
+        ("patches", True),
+        ("patches, a rest", True),
+        ("patches, padded", False),
+        ("overlapping", False),
+        ("oblong", False),
+    ],
+)
+def test_products_are_for_training_on_a_cpu(name, product, monkeypatch):
     def convolves(layer, training=True):
         x, dy = _data(layer)
         x = tf.constant(x, "float32")
@@ -104,7 +121,7 @@ def test_products_are_for_training_on_a_cpu(name, monkeypatch):
         kinds = {operation.type for operation in graph.get_operations()}
         return "Conv2DBackpropFilter" in kinds
 
-    assert convolves(_layer(name)) == (name == "patches")
+    assert convolves(_layer(name)) != product
     assert convolves(_layer(name), training=False)
     assert convolves(_layer(name, trainable=False))
     with plain_operations():
@@ -142,8 +159,32 @@ def test_any_size_of_batch_and_image(policy, channels):
         assert dx.shape == shape
 
 
-def test_second_derivatives():
-    layer = _layer("1 x 1", dtype="float64")
+def test_patches_of_images_of_any_size():
+    layer = _layer("patches, a rest", use_bias=False)
+    step = tf.function(
+        lambda x: _step(layer, x, 1.0),
+        input_signature=[tf.TensorSpec((None, None, None, None))],
+    )
+    for shape in ((1, 3, 3, 6), (2, 10, 5, 6)):
+        y, dx, kernel = step(tf.ones(shape))
+        patches = shape[0] * (shape[1] // 3) * (shape[2] // 3)
+        np.testing.assert_allclose(kernel, np.full((3, 3, 6, 5), patches))
+        assert y.shape == layer.compute_output_shape(shape)
+        assert dx.shape == shape
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_patches_keep_the_sizes_that_are_known(batch_size):
+    layer = _layer("patches, a rest")
+    step = tf.function(lambda x: layer(x, training=True))
+    images = tf.TensorSpec((batch_size, 10, 32, 6))
+    (y,) = step.get_concrete_function(images).outputs
+    assert y.shape == (batch_size, 3, 10, 5)
+
+
+@pytest.mark.parametrize("name", ["1 x 1", "patches"])
+def test_second_derivatives(name):
+    layer = _layer(name, dtype="float64")
     x = tf.constant(_data(layer)[0])
 
     def penalty():
