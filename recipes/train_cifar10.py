@@ -106,6 +106,9 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _DIM = flags.DEFINE_integer("dim", 256, "Width of the model.")
 _DEPTH = flags.DEFINE_integer("depth", 8, "Blocks of the model.")
+_KERNEL_SIZE = flags.DEFINE_integer(
+    "kernel_size", None, "Patches. Default: the preset's."
+)
 _PATCH_SIZE = flags.DEFINE_integer(
     "patch_size", None, "Pixels. Default: the preset's."
 )
@@ -147,7 +150,7 @@ def make_model(classes, classifier_activation=None):
     return ConvMixer(
         _DIM.value,
         _DEPTH.value,
-        preset.kernel_size,
+        run_flags.given(_KERNEL_SIZE, preset.kernel_size),
         run_flags.given(_PATCH_SIZE, preset.patch_size),
         input_shape=(32, 32, 3),
         classes=classes,
@@ -160,7 +163,7 @@ def make_model(classes, classifier_activation=None):
 
 def model_flags():
     """Returns the flags that describe the model, by name."""
-    names = ("preset", "dim", "depth", "patch_size")
+    names = ("preset", "dim", "depth", "kernel_size", "patch_size")
     return {name: flags.FLAGS[name].value for name in names}
 
 
