@@ -118,15 +118,19 @@ def test_weights_are_in_the_file(exported):
 
 def weight_types(path):
     """Types of the filled tensors that 1 x 1 convolutions' kernels are in."""
+    return {tensor.type for tensor in pointwise_kernels(path)}
+
+
+def pointwise_kernels(path):
+    """The filled tensors that 1 x 1 convolutions' kernels are in, in order."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     graph = model.subgraphs[0]
     codes = [code.builtinCode for code in model.operatorCodes]
-    kernels = set()
+    kernels = []
     for operator in graph.operators:
         code = codes[operator.opcodeIndex]
-        kernel = operator.inputs[1] if len(operator.inputs) > 1 else -1
         if code == schema.BuiltinOperator.CONV_2D:
-            kernels.add(int(kernel))
+            kernels.append(int(operator.inputs[1]))
     dequantized = {
         int(operator.outputs[0]): int(operator.inputs[0])
         for operator in graph.operators
@@ -137,7 +141,35 @@ def weight_types(path):
     assert tensors
     for tensor in tensors:
         assert len(model.buffers[tensor.buffer].data)
-    return {tensor.type for tensor in tensors}
+    return tensors
+
+
+def test_steps_of_four_bits(tmp_path):
+    """They are for most weights, not for the largest, and never 0."""
+    model, path = convmixer(dim=256), tmp_path / "model.tflite"
+    layer = model.get_layer("block_0").pointwise
+    kernel = 0.1 * np.random.default_rng(0).normal(size=(1, 1, 256, 256))
+    kernel[..., 3] = 0
+    layer.kernel.assign(kernel)
+    export_tflite(model, path, quantization="int4")
+    deployed = deploy(model, "litert_dynamic").get_layer("block_0_pointwise")
+    kernel = deployed.get_weights()[0]
+    steps = pointwise_kernels(path)[0].quantization.scale
+    assert steps.shape == (256,)
+    assert steps.min() > 0
+    assert not kernel[..., 3].any()
+
+    def error(steps):
+        rounded = steps * np.clip(np.rint(kernel / steps), -7, 7)
+        return np.square(rounded - kernel).sum()
+
+    for_the_largest = np.maximum(np.abs(kernel).max((0, 1, 2)) / 7, 1e-9)
+    assert error(steps) < 0.85 * error(for_the_largest)
+    assert error(steps) < min(error(0.8 * steps), error(1.25 * steps))
+    difference = relative_difference(
+        LiteRTModel(path).predict(IMAGES), model(IMAGES)
+    )
+    assert difference < BOUNDS["int4"]
 
 
 def test_a_large_file(tmp_path):

@@ -39,7 +39,7 @@ def tune(folder, settings, model=None, quantization="int8"):
         LABELS,
         settings,
         quantization=quantization,
-        calibration_images=IMAGES if quantization == "int8" else None,
+        calibration_images=IMAGES,
     )
 
 
@@ -55,27 +55,28 @@ def export(path, model, quantization="int8"):
 
 
 @pytest.mark.parametrize(
-    ("activation", "dim", "kernel_size"), [("relu", 8, 3), ("gelu", 16, 9)]
+    ("activation", "dim", "kernel_size", "quantization"),
+    [("relu", 8, 3, "int8"), ("gelu", 16, 9, "int8"), ("gelu", 64, 3, "int4")],
 )
 def test_the_twin_rounds_as_the_file_does(
-    tmp_path, activation, dim, kernel_size
+    tmp_path, activation, dim, kernel_size, quantization
 ):
     model = convmixer(activation, dim, kernel_size)
     environment, modules = dict(os.environ), set(sys.modules)
-    tuned, found = tune(tmp_path / "run", config(), model)
+    tuned, found = tune(tmp_path / "run", config(), model, quantization)
     assert dict(os.environ) == environment
     new = {name.partition(".")[0] for name in set(sys.modules) - modules}
     assert not new & {"tf_keras", "tensorflow_model_optimization"}
     assert found["parity"] < 1e-6
     expected = model.predict(IMAGES, verbose=0)
-    file = export(tmp_path / "before.tflite", model)
+    file = export(tmp_path / "before.tflite", model, quantization)
     error = np.abs(file - expected).mean()
     twin = probabilities(found["before"])
     assert np.abs(twin - file).mean() < 0.8 * error  # Independent: 1.4.
     assert np.abs(twin - expected).mean() > 0.5 * error
     # After training too.
     expected = tuned.predict(IMAGES, verbose=0)
-    file = export(tmp_path / "after.tflite", tuned)
+    file = export(tmp_path / "after.tflite", tuned, quantization)
     twin = probabilities(found["after"])
     assert np.abs(twin - file).mean() < 4 * np.abs(file - expected).mean()
 
