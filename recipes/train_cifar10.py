@@ -168,8 +168,15 @@ def make_model(classes, classifier_activation=None):
 
 def model_flags():
     """Returns the flags that describe the model, by name."""
-    names = "preset dim depth kernel_size patch_size activation".split()
-    return {name: flags.FLAGS[name].value for name in names}
+    described = (
+        _PRESET,
+        _DIM,
+        _DEPTH,
+        _KERNEL_SIZE,
+        _PATCH_SIZE,
+        _ACTIVATION,
+    )
+    return {flag.name: flag.value for flag in described}
 
 
 def main(argv):

@@ -121,9 +121,7 @@ def _quantizer(content):
 
 def _dynamic(content, bits, algorithm):
     quantizer = _quantizer(content)
-    quantizer.add_dynamic_config(
-        ".*", "CONV_2D", bits, algorithm_key=algorithm
-    )
+    quantizer.add_dynamic_config(".*", "CONV_2D", bits, algorithm_key=algorithm)
     quantizer.add_dynamic_config(".*", "FULLY_CONNECTED", 8)
     _store_as_float16(quantizer, ".*", "DEPTHWISE_CONV_2D")
     _store_as_float16(quantizer, _STEM, "CONV_2D")

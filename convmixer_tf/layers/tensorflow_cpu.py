@@ -12,6 +12,12 @@ import tensorflow as tf
 
 _HALF = (tf.float16, tf.bfloat16)
 
+# The normal distribution's CDF at x is (1 + tanh(x g(x^2))) / 2 with g(u) =
+# atanh(erf(sqrt(u / 2))) / sqrt(u), for which this parabola was fitted: x times
+# the CDF is at most 2.6e-5 off, a hundredth of bfloat16's rounding at 1.
+_PARABOLA = (0.79750756, 0.037005940, -0.00035156457)
+_FITTED_UP_TO = 5.0
+
 
 def only_cpus():
     """Tells whether TensorFlow sees no other devices than CPUs."""
@@ -231,10 +237,25 @@ def activation_loop(activation):
     return None
 
 
+def _loop_gelu(x):
+    if x.dtype != tf.bfloat16:
+        return _clipped_gelu(x)
+    # XLA's tanh takes half the time of its erf.
+    x = tf.cast(x, tf.float32)
+    u = tf.minimum(x * x, _FITTED_UP_TO**2)
+    constant, linear, square = _PARABOLA
+    slope = constant + u * (linear + u * square)
+    return 0.5 * x * (1 + tf.tanh(x * slope))
+
+
+def _loop_relu(x):
+    return tf.nn.relu(_at_least_single(x))
+
+
 def _make_loop(activate):
     @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
     def loop(x, scale, offset, shortcut):
-        y = activate(_at_least_single(x)) * scale + offset
+        y = activate(x) * scale + offset
         if shortcut is not None:
             y += _at_least_single(shortcut)
         return _round(y, x.dtype)
@@ -248,5 +269,5 @@ def _make_loop(activate):
     return compute
 
 
-_gelu_loop = _make_loop(_clipped_gelu)
-_relu_loop = _make_loop(tf.nn.relu)
+_gelu_loop = _make_loop(_loop_gelu)
+_relu_loop = _make_loop(_loop_relu)

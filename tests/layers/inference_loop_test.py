@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from scipy import special
 
 from convmixer_tf import ConvMixer
 from convmixer_tf.layers import ConvMixerBlock
@@ -80,9 +81,10 @@ def test_large_values_stay_exact():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "digits"), [("float16", 11), ("bfloat16", 8)]
+    ("dtype", "digits", "tolerance"),
+    [("float16", 11, 1e-6), ("bfloat16", 8, 5e-5)],
 )
-def test_half_precision_is_rounded_once(dtype, digits):
+def test_half_precision_is_rounded_once(dtype, digits, tolerance):
     norm = _block(dtype=dtype).pointwise_norm
     x, shortcut = tf.cast(
         np.random.default_rng(0).normal(size=(2, *SHAPE)), dtype
@@ -95,8 +97,21 @@ def test_half_precision_is_rounded_once(dtype, digits):
         tf.cast(norm.inference_loop(GELU, x)(x, shortcut), "float32"),
         expected,
         rtol=2.0**-digits,
-        atol=1e-6,
+        atol=tolerance,
     )
+
+
+def test_gelu_of_bfloat16_is_off_by_less_than_it_is_rounded():
+    points = np.concatenate([np.linspace(-40, 40, 40001), [-1e30, 1e30]])
+    x = tf.cast(points, "bfloat16")
+    y = tf.function(tensorflow_cpu()._loop_gelu, jit_compile=True)(x)
+    assert y.dtype == "float32"
+    x = tf.cast(x, "float64").numpy()
+    exact = x * special.ndtr(x)
+    error = np.abs(y - exact)
+    assert (error / np.maximum(1, np.abs(exact))).max() < 2.6e-5
+    far = np.abs(x) > 9
+    np.testing.assert_array_equal(y[far], np.maximum(x[far], 0))
 
 
 class Unhashable:
