@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from convmixer_tf import predict
+from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
 from convmixer_tf.training import save_model
 from tests.helpers import ROOT
@@ -260,6 +262,31 @@ def test_needs_core_dependencies_only(images, tmp_path):
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 4
     assert re.search(r"0\.png  \w+ \d+\.\d%, ", result.stdout)
+
+
+def test_jax(images, tmp_path, capsys):
+    pytest.importorskip("jax")
+    model = ConvMixer(8, 1, 3, 4, input_shape=(16, 16, 3), classes=3)
+    save_model(randomize(model), tmp_path / "model.keras", CLASSES, 1.0)
+    arguments = [images / "red", "--model", tmp_path / "model.keras"]
+    arguments = list(map(str, [*arguments, "--format", "csv"]))
+    result = subprocess.run(
+        [sys.executable, "-m", "convmixer_tf.predict", *arguments],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
+    assert predict.main(arguments) == 0
+    rows, expected = (
+        list(csv.DictReader(io.StringIO(text)))
+        for text in (result.stdout, capsys.readouterr().out)
+    )
+    for row, other in zip(rows, expected, strict=True):
+        assert row["class"] == other["class"]
+        share = float(other["probability"])
+        assert float(row["probability"]) == pytest.approx(share, abs=1e-5)
 
 
 def test_a_reader_that_has_seen_enough(folder, images):

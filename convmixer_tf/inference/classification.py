@@ -6,7 +6,6 @@ import numpy as np
 
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import open_files
-from convmixer_tf.export.verification.comparison import probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +77,7 @@ def classify(classifier, paths, batch_size=64):
         readable = weights.numpy()[: len(names)] > 0
         scores = [None] * len(names)
         if readable.any():
-            outputs = classifier.predict(images.numpy()[: len(names)][readable])
-            found = probabilities(outputs)
+            found = classifier.predict(images.numpy()[: len(names)][readable])
             for position, row in zip(
                 np.flatnonzero(readable), found, strict=True
             ):

@@ -6,12 +6,17 @@ import logging
 import os
 import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from convmixer_tf import preprocessing
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data.validation import check_crop_fraction
+from convmixer_tf.inference.probabilities import activation_of_keras
+from convmixer_tf.inference.probabilities import activation_of_saved_model
+from convmixer_tf.inference.probabilities import activation_of_tflite
+from convmixer_tf.inference.probabilities import probabilities
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
@@ -30,8 +35,8 @@ class Classifier:
 
     Attributes:
         predict: Function from pixels in [0, 255], a float32 array of shape
-            (batch, image_size, image_size, 3), to logits or probabilities,
-            of shape (batch, classes).
+            (batch, image_size, image_size, 3), to probabilities, of shape
+            (batch, classes).
         classes: Integer, the number of classes.
         class_names: Their names in the order of the outputs, or `None`.
         image_size: Side of the images, in pixels.
@@ -67,7 +72,9 @@ def load_classifier(name, image_size=None, crop_fraction=None):
         FileNotFoundError: If there is no such model.
         ImportError: If it is a `.tflite` file and LiteRT is not installed.
         OSError: If a variant's weights can't be had.
-        ValueError: If it can't be read, or is not of such images.
+        ValueError: If it can't be read, is not of such images or no
+            classifier; or if it is a Keras model and Keras' image data format
+            is `"channels_first"`.
     """
     name = os.fspath(name)
     check_crop_fraction(crop_fraction)
@@ -87,6 +94,7 @@ def load_classifier(name, image_size=None, crop_fraction=None):
 def _load(name, image_size):
     """Loads a classifier, of `crop_fraction=None` if that isn't known."""
     if name in VARIANTS:
+        _check_data_format()
         facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
         size = image_size or facts.image_size
         return dataclasses.replace(
@@ -111,6 +119,7 @@ def _load(name, image_size):
     elif path.is_dir():
         found = _saved_model_classifier(path, image_size)
     else:
+        _check_data_format()
         found = dataclasses.replace(
             _keras_classifier(load_model(path), image_size),
             class_names=read_class_names(path),
@@ -118,20 +127,34 @@ def _load(name, image_size):
     return dataclasses.replace(found, crop_fraction=read_crop_fraction(path))
 
 
+def _check_data_format():
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Files are made into images of (height, width, channels), and "
+            "Keras is set to channels_first. Call "
+            '`keras.config.set_image_data_format("channels_last")`, or change '
+            "`image_data_format` in ~/.keras/keras.json."
+        )
+
+
 def _keras_classifier(model, image_size=None):
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise _not_of_images(shape)
     size = _settle_size(shape[1:], image_size)
-    # Once for all batches: the last may be smaller.
-    images = tf.TensorSpec((shape[0], size, size, 3), tf.float32)
-    predict = tf.function(
-        lambda images: model(images, training=False),
-        input_signature=[images],
-        autograph=False,
-    )
+    activation = activation_of_keras(model)
+    _check_scores(model.output_shape, activation)
+    if keras.backend.backend() == "tensorflow":
+        # Once for all batches: the last may be smaller.
+        predict = tf.function(
+            lambda images: model(images, training=False),
+            input_signature=[tf.TensorSpec((None, size, size, 3))],
+            autograph=False,
+        )
+    else:
+        predict = model.predict_on_batch
     return Classifier(
-        lambda images: predict(images).numpy(),
+        lambda images: probabilities(predict(images), activation),
         model.output_shape[-1],
         None,
         size,
@@ -152,7 +175,7 @@ def _tflite_classifier(path, image_size):
         )
     size = _settle_size(model.input_shape, image_size)
     names = metadata.class_names if metadata else None
-    return _probed(model.predict, names, size)
+    return _probed(model.predict, activation_of_tflite(path), names, size)
 
 
 def _saved_model_classifier(path, image_size):
@@ -175,7 +198,23 @@ def _saved_model_classifier(path, image_size):
         images = tf.cast(images, spec.dtype)
         return signature(**{argument: images})[output].numpy()
 
-    return _probed(predict, names, size)
+    predict = _of_any_number(predict, spec.shape[0])
+    activation = activation_of_saved_model(signature, output)
+    return _probed(predict, activation, names, size)
+
+
+def _of_any_number(predict, count):
+    """Lets what takes `count` images at a time take any number."""
+    if count is None:
+        return predict
+
+    def predict_all(images):
+        missing = -len(images) % count
+        filled = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        batches = np.split(filled, len(filled) // count)
+        return np.concatenate([*map(predict, batches)])[: len(images)]
+
+    return predict_all
 
 
 def _settle_size(shape, image_size):
@@ -199,7 +238,22 @@ def _not_of_images(shape):
     )
 
 
-def _probed(predict, class_names, size):
+def _check_scores(shape, activation):
+    if not isinstance(shape, tuple) or len(shape) != 2 or activation is None:
+        raise ValueError(
+            "The model must be a classifier, with a score for each class, of "
+            "shape (batch, classes); features are none. Received: a model "
+            f"with outputs of shape {shape}"
+        )
+
+
+def _probed(predict, activation, class_names, size):
     """Finds the number of classes of what only runs."""
-    outputs = predict(np.zeros((1, size, size, 3), np.float32))
-    return Classifier(predict, np.shape(outputs)[-1], class_names, size)
+    shape = np.shape(predict(np.zeros((1, size, size, 3), np.float32)))
+    _check_scores(shape, activation)
+    return Classifier(
+        lambda images: probabilities(predict(images), activation),
+        shape[1],
+        class_names,
+        size,
+    )

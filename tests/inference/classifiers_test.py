@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import special
 
 from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import write_metadata
-from convmixer_tf.export.verification.comparison import probabilities
 from convmixer_tf.inference import load_classifier
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
@@ -74,7 +74,7 @@ def test_every_kind(model, files, name, names, crop_fraction, caplog):
     assert (found.class_names, found.crop_fraction) == (names, crop_fraction)
     expected = model.predict(IMAGES, verbose=0)
     for count in (3, 1):  # The last batch may be smaller.
-        actual = probabilities(found.predict(IMAGES[:count]))
+        actual = found.predict(IMAGES[:count])
         assert relative_difference(actual, expected[:count]) < 1e-4
 
 
@@ -114,6 +114,96 @@ def test_a_model_of_any_size(tmp_path):
     assert load_classifier(tmp_path / "any.keras").image_size == 224
     small = load_classifier(tmp_path / "any.keras", 16)
     assert small.predict(np.zeros((2, 16, 16, 3), "float32")).shape == (2, 3)
+
+
+def export(model, folder):
+    """Saves a model in every way; returns the paths."""
+    model.save(folder / "model.keras")
+    export_saved_model(model, folder / "saved_model")
+    model.export(folder / "foreign", verbose=False)
+    export_tflite(model, folder / "model.tflite")
+    names = ("model.keras", "saved_model", "foreign", "model.tflite")
+    return [folder / name for name in names]
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid", "softmax"])
+def test_probabilities_are_as_the_model_means_them(tmp_path, activation):
+    """All outputs are in [0, 1], and none of them adds up to 1."""
+    arguments = {"input_shape": (24, 24, 3), "classes": 2}
+    arguments["classifier_activation"] = activation
+    model = randomize(ConvMixer(8, 1, 3, 4, **arguments))
+    kernel, _ = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([0.01 * kernel, np.array([0.4, 0.8])])
+    outputs = model.predict(IMAGES, verbose=0)
+    expected = outputs
+    if activation is None:
+        assert outputs.min() > 0
+        assert outputs.max() < 1
+        expected = special.softmax(outputs, -1)
+    for path in export(model, tmp_path):
+        actual = load_classifier(path).predict(IMAGES)
+        assert relative_difference(actual, expected) < 1e-4, path
+
+
+def test_quantized_probabilities_need_not_add_up_to_1(tmp_path):
+    arguments = {"input_shape": (24, 24, 3), "classes": 500}
+    model = randomize(ConvMixer(8, 1, 3, 4, **arguments))
+    model.layers[-1].set_weights([x / 20 for x in model.layers[-1].weights])
+    path = tmp_path / "int8.tflite"
+    options = {
+        "quantization": "int8",
+        "output_dtype": "uint8",
+        "calibration_images": asymmetric_image(24, 24, batch=16),
+    }
+    export_tflite(model, path, **options)
+    actual = load_classifier(path).predict(IMAGES)
+    assert abs(actual.sum(-1) - 1).max() > 0.1
+    expected = model.predict(IMAGES, verbose=0)
+    assert abs(actual - expected).max() < 0.01
+
+
+def test_an_end_that_is_not_known(tmp_path):
+    """The outputs of each image decide, whatever the others are."""
+    inputs = keras.Input((24, 24, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(x))
+    keras.Model(inputs, x).save(tmp_path / "model.keras")
+    images = np.zeros((2, 24, 24, 3), "float32")
+    images[0], images[1] = (51, 51, 153), (255, 0, 255)
+    expected = [[0.2, 0.2, 0.6], special.softmax([1, 0, 1])]
+    found = load_classifier(tmp_path / "model.keras")
+    np.testing.assert_allclose(found.predict(images), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        found.predict(images[1:]), expected[1:], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("pooling", [None, "avg", "max"])
+def test_features_are_no_scores(tmp_path, pooling):
+    options = {"include_top": False, "pooling": pooling}
+    model = ConvMixer(8, 1, 3, 4, input_shape=(24, 24, 3), **options)
+    for path in export(model, tmp_path):
+        with pytest.raises(ValueError, match="must be a classifier, with a s"):
+            load_classifier(path)
+
+
+def test_a_fixed_batch(tmp_path):
+    inputs = keras.Input(batch_shape=(2, 24, 24, 3))
+    model = ConvMixer(8, 1, 3, 4, input_tensor=inputs, classes=3)
+    model.save(tmp_path / "model.keras")
+    model.export(tmp_path / "saved_model", verbose=False)
+    expected = np.concatenate([model(IMAGES[:2]), model(IMAGES[1:])[1:]])
+    for name in ("model.keras", "saved_model"):
+        actual = load_classifier(tmp_path / name).predict(IMAGES)
+        assert relative_difference(actual, expected) < 1e-5
+
+
+def test_channels_first(files):
+    keras.config.set_image_data_format("channels_first")
+    for name in ("256_8", files / "named.keras"):
+        with pytest.raises(ValueError, match="Keras is set to channels_first"):
+            load_classifier(name)
+    assert load_classifier(files / "saved_model").classes == 3
 
 
 @pytest.mark.parametrize(
