@@ -72,7 +72,8 @@ def decode_predictions(preds, top=5, class_names=None):
             f"Received: top={top}"
         )
     preds = ops.convert_to_numpy(preds)
-    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    # In float64: the smallest integer of a type has no negative in it.
+    best = np.argsort(-np.float64(preds), axis=1, kind="stable")[:, :top]
     return [
         [(*classes[index], scores[index]) for index in indices]
         for indices, scores in zip(best, preds, strict=True)

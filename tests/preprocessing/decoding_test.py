@@ -28,6 +28,15 @@ def test_decode_predictions_takes_tensors():
     assert decode_predictions(preds, top=1)[0][0][1] == "tiger_shark"
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float16", "bool"])
+def test_decode_predictions_takes_every_type(dtype):
+    preds = np.array([[0, 1, 0]]).astype(dtype)
+    if dtype.endswith("int8"):
+        preds = np.array([[0, np.iinfo(dtype).max, np.iinfo(dtype).min]], dtype)
+    (found,) = decode_predictions(preds, 2, ["a", "b", "c"])
+    assert found == [("b", preds[0, 1]), ("a", preds[0, 0])]
+
+
 @pytest.mark.parametrize("shape", [(1000,), (1, 999), (1, 1, 1000)])
 def test_decode_predictions_rejects_other_shapes(shape):
     with pytest.raises(
