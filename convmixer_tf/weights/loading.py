@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from convmixer_tf.weights.checking import describe_mismatch
+from convmixer_tf.weights.names import convmixer_path
 from convmixer_tf.weights.names import few
-from convmixer_tf.weights.names import is_convmixer_variable
 from convmixer_tf.weights.reading import read_weights
 
 _STEM = "patch_embed/conv/kernel"
@@ -79,13 +79,20 @@ def convmixer_variables(model):
         `keras.Variable` objects.
 
     Raises:
-        ValueError: If the model has none.
+        ValueError: If the model has none, or more than one ConvMixer.
     """
-    variables = {
-        variable.path: variable
-        for variable in model.weights
-        if is_convmixer_variable(variable.path)
-    }
+    variables = {}
+    for variable in model.weights:
+        path = convmixer_path(variable.path)
+        if path in variables:
+            raise ValueError(
+                "Argument `model` must have the layers of one ConvMixer; pass "
+                "the ConvMixer itself where it is one layer of another model. "
+                f"Received: model={model}, with `{variables[path].path}` and "
+                f"`{variable.path}`"
+            )
+        if path:
+            variables[path] = variable
     if not variables:
         raise ValueError(
             "Argument `model` must be a functional model with the layers of "

@@ -63,6 +63,24 @@ def is_convmixer_variable(path):
     return name in (variable_names(layer) or ())
 
 
+def convmixer_path(path):
+    """Finds what ConvMixer calls a variable, whatever it is built within.
+
+    Args:
+        path: Path of the variable in a model, such as
+            `"encoder/block_0/depthwise/kernel"`.
+
+    Returns:
+        String such as `"block_0/depthwise/kernel"`, or `None` if ConvMixer
+        has no such variable.
+    """
+    parts = path.split("/")
+    for tail in ("/".join(parts[-3:]), "/".join(parts[-2:])):
+        if is_convmixer_variable(tail):
+            return tail
+    return None
+
+
 def rank(path):
     """Returns the number of axes of the ConvMixer variable at `path`."""
     return len(_torch_axes(path))

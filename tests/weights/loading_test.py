@@ -238,6 +238,41 @@ def test_layers_in_front_keep_their_values(tmp_path):
     assert_same(model_weights(model), {**random_weights(), **front})
 
 
+class Encoder(keras.layers.Layer):
+    """Builds a ConvMixer when it is built itself."""
+
+    def build(self, input_shape):
+        self.body = small_model()
+
+
+def test_a_model_within_a_scope(tmp_path):
+    path = save(tmp_path, random_weights())
+    with keras.name_scope("outer"), keras.name_scope("inner"):
+        scoped = small_model()
+    encoder = Encoder(name="encoder")
+    encoder.build((None, 8, 8, 3))
+    for model in (scoped, encoder.body):
+        load_weights(model, path)
+        found = {
+            p.partition("/")[2].removeprefix("inner/"): value
+            for p, value in model_weights(model).items()
+        }
+        assert_same(found, random_weights())
+
+
+def test_two_convmixers_are_refused(tmp_path):
+    path = save(tmp_path, random_weights())
+    image = keras.Input((8, 8, 3))
+    parts = [small_model(name=name) for name in "ab"]
+    both = keras.layers.add([part(image) for part in parts])
+    both = keras.Model(image, both)
+    before = [model_weights(part) for part in parts]
+    with pytest.raises(ValueError, match="the layers of one ConvMixer; pass"):
+        load_weights(both, path)
+    for part, values in zip(parts, before, strict=True):
+        assert_same(model_weights(part), values)
+
+
 def test_dropout_and_drop_path_do_not_matter(tmp_path):
     path = save(tmp_path, random_weights())
     model = small_model(dropout=0.5, drop_path=0.5)
