@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -21,11 +22,14 @@ class ActivationMaps:
         classes: Integer array, (images,), the class that a map is for.
         logits: Float array, (images, classes), what the classifier computes
             before its activation.
+        probabilities: Float array, (images, classes), what it makes of them:
+            by its activation, by softmax if it has none.
     """
 
     maps: np.ndarray
     classes: np.ndarray
     logits: np.ndarray
+    probabilities: np.ndarray
 
 
 def class_activation_map(model, images, class_index=None):
@@ -71,7 +75,14 @@ def class_activation_map(model, images, class_index=None):
         class_index = logits.argmax(-1)
     classes = _check_classes(class_index, *logits.shape)
     maps = np.einsum("bhwc,cb->bhw", features, kernel[:, classes])
-    return ActivationMaps(maps, classes, logits)
+    probabilities = _activation(classifier)(ops.convert_to_tensor(logits))
+    probabilities = ops.convert_to_numpy(probabilities)
+    return ActivationMaps(maps, classes, logits, probabilities)
+
+
+def _activation(classifier):
+    linear = classifier.activation is keras.activations.linear
+    return keras.activations.softmax if linear else classifier.activation
 
 
 def _check_classes(class_index, images, classes):
@@ -97,7 +108,8 @@ def save_activation_maps(
 
     Red patches speak for the class, blue ones against it, those that say
     little show the image. Each map has its own scale, symmetric about 0, whose
-    end stands below it, and is enlarged smoothly.
+    end stands below it, and is enlarged smoothly. Above stands the class, with
+    its probability.
 
     Args:
         path: Path of the PNG to write.
@@ -121,12 +133,12 @@ def save_activation_maps(
     size = (1.7 * len(images) + 1, 1.7 * (2 * height / width) + 0.8)
     with new_picture(path, size, overwrite) as figure:
         grid = figure.subplots(2, len(images), squeeze=False)
-        for (above, below), image, values, index, logit in zip(
+        for (above, below), image, values, index, scores in zip(
             grid.T,
             np.uint8(images),
             found.maps,
             found.classes,
-            found.logits,
+            found.probabilities,
             strict=True,
         ):
             for axes in (above, below):
@@ -143,7 +155,7 @@ def save_activation_maps(
                 interpolation="bicubic",
             )
             name = class_names[index] if class_names else f"class {index}"
-            above.set_title(f"{name}\n{_share(logit, index):.0%}", fontsize=9)
+            above.set_title(f"{name}\n{scores[index]:.0%}", fontsize=9)
             below.set_xlabel(f"\N{PLUS-MINUS SIGN}{limit:.3g}", fontsize=8)
         figure.colorbar(
             drawn,
@@ -151,8 +163,3 @@ def save_activation_maps(
             ticks=[-1, 0, 1],
             label="for or against",
         )
-
-
-def _share(logits, index):
-    """The class's probability by softmax."""
-    return np.exp(logits[index] - np.logaddexp.reduce(logits))

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import special
 
 from convmixer_tf.analysis import class_activation_map
 from convmixer_tf.analysis import save_activation_maps
@@ -41,6 +42,28 @@ def test_logits_whatever_the_activation(build):
     found = class_activation_map(model, images)
     shares = np.exp(found.logits) / np.exp(found.logits).sum(-1, keepdims=True)
     assert relative_difference(shares, model(images)) < 1e-12
+
+
+@pytest.mark.parametrize("activation", [None, "softmax", "sigmoid"])
+def test_the_title_has_the_models_own_probability(
+    build, tmp_path, monkeypatch, activation
+):
+    from matplotlib.axes import Axes
+
+    model, images = build(classifier_activation=activation)
+    expected = np.array(model(images))
+    if activation is None:
+        expected = special.softmax(expected, -1)
+    found = class_activation_map(model, images, [1, 3])
+    assert relative_difference(found.probabilities, expected) < 1e-12
+    titles = []
+    monkeypatch.setattr(
+        Axes, "set_title", lambda self, title, **_: titles.append(title)
+    )
+    save_activation_maps(tmp_path / "maps.png", images, found)
+    chosen = expected[0, 1], expected[1, 3]
+    numbers = zip((1, 3), chosen, strict=True)
+    assert titles == [f"class {i}\n{share:.0%}" for i, share in numbers]
 
 
 def test_a_patch_counts_where_it_is(build):
