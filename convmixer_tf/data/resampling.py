@@ -36,26 +36,31 @@ def resample(image, full_size, offset, size, cubic, flip=False):
         uint8 tensor of shape (size, size, 3).
     """
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    planes = tf.transpose(tf.cast(image, tf.float32), [2, 0, 1])
-
+    top, row_taps, row_weights = _bands(
+        height, full_size[0], offset[0], size, cubic, False
+    )
     start, taps, weights = _bands(
         width, full_size[1], offset[1], size, cubic, flip
     )
+    # Of a long image, the window needs a few rows and columns only.
+    left, right = tf.reduce_min(start), tf.reduce_max(start) + taps
+    image = tf.convert_to_tensor(image)
+    image = image[top[0] : top[-1] + row_taps, left:right]
+
+    planes = tf.transpose(tf.cast(image, tf.float32), [2, 0, 1])
     lines = tf.reshape(planes, [-1, tf.shape(image)[1]])
     columns = [
         tf.matmul(lines[:, first : first + taps], matrix, transpose_b=True)
         for first, matrix in zip(
-            tf.unstack(start), tf.unstack(weights), strict=True
+            tf.unstack(start - left), tf.unstack(weights), strict=True
         )
     ]
     columns = tf.floor(_clip(tf.concat(columns, axis=1)[:, :size]))
     planes = tf.reshape(columns, [3, -1, size])
 
-    start, taps, weights = _bands(
-        height, full_size[0], offset[0], size, cubic, False
-    )
-    slabs = tf.gather(planes, start[:, None] + tf.range(taps), axis=1)
-    rows = tf.reshape(tf.matmul(weights, slabs), [3, -1, size])[:, :size]
+    needed = (top - top[0])[:, None] + tf.range(row_taps)
+    slabs = tf.gather(planes, needed, axis=1)
+    rows = tf.reshape(tf.matmul(row_weights, slabs), [3, -1, size])[:, :size]
     return tf.cast(tf.transpose(_clip(rows), [1, 2, 0]), tf.uint8)
 
 

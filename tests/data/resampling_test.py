@@ -58,3 +58,19 @@ def test_takes_tensors_for_what_is_drawn(photos):
                 traced(tf.constant(cubic), tf.constant(flip)),
                 resample(photos[1], [40, 40], [0, 0], 40, cubic, flip),
             )
+
+
+def test_no_more_is_computed_than_the_window_needs(monkeypatch):
+    """A small file may hold an image that long."""
+    sizes = []
+
+    def matmul(a, b, **arguments):
+        sizes.extend([tf.size(a), tf.size(b)])
+        return original(a, b, **arguments)
+
+    original = tf.matmul
+    monkeypatch.setattr(tf, "matmul", matmul)
+    image = tf.zeros((50_000, 5, 3), tf.uint8)
+    window = resample(image, [320_000, 32], [160_000, 0], 32, True)
+    assert window.shape == (32, 32, 3)
+    assert 0 < max(sizes) <= 32 * 32 * 3
