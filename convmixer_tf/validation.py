@@ -1,10 +1,24 @@
-"""The check of an argument that every room has."""
+"""The checks of arguments that every room has."""
+
+import numbers
+
+import numpy as np
 
 
 def check_positive_integer(name, value):
     """Raises `ValueError` unless `value` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or value < 1
+    ):
         raise ValueError(
             f"Argument `{name}` must be a positive integer. "
             f"Received: {name}={value!r}"
         )
+
+
+def plain(value):
+    """Makes Python's number of NumPy's, also of an array without axes."""
+    is_numpys = isinstance(value, np.generic | np.ndarray)
+    return value.item() if is_numpys and value.ndim == 0 else value

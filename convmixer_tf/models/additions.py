@@ -66,6 +66,9 @@ def read_class_names(path):
     Returns:
         Tuple of strings in the order of the outputs, or `None` if the file
         has none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
     """
     text = _read_text(path, LABELS_FILE)
     return None if text is None else tuple(text.splitlines())
@@ -83,6 +86,7 @@ def read_crop_fraction(path):
         doesn't say it.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If what it says is no such fraction.
     """
     text = _read_text(path, EVALUATION_FILE)
@@ -91,6 +95,8 @@ def read_crop_fraction(path):
 
 def _read_text(path, name):
     """Reads what was added to a model, or `None`."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is nothing at `{os.fspath(path)}`.")
     if os.path.isdir(path):
         file = pathlib.Path(path, _EXTRA_ASSETS, name)
         return file.read_text(encoding="utf-8") if file.is_file() else None

@@ -3,9 +3,11 @@
 import os
 
 import keras
+import numpy as np
 
 from convmixer_tf.layers.validation import check_rate
 from convmixer_tf.validation import check_positive_integer
+from convmixer_tf.validation import plain
 from convmixer_tf.weights import DATASETS
 
 
@@ -43,12 +45,14 @@ def image_shape(
         ValueError: If `input_tensor` is not symbolic, if the two shapes
             differ, or if the shape is not of an image of a patch or more.
     """
-    if isinstance(input_shape, int):
-        input_shape = (input_shape,)  # Of the wrong rank, as is said below.
+    if input_shape is not None:
+        # A number is of the wrong rank, as is said below.
+        sides = input_shape if np.iterable(input_shape) else [input_shape]
+        input_shape = tuple(map(plain, sides))
     if input_tensor is not None:
         shape = _shape_of(input_tensor, input_shape)
     elif input_shape is not None:
-        shape = tuple(input_shape)
+        shape = input_shape
     else:
         size = default_size if include_top else None
         shape = (3, size, size) if channels_first() else (size, size, 3)
@@ -64,7 +68,7 @@ def _shape_of(input_tensor, input_shape):
             f"Received: input_tensor={input_tensor!r}"
         )
     shape = tuple(input_tensor.shape[1:])
-    if input_shape is not None and tuple(input_shape) != shape:
+    if input_shape not in (None, shape):
         raise ValueError(
             "Arguments `input_shape` and `input_tensor` must agree; leave one "
             f"out. Received: input_shape={input_shape}, input_tensor of shape "
@@ -143,6 +147,12 @@ def check_head(include_top, pooling, classes, dropout, drop_path):
     check_rate("drop_path", drop_path)
 
 
+def dataset_of(weights):
+    """Names the data set of published weights; `None` for any others."""
+    known = isinstance(weights, str) and weights in DATASETS
+    return weights if known else None
+
+
 def check_weights(weights, shape, adapt_channels):
     """Checks that there can be such weights, for images of such a shape.
 
@@ -150,7 +160,7 @@ def check_weights(weights, shape, adapt_channels):
         ValueError: If `weights` is neither one of `DATASETS` nor the path of
             a file, or if they are for another number of channels.
     """
-    if weights not in DATASETS:
+    if dataset_of(weights) is None:
         if isinstance(weights, str | os.PathLike) and os.path.isfile(weights):
             return
         names = ", ".join(f'"{name}"' for name in DATASETS)

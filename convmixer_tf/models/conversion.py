@@ -8,6 +8,7 @@ from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.weights import infer_architecture
+from convmixer_tf.weights import load_weights
 from convmixer_tf.weights import read_weights
 from convmixer_tf.weights.names import to_timm
 from convmixer_tf.weights.saving import write_safetensors
@@ -77,7 +78,7 @@ def _convmixer(architecture, source):
     shape = (None, None, architecture.channels)
     if keras.config.image_data_format() == "channels_first":
         shape = (architecture.channels, None, None)
-    return ConvMixer(
+    model = ConvMixer(
         architecture.dim,
         architecture.depth,
         architecture.kernel_size,
@@ -85,5 +86,6 @@ def _convmixer(architecture, source):
         include_top=architecture.classes is not None,
         classes=architecture.classes,
         input_shape=shape,
-        weights=source,
     )
+    load_weights(model, source)  # Whatever the activation was.
+    return model

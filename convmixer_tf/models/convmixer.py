@@ -11,10 +11,12 @@ from convmixer_tf.models.contract import check_head
 from convmixer_tf.models.contract import check_pretrained_head
 from convmixer_tf.models.contract import check_sizes
 from convmixer_tf.models.contract import check_weights
+from convmixer_tf.models.contract import dataset_of
 from convmixer_tf.models.contract import image_input
 from convmixer_tf.models.contract import image_shape
 from convmixer_tf.models.normalization import normalization
-from convmixer_tf.weights import DATASETS
+from convmixer_tf.models.saved import check_saved
+from convmixer_tf.validation import plain
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import fetch_weights
 from convmixer_tf.weights import find_published
@@ -50,7 +52,8 @@ def ConvMixer(
             PyTorch would draw them. `"imagenet"`, `"cifar10"`: the published
             weights of this architecture, where there are any. Or the path of
             a `.weights.h5`, `.keras`, `.safetensors`, `.pth` or `.pth.tar`
-            file, written here, by timm or by the authors.
+            file, written here, by timm or by the authors. A `.keras` file
+            must be of a model of the same activation, mean and deviation.
         input_tensor: Symbolic output of other Keras layers, to be used as
             the image.
         input_shape: Tuple (height, width, channels), or (channels, height,
@@ -68,7 +71,7 @@ def ConvMixer(
         name: The model's name.
         include_preprocessing: Boolean, whether the model takes pixels in
             [0, 255] and normalises them. If false, it takes what
-            `preprocessing.normalize` gives.
+            `preprocessing.normalize` gives with the model's `mean` and `std`.
         mean: Mean of the pixels scaled to [0, 1]: a number, or one for each
             channel. Defaults to that of the data set of published weights,
             otherwise to ImageNet's; the average serves for one channel, and
@@ -77,7 +80,8 @@ def ConvMixer(
         dropout: Fraction of the pooled features that is dropped in training.
         drop_path: Fraction of the images for which the last block's residual
             branch is left out in training (stochastic depth). It grows
-            linearly with depth, from 0 in the first block.
+            linearly with depth, from 0 in the first block; a model of one
+            block leaves out nothing.
         remat: Boolean, whether to recompute activations in the backward pass
             instead of keeping them: less memory, more time, same gradients.
         reset_classifier: Boolean, whether to leave the classifier random when
@@ -93,6 +97,9 @@ def ConvMixer(
     Raises:
         ValueError: If an argument is invalid or does not go with another, or
             if the weights do not fit. Nothing is half-loaded.
+        OSError: If published weights can't be had.
+        ImportError: If a file of weights needs PyTorch and that isn't
+            installed.
 
     Example:
 
@@ -101,14 +108,21 @@ def ConvMixer(
     model.count_params()  # 602890, of which 594186 are trainable
     ```
     """
+    dim, depth, kernel_size, patch_size, classes, dropout, drop_path = map(
+        plain,
+        (dim, depth, kernel_size, patch_size, classes, dropout, drop_path),
+    )
     check_sizes(dim, depth, kernel_size, patch_size)
     check_head(include_top, pooling, classes, dropout, drop_path)
     shape = image_shape(input_shape, input_tensor, include_top, patch_size)
-    dataset = weights if weights in DATASETS else None
+    dataset = dataset_of(weights)
     preprocess = normalization(shape, mean, std, dataset or "imagenet")
+    if not include_preprocessing:
+        preprocess = None
     activation = keras.activations.get(activation)
     if weights is not None:
         check_weights(weights, shape, adapt_channels)
+        check_saved(weights, activation, preprocess)
     if dataset:
         name_of_weights = find_published(
             dim,
@@ -124,7 +138,7 @@ def ConvMixer(
         weights = fetch_weights(name_of_weights)
 
     inputs, x = image_input(shape, input_tensor)
-    if include_preprocessing:
+    if preprocess:
         x = preprocess(x)
     x = PatchEmbed(dim, patch_size, activation, name="patch_embed")(x)
     for i in range(depth):

@@ -1,6 +1,7 @@
 """Pixels to the numbers that a ConvMixer computes with."""
 
 import keras
+import numpy as np
 from keras import layers
 
 from convmixer_tf.models.contract import channels_first
@@ -9,6 +10,7 @@ from convmixer_tf.preprocessing import CIFAR10_MEAN
 from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.preprocessing import IMAGENET_STD
+from convmixer_tf.validation import plain
 
 _STATISTICS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
@@ -72,9 +74,9 @@ def normalization(shape, mean=None, std=None, dataset="imagenet"):
 def _per_channel(name, values, default, channels):
     if values is None:
         return default
-    if isinstance(values, int | float):
+    if isinstance(plain(values), int | float):
         return [float(values)] * channels
-    if len(values) != channels:
+    if np.ndim(values) != 1 or len(values) != channels:
         raise ValueError(
             f"Argument `{name}` must be a number or one for each of the "
             f"{channels} channels. Received: {name}={values!r}"

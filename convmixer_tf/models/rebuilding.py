@@ -11,6 +11,7 @@ from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.models.additions import EVALUATION_FILE
 from convmixer_tf.models.additions import LABELS_FILE
 from convmixer_tf.models.additions import evaluation_text
+from convmixer_tf.models.saved import statistics_in
 
 
 def save_model(model, path, class_names, crop_fraction):
@@ -21,11 +22,20 @@ def save_model(model, path, class_names, crop_fraction):
         path: Path of the `.keras` file, which is replaced.
         class_names: Names of the classes, in the order of the outputs.
         crop_fraction: Fraction of the side of an image that is evaluated.
+
+    Raises:
+        ValueError: If a name has more than one line.
     """
+    labels = "\n".join(class_names) + "\n"
+    if labels.splitlines() != list(class_names):
+        raise ValueError(
+            "Argument `class_names` must be of names of one line each. "
+            f"Received: class_names={class_names!r:.80}"
+        )
     with replaced(path) as unfinished:
         model.save(unfinished)
         with zipfile.ZipFile(unfinished, "a") as archive:
-            archive.writestr(LABELS_FILE, "\n".join(class_names) + "\n")
+            archive.writestr(LABELS_FILE, labels)
             archive.writestr(EVALUATION_FILE, evaluation_text(crop_fraction))
 
 
@@ -72,9 +82,8 @@ def read_arguments(path):
         "include_preprocessing": normalization is not None,
     }
     if normalization is not None:
-        config = normalization.get_config()
-        arguments["mean"] = [mean / 255 for mean in config["mean"]]
-        arguments["std"] = [var**0.5 / 255 for var in config["variance"]]
+        mean, std = statistics_in(normalization.get_config())
+        arguments |= {"mean": mean, "std": std}
     return arguments
 
 

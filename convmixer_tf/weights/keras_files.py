@@ -8,6 +8,7 @@ file's `config.json`.
 """
 
 import io
+import json
 import zipfile
 
 import h5py
@@ -17,6 +18,7 @@ from convmixer_tf.weights.names import few
 from convmixer_tf.weights.names import variable_names
 
 _H5_IN_KERAS = "model.weights.h5"
+_CONFIG_IN_KERAS = "config.json"
 # layers / block / depthwise_norm / vars is what a ConvMixer needs.
 _MAX_NESTING = 6
 
@@ -70,6 +72,24 @@ def read_keras(path):
             f"it is not a .keras file of Keras 3 or is truncated ({error})."
         ) from error
     return read_h5(io.BytesIO(content))
+
+
+def read_configs(path):
+    """Reads the configurations of the layers in a `.keras` file, as data.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Dictionary from names of layers to dictionaries. It is empty if the
+        file has none or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read(_CONFIG_IN_KERAS))
+        return {x["name"]: x["config"] for x in config["config"]["layers"]}
+    except Exception:  # From a damaged archive: of many kinds.
+        return {}
 
 
 def _collect(group, layer, nesting, arrays):

@@ -18,6 +18,10 @@ ERRORS = {
         r"existing file. Received: weights='no/such/file.weights.h5'",
     ),
     "weights of a wrong type": ({"weights": 3}, "Received: weights=3"),
+    "an array of weights": (
+        {"weights": np.zeros(3)},
+        r"path of an existing file. Received: weights=array\(\[0",
+    ),
     "other classes": (
         {"classes": 10},
         r"has 1000 classes. Pass `reset_classifier=True` .*classes=10",
@@ -54,6 +58,10 @@ ERRORS = {
         {"input_shape": (224, 224, 0)},
         "a positive number of channels",
     ),
+    "a number as shape": (
+        {"input_shape": np.int64(224)},
+        r"must be a tuple of three, .* Received: input_shape=\(224,\)",
+    ),
     "size is no integer": (
         {"input_shape": (224.0, 224, 3)},
         "height and a width of at least one patch",
@@ -84,6 +92,14 @@ ERRORS = {
     "mean": (
         {"mean": (0.5, 0.5)},
         "`mean` must be a number or one for each of the 3 channels",
+    ),
+    "mean with an axis too many": (
+        {"mean": np.full((3, 1), 0.5)},
+        "`mean` must be a number or one for each of the 3 channels",
+    ),
+    "boolean of NumPy's": (
+        {"classes": np.True_},
+        "`classes` must be a positive integer",
     ),
     "std": ({"std": 0}, "`std` must be positive"),
     "std of a wrong type": (

@@ -246,11 +246,33 @@ def test_serialises_and_deserialises():
     assert len(restored.weights) == len(model.weights)
 
 
+def test_numpys_numbers_are_as_good_as_pythons():
+    integers = map(np.int64, (8, 2, 3, 4))
+    model = ConvMixer(
+        *integers,
+        input_shape=np.array([16, 20, 3]),
+        classes=np.array(5),
+        mean=np.float32(0.5),
+        std=np.array(0.25),
+        dropout=np.float32(0.5),
+        drop_path=np.float32(0.25),
+    )
+    expected = tiny(
+        input_shape=(16, 20, 3),
+        mean=0.5,
+        std=0.25,
+        dropout=0.5,
+        drop_path=0.25,
+    )
+    assert model.to_json() == expected.to_json()
+
+
 def test_drop_path_grows_linearly():
     model = ConvMixer(4, 5, 3, 4, drop_path=0.2)
     rates = [model.get_layer(f"block_{i}").drop_path for i in range(5)]
     np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.15, 0.2])
-    assert ConvMixer(4, 1, 3, 4, drop_path=0.2).get_layer("block_0")
+    single = ConvMixer(4, 1, 3, 4, drop_path=0.2)
+    assert single.get_layer("block_0").drop_path == 0
 
 
 def test_dropout_acts_on_the_features_in_training_only():

@@ -4,6 +4,9 @@ import pytest
 
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import read_arguments
+from convmixer_tf.models import read_class_names
+from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import save_model
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 
@@ -50,6 +53,52 @@ def test_the_body_comes_back_for_other_classes_and_sizes(tmp_path):
         for m in (again, ConvMixer(**arguments, weights=path, **body))
     ]
     np.testing.assert_allclose(*features, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"activation": "gelu"},
+            "has activation='relu', and .*`models.read_arguments`, or load it "
+            "with `models.load_model`.* Received: activation='gelu'",
+        ),
+        (
+            {"mean": None},
+            r"has mean=\[0.3, 0.4, 0.5\], .*: mean=\[0.485, 0.456, 0.406\]",
+        ),
+        ({"std": 0.3}, r"has std=\[0.2, 0.2, 0.2\], .*: std=\[0.3, 0.3, 0.3\]"),
+    ],
+)
+def test_weights_of_a_model_that_computes_otherwise(tmp_path, options, message):
+    path = tmp_path / "model.keras"
+    arguments = {**ARGUMENTS, "mean": (0.3, 0.4, 0.5), "std": 0.2}
+    ConvMixer(**arguments, classes=4).save(path)
+    ConvMixer(**arguments, classes=4, weights=path)
+    with pytest.raises(ValueError, match=message):
+        ConvMixer(**{**arguments, **options}, classes=4, weights=path)
+    # Of images that are normalised elsewhere, or of other channels.
+    del arguments["mean"], arguments["std"]
+    ConvMixer(**arguments, include_preprocessing=False, classes=4, weights=path)
+    arguments["input_shape"] = (20, 24, 1)
+    ConvMixer(**arguments, adapt_channels=True, classes=4, weights=path)
+
+
+def test_a_name_of_two_lines_is_an_error(tmp_path):
+    path = tmp_path / "model.keras"
+    model = ConvMixer(**ARGUMENTS, classes=2)
+    for name in ("a\nb", "a\r", "a\u2028b"):
+        with pytest.raises(ValueError, match="names of one line each"):
+            save_model(model, path, ("x", name), 0.9)
+    assert not path.exists()
+    save_model(model, path, ("x", "a b"), 0.9)
+    assert read_class_names(path) == ("x", "a b")
+
+
+def test_additions_to_no_file(tmp_path):
+    for read in (read_class_names, read_crop_fraction):
+        with pytest.raises(FileNotFoundError, match="There is nothing at"):
+            read(tmp_path / "none.keras")
 
 
 def test_what_is_not_a_convmixer_is_an_error(tmp_path):
