@@ -1,5 +1,7 @@
 """From a classifier's outputs to the names of the best classes."""
 
+import numbers
+
 import numpy as np
 from keras import ops
 
@@ -66,7 +68,7 @@ def decode_predictions(preds, top=5, class_names=None):
             f"classes, of shape (batch, {len(classes)}); for other classes "
             f"pass their names as `class_names`. Received: shape={shape}"
         )
-    if not isinstance(top, int) or not 1 <= top <= len(classes):
+    if not isinstance(top, numbers.Integral) or not 1 <= top <= len(classes):
         raise ValueError(
             f"Argument `top` must be an integer from 1 to {len(classes)}. "
             f"Received: top={top}"

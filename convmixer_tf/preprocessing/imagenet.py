@@ -42,7 +42,8 @@ def preprocess_input(x, data_format=None):
     """Returns `x` unchanged: the models normalise their input themselves.
 
     It exists so that code written for `keras.applications` runs as it is.
-    With `include_preprocessing=False`, call `normalize` instead.
+    With `include_preprocessing=False`, call `normalize` instead, with the
+    model's mean and standard deviation.
 
     Args:
         x: Array or tensor of pixels in [0, 255].
@@ -63,20 +64,34 @@ def normalize(x, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format=None):
             (..., height, width, channels), or (..., channels, height, width)
             for `"channels_first"`.
         mean: Mean of each channel, of pixels scaled to [0, 1].
+            `CIFAR10_MEAN` for `ConvMixer256_8`.
         std: Standard deviation of each channel, of pixels scaled to [0, 1].
+            `CIFAR10_STD` for `ConvMixer256_8`.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to
             `keras.config.image_data_format()`.
 
     Returns:
         A float32 array if `x` is a NumPy array, otherwise a float32 tensor:
         `(x / 255 - mean) / std`.
+
+    Raises:
+        ValueError: If `mean` or `std` is neither one number nor one for each
+            channel.
     """
     data_format = data_format or keras.config.image_data_format()
-    shape = (-1, 1, 1) if data_format == "channels_first" else (-1,)
-    mean = np.reshape(np.asarray(mean, "float32"), shape)
-    std = np.reshape(np.asarray(std, "float32"), shape)
     if isinstance(x, np.ndarray):
         x = x.astype("float32")
     else:
         x = ops.cast(x, "float32")
+    first = data_format == "channels_first"
+    mean, std = np.float32(mean), np.float32(std)
+    channels = x.shape[-3 if first else -1]  # None if it isn't known.
+    if channels and {mean.size, std.size} - {1, channels}:
+        raise ValueError(
+            "Arguments `mean` and `std` must be a number or one for each of "
+            f"the {channels} channels of `x`, of shape {tuple(x.shape)} "
+            f"({data_format}). Received: mean={mean}, std={std}"
+        )
+    shape = (-1, 1, 1) if first else (-1,)
+    mean, std = np.reshape(mean, shape), np.reshape(std, shape)
     return (x / 255 - mean) / std

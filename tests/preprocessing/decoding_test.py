@@ -66,6 +66,11 @@ def test_decode_predictions_takes_names():
         decode_predictions(preds, 11, CIFAR10_CLASSES)
 
 
+def test_top_may_be_an_integer_of_numpys():
+    (found,) = decode_predictions(np.eye(2)[:1], np.int64(1), ["a", "b"])
+    assert found == [("a", 1)]
+
+
 def test_class_names():
     assert class_names("imagenet")[:2] == ("tench", "goldfish")
     assert len(class_names("imagenet")) == 1000

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from convmixer_tf.preprocessing import IMAGENET_MEAN
@@ -22,6 +23,21 @@ def test_classes():
 def test_preprocess_input_changes_nothing():
     x = np.arange(12).reshape(1, 2, 2, 3)
     assert preprocess_input(x) is x
+
+
+def test_normalize_does_not_invent_channels():
+    x = np.zeros((2, 3, 4, 1))
+    assert normalize(x, 0.5, [0.2]).shape == x.shape
+    for wrong in ({}, {"mean": 0.5}, {"std": 0.5}):
+        with pytest.raises(ValueError, match="each of the 1 channels of `x`"):
+            normalize(x, **wrong)
+    first = x.transpose(0, 3, 1, 2)
+    with pytest.raises(
+        ValueError, match=r"of shape \(2, 1, 3, 4\) \(channels_f"
+    ):
+        normalize(first, data_format="channels_first")
+    open_shape = tf.function(normalize, [tf.TensorSpec([None, 4, 4, None])])
+    assert open_shape(np.zeros((1, 4, 4, 3), "float32")).shape == (1, 4, 4, 3)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
