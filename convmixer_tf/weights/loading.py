@@ -136,6 +136,11 @@ def _advice(values, shapes):
         or values[path].shape != shapes[path]
     }
     if wrong and wrong <= set(_CLASSIFIER):
+        bias = _CLASSIFIER[1]
+        if bias in wrong and bias in values and bias in shapes:
+            advice += (
+                f" To have the file's classifier: classes={len(values[bias])}."
+            )
         advice += " To keep the model's classifier: reset_classifier=True."
     if (
         _STEM in values

@@ -39,6 +39,9 @@ _NORM_VARIABLES = {
 _FIRST_FLAT_BLOCK = 3
 _FLAT_MODULES_BEFORE_CLASSIFIER = 5
 
+# torch.nn.DataParallel, torch.compile, Lightning by habit.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+
 _INDEX = "(0|[1-9][0-9]{0,3})"
 
 
@@ -123,8 +126,9 @@ def to_keras(state_dict):
 
     Args:
         state_dict: Dictionary from PyTorch names (timm's or the authors', all
-            of them with or without a leading `module.`) to NumPy arrays.
-            `num_batches_tracked`, which Keras doesn't have, is left out.
+            of them with or without what modules around the model put in
+            front) to NumPy arrays. `num_batches_tracked`, which Keras doesn't
+            have, is left out.
 
     Returns:
         Dictionary from Keras variable paths to NumPy arrays: convolutions as
@@ -220,13 +224,20 @@ def _transpose(array, path, axes, name):
 
 def _timm_names(state_dict):
     """Maps each name to timm's name for it, or to `None` if there is none."""
-    prefix = "module."  # torch.nn.DataParallel
-    if not all(name.startswith(prefix) for name in state_dict):
-        prefix = ""
-    names = {name: name.removeprefix(prefix) for name in state_dict}
+    names = {name: name for name in state_dict}
+    while prefix := _shared_prefix(names.values()):
+        names = {name: x.removeprefix(prefix) for name, x in names.items()}
     if any(name[:1].isdigit() for name in names.values()):
         return _flat_to_timm(names)
     return names
+
+
+def _shared_prefix(names):
+    """Finds what a module around the model has put before each name."""
+    for prefix in _WRAPPERS:
+        if names and all(name.startswith(prefix) for name in names):
+            return prefix
+    return None
 
 
 def _flat_to_timm(names):

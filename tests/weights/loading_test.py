@@ -90,6 +90,7 @@ def test_other_classes(tmp_path):
     assert_refused(
         path,
         r"predictions/kernel \(expected \(6, 5\), received \(6, 7\)\).* "
+        r"have the file's classifier: classes=7\. To "
         r"keep the model's classifier: reset_classifier=True\.$",
     )
 
