@@ -245,7 +245,7 @@ def test_needs_core_dependencies_only(images, tmp_path):
     write_packaged(randomize(ConvMixer256_8(weights=None)), tmp_path)
     extras = ["PIL", "matplotlib", "sklearn", "tensorboard", "tqdm", "torch"]
     extras += ["tensorflow_datasets", "ai_edge_litert", "ai_edge_quantizer"]
-    extras += ["onnx", "onnxruntime", "tf2onnx"]
+    extras += ["onnx", "onnxruntime", "tf2onnx", "convmixer_tf.export"]
     code = (
         "import pathlib, runpy, sys\n"
         f"sys.modules.update(dict.fromkeys({extras!r}))\n"

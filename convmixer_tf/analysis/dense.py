@@ -27,7 +27,7 @@ def dense_classifier(model):
         width).
 
     Raises:
-        ValueError: If `model` does not end so.
+        ValueError: If `model` does not end so, or has several inputs.
 
     Example:
 
@@ -37,6 +37,11 @@ def dense_classifier(model):
     ```
     """
     pool, classifier = find_head(model)
+    if len(model.inputs) != 1:
+        raise ValueError(
+            "Argument `model` must have one input, the image. "
+            f"Received: {model!r}, with {len(model.inputs)} inputs"
+        )
     body = last_features(model)
     first = pool.data_format == "channels_first"
     channels = body.input_shape[1 if first else -1]

@@ -1,5 +1,7 @@
 """Feature maps, block by block."""
 
+import numbers
+
 import keras
 import numpy as np
 
@@ -17,9 +19,9 @@ def feature_extractor(model, blocks=None):
 
     Args:
         model: A ConvMixer, with or without classifier.
-        blocks: List of blocks: each an integer, counted from 0, or from the
-            last with -1 and so on; or a name, `"block_0"` and so on, or
-            `"patch_embed"`. Defaults to all blocks, without `patch_embed`.
+        blocks: A block or a list of them: each an integer, counted from 0, or
+            from the last with -1 and so on; or a name, `"block_0"` and so on,
+            or `"patch_embed"`. Defaults to all blocks, without `patch_embed`.
 
     Returns:
         A `keras.Model` of the same layers and weights. It takes what `model`
@@ -41,9 +43,13 @@ def feature_extractor(model, blocks=None):
     by_name = {layer.name: layer for layer in (embed, *found)}
     if blocks is None:
         blocks = range(len(found))
+    elif isinstance(blocks, str) or not np.iterable(blocks):
+        blocks = [blocks]
     outputs = {}
     for block in blocks:
-        if isinstance(block, int) and -len(found) <= block < len(found):
+        if isinstance(block, numbers.Integral) and -len(found) <= block < len(
+            found
+        ):
             block = found[block].name
         if block not in by_name:
             raise ValueError(

@@ -85,6 +85,14 @@ def test_a_model_without_classifier_is_an_error(build, pooling):
         dense_classifier(model)
 
 
+def test_two_inputs_are_an_error():
+    images = [keras.Input((8, 6, 3)), keras.Input((8, 6, 3))]
+    x = layers.GlobalAveragePooling2D()(layers.add(images))
+    model = keras.Model(images, layers.Dense(3)(x))
+    with pytest.raises(ValueError, match=r"one input, .*, with 2 inputs"):
+        dense_classifier(model)
+
+
 def test_picture(tmp_path, read_png):
     path = tmp_path / "labels.png"
     image = asymmetric_image(32, 32)[0]

@@ -33,10 +33,21 @@ def test_all_blocks_by_default_on_the_same_weights(build):
 
 
 @pytest.mark.parametrize(
+    ("block", "name"),
+    [(-1, "block_2"), (np.int64(1), "block_1"), ("patch_embed",) * 2],
+)
+def test_a_single_block(build, block, name):
+    model, _ = build()
+    for blocks in (block, [block]):
+        assert list(feature_extractor(model, blocks).output) == [name]
+
+
+@pytest.mark.parametrize(
     ("blocks", "message"),
     [
         ([3], r"numbers of blocks, from -3 to 2, or names.*Received: 3"),
         ([-4], "Received: -4"),
+        (3, r"Received: 3 in \[3\]"),
         (["block_9"], "Received: 'block_9'"),
         (["avg_pool"], "Received: 'avg_pool'"),
         ([], "at least one block"),
