@@ -143,8 +143,8 @@ def comparable(config):
     ]
     if config.precision not in ("auto", "float32"):
         wrong.append(f"precision={config.precision}")
-    if run_flags.strategy() not in ("auto", "one"):
-        wrong.append(f"strategy={run_flags.strategy()}")
+    if FLAGS.strategy not in ("auto", "one"):
+        wrong.append(f"strategy={FLAGS.strategy}")
     if wrong:
         raise ValueError(
             "The PyTorch loop trains in float32 on one core, each batch at "

@@ -22,7 +22,6 @@ from convmixer_tf.analysis import count_macs
 from convmixer_tf.files import replaced
 from convmixer_tf.timing import cpu
 from convmixer_tf.training import TrainConfig
-from convmixer_tf.training import make_strategy
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import check_datasets
@@ -82,6 +81,7 @@ class Contest:
     recipe: data.Recipe
     image_size: int  # pixels
     folder: pathlib.Path
+    strategy: tf.distribute.Strategy
 
     @property
     def input_shape(self):
@@ -106,6 +106,7 @@ def open_contest():
     if _THREADS.value:
         tf.config.threading.set_intra_op_parallelism_threads(_THREADS.value)
         tf.config.threading.set_inter_op_parallelism_threads(_THREADS.value)
+    strategy = run_flags.strategy()
     train_set, eval_set = run_flags.open_datasets(_DATA.value, "train", "test")
     config = TrainConfig(
         epochs=EPOCHS.value,
@@ -125,6 +126,7 @@ def open_contest():
         AUGMENTATIONS[_AUGMENTATION.value],
         _IMAGE_SIZE.value,
         pathlib.Path(OUTPUT.value),
+        strategy,
     )
 
 
@@ -195,9 +197,8 @@ def train_all(contest, contestants):
             contest.config,
             _notes(contest, contestant),
         )
-    strategy = make_strategy(run_flags.strategy())
     for contestant, row in zip(contestants, rows, strict=True):
-        summary = _train(contest, contestant, strategy)
+        summary = _train(contest, contestant)
         row.update(
             {key: summary["last"][key] for key in ("top1", "top5", "loss")},
             train_loss=summary["last"]["train_loss"],
@@ -214,7 +215,7 @@ def _notes(contest, contestant):
     }
 
 
-def _train(contest, contestant, strategy):
+def _train(contest, contestant):
     folder = contest.folder / contestant.name
     if (folder / "summary.json").exists():
         logging.info("%s is at its end.", contestant.name)
@@ -228,7 +229,7 @@ def _train(contest, contestant, strategy):
         contest.recipe,
         contest.image_size,
         folder,
-        strategy,
+        contest.strategy,
         crop_fraction=1.0,
         notes={"model": contestant.settings},
     )

@@ -39,6 +39,7 @@ from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
+from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.weights import DATASETS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.names import few
@@ -214,6 +215,7 @@ def make_model(origin, image_size, classes, classifier_activation):
 def main(argv):
     """Fine-tunes as the flags say."""
     run_flags.begin(argv)
+    strategy = run_flags.strategy()
     recipe = data.get_recipe(_AUGMENTATION.value)
     origin = find_origin(_MODEL.value, _WEIGHTS.value)
     size = run_flags.given(_IMAGE_SIZE, origin.image_size)
@@ -238,7 +240,7 @@ def main(argv):
         recipe,
         size,
         _OUTPUT.value,
-        run_flags.strategy(),
+        strategy,
         crop_fraction=crop_fraction,
         notes={
             "model": origin.name,
@@ -248,8 +250,9 @@ def main(argv):
             "drop_path": _DROP_PATH.value,
         },
     )
-    curve = curves.draw_run(_OUTPUT.value)
-    logging.info("Top-1 %.2f %%, %s", 100 * summary["last"]["top1"], curve)
+    logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
+    if is_chief(strategy):
+        logging.info("%s", curves.draw_run(_OUTPUT.value))
 
 
 if __name__ == "__main__":

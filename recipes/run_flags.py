@@ -8,6 +8,7 @@ from convmixer_tf import data
 from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.config import PRECISIONS
 from convmixer_tf.training.strategy import STRATEGIES
+from convmixer_tf.training.strategy import make_strategy
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where tensorflow-datasets keeps its data."
@@ -74,8 +75,18 @@ def _open_dataset(name, split):
 
 
 def strategy():
-    """Returns the strategy that the flags name."""
-    return _STRATEGY.value
+    """Makes the strategy that the flags name, before TensorFlow is touched.
+
+    Several machines can only be joined at the start of a process, so call it
+    before data are opened or a model is built.
+
+    Returns:
+        A `tf.distribute.Strategy`.
+
+    Raises:
+        ValueError: If the machine lacks what the strategy needs.
+    """
+    return make_strategy(_STRATEGY.value)
 
 
 def settings(default_steps):

@@ -34,6 +34,7 @@ from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
+from convmixer_tf.training.strategy import is_chief
 
 _WHOLE_IMAGE = data.RandomResizedCrop(min_area=1.0, min_aspect=1.0)
 _LONG = dataclasses.replace(data.get_recipe("cifar10"), crop=_WHOLE_IMAGE)
@@ -182,6 +183,7 @@ def model_flags():
 def main(argv):
     """Trains as the flags say."""
     run_flags.begin(argv)
+    strategy = run_flags.strategy()
     train_set, eval_set = run_flags.open_datasets(_DATA.value, "train", "test")
     classes = len(train_set.class_names)
     _, summary = train_classifier(
@@ -192,12 +194,13 @@ def main(argv):
         PRESETS[_PRESET.value].recipe,
         32,
         _OUTPUT.value,
-        run_flags.strategy(),
+        strategy,
         crop_fraction=1.0,
         notes={"model": model_flags(), "weights": _WEIGHTS.value},
     )
-    curve = curves.draw_run(_OUTPUT.value)
-    logging.info("Top-1 %.2f %%, %s", 100 * summary["last"]["top1"], curve)
+    logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
+    if is_chief(strategy):
+        logging.info("%s", curves.draw_run(_OUTPUT.value))
 
 
 if __name__ == "__main__":

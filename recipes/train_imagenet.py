@@ -36,6 +36,7 @@ from convmixer_tf import data
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
+from convmixer_tf.training.strategy import is_chief
 
 MODELS = {  # and how many epochs the authors trained them
     "1536_20": (ConvMixer1536_20, 150),
@@ -67,6 +68,7 @@ _REMAT = flags.DEFINE_bool(
 def main(argv):
     """Trains as the flags say."""
     run_flags.begin(argv)
+    strategy = run_flags.strategy()
     build, epochs = MODELS[_MODEL.value]
     train_set, eval_set = run_flags.open_datasets(
         _DATA.value, _TRAIN_SPLIT.value, _EVAL_SPLIT.value
@@ -97,11 +99,12 @@ def main(argv):
         data.get_recipe("imagenet"),
         size,
         output,
-        run_flags.strategy(),
+        strategy,
         notes={"model": _MODEL.value},
     )
-    curve = curves.draw_run(output)
-    logging.info("Top-1 %.2f %%, %s", 100 * summary["last"]["top1"], curve)
+    logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
+    if is_chief(strategy):
+        logging.info("%s", curves.draw_run(output))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def train_classifier(
         recipe: A `data.Recipe`, what happens to training images.
         image_size: Side of the images, in pixels.
         directory: Path of the run's folder.
-        strategy: As for `train`.
+        strategy: As for `train`. Several machines need what `make_strategy`
+            returned before the data were opened.
         crop_fraction: Fraction of the side of an image that is evaluated.
         notes: As for `train`, such as the arguments of the model.
 

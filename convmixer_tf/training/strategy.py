@@ -30,6 +30,7 @@ def make_strategy(name="auto"):
     Raises:
         ValueError: If there is no such strategy, or if `"multiworker"` lacks
             its `TF_CONFIG`, or `"tpu"` its TPU.
+        RuntimeError: If it is too late to join several workers.
     """
     check_backend()
     if name not in STRATEGIES:
@@ -131,7 +132,14 @@ def _multiworker():
             "which lists the workers and says which of them this is. "
             f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}"
         )
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise RuntimeError(
+            "Several workers can only be joined before anything else touches "
+            "TensorFlow: call `make_strategy` at the start of the process, "
+            f"before data are opened, and pass on what it returns. {error}"
+        ) from error
 
 
 def _tpu():

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import signal
 import statistics
 import time
 
@@ -78,7 +79,8 @@ def train(
         FloatingPointError: If the loss or the gradient is not finite.
         OSError: If the last checkpoint can't be written.
         RuntimeError: If another worker is lost.
-        SystemExit: After SIGTERM or SIGINT, when a checkpoint is written.
+        SystemExit: After SIGTERM or SIGINT, when a checkpoint is written. Of
+            several workers all stop, whichever got the signal.
     """
     check_backend()
     if isinstance(strategy, str):
@@ -88,12 +90,12 @@ def train(
         for epoch in range(len(run.history), config.epochs):
             for batches in run.batches(train_batches, epoch):
                 run.update(batches)
-                if stop:
+                if run.is_to_stop(stop):
                     run.save()
                     logging.info(
                         "Saved step %d. The same command goes on.", run.step
                     )
-                    raise SystemExit(128 + stop[0])
+                    raise SystemExit(128 + (stop or [signal.SIGTERM])[0])
                 if run.save_is_due():
                     run.try_to_save()
             run.try_to_save()
@@ -141,9 +143,7 @@ class Run:
 
     def __exit__(self, kind, error, traceback):
         self.log.close()
-        several = tf.distribute.MultiWorkerMirroredStrategy
-        shared = isinstance(self.strategy, several)
-        if shared and isinstance(error, LOSSES):
+        if _has_workers(self.strategy) and isinstance(error, LOSSES):
             raise RuntimeError(
                 f"Another worker was lost after step {self.step}. Start all "
                 "workers again, with the same command: they go on from "
@@ -256,6 +256,21 @@ class Run:
             total = self.config.total_steps
             logging.info("Goes on from step %d of %d.", self.step, total)
         _check_agreement(self.strategy, self.step)
+
+    def is_to_stop(self, signals):
+        """Says whether to save and stop.
+
+        To save, several workers must stop at the same update. They ask each
+        other where they wait for the loss anyway.
+
+        Args:
+            signals: List of the signals that this worker has got.
+        """
+        if not _has_workers(self.strategy):
+            return bool(signals)
+        if self.step % self.config.log_every:
+            return False
+        return _sum_over_replicas(self.strategy, len(signals)) > 0
 
     def save_is_due(self):
         """Says whether to save now. An epoch's end saves in any case."""
@@ -385,17 +400,26 @@ def _build(build_model, config):
 
 def _check_agreement(strategy, step):
     """Stops workers that don't see the same checkpoints."""
-
-    def add():
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(
-            tf.distribute.ReduceOp.SUM, tf.constant(step, tf.int32)
-        )
-
-    total = tf.function(lambda: strategy.run(add))()
-    total = int(strategy.experimental_local_results(total)[0])
+    total = _sum_over_replicas(strategy, step)
     if total != step * strategy.num_replicas_in_sync:
         raise ValueError(
             f"This worker found the checkpoint of step {step}, another a "
             "different one. All workers need the same folder."
         )
+
+
+def _sum_over_replicas(strategy, value):
+    """Adds up an integer that each worker has one of, once per replica."""
+
+    def add():
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.constant(value, tf.int32)
+        )
+
+    total = tf.function(lambda: strategy.run(add))()
+    return int(strategy.experimental_local_results(total)[0])
+
+
+def _has_workers(strategy):
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

@@ -224,7 +224,7 @@ def test_what_is_finished_is_read(compare, open_contest, tmp_path):
     summary = {"last": {"top1": 0.5}}
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "summary.json").write_text(json.dumps(summary))
-    found = compare.contests._train(open_contest(), contestant(compare), None)
+    found = compare.contests._train(open_contest(), contestant(compare))
     assert found == summary
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import random
 import signal
 import socket
@@ -11,18 +12,23 @@ import sys
 import numpy as np
 import pytest
 
+from tests.helpers import write_images
+
+RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
 TIMEOUT = 300  # seconds, for one process
 
 
-def start(folder, *options, tf_config=None):
+WORKER = ("-m", "tests.training.worker")
+
+
+def start(*arguments, tf_config=None):
     path = os.pathsep.join(entry for entry in sys.path if entry)
     env = {**os.environ, "PYTHONPATH": path}
     env.pop("TF_CONFIG", None)
     if tf_config:
         env["TF_CONFIG"] = json.dumps(tf_config)
-    command = [sys.executable, "-m", "tests.training.worker", str(folder)]
     return subprocess.Popen(
-        [*command, *options],
+        [sys.executable, *map(str, arguments)],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -44,13 +50,19 @@ def finish(processes):
 
 
 def run(folder, *options):
-    codes, outputs = finish([start(folder, *options)])
+    codes, outputs = finish([start(*WORKER, folder, *options)])
     return codes[0], outputs[0]
 
 
 def start_two(folder, options=("", "")):
-    """Two workers on this machine, over the loopback."""
-    sockets = [socket.socket() for _ in range(2)]
+    """Two workers on this machine."""
+    common = (*WORKER, folder, "--strategy=auto", "--sync")
+    return start_each(*((*common, *part.split()) for part in options))
+
+
+def start_each(*commands):
+    """Workers of one cluster, over the loopback."""
+    sockets = [socket.socket() for _ in commands]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
@@ -58,16 +70,13 @@ def start_two(folder, options=("", "")):
         each.close()
     return [
         start(
-            folder,
-            "--strategy=auto",
-            "--sync",
-            *options[index].split(),
+            *command,
             tf_config={
                 "cluster": {"worker": addresses},
                 "task": {"type": "worker", "index": index},
             },
         )
-        for index in range(2)
+        for index, command in enumerate(commands)
     ]
 
 
@@ -142,3 +151,36 @@ def test_a_lost_worker_ends_clearly_and_all_go_on(tmp_path, victim):
     code, output = run(tmp_path / "one", "--sync")
     assert code == 0, output
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
+
+
+@pytest.mark.large
+def test_all_workers_save_and_stop_when_one_is_told_to(tmp_path):
+    options = ["", f"--kill_at=5 --signal={signal.SIGTERM}"]
+    codes, outputs = finish(start_two(tmp_path / "two", options))
+    assert codes == [128 + signal.SIGTERM] * 2, "\n".join(outputs)
+    # Three updates after the last time, see tiny.config().
+    assert all("Saved step 6. The same" in output for output in outputs)
+    codes, outputs = finish(start_two(tmp_path / "two"))
+    assert codes == [0, 0], "\n".join(outputs)
+    assert "Goes on from step 6 of 12" in outputs[0]
+    code, output = run(tmp_path / "one", "--sync")
+    assert code == 0, output
+    assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
+
+
+@pytest.mark.large
+def test_a_recipe_trains_on_two_workers(tmp_path):
+    write_images(tmp_path / "train", ("blue", "red"), 8, 32)
+    write_images(tmp_path / "test", ("blue", "red"), 3, 32)
+    command = (
+        *(RECIPES / "train_cifar10.py", f"--data={tmp_path}", "--dim=8"),
+        *("--depth=1", "--batch_size=8", "--epochs=2", "--notensorboard"),
+        f"--output={tmp_path / 'run'}",
+    )
+    codes, outputs = finish(start_each(command, command))
+    assert codes == [0, 0], "\n".join(outputs)
+    assert "curve.png" in outputs[0]
+    assert "curve.png" not in outputs[1]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["replicas"], summary["last"]["step"]) == (2, 4)
+    assert (tmp_path / "run" / "model.keras").exists()

@@ -100,6 +100,16 @@ def test_multiworker_without_workers_is_an_error(monkeypatch):
         make_strategy("multiworker")
 
 
+def test_workers_that_are_joined_too_late_are_an_error(monkeypatch):
+    tf.constant(0)
+    cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+    task = {"type": "worker", "index": 0}
+    config = json.dumps({"cluster": cluster, "task": task})
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(RuntimeError, match="before data are opened, and pass"):
+        make_strategy()
+
+
 def test_tpu_without_tpu_is_an_error():
     with pytest.raises(ValueError, match="needs a TPU in this machine"):
         make_strategy("tpu")

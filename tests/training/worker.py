@@ -22,14 +22,14 @@ from convmixer_tf.training import trainer
 from tests.training import tiny
 
 
-def die_after(run_class, name, step):
-    """Makes the process kill itself in a method, once at a step."""
+def die_after(run_class, name, step, number=signal.SIGKILL):
+    """Makes the process signal itself in a method, from a step on."""
     method = getattr(run_class, name)
 
     def dying(self, *args):
         result = method(self, *args)
-        if self.step >= step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.step == step:
+            os.kill(os.getpid(), number)
         return result
 
     setattr(run_class, name, dying)
@@ -65,12 +65,13 @@ def main():
     parser.add_argument("--strategy", default="one")
     parser.add_argument("--kill_at", type=int)
     parser.add_argument("--kill_in", default="update")
+    parser.add_argument("--signal", type=int, default=signal.SIGKILL)
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--digits", action="store_true")
     options = parser.parse_args()
     logging.set_verbosity(logging.INFO)
     if options.kill_at is not None:
-        die_after(trainer.Run, options.kill_in, options.kill_at)
+        die_after(trainer.Run, options.kill_in, options.kill_at, options.signal)
     strategy = make_strategy(options.strategy)
     if options.digits:
         train_digits(options.folder, strategy)
