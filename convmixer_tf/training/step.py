@@ -181,9 +181,10 @@ class Engine:
             factor = self.loss_scale.factor.read_value()
             gradients = [gradient / factor for gradient in gradients]
         gradients, norm = clip_by_global_norm(gradients, self.config.clip_norm)
-        finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+        good = tf.math.is_finite(loss)
+        finite = tf.math.is_finite(norm) & good
         rate = self.schedule(self.steps.read_value())
-        context.merge_call(self._apply, args=(gradients, rate, finite))
+        context.merge_call(self._apply, args=(gradients, rate, finite, good))
         return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
 
     def _loss_and_gradients(self, images, labels):
@@ -201,7 +202,7 @@ class Engine:
         )
         return [loss, *gradients]
 
-    def _apply(self, strategy, gradients, rate, finite):
+    def _apply(self, strategy, gradients, rate, finite, good):
         self.optimizer.apply(strategy, gradients, rate, finite)
         if self.average:
             self.average.apply(strategy)
@@ -211,14 +212,15 @@ class Engine:
         strategy.extended.update(
             self.steps,
             self._count,
-            args=(self.first_bad_step, finite, factor),
+            args=(self.first_bad_step, finite, good, factor),
             group=False,
         )
 
-    def _count(self, steps, first_bad_step, finite, factor):
+    def _count(self, steps, first_bad_step, finite, good, factor):
         if factor is not None:
-            # An overflow now and then is what the scale is for.
-            finite = factor > 2.0**-14
+            # A gradient that overflows now and then is what the scale is for.
+            # A loss that does has spoilt the batch normalisations.
+            finite = good & (factor > 2.0**-14)
         steps.assign_add(1)
         is_first = ~finite & (first_bad_step < 0)
         first_bad_step.assign(tf.where(is_first, steps, first_bad_step))

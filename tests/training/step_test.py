@@ -158,8 +158,10 @@ def test_float16_scales_the_loss_by_what_all_replicas_see(
         keras.config.set_dtype_policy("float32")
     before = tiny.weights_of(model)
     images, labels = tiny.examples()
+    labels = np.eye(tiny.CLASSES, dtype=np.float32)[labels]
     if bad_replica is not None:
-        images[8 * bad_replica] = np.inf
+        # The loss is float32; its gradient goes through float16.
+        labels[8 * bad_replica] *= 1e5
     step_once(engine, images[:16], labels[:16])
     good = bad_replica is None
     assert (tiny.worst_difference(before, tiny.weights_of(model)) > 0) == good
@@ -168,6 +170,21 @@ def test_float16_scales_the_loss_by_what_all_replicas_see(
     assert engine.first_bad_step.numpy() == -1
     for copy in engine.loss_scale.factor.values:
         assert copy.numpy() == engine.loss_scale.factor.numpy()
+
+
+def test_float16_does_not_go_on_with_a_loss_that_is_not_finite(one_device):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with one_device.scope():
+            model = tiny.build_model()
+            engine = Engine(tiny.config(), model, one_device)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    images, labels = tiny.examples()
+    images[3] = 1e38
+    step_once(engine, images[:16], labels[:16])
+    assert engine.first_bad_step.numpy() == 1
+    assert engine.optimizer.updates.numpy() == 0
 
 
 @pytest.mark.parametrize(
