@@ -13,6 +13,9 @@ from jax_cifar10.images import load_images
 # Batches that are being made or wait, for each worker.
 _AHEAD = 2
 
+# That a worker lives on when it is told to end: until the run has saved.
+_GRACE = 60  # seconds
+
 _augmenter = None
 
 
@@ -80,8 +83,10 @@ def _begin(folder, settings):
 
 
 def _begin_worker(folder, settings):
-    # Ctrl-C is for the run, which ends its workers when it has saved.
+    # These are for the run, which ends its workers when it has saved. But a
+    # pool that lost a worker sends SIGTERM to the others, and waits for them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
     parent = multiprocessing.parent_process()
 
     def end_with_parent():
@@ -90,6 +95,12 @@ def _begin_worker(folder, settings):
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     _begin(folder, settings)
+
+
+def _end_later(number, frame):
+    timer = threading.Timer(_GRACE, os._exit, [1])
+    timer.daemon = True
+    timer.start()
 
 
 def _make(position):

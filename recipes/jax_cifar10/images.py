@@ -127,7 +127,7 @@ def _files(source):
     """Yields name and content of each image in a folder or an archive."""
     if source.is_dir():
         for path in source.glob("*/*/*"):
-            if _is_image(path.name):
+            if _is_image(path.name) and path.is_file():
                 yield str(path), path.read_bytes()
     elif zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
@@ -146,20 +146,27 @@ def _files(source):
 
 
 def _is_image(name):
-    return name.lower().endswith(EXTENSIONS)
+    hidden = pathlib.PurePath(name).name.startswith(".")
+    return name.lower().endswith(EXTENSIONS) and not hidden
 
 
 def _decode(content, name):
     try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
+        image = Image.open(io.BytesIO(content))
+        image.load()
     except OSError as error:
         raise ValueError(f"Can't read the image {name}. {error}") from error
+    if image.mode.startswith(("I", "F")):  # Pillow would cut off, not scale.
+        raise ValueError(
+            "All images must have 8 bits a channel. "
+            f"Received: {name} of mode {image.mode}"
+        )
     if image.size != (SIZE, SIZE):
         raise ValueError(
             f"All images must be of {SIZE} x {SIZE} pixels. "
             f"Received: {name} of {image.width} x {image.height}"
         )
-    return np.asarray(image)
+    return np.asarray(image.convert("RGB"))
 
 
 def _stamp(source):

@@ -67,6 +67,16 @@ def test_folders_and_archives_hold_the_same(images, folder, tmp_path):
                 )
 
 
+def test_what_the_system_hides_is_no_image(images, folder, tmp_path):
+    source = tmp_path / "images"
+    shutil.copytree(folder, source)
+    (source / "train" / "cat" / "._0.png").write_bytes(b"macOS")
+    (source / "train" / "cat" / "folder.png").mkdir()
+    for each in (source, pack(source, tmp_path / "all.zip")):
+        splits, _ = images.read_images([each])
+        assert len(splits["train"]) == 12
+
+
 def test_what_was_decoded_is_kept(images, folder, tmp_path, monkeypatch):
     source = tmp_path / "images"
     shutil.copytree(folder, source)
@@ -101,5 +111,7 @@ def test_what_is_refused(images, folder, tmp_path):
     path = large / "test" / "dog" / "0.png"
     Image.new("RGB", (40, 30)).save(path)
     refused(ValueError, "must be of 32 x 32 pixels. .* of 40 x 30", large)
+    Image.new("I;16", (32, 32), 4096).save(path)
+    refused(ValueError, "8 bits a channel. .*dog/0.png of mode I", large)
     path.write_bytes(b"no image")
     refused(ValueError, "Can't read the image .*dog/0.png", large)
