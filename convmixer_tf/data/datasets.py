@@ -19,7 +19,7 @@ from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 # Data sets up to this size are kept in memory, encoded.
 CACHE_BYTES = 2**30
@@ -215,7 +215,8 @@ def open_dataset(name, split, *, data_dir=None, download=False):
 
             - `"digits"`: scikit-learn's 1,797 handwritten digits of 8 x 8
               pixels, for trying things out offline;
-            - a folder with `split/class/*.jpg` (or .jpeg, .png, .bmp, .gif);
+            - a folder with `split/class/*.jpg` (or .jpeg, .png, .bmp, .gif,
+              .webp);
             - a folder that tensorflow-datasets prepared;
             - a folder of TFRecords whose names contain the split, with the
               features `image` and `label`, and the class names in a file
@@ -320,25 +321,30 @@ def _check_split(split, splits):
 
 
 def _open_image_folder(folder, split):
-    # A class may lack images in one split; its index must not move.
-    class_names = sorted(
-        {
-            path.name
-            for part in folder.iterdir()
-            if part.is_dir()
-            for path in part.iterdir()
-            if path.is_dir() and not path.name.startswith(".")
-        }
-    )
-    names, labels = [], []
+    class_names = sorted(_find_classes(folder, split))
+    names, labels, others = [], [], 0
     for label, class_name in enumerate(class_names):
         paths = list_images(folder / split / class_name)
+        others += len(_visible(folder / split / class_name)) - len(paths)
         if not paths:
             _LOG.warning(
                 "No images of class %r in %s", class_name, folder / split
             )
         names += paths
         labels += [label] * len(paths)
+    folders = {x.name for x in _visible(folder / split) if x.is_dir()}
+    empty = folders - {*class_names}
+    if empty:
+        _LOG.warning(
+            "No folders of images, so no classes: %s in %s",
+            ", ".join(map(repr, sorted(empty))),
+            folder / split,
+        )
+    if others:
+        _LOG.warning(
+            "Left out of %s: %d that are not %s files",
+            *(folder / split, others, ", ".join(EXTENSIONS)),
+        )
     if not names:
         raise ValueError(
             f"No images found in {str(folder / split)!r}. Expected files "
@@ -352,15 +358,43 @@ def _open_image_folder(folder, split):
     )
 
 
+def _find_classes(folder, split):
+    """Finds the folders of images in a split, and in those that go with it.
+
+    A class may lack images in one split; its index must not move. What has no
+    class in common with any of them is something else, such as runs.
+    """
+    parts = [_folders_of_images(part) for part in _visible(folder)]
+    found, before = _folders_of_images(folder / split), None
+    while found != before:
+        before = found
+        found = found.union(*(part for part in parts if part & found))
+    return found
+
+
+def _folders_of_images(part):
+    return {
+        entry.name
+        for entry in _visible(part)
+        if any(map(_is_image, _visible(entry)))
+    }
+
+
 def list_images(folder):
     """Lists the images in a folder, sorted; none if there is no such."""
-    if not folder.is_dir():
+    return sorted(entry.path for entry in _visible(folder) if _is_image(entry))
+
+
+def _visible(folder):
+    """Lists what is in a folder, but for what the system hides there."""
+    if not os.path.isdir(folder):
         return []
-    return sorted(
-        str(path)
-        for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS
-    )
+    return [x for x in os.scandir(folder) if not x.name.startswith(".")]
+
+
+def _is_image(entry):
+    extension = os.path.splitext(entry.name)[1].lower()
+    return extension in EXTENSIONS and entry.is_file()
 
 
 def _read_if_small(paths):

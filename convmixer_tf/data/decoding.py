@@ -2,8 +2,8 @@
 
 JPEG is decoded with the accurate inverse cosine transform, which makes the
 pixels equal to Pillow's; TensorFlow's default differs by up to 19 grey levels
-on photographs and is not faster. PNG, BMP and the first frame of a GIF are
-decoded, too; grey and CMYK become RGB, transparency is dropped. The EXIF
+on photographs and is not faster. PNG, WebP, BMP and the first frame of a GIF
+are decoded, too; grey and CMYK become RGB, transparency is dropped. The EXIF
 orientation is ignored, as in the authors' pipeline: pixels come as stored.
 `orientation.decode_upright` is for photographs of users.
 """
@@ -11,6 +11,9 @@ orientation is ignored, as in the authors' pipeline: pixels come as stored.
 import tensorflow as tf
 
 _ACCURATE = "INTEGER_ACCURATE"
+
+# Of a BMP: blue, green, red and nothing, for each index.
+_GREY_PALETTE = bytes(x for i in range(256) for x in (i, i, i, 0))
 
 
 def decode_image(encoded):
@@ -60,5 +63,19 @@ def decode_crop(encoded, choose_box):
 
 
 def _decode_other(encoded):
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
+    fit = tf.cond(is_bmp, lambda: _has_no_palette(encoded), lambda: True)
+    refused = "A BMP with a palette. Save it as PNG, or with 24 bits a pixel."
+    with tf.control_dependencies([tf.debugging.Assert(fit, [refused])]):
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _has_no_palette(encoded):
+    """Says whether TensorFlow reads a BMP as it should be: it skips palettes.
+
+    What it takes for a shade of grey is an index if there is one.
+    """
+    depth = tf.strings.substr(encoded, 28, 1)
+    palette = tf.strings.substr(encoded, 54, len(_GREY_PALETTE))
+    return (depth != b"\x08") | (palette == _GREY_PALETTE)

@@ -105,29 +105,62 @@ def test_image_folder(tmp_path, save, monkeypatch, cache_bytes):
             "train/猫/c.jpeg": IMAGE,
             "train/猫/notes.txt": b"no image",
             "train/readme.txt": b"no class",
+            "test/猫/d.webp": IMAGE,
             "test/zebra/d.bmp": IMAGE,
         },
     )
-    (tmp_path / "train" / "empty").mkdir()
     train = open_dataset(str(tmp_path), "train")
     assert isinstance(train, ImageList)
     assert (train.contents is None) == (cache_bytes == 0)
     # Classes of other splits count, so that indices agree.
-    assert train.class_names == ("empty", "größe", "zebra", "猫")
+    assert train.class_names == ("größe", "zebra", "猫")
     assert open_dataset(tmp_path, "test").class_names == train.class_names
     assert len(train) == 3
     found = [(name.split("/")[-1], int(y)) for name, _, y in read_all(train)]
-    assert found == [("b.JPG", 1), ("été.png", 1), ("c.jpeg", 3)]
+    assert found == [("b.JPG", 0), ("été.png", 0), ("c.jpeg", 2)]
     np.testing.assert_array_equal(decode_image(read_all(train)[1][1]), IMAGE)
 
 
-def test_warns_of_an_empty_class(tmp_path, save, caplog):
-    save(tmp_path, {"train/a/1.png": IMAGE})
+def test_warns_of_what_it_leaves_out(tmp_path, save, caplog):
+    save(
+        tmp_path,
+        {
+            "train/a/1.png": IMAGE,
+            "train/a/2.tiff": b"another kind",
+            "test/a/1.png": IMAGE,
+            "test/b/1.png": IMAGE,
+        },
+    )
     (tmp_path / "train" / "empty").mkdir()
-    open_dataset(tmp_path, "train")
-    assert caplog.messages == [
-        f"No images of class 'empty' in {tmp_path / 'train'}"
-    ]
+    assert open_dataset(tmp_path, "train").class_names == ("a", "b")
+    empty, unseen, other = caplog.messages
+    train = tmp_path / "train"
+    assert empty == f"No images of class 'b' in {train}"
+    assert unseen == f"No folders of images, so no classes: 'empty' in {train}"
+    assert other.startswith(f"Left out of {train}: 1 that are not .jpg, .jpeg")
+
+
+def test_what_is_beside_classes_and_images_is_neither(tmp_path, save, caplog):
+    save(
+        tmp_path,
+        {
+            "train/a/1.png": IMAGE,
+            "train/a/._1.png": b"macOS",
+            "train/.thumbnails/1.png": IMAGE,
+            "test/b/1.png": IMAGE,
+            "validation/a/1.png": IMAGE,
+            "validation/b/1.png": IMAGE,
+            "runs/mine/curve.png": IMAGE,
+            "__MACOSX/train/._1.png": b"macOS",
+            ".git/hooks/a.png": IMAGE,
+        },
+    )
+    (tmp_path / "train" / "a" / "folder.jpg").mkdir()
+    for split in ("train", "test", "validation"):
+        dataset = open_dataset(tmp_path, split)
+        assert dataset.class_names == ("a", "b")
+        names = [name for name, *_ in read_all(dataset)]
+        assert {name.split("/")[-1] for name in names} == {"1.png"}
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])

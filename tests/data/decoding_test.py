@@ -30,7 +30,11 @@ KINDS = {
     "transparent png": ("PNG", "RGBA", {}),
     "grey transparent png": ("PNG", "LA", {}),
     "bmp": ("BMP", "RGB", {}),
+    "grey bmp": ("BMP", "L", {}),
     "gif": ("GIF", "P", {}),
+    "webp": ("WEBP", "RGB", {"quality": 80}),
+    "lossless webp": ("WEBP", "RGB", {"lossless": True}),
+    "transparent webp": ("WEBP", "RGBA", {}),
 }
 
 
@@ -50,7 +54,7 @@ def test_cmyk(photos):
 
 def test_crop_is_part_of_the_whole(photos):
     box = (40, 30, 111, 222)
-    for kind in ("jpeg 4:4:4", "png"):
+    for kind in ("jpeg 4:4:4", "png", "webp"):
         encoded = encode(photos[0], *KINDS[kind][:2], **KINDS[kind][2])
         sizes = []
 
@@ -79,6 +83,15 @@ def test_exif_orientation_is_ignored(photos):
 def test_refuses_what_is_no_image(broken):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(tf.constant(broken))
+
+
+def test_refuses_a_bmp_with_a_palette(photos):
+    encoded = encode(photos[0], "BMP", "P")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Save it as PNG"):
+        decode_image(tf.constant(encoded))
+    images = tf.data.Dataset.from_tensors(encoded).map(decode_image)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Save it as PNG"):
+        next(iter(images))
 
 
 def test_refuses_a_truncated_jpeg(photos):
