@@ -25,6 +25,7 @@ import os
 import pathlib
 import time
 
+import launch
 from absl import app
 from absl import flags
 from speed import report
@@ -49,6 +50,7 @@ from speed.workers import Workers
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.layers import set_depthwise
 
 PUBLISHED = [name for name in MODELS if name != "16_2"]
 DEFAULT_CONTESTANTS = {
@@ -101,7 +103,7 @@ _SECONDS = flags.DEFINE_float(
     "seconds", 600, "For a contestant and a batch size, at most.", 1
 )
 _MINUTES = flags.DEFINE_float(
-    "minutes", None, "After which nothing is begun; go on with --resume."
+    "minutes", None, "After which it ends; go on with --resume.", 0.1
 )
 _DEVICE = flags.DEFINE_enum(
     "device", "auto", ["auto", "cpu", "gpu"], "auto: an NVIDIA GPU if any."
@@ -124,7 +126,12 @@ _TF32 = flags.DEFINE_bool(
 _OUTPUT = flags.DEFINE_string(
     "output", "benchmark.json", "JSON file to write; a picture lies beside it."
 )
-_RESUME = flags.DEFINE_bool("resume", False, "Whether to go on with --output.")
+_RESUME = flags.DEFINE_bool(
+    "resume",
+    False,
+    "Whether to go on with --output. What failed, but not for lack of memory, "
+    "is tried again.",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether to replace it.")
 _REPORT = flags.DEFINE_bool(
     "report", False, "Sum up what --output has, and time nothing."
@@ -159,7 +166,7 @@ def main(arguments):
     former = pathlib.Path(_OUTPUT.value)
     goes_on = _RESUME.value and former.exists()
     content = json.loads(former.read_text()) if goes_on else {}
-    with Workers(settings, plan.together) as workers:
+    with Workers(settings, plan.together, plan.deadline) as workers:
         content = begin(content, plan, workers, names, _DTYPE.value)
         try:
             run(content, plan, names, workers)
@@ -210,7 +217,10 @@ def read_flags():
     )
     names = _CONTESTANT.value or DEFAULT_CONTESTANTS[device]
     for name in names:
-        find_contestant(name)
+        words = find_contestant(name).depthwise
+        if words:
+            set_depthwise(*words.split(","))  # Refuses what is no word.
+    set_depthwise()
     return settings, plan, names
 
 
@@ -272,10 +282,12 @@ def finish(content):
             for key, value in facts.items()
             if key in ("device", "backend", "keras", "torch", "timm")
         )
-        with replaced(
-            pathlib.Path(_OUTPUT.value).with_suffix(".png")
-        ) as unfinished:
-            report.save_plot(unfinished, content["summary"], title)
+        picture = pathlib.Path(_OUTPUT.value).with_suffix(".png")
+        try:
+            with replaced(picture) as unfinished:
+                report.save_plot(unfinished, content["summary"], title)
+        except ImportError as error:
+            print(f"No picture: {error}")
 
 
 def write_json(path, content):
@@ -285,4 +297,4 @@ def write_json(path, content):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch.run(main)

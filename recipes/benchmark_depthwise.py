@@ -7,8 +7,9 @@ the same as the native one: the time, as a ratio to the native one, and which
 share it reaches of the copy and of the matrix products that this device was
 measured to do in the same run. The forms take turns. `--probe` then lets the
 probe choose, which is what `set_depthwise("auto")` does, and says what that
-cost. On a CPU, `taskset -c 0` gives one core, and `--clock cpu` leaves out the
-time in which other processes had it.
+cost; what it chooses is kept for later processes. On a CPU, `taskset -c 0`
+gives one core, and `--clock cpu` leaves out the time in which other processes
+had it.
 
 Time: minutes on a GPU. Result: JSON and a table; see "Depthwise forms and the
 probe" in BUILD.md.
@@ -22,6 +23,7 @@ import pathlib
 import statistics
 import time
 
+import launch
 from absl import app
 from absl import flags
 
@@ -38,6 +40,7 @@ LAYERS = {  # height and width, dim, kernel size
     "256_8": (16, 256, 5),
 }
 PASSES = ("forward", "input_gradient", "kernel_gradient")
+CASE = ("dtype", "layer", "pass", "batch_size")
 FAR = 5  # What takes so many times as long as the fastest gets no more turns.
 
 _LAYER = flags.DEFINE_multi_enum(
@@ -65,6 +68,12 @@ _CLOCK = flags.DEFINE_enum(
 _PROBE = flags.DEFINE_bool("probe", False, "Whether to run the probe as well.")
 _OUTPUT = flags.DEFINE_string(
     "output", "benchmark_depthwise.json", "JSON file to write; it is replaced."
+)
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "Whether to keep what --output has, and time the rest."
+)
+_MINUTES = flags.DEFINE_float(
+    "minutes", None, "After which nothing is begun; go on with --resume.", 0.1
 )
 
 
@@ -169,8 +178,10 @@ def measure(name, layer, dtype, batch_size, ceiling):
         "ms_of_products": 2e3 * values * taps**2 / ceiling["flops"],
     }
     if _PROBE.value:
-        chosen = probe.measure(name, shape, size, dtype)
-        result["probe"] = {key: chosen[key] for key in ("form", "seconds")}
+        start = time.perf_counter()
+        form = probe.choose(name, shape, size, dtype)
+        seconds = time.perf_counter() - start
+        result["probe"] = {"form": form, "seconds": seconds}
     return result
 
 
@@ -221,6 +232,27 @@ def machine():
     }
 
 
+def begin():
+    """Gives what the JSON file starts with, or has already.
+
+    Raises:
+        ValueError: If it is of another device or backend.
+    """
+    content = {"machine": machine(), "ceilings": {}, "results": []}
+    path = pathlib.Path(_OUTPUT.value)
+    if not (_RESUME.value and path.exists()):
+        return content
+    former = json.loads(path.read_text())
+    for key in ("device", "backend", "clock"):
+        was, now = former["machine"][key], content["machine"][key]
+        if was != now:
+            raise ValueError(
+                f"--resume needs the {key} that the run began with, {was}. "
+                f"Received: {now}"
+            )
+    return former
+
+
 def check_forms():
     """Raises `UsageError` if no pass has a form that `--form` names."""
     from convmixer_tf.layers.depthwise_passes import forms_of
@@ -239,23 +271,33 @@ def main(arguments):
         raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
     check_destination(_OUTPUT.value, (".json",), overwrite=True)
     check_forms()
-    content = {"machine": machine(), "ceilings": {}, "results": []}
+    content = begin()
     on_cpu = content["machine"]["device"][0] == "cpu"
     batch_size = _BATCH_SIZE.value or (4 if on_cpu else 256)
-    for dtype in _DTYPE.value:
-        ceiling = ceilings(dtype, large=not on_cpu)
-        content["ceilings"][dtype] = ceiling
-        for layer, name in itertools.product(_LAYER.value, _PASS.value):
-            result = measure(name, layer, dtype, batch_size, ceiling)
-            content["results"].append(result)
-            print("\n".join(table([result]).splitlines()[2:]), flush=True)
-            for form, reason in result["left_out"].items():
-                print(f"  without {form}: {reason}", flush=True)
-            with replaced(_OUTPUT.value) as unfinished:
-                text = json.dumps(content, indent=1)
-                pathlib.Path(unfinished).write_text(text)
+    known = {tuple(r[key] for key in CASE) for r in content["results"]}
+    end = time.monotonic() + 60 * (_MINUTES.value or math.inf)
+    for case in itertools.product(
+        _DTYPE.value, _LAYER.value, _PASS.value, [batch_size]
+    ):
+        if case in known:
+            continue
+        if time.monotonic() > end:
+            print(f"{_MINUTES.value} minutes are over: go on with --resume.")
+            break
+        dtype, layer, name, _ = case
+        if dtype not in content["ceilings"]:
+            content["ceilings"][dtype] = ceilings(dtype, large=not on_cpu)
+        ceiling = content["ceilings"][dtype]
+        result = measure(name, layer, dtype, batch_size, ceiling)
+        content["results"].append(result)
+        print("\n".join(table([result]).splitlines()[2:]), flush=True)
+        for form, reason in result["left_out"].items():
+            print(f"  without {form}: {reason}", flush=True)
+        with replaced(_OUTPUT.value) as unfinished:
+            text = json.dumps(content, indent=1)
+            pathlib.Path(unfinished).write_text(text)
     print(table(content["results"]))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch.run(main)

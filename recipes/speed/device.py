@@ -56,7 +56,10 @@ def begin(content, plan, workers, names, dtypes):
         facts = content["frameworks"].setdefault(framework, worker.description)
         check_same(framework, facts, worker.description)
         limits = content["ceilings"].setdefault(framework, {"matrix": {}})
-        measure_ceilings(limits, worker, plan, dtypes)
+        try:
+            measure_ceilings(limits, worker, plan, dtypes)
+        except ContestantError as error:
+            print(f"limits, {framework}: {error}", flush=True)
         print(f"limits, {framework}: {json.dumps(limits)}", flush=True)
     return content
 
@@ -132,7 +135,7 @@ def measure_ceilings(limits, worker, plan, dtypes):
     side, size = MATRIX_SIDE[plan.device], COPY_BYTES[plan.device]
 
     def seconds(*arguments):
-        times = worker.ask(plan.seconds, "ceiling", *arguments)
+        times = worker.ask(plan.limit(), "ceiling", *arguments)
         return statistics.median(times)
 
     for dtype in dtypes:
@@ -147,13 +150,14 @@ def highest(ceilings):
     """Gives the limits of the device, as the best framework reaches them.
 
     Args:
-        ceilings: Dictionary from frameworks to what `measure_ceilings` gives.
+        ceilings: Dictionary from frameworks to what `measure_ceilings` takes
+            up. Some may be missing.
 
     Returns:
         Dictionary: FLOP/s of matrix products by dtype, and "copy", bytes/s.
     """
     limits = [
-        {**limits["matrix"], "copy": limits["copy"]}
+        {**limits["matrix"], **{k: v for k, v in limits.items() if k == "copy"}}
         for limits in ceilings.values()
     ]
     return {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from speed.cases import find_contestant
 from speed.costs import MODELS
+from speed.workers import OUT_OF_MEMORY
 from speed.workers import ContestantError
 
 GAIN = 1.03  # images/s, below which a batch of twice the size is the last
@@ -46,7 +47,8 @@ class Plan:
         rounds: Integer, timed rounds of each.
         seconds: Float, after which a contestant has had enough of one batch
             size: it is asked for no more rounds, or given up.
-        deadline: `time.monotonic()` after which nothing is begun.
+        deadline: `time.monotonic()` after which nothing is begun, and what is
+            begun is given up.
     """
 
     device: str
@@ -56,6 +58,10 @@ class Plan:
     rounds: int = 11
     seconds: float = 600.0
     deadline: float = float("inf")
+
+    def limit(self):
+        """Gives how many seconds from now an answer may take."""
+        return max(0.0, min(self.seconds, self.deadline - time.monotonic()))
 
     def sizes(self, model):
         """Gives the batch sizes of a model, in the order of trying."""
@@ -131,8 +137,9 @@ class Store:
 def measure(case, names, plan, workers, store, report):
     """Times contestants of a case with every batch size of the plan.
 
-    What the store has is not timed again. Who fails with a batch size, for
-    lack of memory or otherwise, is not asked for a larger one.
+    What the store has is not timed again, but for those that failed in an
+    earlier run with memory enough. Who fails with a batch size is not asked
+    for a larger one.
 
     Args:
         case: A `Case`.
@@ -149,13 +156,16 @@ def measure(case, names, plan, workers, store, report):
     best = {}
     for batch_size in plan.sizes(case.model):
         entry = store.find(case, batch_size)
-        known = entry["ms_per_image"].keys() | entry["failed"].keys()
-        if not known.issuperset(names):
+        failed = entry["failed"]
+        able = [n for n in names if failed.get(n) != OUT_OF_MEMORY]
+        if not entry["ms_per_image"].keys() >= set(able):
             if time.monotonic() > plan.deadline:
                 raise OutOfTimeError
-            time_batch(entry, case, names, plan, workers)
+            for name in able:
+                failed.pop(name, None)
+            time_batch(entry, case, able, plan, workers)
             store.put(entry)
-            for name in names:
+            for name in able:
                 report(entry, name)
         times = entry["ms_per_image"]
         names = [
@@ -186,16 +196,17 @@ def time_batch(entry, case, names, plan, workers):
         with _noting_failure(entry, name):
             worker = workers.get(name, contestant.framework)
             message = "prepare", case, model, batch_size, contestant
-            entry["first_step_s"][name] = worker.ask(plan.seconds, *message)
+            entry["first_step_s"][name] = worker.ask(plan.limit(), *message)
             ready[name] = worker
     seconds = {name: [] for name in ready}
     end = time.monotonic() + plan.seconds * len(names)
+    end = min(end, plan.deadline)
     for i in range(plan.rounds):
         if i >= FEWEST_ROUNDS and time.monotonic() > end:
             break
         for name in [name for name in ready if name not in entry["failed"]]:
             with _noting_failure(entry, name):
-                one = ready[name].ask(plan.seconds, "time_round")
+                one = ready[name].ask(plan.limit(), "time_round")
                 seconds[name].append(one)
     for name, many in seconds.items():
         if name not in entry["failed"]:

@@ -11,6 +11,7 @@ import importlib
 import math
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -19,16 +20,18 @@ import traceback
 from multiprocessing.connection import Connection
 from multiprocessing.connection import Pipe
 
+# As in `convmixer_tf.timing`, which would bring Keras into PyTorch's process.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 STEPS = {"keras": "speed.keras_steps", "torch": "speed.timm_steps"}
 NOT_FINITE = "gives values that are not finite"
 OUT_OF_MEMORY = "out of memory"
 _START = 300  # seconds in which imports must be done
+_KERAS_SAYS = re.compile("Exception encountered when calling")
 _CEILING_ROUNDS = 7
 _CEILING_SECONDS = 0.1  # how long a round takes at least
 
 
-class ContestantError(Exception):
+class ContestantError(RuntimeError):
     """A contestant can't do what it was asked; the message says why."""
 
 
@@ -60,13 +63,14 @@ class Worker:
     Args:
         framework: `"keras"` or `"torch"`.
         settings: A `Settings`.
+        seconds: Float, how long that may take.
 
     Raises:
         ContestantError: If the framework can't be imported, or is on another
             device.
     """
 
-    def __init__(self, framework, settings):
+    def __init__(self, framework, settings, seconds=_START):
         self._connection, other = Pipe()
         code = "from speed.workers import serve; serve()"
         self._process = subprocess.Popen(
@@ -77,7 +81,9 @@ class Worker:
             stdout=2,  # What frameworks print is not the benchmark's.
         )
         other.close()
-        self.description = self.ask(_START, "start", STEPS[framework], settings)
+        self.description = self.ask(
+            seconds, "start", STEPS[framework], settings
+        )
 
     def ask(self, seconds, *message):
         """Sends a message and waits for the answer.
@@ -130,10 +136,12 @@ class Workers(contextlib.AbstractContextManager):
         together: Boolean, whether each contestant has a process of its own,
             to take turns with the others. If not, there is one at a time: it
             has all the memory.
+        deadline: `time.monotonic()` by which one must have started.
     """
 
-    def __init__(self, settings, together):
+    def __init__(self, settings, together, deadline=math.inf):
         self.settings = settings
+        self._deadline = deadline
         self._together = together
         self._workers = {}
 
@@ -155,7 +163,9 @@ class Workers(contextlib.AbstractContextManager):
         if worker is None or worker.ended:
             if not self._together:
                 self.close()
-            self._workers[key] = Worker(framework, self.settings)
+            left = max(0.0, self._deadline - time.monotonic())
+            seconds = min(_START, left)
+            self._workers[key] = Worker(framework, self.settings, seconds)
         return self._workers[key]
 
     def close(self):
@@ -299,4 +309,6 @@ def explain(error):
         return OUT_OF_MEMORY
     if isinstance(error, ContestantError):
         return text
-    return f"{name}: {text.splitlines()[0] if text else ''}"
+    lines = re.sub(r"\x1b\[\d*m", "", text).splitlines()  # Without bold.
+    telling = [x for x in lines if x.strip() and not _KERAS_SAYS.match(x)]
+    return f"{name}: {telling[0] if telling else ''}"

@@ -7,6 +7,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from convmixer_tf.layers import depthwise_probe
+
 pytest.importorskip("tensorflow")
 
 
@@ -96,3 +98,36 @@ def test_wrong_flags(run, argument, message, tmp_path, monkeypatch):
     with pytest.raises(Exception, match=message):
         run(argument)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_goes_on_and_leaves_the_probes_choice_to_others(
+    run, benchmark, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("CONVMIXER_CACHE", str(tmp_path / "cache"))
+    depthwise_probe.forget()
+    path = tmp_path / "result.json"
+    common = ("--layer=256_8", "--form=shifted", "--batch_size=2")
+    common += ("--rounds=3", f"--output={path}", "--probe", "--resume")
+    run(*common, "--pass=forward")
+    (first,) = json.loads(path.read_text())["results"]
+    (choice,) = json.loads(
+        (tmp_path / "cache" / "depthwise.json").read_text()
+    ).values()
+    assert choice["form"] == first["probe"]["form"]
+    with monkeypatch.context() as context:
+        clock = iter([0.0, 61.0])
+        context.setattr(benchmark.time, "monotonic", lambda: next(clock))
+        run(*common, "--minutes=1")
+    assert "minutes are over: go on with --resume" in capsys.readouterr().out
+    run(*common, "--pass=forward", "--pass=kernel_gradient")
+    again = json.loads(path.read_text())["results"]
+    assert again[0] == first
+    assert [result["pass"] for result in again] == [
+        "forward",
+        "kernel_gradient",
+    ]
+    content = json.loads(path.read_text())
+    content["machine"]["device"] = ["gpu", "another"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"needs the device .*another"):
+        run(*common)

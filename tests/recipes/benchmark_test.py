@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 import time
 
 import pytest
@@ -50,6 +51,8 @@ def set_flags(benchmark):
         (["--batch_size=many"], "must be a positive integer or auto"),
         (["--batch_size=auto", "--batch_size=0"], "positive integer or auto"),
         (["--contestant=theirs"], "A contestant is ours, timm NCHW or"),
+        (["--contestant=ours shfted"], "has the forms .* Received: 'shfted'"),
+        (["--minutes=0"], "minutes"),
         (["--device=gpu", "--clock=cpu"], "does not see what a GPU does"),
     ],
 )
@@ -128,6 +131,20 @@ def test_report_says_what_was_predicted_of_the_device(
         assert cell == f"{predicted['unfused']:.3g} |"
     with Image.open(path.with_suffix(".png")) as image:
         assert image.width > 300
+
+
+def test_without_matplotlib_there_is_all_but_the_picture(
+    benchmark, set_flags, content, tmp_path, capsys, monkeypatch
+):
+    content["frameworks"]["keras"]["device"] = "fake"
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(content))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    set_flags(f"--output={path}", "--report")
+    benchmark.main(["benchmark.py"])
+    assert json.loads(path.read_text())["summary"]
+    assert "No picture: " in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_predictions_are_written(benchmark, set_flags, tmp_path, capsys):

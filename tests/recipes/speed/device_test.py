@@ -72,6 +72,20 @@ def test_resumed_runs_measure_what_they_lack(begin, workers):
     assert len(again["commands"]) == 2
 
 
+def test_a_limit_that_is_not_measured_is_left_out(
+    device, begin, workers, monkeypatch, capsys
+):
+    def ask(seconds, what, kind, *arguments):
+        if kind == "copy":
+            raise device.ContestantError("no answer within 1 s")
+        return [0.5]
+
+    monkeypatch.setattr(workers.worker, "ask", ask)
+    content = begin({})
+    assert "limits, keras: no answer within 1 s" in capsys.readouterr().out
+    assert list(device.highest(content["ceilings"])) == ["float32"]
+
+
 def test_a_run_goes_on_as_it_began(begin, workers):
     content = begin({})
     with pytest.raises(ValueError, match=r"began with, settings: .*together"):

@@ -153,6 +153,24 @@ def test_what_is_known_is_not_timed_again(rounds, run):
     assert len(entries) == 3
 
 
+def test_what_failed_otherwise_is_tried_again(rounds, run):
+    full = rounds.ContestantError("out of memory")
+    slow = rounds.ContestantError("no answer within 3 s")
+    times = {"ours": {8: slow}, "timm NCHW": {8: full}}
+    entries, _ = run(times)
+    (entry,), log = run({"ours": {8: 8.0}, "timm NCHW": {8: 8.0}}, entries)
+    assert log == [("ours", 8)] + ["ours"] * 3
+    assert entry["failed"] == {"timm NCHW": "out of memory"}
+    assert list(entry["ms_per_image"]) == ["ours"]
+
+
+def test_no_answer_is_awaited_beyond_the_deadline(rounds):
+    now = time.monotonic()
+    assert rounds.Plan("gpu", False, seconds=9.0).limit() == 9
+    assert 7 < rounds.Plan("gpu", False, deadline=now + 8).limit() <= 8
+    assert rounds.Plan("gpu", False, deadline=now - 1).limit() == 0
+
+
 def test_another_contestant_joins_what_is_known(run):
     entries, _ = run({"ours": {8: 8.0}}, together=False)
     entries, log = run({"timm NCHW": {8: 8.0}}, entries, together=False)

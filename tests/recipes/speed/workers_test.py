@@ -29,6 +29,9 @@ def build_step(case, model, batch_size, contestant):
         raise MemoryError
     if case == "wrong":
         raise ValueError("first line\\nsecond line")
+    if case == "wrapped":
+        text = "Exception encountered when calling Add.call().\\n\\n\\x1b[1mwhy"
+        raise ValueError(text + "\\x1b[0m\\n\\nArguments received by Add")
     def run(steps):
         calls.append(steps)
         if case == "dies":
@@ -102,6 +105,7 @@ def test_limits_are_timed_in_rounds(open_worker):
     [
         ("no memory", "^out of memory$"),
         ("wrong", "^ValueError: first line$"),
+        ("wrapped", "^ValueError: why$"),
         ("nan", "not finite"),
         ("dies", "its process ended with status 3"),
         ("hangs", "no answer within 1 s"),
@@ -138,6 +142,16 @@ def test_a_process_that_failed_is_replaced(workers):
         assert not second.ended
     assert second.ended
     assert other.ended
+
+
+def test_no_process_starts_after_the_deadline(workers):
+    past = time.monotonic() - 1
+    settings = workers.Settings("cpu", 1)
+    with (
+        workers.Workers(settings, together=True, deadline=past) as several,
+        pytest.raises(workers.ContestantError, match="no answer within 0 s"),
+    ):
+        several.get("ours", "keras")
 
 
 def test_one_at_a_time_has_the_memory(workers, monkeypatch):
