@@ -46,7 +46,7 @@ def randomize(model, seed=0):
                 value *= rng.choice([-1, 1, 1, 1], shape)
         elif kind == "kernel":
             value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
-            if shape[-1] == 1:  # Depthwise: its channels are not inputs.
+            if shape[3:] == (1,):  # Depthwise: its channels are not inputs.
                 value *= np.sqrt(shape[2])
         else:
             value = rng.normal(0, 0.2, shape)

@@ -174,6 +174,7 @@ def test_another_models_file(tflite):
         "min_agreement",
         "max_difference",
         "max_mean_difference",
+        "max_total_variation",
     }
     assert not report.passed
     assert report.latency is None
@@ -184,12 +185,54 @@ def test_accuracy_alone_can_break_a_limit(model, tflite):
     other = convmixer(seed=1)
     labels = np.argmax(other.predict(IMAGES, verbose=0), axis=-1)
     off = dict.fromkeys(
-        ("min_agreement", "max_difference", "max_mean_difference")
+        (
+            "min_agreement",
+            "max_difference",
+            "max_mean_difference",
+            "max_total_variation",
+        )
     )
     report = verify(other, tflite, IMAGES, labels, limits=off, rounds=0)
     assert report.limits.max_accuracy_loss == 0.001
     assert set(report.broken) == {"max_accuracy_loss"}
     assert report.accuracy["model"] == 1
+
+
+def test_a_wrong_file_of_many_classes(tmp_path):
+    """Of each the mean difference is small, whatever the file gives."""
+    export_tflite(convmixer(classes=300), tmp_path / "model.tflite")
+    other = convmixer(seed=1, classes=300)
+    limits = default_limits("int8")
+    report = verify(
+        other, tmp_path / "model.tflite", IMAGES, limits=limits, rounds=0
+    )
+    assert set(report.broken) == {"min_agreement", "max_total_variation"}
+    found = report.differences["probabilities"]
+    assert found["total_variation"] == pytest.approx(150 * found["mean"])
+    assert found["total_variation"] > 2 * limits.max_total_variation
+    assert f"total variation {found['total_variation']:.3g}" in report.table()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_a_single_output(tmp_path, activation):
+    model = convmixer(classes=1, classifier_activation=activation)
+    path = tmp_path / "model.tflite"
+    export_tflite(model, path)
+    yes = np.zeros(40, int)
+    report = verify(model, path, IMAGES, yes, rounds=0)
+    assert report.passed, report.broken
+    assert (report.agreement, report.classes_seen) == (1, 2)
+    share = report.accuracy["model"]
+    assert 0.2 < share < 0.8
+    dense = model.layers[-1]
+    dense.set_weights([-weight for weight in dense.get_weights()])
+    report = verify(model, path, IMAGES, yes, rounds=0)
+    assert report.agreement == 0
+    assert report.accuracy == {
+        "model": pytest.approx(1 - share),
+        "artefact": share,
+    }
+    assert report.differences["probabilities"]["total_variation"] > 0.2
 
 
 def test_limits_are_named_one_by_one():
@@ -198,9 +241,10 @@ def test_limits_are_named_one_by_one():
         "max_difference": 0.01,
         "mean_difference": 0.001,
         "accuracy_loss": 0.005,
+        "total_variation": 0.03,
         "custom_operators": [],
     }
-    limits = Limits(0.99, 0.01, 0.001, 0.005)
+    limits = Limits(0.99, 0.01, 0.001, 0.005, 0.03)
     assert limits.broken_by(kept) == {}
     for finding, value, name in (
         ("agreement", 0.98, "min_agreement"),
@@ -209,6 +253,7 @@ def test_limits_are_named_one_by_one():
         ("max_difference", float("nan"), "max_difference"),
         ("mean_difference", 0.002, "max_mean_difference"),
         ("accuracy_loss", 0.006, "max_accuracy_loss"),
+        ("total_variation", 0.04, "max_total_variation"),
         ("custom_operators", ["FlexErf"], "builtin_only"),
     ):
         found = {**kept, finding: value}
@@ -274,6 +319,15 @@ def test_4_bits_are_compared_with_what_there_is(model, tmp_path):
     assert report.scheme == "int4"
     assert report.limits == default_limits("int4")
     assert report.latency["baseline"].startswith("plain dynamic")
+
+
+def test_equal_images_do_not_fail_a_file_of_8_bits(model, tmp_path):
+    path = tmp_path / "model.tflite"
+    export_tflite(model, path, quantization="int8", calibration_images=IMAGES)
+    some = IMAGES[[0, 0, *range(1, 30)]]
+    latency = verify(model, path, some, rounds=1).latency
+    assert latency["baseline"].startswith("plain int8")
+    assert verify(model, path, IMAGES[[0, 1] * 6], rounds=1).latency is None
 
 
 @pytest.mark.large

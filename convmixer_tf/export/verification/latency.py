@@ -6,11 +6,9 @@ import statistics
 import keras
 import numpy as np
 
+from convmixer_tf.export.tflite import MIN_CALIBRATION_IMAGES
 from convmixer_tf.export.tflite import PLAIN_QUANTIZATIONS
 from convmixer_tf.export.tflite import export_tflite
-
-# Their ranges matter little to the time that an operator takes.
-_CALIBRATION_IMAGES = 10
 
 
 def take_turns(runtimes, image, rounds):
@@ -68,14 +66,19 @@ def export_plain(model, scheme, images, directory):
 
     Returns:
         The path of the `.tflite` file, and what it is, in words. For `"int4"`
-        that is "dynamic", since TensorFlow's converter has no 4 bits.
+        that is "dynamic", since TensorFlow's converter has no 4 bits. `None`
+        for `"int8"` if too few images differ to calibrate with.
     """
     if scheme not in (*PLAIN_QUANTIZATIONS, "float32"):
         scheme = "dynamic"
+    calibration = None
+    if scheme == "int8":
+        calibration = _distinct(images, MIN_CALIBRATION_IMAGES)
+        if len(calibration) < MIN_CALIBRATION_IMAGES:
+            return None
     path = pathlib.Path(directory) / "plain.tflite"
     fixed = keras.Input(images.shape[1:], name="image")
     fixed = keras.Model(fixed, model(fixed))
-    calibration = images[:_CALIBRATION_IMAGES] if scheme == "int8" else None
     export_tflite(
         fixed,
         path,
@@ -84,3 +87,13 @@ def export_plain(model, scheme, images, directory):
         plain=True,
     )
     return path, f"plain {scheme} conversion, LiteRT"
+
+
+def _distinct(images, count):
+    """Takes the first few: ranges hardly matter to an operator's time."""
+    found = {}
+    for image in images:
+        found.setdefault(np.float32(image).tobytes(), image)
+        if len(found) == count:
+            break
+    return np.stack(list(found.values()))

@@ -8,14 +8,20 @@ class Limits:
     """What an artefact must keep to; `None` switches a limit off.
 
     Differences are of probabilities, in [0, 1]. Of features they are relative
-    to the largest feature.
+    to the largest feature. A single output gives a class if it is above 0.5,
+    or as a logit above 0.
 
     Attributes:
         min_agreement: Least fraction of the images to which the artefact and
             the model give the same best class.
         max_difference: Largest absolute difference.
-        max_mean_difference: Largest mean absolute difference.
+        max_mean_difference: Largest mean absolute difference. Of probabilities
+            it is at most 2 / classes: little, where there are many.
         max_accuracy_loss: Most that top-1 accuracy may fall, a fraction.
+        max_total_variation: Largest mean over the images of the total
+            variation distance of the probabilities, half the sum of their
+            absolute differences. However many classes there are, it is 1 if
+            artefact and model agree in nothing. It does not hold for features.
         builtin_only: Whether operators that the runtime doesn't bring along
             break a limit.
     """
@@ -24,6 +30,7 @@ class Limits:
     max_difference: float | None = 1e-4
     max_mean_difference: float | None = 1e-5
     max_accuracy_loss: float | None = 0.001
+    max_total_variation: float | None = 5e-5
     builtin_only: bool = True
 
     def __post_init__(self):
@@ -42,7 +49,7 @@ class Limits:
 
         Args:
             findings: Dictionary from `"agreement"`, `"max_difference"`,
-                `"mean_difference"`, `"accuracy_loss"` and
+                `"mean_difference"`, `"accuracy_loss"`, `"total_variation"` and
                 `"custom_operators"` to what was measured, or to `None`.
 
         Returns:
@@ -55,6 +62,7 @@ class Limits:
             ("max_difference", "max_difference", 1),
             ("max_mean_difference", "mean_difference", 1),
             ("max_accuracy_loss", "accuracy_loss", 1),
+            ("max_total_variation", "total_variation", 1),
         ):
             limit, value = getattr(self, name), findings[finding]
             if limit is None or value is None:
@@ -74,24 +82,31 @@ class Limits:
 # in export/results.
 _DEFAULTS = {
     "float32": Limits(),
-    "float16": Limits(max_difference=0.05, max_mean_difference=0.002),
+    "float16": Limits(
+        max_difference=0.05,
+        max_mean_difference=0.002,
+        max_total_variation=0.01,
+    ),
     "dynamic": Limits(
         min_agreement=0.985,
         max_difference=None,
         max_mean_difference=0.02,
         max_accuracy_loss=0.01,
+        max_total_variation=0.1,
     ),
     "int4": Limits(
         min_agreement=0.87,
         max_difference=None,
         max_mean_difference=0.03,
         max_accuracy_loss=0.03,
+        max_total_variation=0.15,
     ),
     "int8": Limits(
         min_agreement=0.95,
         max_difference=None,
         max_mean_difference=0.05,
         max_accuracy_loss=0.02,
+        max_total_variation=0.25,
     ),
 }
 

@@ -20,7 +20,8 @@ class Report:
         labelled: Integer, how many of them have a label.
         differences: Dictionary from a quantity (`"probabilities"`,
             `"logits"`, `"features"`) to the `"max"`, `"mean"` and
-            `"max_relative"` absolute difference from the model's, or `None`.
+            `"max_relative"` absolute difference from the model's, or `None`;
+            of probabilities also the mean `"total_variation"` distance.
         agreement: Fraction of the images with the same best class.
         classes_seen: Integer, how many classes the model found in the images.
             If there is one, the agreement says nothing.
@@ -96,10 +97,11 @@ class Report:
 def _comparison_rows(report):
     for quantity, found in report.differences.items():
         if found:
-            yield (
-                f"difference of {quantity}",
-                f"max {found['max']:.3g}, mean {found['mean']:.3g}",
-            )
+            figures = f"max {found['max']:.3g}, mean {found['mean']:.3g}"
+            if "total_variation" in found:
+                distance = found["total_variation"]
+                figures += f", total variation {distance:.3g}"
+            yield f"difference of {quantity}", figures
     if report.agreement is not None:
         note = (
             ", but the model gives all images the same class"

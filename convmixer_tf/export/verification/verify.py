@@ -8,6 +8,7 @@ import numpy as np
 
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.verification import latency
+from convmixer_tf.export.verification.comparison import are_probabilities
 from convmixer_tf.export.verification.comparison import compare_classifiers
 from convmixer_tf.export.verification.comparison import compare_features
 from convmixer_tf.export.verification.limits import Limits
@@ -89,7 +90,7 @@ def verify(
         if features:
             found = compare_features(actual, expected)
         else:
-            found = compare_classifiers(actual, expected, labels)
+            found = _compare(actual, expected, labels)
         description = dict(opened.description)
         seconds = None
         if rounds:
@@ -154,6 +155,23 @@ def _check_outputs(actual, expected, labels):
         )
 
 
+def _compare(actual, expected, labels):
+    """Compares classifiers; a single output is a class and its opposite."""
+    if expected.shape[-1] == 1:
+        one = are_probabilities(expected)
+        actual, expected = (
+            np.concatenate([x, one - x if one else 0 * x], axis=-1)
+            for x in (actual, expected)
+        )
+    found = compare_classifiers(actual, expected, labels)
+    probabilities = found["differences"]["probabilities"]
+    # Over all classes: a mean of theirs is small where there are many.
+    probabilities["total_variation"] = (
+        probabilities["mean"] * expected.shape[-1] / 2
+    )
+    return found
+
+
 def _measure(model, opened, reference, images, rounds, threads, plain):
     """Times the artefact against Keras or, if it is TFLite, its like."""
     if opened.description["delegation"] is None:
@@ -163,9 +181,12 @@ def _measure(model, opened, reference, images, rounds, threads, plain):
     with tempfile.TemporaryDirectory() as directory:
         what = f"`{plain}`"
         if plain is None:
-            plain, what = latency.export_plain(
+            made = latency.export_plain(
                 model, opened.description["scheme"], images, directory
             )
+            if made is None:
+                return None
+            plain, what = made
         with open_runtime(plain, threads=threads) as other:
             runtimes = {"artefact": opened, "baseline": other}
             seconds = latency.take_turns(runtimes, images[0], rounds)
@@ -177,14 +198,17 @@ def _findings(found, description):
     if "features" in found["differences"]:
         features = found["differences"]["features"]
         largest, mean = features["max_relative"], features["mean_relative"]
+        variation = None
     else:
         probabilities = found["differences"]["probabilities"]
         largest, mean = probabilities["max"], probabilities["mean"]
+        variation = probabilities["total_variation"]
     accuracy = found["accuracy"]
     return {
         "agreement": found["agreement"],
         "max_difference": largest,
         "mean_difference": mean,
+        "total_variation": variation,
         "accuracy_loss": accuracy and accuracy["model"] - accuracy["artefact"],
         "custom_operators": description["custom_operators"],
     }
