@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import sys
@@ -18,6 +19,7 @@ from convmixer_tf import files
 from convmixer_tf import preprocessing
 from convmixer_tf.export import artefact_card
 from convmixer_tf.export import verify
+from convmixer_tf.export.model_card import EXPORTED
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import VARIANTS
@@ -79,6 +81,8 @@ _LIMITS = {
     "max_difference": "Largest difference of probabilities.",
     "max_mean_difference": "Largest mean difference of probabilities.",
     "max_accuracy_loss": "Most that the accuracy may fall, a fraction.",
+    "max_total_variation": "Largest mean total variation distance of an "
+    "image's probabilities.",
 }
 for _name, _text in _LIMITS.items():
     flags.DEFINE_float(_name, None, f"{_text} Default: by number format.", 0, 1)
@@ -206,11 +210,12 @@ def side(model):
     return height or width or _IMAGE_SIZE.value or default
 
 
-def image_size(model):
+def image_size(model, way_out):
     """Gives the side of the model's images, in pixels.
 
     Args:
         model: A `keras.Model`.
+        way_out: String, what to pass where that is none, for the message.
 
     Returns:
         Integer: the model's own; where that is open, `--image_size` or 224.
@@ -223,7 +228,7 @@ def image_size(model):
     if {height, width} - {None, size} or channels != 3:
         raise ValueError(
             "Photos are cut to squares of three colours. The model takes "
-            f"images of shape {model.input_shape[1:]}; pass --noverify."
+            f"images of shape {model.input_shape[1:]}; pass {way_out}."
         )
     return size
 
@@ -248,7 +253,7 @@ def load_images(model, names):
         FileNotFoundError: If there are no images.
         ValueError: If there are too few, or their classes are not the model's.
     """
-    size = image_size(model)
+    size = image_size(model, "--noverify")
     if not _IMAGES.value:
         raise ValueError(
             "Verifying needs real images: pass --images, a folder, or "
@@ -361,10 +366,13 @@ def finish(
         A `Report`, or `None` with `--noverify`.
 
     Raises:
+        FileExistsError: If something else is where the report or the card
+            belongs.
         ValueError: If a limit is broken, or the artefact doesn't run.
     """
     path = os.path.normpath(path or OUTPUT.value)
     beside = beside or path
+    _check_beside(path, beside)
     if VERIFY.value and samples is None:
         samples = load_images(model, names)
     report = None
@@ -386,6 +394,29 @@ def finish(
         pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
     print(f"{path}: {files.size_of(path):,} bytes")
     return report
+
+
+def _check_beside(path, beside):
+    """Refuses to replace what is no report or card of such an artefact."""
+    for suffix, is_ours in ((".json", _is_report), (".md", _is_card)):
+        file = pathlib.Path(f"{beside}{suffix}")
+        if file.exists() and not is_ours(file.read_bytes(), path):
+            raise FileExistsError(
+                f"`{file}` is something else, and the report or the model card "
+                "would be written there. Pass another --output."
+            )
+
+
+def _is_report(content, path):
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        artefact = json.loads(content)["artefact"]
+        return os.path.basename(artefact) == os.path.basename(path)
+    return False
+
+
+def _is_card(content, path):
+    del path  # It does not say where it was written.
+    return EXPORTED.encode() in content
 
 
 def _card(model, kind, report, names, max_pixel):

@@ -5,6 +5,9 @@ from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.model_card import ModelCard
 from convmixer_tf.model_card import kept_part
 
+# By which the card of an artefact is known from that of a run.
+EXPORTED = "exported by convmixer_tf as"
+
 
 def artefact_card(
     model,
@@ -47,7 +50,7 @@ def artefact_card(
         title=f"{model.name}, {kind}",
         about=f"`{model.name}` ({model.count_params():,} weights), a ConvMixer "
         "(Trockman and Kolter,\n*Patches Are All You Need?*, arXiv "
-        f"2201.09792), exported by convmixer_tf as {kind}.",
+        f"2201.09792), {EXPORTED} {kind}.",
         input=f"pixels in [0, {max_pixel}], which the model normalises itself: "
         f"height {height}, width {width},\n{channels} channels. Photographs "
         f"are cut as in evaluation: bicubic,\n{kept_part(crop_fraction)}."

@@ -10,8 +10,11 @@ from tests.helpers import run_script
 @pytest.mark.large
 def test_an_export_that_passes(model, images, tmp_path):
     path = tmp_path / "model.onnx"
-    result = run_script("export/to_onnx.py", model, f"--output={path}", *images)
-    assert result.returncode == 0, result.stderr[-2000:]
+    for again in ((), ("--overwrite",)):
+        result = run_script(
+            "export/to_onnx.py", model, f"--output={path}", *images, *again
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
     assert path.stat().st_size > 1000
     report = json.loads((tmp_path / "model.onnx.json").read_text())
     assert report["passed"]

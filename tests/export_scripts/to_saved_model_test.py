@@ -73,6 +73,19 @@ def test_what_differs_is_not_kept(
     assert [path.name for path in tmp_path.iterdir()] == left
 
 
+@pytest.mark.parametrize("name", ["summary", "model"])
+def test_the_files_of_a_run_are_not_replaced(model, tmp_path, name):
+    (tmp_path / "summary.json").write_text('{"top1": 0.9}')
+    (tmp_path / "model.md").write_text("# A run's card")
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    result = run_script(
+        SCRIPT, model, f"--output={tmp_path / name}", "--noverify"
+    )
+    assert result.returncode == 1
+    assert "is something else, and the report or" in result.stderr
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.large
 def test_another_folder_is_not_replaced(tmp_path):
     (tmp_path / "precious").write_text("mine")

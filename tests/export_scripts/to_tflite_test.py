@@ -10,6 +10,7 @@ from convmixer_tf.data import open_dataset
 from convmixer_tf.data import read_images
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import read_metadata
+from convmixer_tf.models import ConvMixer
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import run_script
 
@@ -41,6 +42,19 @@ def test_a_folder_without_a_file_is_not_left(tmp_path):
     assert result.returncode == 1
     assert "the folder of a run or a file of weights" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calibrating_with_photos_a_model_of_grey_images(folder, tmp_path):
+    grey = ConvMixer(4, 1, 3, 4, input_shape=(16, 16, 1), classes=3)
+    grey.save(tmp_path / "grey.keras")
+    result = run_script(
+        SCRIPT,
+        *(f"--model={tmp_path / 'grey.keras'}", f"--output={tmp_path}"),
+        *("--noverify", "--scheme=int8"),
+        f"--calibration={folder / 'calibration'}",
+    )
+    assert result.returncode == 1
+    assert "shape (16, 16, 1); pass another --scheme." in result.stderr
 
 
 @pytest.mark.large
