@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 
 import tensorflow as tf
@@ -12,6 +13,8 @@ from convmixer_tf.data import resize_and_center_crop
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
+from convmixer_tf.export.tflite_model import ends_in_probabilities
+from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.export.verification.inspection import describe_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
@@ -93,11 +96,10 @@ def export_android(
     crop_fraction = crop_fraction or metadata.crop_fraction or CROP_FRACTION
     image = _read_image(image_path)
     pixels = resize_and_center_crop(image, size, crop_fraction)
-    golden = {
-        "top": _likeliest(path, pixels, metadata.class_names, top),
-        "tolerances": _TOLERANCES.get(scheme, _QUANTIZED_TOLERANCES),
-    }
-    _check_certainty(golden, image_path)
+    likeliest = _likeliest(path, pixels, metadata.class_names)
+    tolerances = _TOLERANCES.get(scheme, _QUANTIZED_TOLERANCES)
+    _check_certainty(likeliest[:2], tolerances["gpu"], image_path)
+    golden = {"top": likeliest[:top], "tolerances": tolerances}
     description = {
         "name": metadata.name,
         "description": metadata.description,
@@ -140,7 +142,7 @@ def _inspect(path):
             "with class activation maps are for the web page. "
             f"Received: `{path}`, with outputs of shapes {shapes['outputs']}"
         )
-    if not {"SOFTMAX", "LOGISTIC"} & set(found["operators"]):
+    if not ends_in_probabilities(unpack(pathlib.Path(path).read_bytes())):
         raise ValueError(
             f"`{path}` gives logits, and the app shows probabilities. Build "
             "the model with classifier_activation='softmax'."
@@ -192,22 +194,22 @@ def _read_image(path):
     return tf.cast(tf.round(smaller), tf.uint8)
 
 
-def _likeliest(path, pixels, names, top):
+def _likeliest(path, pixels, names):
+    """Lists all classes, the likeliest first."""
     (scores,) = LiteRTModel(path).predict(pixels[None])
-    best = scores.argsort()[::-1][:top]
     return [
         {"class": names[i], "index": int(i), "score": float(scores[i])}
-        for i in best
+        for i in scores.argsort()[::-1]
     ]
 
 
-def _check_certainty(golden, image_path):
+def _check_certainty(best, tolerance, image_path):
     """Refuses an image that a wrong phone might get right."""
-    scores = [entry["score"] for entry in golden["top"]] + [0.0]
-    needed = 2 * golden["tolerances"]["gpu"]
+    scores = [entry["score"] for entry in best] + [0.0]
+    needed = 2 * tolerance
     if scores[0] - scores[1] < needed:
         raise ValueError(
             "The self-test needs an image of which the model is sure: the "
             f"likeliest class should be {needed:.0%} ahead. Received: "
-            f"`{image_path}`, {golden['top'][:2]}"
+            f"`{image_path}`, {best}"
         )

@@ -133,7 +133,7 @@ def add_metadata(content, metadata):
     """
     model = unpack(content)
     image, outputs, scores = _interface(model)
-    _check_class_names(metadata.class_names, outputs[scores][-1])
+    check_class_names(metadata.class_names, outputs[scores][-1])
     entries = []
     for entry in model.metadata or []:
         if entry.name == _ENTRY.encode():
@@ -183,15 +183,28 @@ def _interface(model):
     return inputs[0][1:], outputs, scores[0]
 
 
-def _check_class_names(names, count):
+def check_class_names(names, count):
+    """Checks that there is a name for each output, a line of text.
+
+    Args:
+        names: What the user gave, or `None`.
+        count: Integer, the number of outputs.
+
+    Raises:
+        ValueError: If there isn't.
+    """
     if names is None:
         return
-    bad = [name for name in names if not name.strip() or "\n" in name]
+    bad = [
+        name
+        for name in names
+        if not isinstance(name, str) or not name.strip() or "\n" in name
+    ]
     if isinstance(names, str) or len(names) != count or bad:
         raise ValueError(
             f"The class names must be {count}, one for each output, each a "
             f"line of text. Received: {len(names)}, such as "
-            f"{[*bad, *names][:1]}"
+            f"{[*bad, *names][:1]}, in a {type(names).__name__}"
         )
 
 
@@ -261,8 +274,14 @@ def _decode(root, content):
 
 
 def _read_file(content, name):
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return archive.read(name).decode("utf-8")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.read(name).decode("utf-8")
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"The file is not a whole TFLite file: its metadata name `{name}`, "
+            "which is to be zipped behind the model."
+        ) from error
 
 
 def _floats(values):

@@ -8,6 +8,8 @@ import numpy as np
 
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import check_pixels
+from convmixer_tf.export.preparation import rebuilt
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
@@ -60,7 +62,9 @@ def export_onnx(
         )
     check_backend("ONNX files")
     onnx = _import_onnx()
-    deployed = _with_erf(deploy(model, "float"))
+    deployed = deploy(model, "float")
+    check_pixels(deployed)
+    deployed = _with_erf(deployed)
     with replaced(path) as unfinished:
         _convert(deployed, unfinished, None if dynamic_batch else 1)
         content = onnx.load(unfinished)
@@ -101,15 +105,11 @@ def _exact_gelu(x):
 def _with_erf(model):
     """Rebuilds a model with GELU by Erf: Keras uses Erfc, ONNX has none."""
 
-    def rebuild(layer):
-        config = layer.get_config()
-        if config.get("activation") == "gelu":
-            config["activation"] = _exact_gelu
-        return type(layer).from_config(config)
+    def change(layer):
+        gelu = getattr(layer, "activation", None) is keras.activations.gelu
+        return {"activation": _exact_gelu} if gelu else {}
 
-    twin = keras.models.clone_model(model, clone_function=rebuild)
-    twin.set_weights(model.get_weights())
-    return twin
+    return rebuilt(model, change)
 
 
 def _convert(model, path, batch_size):

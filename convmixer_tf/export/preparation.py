@@ -55,7 +55,22 @@ def check_image_model(model):
             "weights are the same. "
             f"Received: a channels_first model, input_shape={shape}"
         )
-    if isinstance(_first_layer(model), PatchEmbed):
+    check_pixels(model)
+
+
+def check_pixels(model):
+    """Checks that a ConvMixer takes pixels as they are.
+
+    Args:
+        model: A `keras.Model`, be it what `deploy` returned.
+
+    Raises:
+        ValueError: If it does not normalise its input.
+    """
+    deployment = getattr(model, "deployment", None)
+    if isinstance(_first_layer(model), PatchEmbed) or (
+        deployment and not deployment.preprocessing_folded
+    ):
         raise ValueError(
             "The model must take pixels in [0, 255]. Build it again with "
             "include_preprocessing=True; the weights are the same. "
@@ -126,7 +141,11 @@ def rebuilt(model, change):
     def rebuild(layer):
         if isinstance(layer, keras.Model):
             return rebuilt(layer, change)
-        return type(layer).from_config({**layer.get_config(), **change(layer)})
+        config = layer.get_config()
+        if "activation" in config:
+            # The function itself, as it may be one that Keras can't find.
+            config["activation"] = layer.activation
+        return type(layer).from_config({**config, **change(layer)})
 
     twin = keras.models.clone_model(model, clone_function=rebuild)
     twin.set_weights(model.get_weights())
@@ -142,6 +161,6 @@ def in_float32(model):
     Returns:
         The model itself if it computes in float32, otherwise a copy.
     """
-    if {layer.compute_dtype for layer in model.layers} == {"float32"}:
+    if {layer.compute_dtype for layer in _layers(model)} == {"float32"}:
         return model
     return rebuilt(model, lambda layer: {"dtype": "float32"})

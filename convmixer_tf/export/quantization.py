@@ -22,6 +22,7 @@ import warnings
 import numpy as np
 
 from convmixer_tf.export.litert import litert_module
+from convmixer_tf.export.tflite_model import ends_in_probabilities
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 
@@ -34,6 +35,7 @@ _DYNAMIC = {  # Bits of the weights, and how their ranges are found.
 }
 _ENDS = ("INPUT", "OUTPUT", "MEAN", "SOFTMAX", "LOGISTIC")
 _SMALLEST_SCALE = 1e-9
+_FLOATS = "_dequant"  # What is added to the name of a tensor in 8 bits.
 
 
 def quantize(content, scheme, images=None, output_dtype="float32"):
@@ -199,25 +201,16 @@ def _give_uint8(model, ranges):
     """Puts an operator at the end that makes uint8 of the outputs."""
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     (outputs,) = graph.outputs
-    found = ranges[graph.tensors[outputs].name.decode()]
-    low, high = min(found["min"], 0), found["max"]
-    scale = float(high - low) / 255
-    if _ends_in_probabilities(model):
+    name = graph.tensors[outputs].name.decode().removesuffix(_FLOATS)
+    low, high = min(ranges[name]["min"], 0), max(ranges[name]["max"], 0)
+    scale = max(float(high - low), _SMALLEST_SCALE) / 255
+    if ends_in_probabilities(model):
         low, scale = 0, 1 / 256  # TFLite's own choice.
     zero_point = int(np.rint(-low / scale))
     new = _add_uint8(model, outputs, b"scores_uint8", scale, zero_point)
     graph.operators.append(_convert(model, "QUANTIZE", outputs, new))
     graph.outputs = [new]
     signature.outputs[0].tensorIndex = new
-
-
-def _ends_in_probabilities(model):
-    schema = litert_module("schema_py_generated")
-    last = model.subgraphs[0].operators[-1]
-    return model.operatorCodes[last.opcodeIndex].builtinCode in (
-        schema.BuiltinOperator.LOGISTIC,
-        schema.BuiltinOperator.SOFTMAX,
-    )
 
 
 def _add_uint8(model, like, name, scale, zero_point):

@@ -13,7 +13,9 @@ from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import add_metadata
+from convmixer_tf.export.metadata import check_class_names
 from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import check_pixels
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.quantization import quantize
 from convmixer_tf.export.saved_model import system_errors
@@ -112,6 +114,7 @@ def export_tflite(
     check_backend("TFLite files")
     check_destination(path, (".tflite",), overwrite)
     shape = static_shape(model)
+    check_pixels(model)
     _check_scheme(quantization, output_dtype, plain)
     if class_activation_maps and (plain or output_dtype != "float32"):
         raise ValueError(
@@ -127,6 +130,7 @@ def export_tflite(
             f"Received: quantization={quantization!r}"
         )
     if class_names is not None:
+        check_class_names(class_names, model.output_shape[-1])
         class_names = tuple(class_names)
     check_crop_fraction(crop_fraction)
     deployment = getattr(model, "deployment", None)

@@ -41,6 +41,26 @@ def _collect(model, content):
     return model
 
 
+def ends_in_probabilities(model):
+    """Tells whether a model's only output are probabilities.
+
+    Args:
+        model: A `ModelT`.
+
+    Returns:
+        Boolean, whether a softmax or a sigmoid is its last operator, but for
+        conversions to another number format.
+    """
+    operators = litert_module("schema_py_generated").BuiltinOperator
+    codes = [
+        model.operatorCodes[operator.opcodeIndex].builtinCode
+        for operator in model.subgraphs[0].operators
+    ]
+    while codes[-1] in (operators.QUANTIZE, operators.DEQUANTIZE):
+        codes.pop()
+    return codes[-1] in (operators.LOGISTIC, operators.SOFTMAX)
+
+
 def pack(model):
     """Writes a TFLite file.
 

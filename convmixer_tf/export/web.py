@@ -3,14 +3,18 @@
 import json
 import os
 
+import keras
+
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.tflite import export_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 
 MODEL_FILE = "model.tflite"
 DESCRIPTION_FILE = "model.json"
+_PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
 
 
 def export_web(
@@ -48,7 +52,7 @@ def export_web(
         FileNotFoundError: If the directory it is to lie in doesn't exist.
         ImportError: As `export_tflite`.
         ValueError: As `export_tflite`, or if the images are not square or not
-            in three colours, or the model is no classifier.
+            in three colours, or the model does not give probabilities.
 
     Example:
 
@@ -68,6 +72,13 @@ def export_web(
         raise ValueError(
             "The page needs the names of the classes. "
             f"Received: class_names={class_names!r}"
+        )
+    classifier = classifier_of(model)
+    if classifier and classifier.activation not in _PROBABILITIES:
+        raise ValueError(
+            "The page shows probabilities, and the model gives logits. Build "
+            "it with classifier_activation='softmax' or 'sigmoid'. "
+            f"Received: {classifier.activation!r}"
         )
     known = {
         "name": model.name,

@@ -118,7 +118,8 @@ def test_wrong_class_names(path):
     for names, message in (
         (NAMES[:4], "must be 5, one for each output.*Received: 4, such as"),
         ((), "Received: 0"),
-        ("abcde", r"must be 5, .*such as \['a'\]"),
+        ("abcde", r"must be 5, .*such as \['a'\], in a str"),
+        (range(5), r"a line of text.*\[0\]"),
         (("a", "b", "c\nd", "e", "f"), r"a line of text.*\['c\\nd'\]"),
         (("a", "b", " ", "e", "f"), r"a line of text.*\[' '\]"),
     ):
@@ -146,6 +147,15 @@ def test_other_files(path):
         write_metadata(path, METADATA)
     with pytest.raises(FileNotFoundError):
         read_metadata(path)
+
+
+def test_a_file_that_is_cut_off_behind_the_model(path):
+    write_metadata(path, METADATA)
+    content = path.read_bytes()
+    for missing in (1, 30, 100):
+        path.write_bytes(content[:-missing])
+        with pytest.raises(ValueError, match="not a whole TFLite file: its me"):
+            read_metadata(path)
 
 
 def test_other_models(tmp_path):

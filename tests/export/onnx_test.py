@@ -3,6 +3,7 @@
 import builtins
 import collections
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime
@@ -39,8 +40,13 @@ def run(path, images):
     return outputs
 
 
+def doubled(x):
+    """An activation that Keras does not know."""
+    return 2 * keras.ops.tanh(x)
+
+
 @pytest.mark.parametrize(
-    ("kernel_size", "activation"), [(9, "gelu"), (4, "relu")]
+    ("kernel_size", "activation"), [(9, "gelu"), (4, "relu"), (3, doubled)]
 )
 def test_the_file_is_the_keras_model(tmp_path, kernel_size, activation):
     model = convmixer(kernel_size, activation=activation)
@@ -119,6 +125,9 @@ def test_errors_leave_no_file(tmp_path, monkeypatch):
     model = deploy(convmixer())
     with pytest.raises(ValueError, match="ConvMixer"):
         export_onnx(model, tmp_path / "model.onnx")
+    raw = convmixer(include_preprocessing=False)
+    with pytest.raises(ValueError, match=r"must take pixels in \[0, 255\]"):
+        export_onnx(raw, tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="`pixels` must be one of"):
         export_onnx(model, tmp_path / "model.onnx", pixels="int8")
     with pytest.raises(ValueError, match=r"must end in \.onnx"):

@@ -198,6 +198,24 @@ def test_models_trained_in_half_precision(model, tmp_path, policy):
     assert relative_difference(outputs["predictions"], model(IMAGES)) < 1e-5
 
 
+def test_a_body_in_half_precision(tmp_path):
+    """In a model that computes in float32 else."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    body = build(include_top=False, pooling="avg")
+    keras.config.set_dtype_policy("float32")
+    body = keras.Model(body.inputs, body.outputs)
+    dense = keras.layers.Dense(5, "softmax")
+    model = keras.Sequential([keras.Input((24, 24, 3)), body, dense])
+    export_saved_model(model, tmp_path / "m")
+    types = {
+        node.attr["T"].type
+        for function in functions_of(tmp_path / "m")
+        for node in function.node_def
+        if node.op in ("Conv2D", "DepthwiseConv2dNative")
+    }
+    assert types == {tf.float32.as_datatype_enum}
+
+
 def functions_of(path):
     """The functions in a SavedModel's graph."""
     from tensorflow.core.protobuf import saved_model_pb2

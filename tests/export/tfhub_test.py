@@ -146,6 +146,16 @@ def test_a_classifier_gives_logits(activation, model, logits, tmp_path):
     np.testing.assert_array_equal(other(IMAGES), before)
 
 
+def test_activations_that_keras_does_not_know(tmp_path):
+    def doubled(x):
+        return 2 * keras.ops.tanh(x)
+
+    model = build(activation=doubled, classifier_activation=None)
+    export_tfhub(model, tmp_path / "m")
+    module = tf.saved_model.load(tmp_path / "m" / "saved_model")
+    assert relative_difference(module(IMAGES), model(IMAGES)) < 1e-5
+
+
 def test_pixels_may_end_at_1(model, logits, tmp_path):
     export_tfhub(model, tmp_path / "m", max_pixel=1)
     module = tf.saved_model.load(tmp_path / "m" / "saved_model")

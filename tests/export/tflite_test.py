@@ -204,6 +204,38 @@ def test_uint8_out(model, tmp_path):
     assert (output["scale"], output["zero_point"]) == (1 / 256, 0)
 
 
+@pytest.mark.parametrize("low", [-9, 0])
+def test_uint8_out_of_logits_without_a_positive_one(tmp_path, low):
+    model, path = convmixer(), tmp_path / "model.tflite"
+    dense = model.get_layer("predictions")
+    dense.kernel.assign(0 * dense.kernel)
+    dense.bias.assign(np.linspace(low, low / 9, 5))
+    uint8_file(model, path)
+    (output,) = describe_tflite(path)["outputs"]
+    assert output["scale"] > 0
+    assert output["zero_point"] == (255 if low else 0)
+    (outputs,) = LiteRTModel(path).predict(IMAGES[:1])
+    np.testing.assert_allclose(outputs, dense.bias, atol=0.02)
+
+
+def test_uint8_out_of_a_feature_map(tmp_path):
+    model, path = convmixer(include_top=False), tmp_path / "model.tflite"
+    uint8_file(model, path)
+    outputs = LiteRTModel(path).predict(IMAGES)
+    expected = model.predict(IMAGES, verbose=0)
+    assert np.abs(outputs - expected).max() < 0.1 * np.ptp(expected)
+
+
+def uint8_file(model, path):
+    export_tflite(
+        model,
+        path,
+        quantization="int8",
+        calibration_images=IMAGES,
+        output_dtype="uint8",
+    )
+
+
 @pytest.mark.large
 def test_metadata_are_in_the_file(model, tmp_path):
     path = tmp_path / "model.tflite"
@@ -346,6 +378,7 @@ def test_errors_leave_no_file(model, tmp_path):
     path = tmp_path / "model.tflite"
     free = ConvMixer(4, 1, 3, 4, input_shape=(None, None, 3))
     dense = keras.Sequential([keras.Input((36, 28, 3)), keras.layers.Flatten()])
+    raw = convmixer(include_preprocessing=False)
     int8 = {"quantization": "int8"}
     few = "at least 10 images that differ. Received: "
     for bad, arguments, message in (
@@ -384,6 +417,11 @@ def test_errors_leave_no_file(model, tmp_path):
             r"must be of pixels in \[0, 255\]. Received: values from",
         ),
         (model, {"calibration_images": IMAGES}, 'needs `quantization="int8"`'),
+        (model, {"class_names": "abcde"}, "class names must be 5"),
+        (model, {"class_names": range(5)}, "class names must be 5"),
+        (raw, {}, r"must take pixels in \[0, 255\]"),
+        (raw, {"plain": True}, r"must take pixels in \[0, 255\]"),
+        (deploy(raw, "litert"), {}, r"must take pixels in \[0, 255\]"),
         (free, {}, "one input of a static height and width"),
         (dense, {}, r"must be what `ConvMixer\(...\)` returns"),
     ):

@@ -42,6 +42,16 @@ def test_errors_leave_no_folder(tmp_path):
         ((convmixer((16, 16, 1)), NAMES), "squares of three colours"),
         ((convmixer(), None), "needs the names of the classes"),
         ((convmixer(), NAMES[:2]), "class names must be 3"),
+        ((convmixer(), "abc"), "class names must be 3"),
+        ((convmixer(), [0, 1, 2]), "class names must be 3"),
+        (
+            (convmixer(classifier_activation=None), NAMES),
+            "shows probabilities, and the model gives logits",
+        ),
+        (
+            (convmixer(include_preprocessing=False), NAMES),
+            r"must take pixels in \[0, 255\]",
+        ),
     ):
         model, names = arguments
         with pytest.raises(ValueError, match=message):
