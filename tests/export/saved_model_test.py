@@ -203,7 +203,7 @@ def test_a_body_in_half_precision(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     body = build(include_top=False, pooling="avg")
     keras.config.set_dtype_policy("float32")
-    body = keras.Model(body.inputs, body.outputs)
+    body = keras.Model(body.input, body.output)
     dense = keras.layers.Dense(5, "softmax")
     model = keras.Sequential([keras.Input((24, 24, 3)), body, dense])
     export_saved_model(model, tmp_path / "m")
