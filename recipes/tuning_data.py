@@ -53,17 +53,6 @@ _EVAL_IMAGES = flags.DEFINE_integer(
 )
 
 
-# 15 different weights for each output: farther from the model than 8 bits
-# (`export/results/tflite_cifar10_*.json`), from which the limits are.
-_LIMITS = {
-    "int4": {
-        "min_agreement": 0.9,
-        "max_mean_difference": 0.05,
-        "max_accuracy_loss": 0.03,
-    }
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Material:
     """What the flags name.
@@ -239,7 +228,6 @@ def export_verified(path, model, quantization, material, plain):
             model,
             unfinished,
             *material.test,
-            limits=_LIMITS.get(quantization),
             plain=plain,
         )
         report = dataclasses.replace(report, artefact=str(path))

@@ -146,6 +146,23 @@ def test_weights_round_trip(case, tmp_path):
 
 
 @EVERY
+def test_frozen_stays_frozen(case, tmp_path):
+    model = case.build()
+    for layer in model.layers:
+        layer.trainable = False
+    model.save(tmp_path / "model.keras")
+    for copy in (
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+    ):
+        assert not copy.trainable_variables
+        before = copy.get_weights()
+        copy(case.images, training=True)
+        for old, new in zip(before, copy.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+@EVERY
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(case, policy):
     expected = case.build()(case.images)

@@ -43,6 +43,20 @@ def tensorflow_cpu():
     return module if module.only_cpus() else None
 
 
+def jax_operations():
+    """Gives the module of operations for JAX, on any device.
+
+    Returns:
+        The module `convmixer_tf.layers.jax_operations` if Keras runs on JAX,
+        outside of `plain_operations`; otherwise None, and JAX is not imported.
+    """
+    if keras.backend.backend() != "jax" or _PLAIN.get():
+        return None
+    from convmixer_tf.layers import jax_operations as module
+
+    return module
+
+
 def jax_cpu():
     """Tells whether Keras runs on JAX, and JAX on CPUs.
 
@@ -50,11 +64,8 @@ def jax_cpu():
         Boolean; False within `plain_operations`. JAX is imported only if
         Keras runs on it.
     """
-    if keras.backend.backend() != "jax" or _PLAIN.get():
-        return False
-    import jax
-
-    return jax.default_backend() == "cpu"
+    module = jax_operations()
+    return bool(module) and module.jax.default_backend() == "cpu"
 
 
 def activate(activation, x, training):
@@ -69,7 +80,9 @@ def activate(activation, x, training):
         Tensor of the shape of `x`. In inference it may be of single precision
         where `x` is not: the normalisation that follows computes in it.
     """
-    fast = activation is keras.activations.gelu and tensorflow_cpu()
+    fast = activation is keras.activations.gelu and (
+        tensorflow_cpu() or jax_operations()
+    )
     if not fast:
         return activation(x)
     return fast.trained_gelu(x) if training else fast.gelu(x)

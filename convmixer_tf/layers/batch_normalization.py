@@ -1,20 +1,22 @@
-"""Batch normalisation that is fast on a CPU."""
+"""Batch normalisation in few passes over memory."""
 
 import keras
 from keras import layers
 from keras import ops
 
+from convmixer_tf.layers.acceleration import jax_operations
 from convmixer_tf.layers.acceleration import tensorflow_cpu
 
 
 @keras.saving.register_keras_serializable("convmixer_tf")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras' `BatchNormalization`, trained by one fused operation.
+    """Keras' `BatchNormalization`, trained in fewer passes over memory.
 
     Arguments, weights, their names and all numbers are Keras' own. Only in
-    training, with TensorFlow on CPUs and for images with their channels last,
-    one operation replaces a dozen; not if the layer is synchronised between
-    replicas or renormalises. In inference, `inference_loop` computes it
+    training, with TensorFlow on CPUs or with JAX, and for images with their
+    channels last, one operation replaces a dozen, or one pass finds both mean
+    and variance; not if the layer is synchronised between replicas or
+    renormalises. In inference, `inference_loop` computes it
     together with what stands before and after it.
 
     Args:
@@ -96,6 +98,15 @@ class BatchNormalization(layers.BatchNormalization):
         loop = fast and fast.runs_here() and fast.activation_loop(activation)
         if not loop:
             return None
+        scale, offset = self.scale_and_offset()
+        return lambda x, shortcut: loop(x, scale, offset, shortcut)
+
+    def scale_and_offset(self):
+        """Gives what inference multiplies by and then adds, in float32.
+
+        Returns:
+            Two tensors, of shape (dim,).
+        """
         gamma, beta, mean, variance = (
             ops.cast(weight, "float32")
             for weight in (
@@ -107,7 +118,7 @@ class BatchNormalization(layers.BatchNormalization):
         )
         scale = gamma * ops.rsqrt(variance + self.epsilon)
         offset = beta - mean * scale
-        return lambda x, shortcut: loop(x, scale, offset, shortcut)
+        return scale, offset
 
     def move_statistics(self, mean, variance):
         """Moves the running statistics towards those of a batch.
@@ -130,7 +141,7 @@ class BatchNormalization(layers.BatchNormalization):
             and not self.renorm
             and not self.synchronized
             and self.variable_dtype == "float32"
-            and tensorflow_cpu()
+            and (tensorflow_cpu() or jax_operations())
         )
 
     def _fits(self, inputs):

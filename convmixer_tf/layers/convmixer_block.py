@@ -116,17 +116,20 @@ class ConvMixerBlock(layers.Layer):
             self.pointwise_norm,
         ):
             layer.build(input_shape)
+            layer.trainable = self.trainable
 
     def call(self, inputs, training=None):
-        x = conv_act_norm(
-            inputs,
-            functools.partial(self.depthwise, training=training),
-            self.activation,
-            self.depthwise_norm,
-            training,
-            self.remat,
-            self.residual_dropout,
-        )
+        first = self.activation, self.depthwise_norm
+        x = None if training else self.depthwise.residual(inputs, *first)
+        if x is None:
+            x = conv_act_norm(
+                inputs,
+                functools.partial(self.depthwise, training=training),
+                *first,
+                training,
+                self.remat,
+                self.residual_dropout,
+            )
         return conv_act_norm(
             x,
             functools.partial(self.pointwise, training=training),

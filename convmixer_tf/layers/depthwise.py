@@ -17,9 +17,10 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
     Arguments, weights, their names and all numbers are Keras' own. With
     `"same"` padding, no strides, no dilation and a depth multiplier of 1,
     `set_depthwise` says in which form each pass is computed. By default, that
-    is Keras' own, but for the gradient with respect to kernels of at least 4
-    columns with TensorFlow on CPUs: that is the depthwise convolution of the
-    input with the output's gradient as kernel.
+    is Keras' own, but on CPUs for kernels of at least 4 columns: there all
+    passes with JAX, and the gradients with TensorFlow, have what is faster.
+    In training, gradients are then our own, which JAX's forward mode does not
+    take: that needs `set_depthwise("native")`.
 
     Args:
         *args: What `keras.layers.DepthwiseConv2D` takes.
@@ -61,6 +62,34 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
         if self.use_bias:
             x = add_bias(x, self.bias, self.data_format, training)
         return x if self.activation is None else self.activation(x)
+
+    def residual(self, inputs, activation, norm):
+        """Computes `inputs + norm(activation(self(inputs)))`, in inference.
+
+        Args:
+            inputs: Tensor (batch, height, width, dim).
+            activation: A function of a tensor, element by element.
+            norm: A `BatchNormalization` of the same dtype policy.
+
+        Returns:
+            Tensor of the shape of `inputs`; `None` where there is no kernel
+            for all of it: it comes with the form `"pallas"`.
+        """
+        fits = self.data_format == "channels_last" and self.use_bias
+        if not fits or self._plan(inputs, False).forward != "pallas":
+            return None
+        from convmixer_tf.layers import pallas_depthwise
+
+        try:
+            return pallas_depthwise.residual(
+                pallas_depthwise.activation_of(activation),
+                inputs,
+                ops.convert_to_tensor(self.kernel),
+                ops.cast(self.bias, "float32"),
+                *norm.scale_and_offset(),
+            )
+        except NotImplementedError:
+            return None
 
     def _plan(self, inputs, trains):
         """The forms to compute in; all native, where only Keras' own fits."""

@@ -144,7 +144,7 @@ def _rule(shape, kernel_size, dtype):
         flips = _flips(shape, kernel_size, dtype)
         return Plan("native", "flipped" if flips else "native", "big_filter")
     if jax_cpu():
-        known = None not in shape[1:3] and shape[2] <= LONGEST_LINE
+        known = _known(shape[1:3]) and shape[2] <= LONGEST_LINE
         lines = "toeplitz_lines" if known else "shifted"
         return Plan("shifted", "shifted", lines)
     return Plan()
@@ -153,10 +153,15 @@ def _rule(shape, kernel_size, dtype):
 def _flips(shape, kernel_size, dtype):
     """Whether the flipped kernel is faster than TensorFlow's own gradient."""
     odd = all(size % 2 for size in kernel_size)
-    if not odd or dtype not in BYTES or None in shape[1:]:
+    if not odd or dtype not in BYTES or not _known(shape[1:]):
         return False
     values = math.prod(shape[1:])
     return values >= FLIPPED_FROM and values * BYTES[dtype] <= FLIPPED_UP_TO
+
+
+def _known(sizes):
+    """Whether all are numbers: neither None nor symbols, as JAX has them."""
+    return all(isinstance(size, int) for size in sizes)
 
 
 def _can_probe(shape):
@@ -165,7 +170,7 @@ def _can_probe(shape):
     PyTorch's gradients are its own. Several processes could choose
     differently, and then wait for each other.
     """
-    if None in shape or 0 in shape or "TF_CONFIG" in os.environ:
+    if not _known(shape) or 0 in shape or "TF_CONFIG" in os.environ:
         return False
     if backend_module() is None:
         return False
@@ -184,14 +189,16 @@ def convolve(x, kernel, plan, trains):
         kernel: Tensor (rows, columns, dim, 1) of the same dtype.
         plan: A `Plan`.
         trains: Boolean, whether the kernel's gradient may be asked for. If
-            not, any gradient is that of the forward pass's operations.
+            not, any gradient is that of the forward pass's operations, where
+            they have one.
 
     Returns:
         Tensor of the shape and dtype of `x`.
     """
     module = backend_module()
     forward = _available("forward", plan.forward)
-    if not trains or module is None:
+    differentiable = not plan.forward.startswith("pallas")
+    if module is None or (differentiable and not trains):
         return forward(x, kernel)
     gradients = (_available(name, getattr(plan, name)) for name in PASSES[1:])
     return module.with_gradients(forward, *gradients)(x, kernel)

@@ -90,7 +90,8 @@ def key_of(name, shape, kernel_size, dtype):
     """Says in one line what was measured, and on what."""
     kind, device, version = backend_module().device()
     if kind == "cpu":
-        cores = len(os.sched_getaffinity(0))
+        affinity = getattr(os, "sched_getaffinity", None)  # On Linux.
+        cores = len(affinity(0)) if affinity else os.cpu_count()
         device = f"{cpu().get('model name', platform.machine())} x {cores}"
     shape, taps = ("x".join(map(str, sizes)) for sizes in (shape, kernel_size))
     backend = f"{keras.backend.backend()} {version}"

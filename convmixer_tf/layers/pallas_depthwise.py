@@ -5,7 +5,8 @@ input's gradient, and for the kernel's gradient. Both add up in float32, read
 their input from memory about once, and see zeros around it.
 
 - `convolve` and `kernel_gradient` multiply and add, channels last. What is
-  loaded once is used for several rows of outputs.
+  loaded once is used for several rows of outputs. `residual` is `convolve` and
+  all that follows it in a block, in inference.
 - `convolve_by_products` and `kernel_gradient_by_products` are for the tensor
   cores: lines of a channel's map times banded matrices that have a kernel's
   row in them. They need the channels in front, which XLA may arrange without
@@ -19,10 +20,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import keras
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from convmixer_tf.layers.depthwise_forms import native
 from convmixer_tf.layers.depthwise_parts import offsets
 from convmixer_tf.layers.depthwise_toeplitz import Band
 
@@ -37,6 +40,52 @@ SPLITS = 4  # programs that share a channel's kernel gradient
 LINES_OF_GRADIENT = 64
 
 INDICES = 2**31  # Pointers are computed in 32 bits.
+
+# The normal distribution's CDF at x is (1 + tanh(x g(x^2))) / 2 with g(u) =
+# atanh(erf(sqrt(u / 2))) / sqrt(u), for which this polynomial was fitted, from
+# the constant on.
+_POLYNOMIAL = (
+    *(0.797884268, 0.0363341491, -3.30267118e-05, -5.52733824e-05),
+    *(3.97407005e-06, -1.3378315e-07, 1.8139261e-09),
+)
+_FITTED_UP_TO = 5.6
+
+
+def gelu(x):
+    """Computes the exact GELU without `erf`, which Pallas has not for Triton.
+
+    Args:
+        x: Array, float32.
+
+    Returns:
+        Array of the same shape, 2e-7 off at most, relative to the largest of
+        `x` and 1.
+    """
+    u = jnp.minimum(x * x, _FITTED_UP_TO**2)
+    slope = 0.0
+    for coefficient in reversed(_POLYNOMIAL):
+        slope = slope * u + coefficient
+    return 0.5 * x * (1 + jnp.tanh(x * slope))
+
+
+def activation_of(activation):
+    """Gives an activation as a kernel can compute it.
+
+    Args:
+        activation: A function of a tensor, element by element.
+
+    Returns:
+        Function of a float32 array.
+
+    Raises:
+        NotImplementedError: For others than Keras' `gelu` and `relu`.
+    """
+    # By identity: an activation of the user's need not be hashable.
+    if activation is keras.activations.gelu:
+        return gelu
+    if activation is keras.activations.relu:
+        return jax.nn.relu
+    raise NotImplementedError(f"it has no activation {activation}")
 
 
 def _check(x, interpret):
@@ -62,20 +111,68 @@ def convolve(x, kernel, interpret=False):
     Raises:
         NotImplementedError: If there is no kernel for this device or array.
     """
+    return _call(None, interpret, x, kernel[..., 0])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 6))
+def residual(activation, x, kernel, bias, scale, offset, interpret=False):
+    """Computes the residual branch of a block, and its sum with the input.
+
+    For inference, as one kernel: `convolve`, a bias, the activation, the
+    normalisation. All of it stays in float32 until the sum is rounded.
+
+    Args:
+        activation: Function of an array, element by element.
+        x: As for `convolve`.
+        kernel: As for `convolve`.
+        bias: Array (dim,), float32 as the next two.
+        scale: Array (dim,), what the activation is multiplied by.
+        offset: Array (dim,), what is added then.
+        interpret: As for `convolve`.
+
+    Returns:
+        Array of the shape and dtype of `x`.
+
+    Raises:
+        NotImplementedError: As `convolve`.
+    """
+    vectors = bias, scale, offset
+    return _call(activation, interpret, x, kernel[..., 0], *vectors)
+
+
+def _residual_forward(activation, x, kernel, *vectors_and_interpret):
+    *vectors, interpret = vectors_and_interpret
+    y = _call(activation, interpret, x, kernel[..., 0], *vectors)
+    return y, (x, kernel, *vectors)
+
+
+def _residual_gradient(activation, _, arguments, dy):
+    def plain(x, kernel, bias, scale, offset):
+        y = native(x, kernel).astype(jnp.float32) + bias
+        return (x + activation(y) * scale + offset).astype(x.dtype)
+
+    return jax.vjp(plain, *arguments)[1](dy)
+
+
+residual.defvjp(_residual_forward, _residual_gradient)
+
+
+def _call(activation, interpret, x, *others):
     _check(x, interpret)
     batch, height, width, dim = x.shape
     grid = batch * pl.cdiv(height, ROWS), pl.cdiv(width, COLUMNS)
     return pl.pallas_call(
-        functools.partial(_convolve, height, width),
+        functools.partial(_convolve, height, width, activation),
         grid=(pl.cdiv(dim, CHANNELS), *grid),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
         compiler_params=plt.CompilerParams(num_warps=WARPS, num_stages=2),
         interpret=interpret,
-        name="depthwise",
-    )(x, kernel[..., 0])
+        name="depthwise_residual" if activation else "depthwise",
+    )(x, *others)
 
 
-def _convolve(height, width, x, kernel, y):
+def _convolve(height, width, activation, x, kernel, *vectors_and_y):
+    *vectors, y = vectors_and_y
     dim = x.shape[-1]
     rows, columns = kernel.shape[:2]
     (above, *_), (left, *_) = offsets(rows), offsets(columns)
@@ -86,7 +183,7 @@ def _convolve(height, width, x, kernel, y):
 
     def add_column(j, totals):
         """Adds what one column of the kernel gives, to all rows at once."""
-        taps = [_taps(kernel, i, j, channels) for i in range(rows)]
+        taps = [_vector(kernel, channels, i, j) for i in range(rows)]
         totals = list(totals)
         for source in range(ROWS + rows - 1):
             line = _line(
@@ -101,6 +198,10 @@ def _convolve(height, width, x, kernel, y):
     at = first + jnp.arange(COLUMNS)
     inside = (at < width)[:, None] & (channels < dim)[None]
     for row, total in enumerate(totals):
+        if activation:
+            line = _line(x, image, top + row, first, channels)
+            bias, scale, offset = (_vector(v, channels) for v in vectors)
+            total = line + activation(total + bias) * scale + offset
         mask = inside & (top + row < height)
         plt.store(
             y.at[image, top + row, at[:, None], channels[None]],
@@ -109,10 +210,10 @@ def _convolve(height, width, x, kernel, y):
         )
 
 
-def _taps(kernel, i, j, channels):
-    mask = channels < kernel.shape[-1]
-    taps = plt.load(kernel.at[i, j, channels], mask=mask, other=0)
-    return taps.astype(jnp.float32)[None]
+def _vector(values, channels, *at):
+    mask = channels < values.shape[-1]
+    values = plt.load(values.at[*at, channels], mask=mask, other=0)
+    return values.astype(jnp.float32)[None]
 
 
 def _line(x, image, row, first, channels):

@@ -81,6 +81,7 @@ class PatchEmbed(layers.Layer):
         self.norm = batch_norm(self.data_format, self.dtype_policy, "norm")
         self.conv.build(input_shape)
         self.norm.build(self.conv.compute_output_shape(input_shape))
+        self.conv.trainable = self.norm.trainable = self.trainable
 
     def call(self, inputs, training=None):
         return conv_act_norm(

@@ -1,0 +1,135 @@
+"""What is computed otherwise in JAX must be the same numbers."""
+
+import json
+
+import pytest
+
+from tests.helpers import run_python
+
+pytestmark = pytest.mark.peer
+
+GELU = """
+import json, sys
+import jax, jax.numpy as jnp, keras, numpy as np
+from scipy import special
+from convmixer_tf.layers.acceleration import activate, plain_operations
+
+jax.config.update("jax_enable_x64", True)
+gelu = keras.activations.gelu
+extremes = [-1e30, -40, -1e-30, 0, 1e-30, 40, 1e30]
+points = np.concatenate([np.linspace(-9, 9, 4001), extremes])
+errors = {}
+for dtype in ("float64", "float32", "float16", "bfloat16"):
+    largest = 3e4 if dtype == "float16" else 1e30
+    x = jnp.asarray(np.clip(points, -largest, largest), dtype)
+    y = activate(gelu, x, training=True)
+    assert y.dtype == dtype
+    single = "float64" if dtype == "float64" else "float32"
+    assert activate(gelu, x, training=False).dtype == single
+    slope = jax.grad(lambda x: activate(gelu, x, True).sum())(x)
+    wide = np.float64(x)
+    density = np.exp(-wide * wide / 2) / np.sqrt(2 * np.pi)
+    for what, actual, exact in (
+        ("value", y, wide * special.ndtr(wide)),
+        ("slope", slope, special.ndtr(wide) + wide * density),
+    ):
+        error = np.abs(np.float64(actual) - exact)
+        errors[f"{what} {dtype}"] = (error / np.maximum(1, abs(wide))).max()
+x = jnp.linspace(-3, 3, 101, dtype="bfloat16")
+with plain_operations():
+    np.testing.assert_array_equal(activate(gelu, x, True), gelu(x))
+print(json.dumps(errors))
+"""
+
+
+def run(code):
+    pytest.importorskip("jax")
+    printed = run_python(code, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    return json.loads(printed.splitlines()[-1])
+
+
+def test_gelu_is_exact_and_rounded_once():
+    limits = {
+        "float64": 1e-14,
+        "float32": 1e-6,
+        "float16": 2.0**-11,
+        "bfloat16": 2.0**-8,
+    }
+    errors = run(GELU)
+    assert len(errors) == 2 * len(limits)
+    for key, error in errors.items():
+        assert error < limits[key.split()[1]], (key, error)
+
+
+NORM = """
+import json
+import jax, jax.numpy as jnp, keras, numpy as np
+from convmixer_tf.layers import BatchNormalization
+from convmixer_tf.layers.acceleration import plain_operations
+from tests.helpers import randomize, relative_difference
+
+errors = {}
+rng = np.random.default_rng(0)
+for policy, mean in (
+    ("float32", 3.0),
+    ("float32", 1e3),
+    ("mixed_bfloat16", 3.0),
+    ("mixed_float16", 3.0),
+):
+    x, dy = rng.normal([[[[[mean]]]], [[[[0.0]]]]], 1, (2, 4, 6, 5, 3))
+    norm = BatchNormalization(epsilon=1e-5, momentum=0.9, dtype=policy)
+    norm.build(x.shape)
+    randomize(norm)
+    weights = [w.value for w in norm.trainable_variables]
+    statistics = [w.value for w in norm.non_trainable_variables]
+    x, dy = (jnp.asarray(v, norm.compute_dtype) for v in (x, dy))
+
+    def step(x, weights, statistics):
+        def output(x, weights):
+            return norm.stateless_call(weights, statistics, x, training=True)
+
+        y, pull, statistics = jax.vjp(output, x, weights, has_aux=True)
+        return [y, *jax.tree.leaves(pull(dy)), *statistics]
+
+    # Everything in float64 is the measure.
+    jax.config.update("jax_enable_x64", True)
+    with plain_operations():
+        exact = keras.layers.BatchNormalization(
+            epsilon=1e-5, momentum=0.9, dtype="float64"
+        )
+        exact.build(x.shape)
+        wide = [np.float64(w) for w in weights], [
+            np.float64(w) for w in statistics
+        ]
+
+        def stock(x, weights):
+            return exact.stateless_call(weights, wide[1], x, training=True)
+
+        y, pull, moved = jax.vjp(stock, jnp.float64(x), wide[0], has_aux=True)
+        expected = [y, *jax.tree.leaves(pull(jnp.float64(dy))), *moved]
+    jax.config.update("jax_enable_x64", False)
+    actual = jax.jit(step)(x, weights, statistics)
+    names = ("y", "dx", "dgamma", "dbeta", "mean", "variance")
+    for name, ours, theirs in zip(names, actual, expected, strict=True):
+        error = relative_difference(np.float64(ours), np.float64(theirs))
+        errors[f"{name} {policy} {mean}"] = error
+    assert actual[0].dtype == x.dtype
+    again = lambda *arguments: step(*arguments)  # Else the trace is kept.
+    jaxpr = str(jax.make_jaxpr(step)(x, weights, statistics))
+    with plain_operations():
+        assert str(jax.make_jaxpr(again)(x, weights, statistics)) != jaxpr
+print(json.dumps(errors))
+"""
+
+
+def test_batches_are_normalised_as_in_double_precision():
+    errors = run(NORM)
+    limits = {
+        "float32 3.0": 2e-5,
+        "float32 1000.0": 1e-3,  # Digits that the input has not.
+        "mixed_float16 3.0": 3e-3,
+        "mixed_bfloat16 3.0": 2e-2,
+    }
+    assert len(errors) == 6 * len(limits)
+    for key, error in errors.items():
+        assert error < limits[key.partition(" ")[2]], (key, error)
