@@ -52,8 +52,9 @@ def export_tfhub(
       `training`; with the lists `variables`, `trainable_variables`, which are
       all that the model could ever train, frozen or not, and
       `regularization_losses`; with the signature `serving_default`; and with
-      `class_names()` if there are names; how images are cropped for it is in
-      its `assets.extra/evaluation.json`, if it is told here;
+      `class_names()` if there are names; how images are cropped for it, if
+      it is told here, and `max_pixel`, if it is 1, are in its
+      `assets.extra/evaluation.json`;
     - `model.tar.gz`, the same to be served over HTTP, with the SavedModel at
       its root;
     - `README.md`, the module's page in TF Hub's format.
@@ -112,7 +113,7 @@ def export_tfhub(
         directory = os.path.join(unfinished, SAVED_MODEL)
         os.mkdir(directory)
         write_saved_model(module, directory, signatures)
-        write_evaluation(directory, crop_fraction)
+        write_evaluation(directory, crop_fraction, max_pixel)
         _write_archive(directory, os.path.join(unfinished, ARCHIVE))
         card = card or HubCard(f"convmixer_tf/{model.name}/{kind}/1")
         text = card.text(model, kind, max_pixel, class_names)

@@ -22,6 +22,7 @@ from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models.additions import read_max_pixel
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 DEFAULT_SIZE = 224
@@ -119,9 +120,14 @@ def _load(name, image_size):
     elif path.is_dir():
         found = _saved_model_classifier(path, image_size)
     else:
+        # Not above: it imports all that exports.
+        from convmixer_tf.export.preparation import check_pixels
+
         _check_data_format()
+        model = load_model(path)
+        check_pixels(model)
         found = dataclasses.replace(
-            _keras_classifier(load_model(path), image_size),
+            _keras_classifier(model, image_size),
             class_names=read_class_names(path),
         )
     return dataclasses.replace(found, crop_fraction=read_crop_fraction(path))
@@ -166,7 +172,7 @@ def _tflite_classifier(path, image_size):
     from convmixer_tf.export import LiteRTModel
     from convmixer_tf.export import read_metadata
 
-    model = LiteRTModel(path, num_threads=os.cpu_count())
+    model = LiteRTModel(path, num_threads=_threads())
     metadata = read_metadata(path)
     if metadata and (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
         raise ValueError(
@@ -176,6 +182,13 @@ def _tflite_classifier(path, image_size):
     size = _settle_size(model.input_shape, image_size)
     names = metadata.class_names if metadata else None
     return _probed(model.predict, activation_of_tflite(path), names, size)
+
+
+def _threads():
+    """As many as TensorFlow was told to use, or as we have cores."""
+    affinity = getattr(os, "sched_getaffinity", None)  # On Linux.
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return tf.config.threading.get_intra_op_parallelism_threads() or cores
 
 
 def _saved_model_classifier(path, image_size):
@@ -194,8 +207,10 @@ def _saved_model_classifier(path, image_size):
     if names is not None:
         names = tuple(x.decode("utf-8") for x in names().numpy())
 
+    white = np.float32(read_max_pixel(path) / 255)
+
     def predict(images, loaded=loaded):  # Which keeps the variables.
-        images = tf.cast(images, spec.dtype)
+        images = tf.cast(white * images, spec.dtype)
         return signature(**{argument: images})[output].numpy()
 
     predict = _of_any_number(predict, spec.shape[0])

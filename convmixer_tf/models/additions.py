@@ -1,4 +1,4 @@
-"""What a model's file says beside the model: its classes, how to crop."""
+"""What a model's file says beside the model: classes, crop, what white is."""
 
 import json
 import os
@@ -18,21 +18,24 @@ def evaluation_text(crop_fraction):
 
 
 def parse_evaluation(text):
-    """Decodes what `EVALUATION_FILE` holds.
+    """Decodes the crop that `EVALUATION_FILE` holds.
 
     Args:
         text: String or bytes.
 
     Returns:
-        Float, the fraction of an image's shorter side.
+        Float, the fraction of an image's shorter side; `None` if it only says
+        what white is.
 
     Raises:
         ValueError: If it says anything else.
     """
     try:
-        fraction = json.loads(text)["crop_fraction"]
-        if 0.01 <= fraction <= 1:
-            return float(fraction)
+        said = json.loads(text)
+        if "crop_fraction" not in said and said["max_pixel"]:
+            return None
+        if 0.01 <= said["crop_fraction"] <= 1:
+            return float(said["crop_fraction"])
     except (KeyError, TypeError, ValueError):
         pass
     raise ValueError(
@@ -41,20 +44,51 @@ def parse_evaluation(text):
     )
 
 
-def write_evaluation(directory, crop_fraction):
-    """Adds to a SavedModel's folder how images are cropped for it.
+def write_evaluation(directory, crop_fraction, max_pixel=255):
+    """Adds to a SavedModel's folder what images are to be for it.
 
     Args:
         directory: Path of the folder.
         crop_fraction: Fraction of an image's shorter side, or `None`, which
-            adds nothing.
+            is not said.
+        max_pixel: What white is; 255 is not said.
     """
-    if crop_fraction is None:
+    said = {}
+    if crop_fraction is not None:
+        said["crop_fraction"] = crop_fraction
+    if max_pixel != 255:
+        said["max_pixel"] = max_pixel
+    if not said:
         return
     folder = pathlib.Path(directory, _EXTRA_ASSETS)
     folder.mkdir()
-    text = evaluation_text(crop_fraction)
+    text = json.dumps(said)
     (folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
+
+
+def read_max_pixel(path):
+    """Reads from a SavedModel's folder what is white in its images.
+
+    Args:
+        path: Path of the folder.
+
+    Returns:
+        Integer, 255 if the folder doesn't say it.
+
+    Raises:
+        ValueError: If what it says is neither 255 nor 1.
+    """
+    text = _read_text(path, EVALUATION_FILE)
+    if text is None:
+        return 255
+    parse_evaluation(text)
+    white = json.loads(text).get("max_pixel", 255)
+    if white not in (1, 255):
+        raise ValueError(
+            f"`{EVALUATION_FILE}` must hold a `max_pixel` of 1 or 255. "
+            f"Received: {text!r:.80}"
+        )
+    return white
 
 
 def read_class_names(path):

@@ -1,5 +1,6 @@
 """Classifiers of every kind give what their Keras model gives."""
 
+import os
 import shutil
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 from scipy import special
 
+from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
@@ -252,3 +254,45 @@ def test_a_file_that_wants_other_pixels(files, tmp_path):
     write_metadata(path, TFLiteMetadata("Toy", mean=(127.5,), std=(127.5,)))
     with pytest.raises(ValueError, match=r"not take pixels in .0, 255.: "):
         load_classifier(path)
+    raw = ConvMixer(
+        *(8, 1, 3, 4),
+        input_shape=(24, 24, 3),
+        classes=3,
+        include_preprocessing=False,
+    )
+    raw.save(tmp_path / "raw.keras")
+    with pytest.raises(ValueError, match=r"must take pixels in .0, 255.\. Bu"):
+        load_classifier(tmp_path / "raw.keras")
+
+
+@pytest.mark.parametrize("crop_fraction", [None, 0.5])
+def test_a_module_whose_white_is_1(model, tmp_path, crop_fraction):
+    said = {"max_pixel": 1, "crop_fraction": crop_fraction}
+    export_tfhub(model, tmp_path / "module", **said)
+    found = load_classifier(tmp_path / "module")
+    assert found.crop_fraction == (crop_fraction or 0.96)
+    expected = model.predict(IMAGES, verbose=0)
+    assert relative_difference(found.predict(IMAGES), expected) < 1e-4
+    extra = tmp_path / "module" / "saved_model" / "assets.extra"
+    (extra / "evaluation.json").write_text('{"max_pixel": 2}')
+    with pytest.raises(ValueError, match="must hold a `max_pixel` of 1 or"):
+        load_classifier(tmp_path / "module")
+
+
+def test_threads_of_a_tflite_file(files, monkeypatch):
+    """No more than there are cores, or than TensorFlow is told to use."""
+    threads = []
+
+    class Model(LiteRTModel):
+        def __init__(self, path, num_threads):
+            threads.append(num_threads)
+            super().__init__(path, num_threads)
+
+    monkeypatch.setattr("convmixer_tf.export.LiteRTModel", Model)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, False)
+    load_classifier(files / "named.tflite")
+    monkeypatch.setattr(
+        tf.config.threading, "get_intra_op_parallelism_threads", lambda: 2
+    )
+    load_classifier(files / "named.tflite")
+    assert threads == [3, 2]
