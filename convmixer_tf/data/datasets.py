@@ -484,6 +484,11 @@ def _open_records(files, class_names, num_examples=None):
         names.append(example["name"])
         labels.append(label.numpy())
         contents.append(image.numpy())
+    if labels and max(labels) >= len(class_names):
+        raise ValueError(
+            f"The record {names[np.argmax(labels)].decode()} has the label "
+            f"{max(labels)}, but there are {len(class_names)} class names."
+        )
     return ImageList(
         names=tf.constant(names),
         labels=tf.constant(labels, tf.int64),

@@ -7,6 +7,7 @@ from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.loading import UnreadableLog
+from convmixer_tf.data.loading import check_labels
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
 from convmixer_tf.data.orientation import decode_upright
@@ -86,7 +87,7 @@ def evaluation_batches(
     batches = batches.map(
         lambda images, labels, weights: (
             tf.cast(images, tf.float32),
-            labels,
+            check_labels(labels, dataset.class_names),
             weights,
         ),
         num_parallel_calls=tf.data.AUTOTUNE,

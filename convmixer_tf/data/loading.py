@@ -89,6 +89,26 @@ def load_batches(groups, prepare, batch_size, on_lost):
     return groups.map(load, num_parallel_calls=_BATCHES_IN_FLIGHT)
 
 
+def check_labels(labels, class_names):
+    """Adds to a graph that each label must have a name, if names are known.
+
+    Args:
+        labels: Integer tensor of shape (images,).
+        class_names: Names of the classes.
+
+    Returns:
+        The labels.
+    """
+    count = len(class_names)
+    largest = tf.reduce_max(labels)
+    message = f"A label is not among the {count} class names:"
+    known = tf.debugging.Assert(
+        not count or largest < count, [message, largest]
+    )
+    with tf.control_dependencies([known]):
+        return tf.identity(labels)
+
+
 class UnreadableLog:
     """Logs and counts the images that could not be read.
 

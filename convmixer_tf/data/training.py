@@ -8,6 +8,7 @@ from convmixer_tf.data.erasing import random_erase
 from convmixer_tf.data.light import keras_cv_augment
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.loading import UnreadableLog
+from convmixer_tf.data.loading import check_labels
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
 from convmixer_tf.data.mixing import mix
@@ -114,7 +115,7 @@ def train_batches(
         return _augment(
             tensors,
             recipe,
-            len(dataset.class_names),
+            dataset.class_names,
             [
                 tf.stack([batch_seed, first + part * shard.num_workers])
                 for part in range(replicas)
@@ -179,14 +180,15 @@ def _replace(log, batch_size, names, tensors, position):
         return tuple(tf.gather(tensor, source) for tensor in tensors)
 
 
-def _augment(tensors, recipe, num_classes, replica_seeds):
+def _augment(tensors, recipe, class_names, replica_seeds):
     """Applies what treats whole batches."""
     images, labels, policy_draws, jitter_draws = tensors
     if recipe.rand_augment:
         images = rand_augment_with(policy_draws, images, recipe.rand_augment)
     if recipe.color_jitter:
         images = color_jitter_with(jitter_draws, images, recipe.color_jitter)
-    labels = smooth_labels(labels, num_classes, recipe.label_smoothing)
+    labels = check_labels(labels, class_names)
+    labels = smooth_labels(labels, len(class_names), recipe.label_smoothing)
     parts = [
         _mix_and_erase(*part, recipe)
         for part in zip(

@@ -262,6 +262,11 @@ def _check_all_classes(dataset):
     if labels is None:
         return
     counts = np.bincount(labels.numpy(), minlength=len(dataset.class_names))
+    if len(counts) > len(dataset.class_names):
+        raise ValueError(
+            f"A training image has the label {len(counts) - 1}, but there are "
+            f"{len(dataset.class_names)} class names: {_brief(dataset)}"
+        )
     names = zip(dataset.class_names, counts, strict=True)
     missing = [name for name, count in names if not count]
     if missing:

@@ -8,7 +8,10 @@ from convmixer_tf.data import ImageList
 from convmixer_tf.data import ImageRecords
 from convmixer_tf.data import datasets
 from convmixer_tf.data import decode_image
+from convmixer_tf.data import evaluation_batches
+from convmixer_tf.data import get_recipe
 from convmixer_tf.data import open_dataset
+from convmixer_tf.data import train_batches
 
 IMAGE = np.arange(8 * 6 * 3, dtype="uint8").reshape(8, 6, 3)
 
@@ -302,3 +305,21 @@ def test_refuses_records_without_class_names(record_folder):
     (record_folder / "labels.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"labels\.txt', one a line"):
         open_dataset(str(record_folder), "train")
+
+
+def test_refuses_labels_without_names(record_folder, monkeypatch):
+    (record_folder / "labels.txt").write_text("cat\ndog\n")
+    message = r"00004, record 0 has the label 2, but there are 2 class names"
+    with pytest.raises(ValueError, match=message):
+        open_dataset(record_folder, "train")
+    # What is too large for memory is not read before it is used.
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 0)
+    large = open_dataset(record_folder, "train")
+    recipe = get_recipe("light")
+    for batches in (
+        evaluation_batches(large, 8, 20),
+        train_batches(large, recipe, 8, 20, seed=0, epoch=0),
+    ):
+        error = tf.errors.InvalidArgumentError
+        with pytest.raises(error, match="not among the 2 class names"):
+            next(iter(batches))

@@ -191,7 +191,7 @@ def test_skips_names_and_counts_the_unreadable(broken_folder, caplog):
     assert len(batches) == 3
     assert all(np.isfinite(images).all() for images, _ in batches)
     lines = caplog.messages
-    assert lines.pop(0).startswith("No images of class 'empty'")
+    assert lines.pop(0).startswith("No folders of images")
     assert len(lines) == 3
     assert [line.split(":")[0] for line in sorted(lines)] == [
         f"Skipped an unreadable image, the {n}. so far" for n in (1, 2, 3)

@@ -164,6 +164,12 @@ def test_a_class_without_training_images_is_an_error(
         train_digits(tmp_path, one_device, digits, train_set=without)
 
 
+def test_a_label_without_a_name_is_an_error(tmp_path, one_device, digits):
+    beyond = dataclasses.replace(digits[0], labels=digits[0].labels + 1)
+    with pytest.raises(ValueError, match="the label 10, but there are 10 clas"):
+        train_digits(tmp_path, one_device, digits, train_set=beyond)
+
+
 def test_another_number_of_classes_is_an_error(tmp_path, one_device, digits):
     with pytest.raises(ValueError, match="has 7 classes, the data have 10: 0,"):
         train_digits(
