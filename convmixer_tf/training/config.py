@@ -152,9 +152,13 @@ class TrainConfig:
         return self.epochs * self.steps_per_epoch
 
 
-# What may differ when a run goes on: nothing that the weights depend on, but
-# for what `starts_from` says in words, as `model` and `weights` do.
+# Of the devices. A run that goes on with others is told that it matters.
+OF_THE_DEVICES = ("replicas", "computes_in")
+
+# What may differ when a run goes on: nothing else that the weights depend on,
+# but for what `starts_from` says in words, as `model` and `weights` do.
 NOT_PART_OF_THE_RESULT = (
+    *OF_THE_DEVICES,
     "save_every",
     "keep",
     "log_every",

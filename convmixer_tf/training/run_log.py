@@ -17,6 +17,7 @@ from absl import logging
 
 from convmixer_tf.files import replaced
 from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
+from convmixer_tf.training.config import OF_THE_DEVICES
 
 COLUMNS = (
     "epoch",
@@ -288,6 +289,12 @@ def _check_same(directory, old, new):
             "a new run can start from this one's model.keras, or the old "
             "settings."
         )
+    for name in OF_THE_DEVICES:
+        if name in old and name in new and old[name] != new[name]:
+            logging.warning(
+                "%s: %s was %r and is %r, so it will not end as it would have.",
+                *(directory, name, old[name], new[name]),
+            )
 
 
 def _progress_bar(first_step, total_steps):

@@ -116,6 +116,11 @@ class Run:
         self.strategy = strategy
         self.directory = pathlib.Path(directory)
         writes = is_chief(strategy)
+        notes = {
+            **(notes or {}),
+            "replicas": strategy.num_replicas_in_sync,
+            "computes_in": resolve_precision(config.precision),
+        }
         if writes:
             check_run(self.directory, config, notes)
         with strategy.scope():

@@ -9,6 +9,7 @@ from absl import logging
 from convmixer_tf.training import run_log
 from convmixer_tf.training.run_log import RunLog
 from convmixer_tf.training.run_log import check_run
+from convmixer_tf.training.run_log import open_run
 from tests.training import tiny
 
 RESULTS = {"loss": 2.0, "gradient_norm": 0.5, "learning_rate": 0.25}
@@ -172,3 +173,17 @@ def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=message):
         check_run(tmp_path / "run", tiny.config(tensorboard=True))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_told_of_other_devices(tmp_path, caplog):
+    config = tiny.config()
+    open_run(tmp_path, config)  # As it was before this was kept.
+    check_run(tmp_path, config, {"replicas": 2, "computes_in": "float32"})
+    open_run(tmp_path, config, {"replicas": 2, "computes_in": "float32"})
+    check_run(tmp_path, config)
+    assert not caplog.messages
+    with caplog.at_level("WARNING", logger=logging.get_absl_logger().name):
+        check_run(tmp_path, config, {"replicas": 4, "computes_in": "float32"})
+    assert [message.split(": ")[1] for message in caplog.messages] == [
+        "replicas was 2 and is 4, so it will not end as it would have."
+    ]

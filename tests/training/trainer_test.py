@@ -83,6 +83,7 @@ def test_a_run_leaves_what_the_docs_say(finished):
     assert float(rows[-1]["top1"]) == summary["last"]["top1"]
     config = json.loads((directory / "config.json").read_text())
     assert (config["batch_size"], config["ema_decay"]) == (16, 0.9)
+    assert (config["replicas"], config["computes_in"]) == (1, "float32")
     environment = json.loads((directory / "environment.json").read_text())
     assert environment["tensorflow"] == tf.__version__
     names = sorted(path.name for path in (directory / "checkpoints").iterdir())
