@@ -21,7 +21,6 @@ import shlex
 import shutil
 import tempfile
 
-import curves
 import launch
 import numpy as np
 import run_flags
@@ -217,8 +216,7 @@ def describe(run):
         "command": shlex.join(["python", script, *map(_shorten, arguments)]),
         **{name: config[name] for name in names},
         "precision": summary["precision"],
-        # The summary's time is that since the run last went on.
-        "hours": sum(curves.read_log(run)["seconds"]) / 3600,
+        "hours": summary["seconds"] / 3600,
         **{
             name: environment[name]
             for name in _LIBRARIES

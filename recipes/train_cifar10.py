@@ -20,6 +20,7 @@ its end here.
 """
 
 import dataclasses
+import pathlib
 
 import curves
 import launch
@@ -34,6 +35,7 @@ from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
+from convmixer_tf.training.checkpoint import CheckpointStore
 from convmixer_tf.training.strategy import is_chief
 
 _WHOLE_IMAGE = data.RandomResizedCrop(min_area=1.0, min_aspect=1.0)
@@ -161,10 +163,16 @@ def make_model(classes, classifier_activation=None):
         input_shape=(32, 32, 3),
         classes=classes,
         classifier_activation=classifier_activation,
-        weights=_WEIGHTS.value,
+        weights=None if _has_begun() else _WEIGHTS.value,
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
     )
+
+
+def _has_begun():
+    """Says whether the run has weights of its own to go on from."""
+    folder = pathlib.Path(_OUTPUT.value) / "checkpoints"
+    return bool(CheckpointStore(folder, writes=False).names())
 
 
 def model_flags():
