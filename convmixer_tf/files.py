@@ -1,6 +1,7 @@
 """Writing files and folders so that none is ever half there."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -119,6 +120,17 @@ def _named(path, unfinished):
         if error.errno and name.startswith(unfinished):
             error.filename = os.fspath(path)
         raise
+
+
+def write_text(path, text):
+    """Writes a text file, whole or not at all."""
+    with replaced(path) as unfinished:
+        pathlib.Path(unfinished).write_text(text, encoding="utf-8")
+
+
+def dump_json(path, value):
+    """Writes a value as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def size_of(path):

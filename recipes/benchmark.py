@@ -49,6 +49,7 @@ from speed.workers import Settings
 from speed.workers import Workers
 
 from convmixer_tf.files import check_destination
+from convmixer_tf.files import dump_json
 from convmixer_tf.files import replaced
 from convmixer_tf.layers import set_depthwise
 
@@ -159,7 +160,7 @@ def main(arguments):
         return
     if _PREDICT.value:
         content = predictions(_MODEL.value, H200)
-        write_json(_OUTPUT.value, content)
+        dump_json(_OUTPUT.value, content)
         print(report.predictions_table(content))
         return
     settings, plan, names = read_flags()
@@ -237,9 +238,7 @@ def run(content, plan, names, workers):
         OutOfTimeError: If the minutes are over.
     """
     ceilings = highest(content["ceilings"])
-    store = Store(
-        content["results"], lambda: write_json(_OUTPUT.value, content)
-    )
+    store = Store(content["results"], lambda: dump_json(_OUTPUT.value, content))
     cases = [
         Case(*case)
         for case in itertools.product(_MODEL.value, _STEP.value, _DTYPE.value)
@@ -273,7 +272,7 @@ def finish(content):
         known and known["ms_per_image"],
         content["settings"]["together"],
     )
-    write_json(_OUTPUT.value, content)
+    dump_json(_OUTPUT.value, content)
     print(report.table(content["summary"]))
     if content["summary"]:
         title = ", ".join(
@@ -288,12 +287,6 @@ def finish(content):
                 report.save_plot(unfinished, content["summary"], title)
         except ImportError as error:
             print(f"No picture: {error}")
-
-
-def write_json(path, content):
-    """Writes a JSON file, or replaces it."""
-    with replaced(path) as unfinished:
-        pathlib.Path(unfinished).write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

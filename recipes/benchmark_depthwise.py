@@ -28,7 +28,7 @@ from absl import app
 from absl import flags
 
 from convmixer_tf.files import check_destination
-from convmixer_tf.files import replaced
+from convmixer_tf.files import dump_json
 from convmixer_tf.timing import CLOCKS
 from convmixer_tf.timing import cpu
 from convmixer_tf.timing import take_turns
@@ -293,9 +293,7 @@ def main(arguments):
         print("\n".join(table([result]).splitlines()[2:]), flush=True)
         for form, reason in result["left_out"].items():
             print(f"  without {form}: {reason}", flush=True)
-        with replaced(_OUTPUT.value) as unfinished:
-            text = json.dumps(content, indent=1)
-            pathlib.Path(unfinished).write_text(text)
+        dump_json(_OUTPUT.value, content)
     print(table(content["results"]))
 
 

@@ -38,13 +38,13 @@ from absl import flags
 from absl import logging
 from pytorch_report import ENGINES
 
+from convmixer_tf.files import dump_json
 from convmixer_tf.training import evaluation_inputs
 from convmixer_tf.training import train
 from convmixer_tf.training.classifier import check_datasets
 from convmixer_tf.training.classifier import data_notes
 from convmixer_tf.training.classifier import training_inputs
 from convmixer_tf.training.run_log import check_run
-from convmixer_tf.training.run_log import dump_json
 
 # What our engine can and the PyTorch loop can't.
 ONLY_OURS = {

@@ -19,7 +19,8 @@ from absl import logging
 
 from convmixer_tf import data
 from convmixer_tf.analysis import count_macs
-from convmixer_tf.files import replaced
+from convmixer_tf.files import dump_json
+from convmixer_tf.files import write_text
 from convmixer_tf.timing import cpu
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
@@ -27,7 +28,6 @@ from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import check_datasets
 from convmixer_tf.training.classifier import data_notes
 from convmixer_tf.training.run_log import check_run
-from convmixer_tf.training.run_log import dump_json
 from convmixer_tf.training.run_log import environment
 
 AUGMENTATIONS = {
@@ -260,8 +260,7 @@ def write_results(contest, name, rows, notes=None):
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    with replaced(contest.folder / f"{name}.csv") as unfinished:
-        pathlib.Path(unfinished).write_text(text.getvalue(), encoding="utf-8")
+    write_text(contest.folder / f"{name}.csv", text.getvalue())
 
 
 def markdown(rows, columns):

@@ -30,6 +30,7 @@ from absl import logging
 from convmixer_tf import ConvMixer256_8
 from convmixer_tf import data
 from convmixer_tf.files import check_destination
+from convmixer_tf.files import dump_json
 from convmixer_tf.files import replaced
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_arguments
@@ -38,7 +39,6 @@ from convmixer_tf.preprocessing import CIFAR10_CLASSES
 from convmixer_tf.preprocessing import CIFAR10_MEAN
 from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.training import evaluate_function
-from convmixer_tf.training.run_log import dump_json
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import timm_state_dict
 from convmixer_tf.weights.packaged import FOLDER

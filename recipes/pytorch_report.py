@@ -11,8 +11,8 @@ import time
 
 import tensorflow as tf
 
+from convmixer_tf.files import dump_json
 from convmixer_tf.files import replaced
-from convmixer_tf.training.run_log import dump_json
 
 ENGINES = ("ours", "pytorch")
 COLUMNS = ("epoch", "engine", "train_loss", "test_loss", "top1", "cpu_seconds")

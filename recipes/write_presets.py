@@ -12,9 +12,9 @@ import launch
 import train_cifar10
 from jax_cifar10.presets import FILE
 
+from convmixer_tf.files import dump_json
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
-from convmixer_tf.training.run_log import dump_json
 
 
 def collect():

@@ -1,8 +1,10 @@
+import json
 import os
 
 import pytest
 
 from convmixer_tf.files import check_folder_destination
+from convmixer_tf.files import dump_json
 from convmixer_tf.files import made_parents
 from convmixer_tf.files import replaced
 from convmixer_tf.files import replaced_folder
@@ -134,3 +136,13 @@ def test_only_a_folder_of_the_kind_may_be_replaced(tmp_path):
         check_folder_destination(path / "a.txt", "a.txt", overwrite=True)
     with pytest.raises(FileNotFoundError, match="There is no directory"):
         check_folder_destination(tmp_path / "missing" / "m", "a.txt")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "facts.json"
+    dump_json(path, {"name": "größe"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"name": "größe"}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        dump_json(path, {"name": path})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"name": "größe"}
+    assert list(tmp_path.iterdir()) == [path]

@@ -6,8 +6,6 @@ import urllib.request
 
 from convmixer_tf.data.datasets import EXTENSIONS
 
-SUFFIXES = (*EXTENSIONS, ".webp")
-
 
 def find_images(names, skipped=None):
     """Finds image files.
@@ -32,14 +30,14 @@ def find_images(names, skipped=None):
     for name in names:
         path = _local_path(name)
         for file in _files_in(path) if path.is_dir() else [path]:
-            taken = file is path or file.suffix.lower() in SUFFIXES
+            taken = file is path or file.suffix.lower() in EXTENSIONS
             (paths if taken else others).append(file)
     if skipped is not None:
         skipped += sorted(map(str, set(others) - set(paths)))
     if not paths:
         raise FileNotFoundError(
             f"There are no images in {', '.join(map(str, names)) or 'nothing'}."
-            f" Expected files *{{{','.join(SUFFIXES)}}}."
+            f" Expected files *{{{','.join(EXTENSIONS)}}}."
         )
     return list(dict.fromkeys(map(str, paths)))
 

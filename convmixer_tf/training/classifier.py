@@ -9,7 +9,7 @@ from absl import logging
 from convmixer_tf import data
 from convmixer_tf import models
 from convmixer_tf.data.validation import check_range
-from convmixer_tf.files import replaced
+from convmixer_tf.files import write_text
 from convmixer_tf.model_card import run_card
 from convmixer_tf.training.inputs import local_replicas
 from convmixer_tf.training.strategy import is_chief
@@ -95,8 +95,7 @@ def train_classifier(
             len(eval_set),
             crop_fraction,
         )
-        with replaced(path.with_suffix(".md")) as unfinished:
-            pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
+        write_text(path.with_suffix(".md"), card.text())
     return final, summary
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from convmixer_tf.files import replaced
+from convmixer_tf.files import dump_json
+from convmixer_tf.files import write_text
 from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
 from convmixer_tf.training.config import OF_THE_DEVICES
 
@@ -124,7 +125,7 @@ class RunLog:
         table.writeheader()
         table.writerows(history)
         try:
-            _write_text(self.directory / "log.csv", text.getvalue())
+            write_text(self.directory / "log.csv", text.getvalue())
         except OSError as error:  # Of a full disk; the next epoch tries again.
             logging.error("Can't write log.csv: %s", error)
 
@@ -259,16 +260,6 @@ def environment():
             for device in tf.config.list_physical_devices()
         ],
     }
-
-
-def dump_json(path, value):
-    """Writes a value as JSON, whole or not at all."""
-    _write_text(path, json.dumps(value, indent=1) + "\n")
-
-
-def _write_text(path, text):
-    with replaced(path) as unfinished:
-        pathlib.Path(unfinished).write_text(text, encoding="utf-8")
 
 
 def _settings(config, notes):

@@ -11,6 +11,8 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf import ConvMixer
+from convmixer_tf.files import dump_json
+from convmixer_tf.files import write_text
 from convmixer_tf.layers import set_depthwise
 from convmixer_tf.model_card import run_card
 from convmixer_tf.models import save_model
@@ -21,9 +23,7 @@ from jax_cifar10 import options
 from jax_cifar10.batches import Batches
 from jax_cifar10.engine import Engine
 from jax_cifar10.folder import check_folder
-from jax_cifar10.folder import dump_json
 from jax_cifar10.folder import environment
-from jax_cifar10.folder import write_text
 from jax_cifar10.images import SIZE
 from jax_cifar10.images import load_images
 from jax_cifar10.images import open_images

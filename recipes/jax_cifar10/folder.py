@@ -13,20 +13,10 @@ import keras
 import numpy as np
 
 from convmixer_tf.files import replaced
+from convmixer_tf.files import write_text
 
 # What may differ when a run goes on: nothing that the weights depend on.
 _NOT_PART_OF_THE_RESULT = ("depthwise",)
-
-
-def write_text(path, text):
-    """Writes a text file, whole or not at all."""
-    with replaced(path) as unfinished:
-        pathlib.Path(unfinished).write_text(text, encoding="utf-8")
-
-
-def dump_json(path, value):
-    """Writes a value as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_log(path, history):

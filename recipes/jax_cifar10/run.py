@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from jax_cifar10.folder import dump_json
+from convmixer_tf.files import dump_json
 from jax_cifar10.folder import read_checkpoint
 from jax_cifar10.folder import save_checkpoint
 from jax_cifar10.folder import write_log
