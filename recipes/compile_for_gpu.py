@@ -284,7 +284,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     check_destination(_OUTPUT.value, (".json",), overwrite=True)
-    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
         raise app.UsageError('This needs `pip install "jax[cuda13]"`.')
     described = topologies.get_topology_desc(
         platform="cuda", target_config=DESCRIPTION, topology="1x1x1"

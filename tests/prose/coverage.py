@@ -235,6 +235,10 @@ COMMANDS = {
         "tests/recipes/benchmark_test.py",
         "def test_short_runs_on_other_backends",
     ),
+    'pip install "jax[cuda13]"': NotRun(_PIP),
+    "python recipes/compile_for_gpu.py": Elsewhere(
+        "tests/recipes/compile_for_gpu_test.py", "def test_a_block_for_an_h200"
+    ),
     "KERAS_BACKEND=jax python recipes/benchmark_depthwise.py --probe": (
         Elsewhere("tests/recipes/benchmark_depthwise_test.py", "def test_")
     ),
