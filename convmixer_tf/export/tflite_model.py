@@ -49,16 +49,20 @@ def ends_in_probabilities(model):
 
     Returns:
         Boolean, whether a softmax or a sigmoid is its last operator, but for
-        conversions to another number format.
+        those that compute nothing.
     """
-    operators = litert_module("schema_py_generated").BuiltinOperator
+    kinds = litert_module("schema_py_generated").BuiltinOperator
+    # Files of before 2020 have the one code, today's have both.
     codes = [
-        model.operatorCodes[operator.opcodeIndex].builtinCode
-        for operator in model.subgraphs[0].operators
+        max(code.deprecatedBuiltinCode, code.builtinCode)
+        for code in model.operatorCodes
     ]
-    while codes[-1] in (operators.QUANTIZE, operators.DEQUANTIZE):
-        codes.pop()
-    return codes[-1] in (operators.LOGISTIC, operators.SOFTMAX)
+    passed_on = {kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.RESHAPE}
+    last = None
+    for operator in model.subgraphs[0].operators:
+        if codes[operator.opcodeIndex] not in passed_on:
+            last = codes[operator.opcodeIndex]
+    return last in (kinds.LOGISTIC, kinds.SOFTMAX)
 
 
 def pack(model):

@@ -12,6 +12,8 @@ from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import deploy
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import read_metadata
+from convmixer_tf.export.tflite_model import ends_in_probabilities
+from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.export.verification import describe_tflite
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
@@ -198,6 +200,8 @@ def test_uint8_out(model, tmp_path):
         )
         (output,) = describe_tflite(path)["outputs"]
         assert output["dtype"] == "uint8"
+        file = unpack(path.read_bytes())
+        assert ends_in_probabilities(file) == (network is softmax)
         outputs = LiteRTModel(path).predict(IMAGES)
         expected = network.predict(IMAGES, verbose=0)
         assert np.abs(outputs - expected).max() < bound * np.ptp(expected)
