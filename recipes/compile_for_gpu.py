@@ -18,75 +18,26 @@ Time: three minutes. Result: results/compiled_for_gpu.json and a table; see
 "Compiled for a GPU" in BUILD.md.
 """
 
-import collections
-import contextlib
 import importlib.util
-import json
+import itertools
 import os
-import re
-import time
 
-# Before JAX and Keras are imported. Autotuning would ask a GPU.
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
-)
-
-import jax
-import jax.numpy as jnp
-import keras
 from absl import app
 from absl import flags
-from jax.experimental import topologies
-from speed.costs import H200
-from speed.costs import MODELS
-from speed.device import machine
 
-from convmixer_tf import ConvMixer
-from convmixer_tf.files import check_destination
-from convmixer_tf.files import replaced
-from convmixer_tf.layers import set_depthwise
-from convmixer_tf.layers.acceleration import plain_operations
-
+MODELS = ("1536_20", "768_32", "1024_20", "256_8")
 STEPS = ("infer", "train")
 KERAS = "keras"
-DEPTHS = (2, 4)
-# NVIDIA's data sheet and CUDA's tables for compute capability 9.0.
-DESCRIPTION = """
-platform_name: "CUDA"
-device_description_str: "NVIDIA H200"
-dnn_version_info { major: 9 minor: 12 }
-runtime_version { major: 13 }
-gpu_device_info {
-  cuda_compute_capability { major: 9 }
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
-  memory_bandwidth: 4800000000000
-  device_memory_size: 150000000000
-  l2_cache_size: 52428800
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  threads_per_core_limit: 2048
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
-  registers_per_block_limit: 65536
-  registers_per_core_limit: 65536
+ENVIRONMENT = {
+    "KERAS_BACKEND": "jax",
+    "JAX_PLATFORMS": "cpu",
+    # Autotuning would ask a GPU.
+    "XLA_FLAGS": "--xla_gpu_autotune_level=0 "
+    "--xla_gpu_enable_triton_gemm=false",
 }
-"""
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4}
-FREE = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
 
 _MODEL = flags.DEFINE_multi_enum(
-    "model",
-    [name for name in MODELS if name != "16_2"],
-    list(MODELS),
-    "What to compile; repeatable.",
+    "model", MODELS, [*MODELS, "16_2"], "What to compile; repeatable."
 )
 _STEP = flags.DEFINE_multi_enum("step", STEPS, STEPS, "Repeatable.")
 _FORM = flags.DEFINE_multi_string(
@@ -99,168 +50,6 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images a step.", 1)
 _OUTPUT = flags.DEFINE_string(
     "output", "recipes/results/compiled_for_gpu.json", "JSON file to write."
 )
-
-
-def kernels(text):
-    """Lists what an optimised program runs, one after the other.
-
-    Args:
-        text: String, XLA's `HloModule` as text.
-
-    Returns:
-        List of pairs: what it is, such as `"fusion"` or the custom call's
-        target, and the bytes of its inputs and outputs.
-    """
-    pattern = r" *(?:ROOT )?%([\w.-]+) = (.*?) ([\w-]+)\((.*?)\)(.*)"
-    sizes, found = {}, []
-    for line in text[text.index("\nENTRY") :].splitlines():
-        parts = re.match(pattern, line)
-        if not parts:
-            continue
-        name, shape, kind, inputs, rest = parts.groups()
-        sizes[name] = _bytes(shape)
-        if kind in FREE:
-            continue
-        sources = re.findall(r"%([\w.-]+)", inputs)
-        moved = sizes[name] + sum(sizes.get(source, 0) for source in sources)
-        target = re.search(r'custom_call_target="([^"]+)"', rest)
-        found.append((target[1] if target else kind, moved))
-    return found
-
-
-def _bytes(shape):
-    total = 0
-    for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", shape):
-        values = 1
-        for size in filter(None, sizes.split(",")):
-            values *= int(size)
-        total += values * BYTES.get(dtype, 0)
-    return total
-
-
-def steps(network):
-    """Gives a network's forward pass, and its training step by descent."""
-
-    def infer(trained, others, images):
-        return network.stateless_call(trained, others, images, training=False)[
-            0
-        ]
-
-    def train(trained, others, images, labels):
-        def loss(trained):
-            logits, moved = network.stateless_call(
-                trained, others, images, training=True
-            )
-            losses = keras.ops.sparse_categorical_crossentropy(
-                labels, logits, from_logits=True
-            )
-            return jnp.mean(losses), moved
-
-        (value, moved), slopes = jax.value_and_grad(loss, has_aux=True)(trained)
-        trained = [w - 1e-3 * s for w, s in zip(trained, slopes, strict=True)]
-        return value, trained, moved
-
-    return {"infer": infer, "train": train}
-
-
-def compile_step(model, depth, step, batch_size, mesh):
-    """Compiles a step, in mixed precision with bfloat16.
-
-    Args:
-        model: A `speed.cases.Model`.
-        depth: Integer, how many blocks in place of its own.
-        step: One of `STEPS`.
-        batch_size: Integer, images.
-        mesh: The `jax.sharding.Mesh` to compile for.
-
-    Returns:
-        A `jax.stages.Compiled`.
-    """
-    keras.backend.clear_session()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    network = ConvMixer(
-        model.dim,
-        depth,
-        model.kernel_size,
-        model.patch_size,
-        model.activation,
-        input_shape=(model.image_size, model.image_size, 3),
-        classes=model.classes,
-        classifier_activation=None,
-        include_preprocessing=False,
-    )
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    def like(shape, dtype):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
-
-    arguments = [
-        [like(v.shape, v.dtype) for v in variables]
-        for variables in (
-            network.trainable_variables,
-            network.non_trainable_variables,
-        )
-    ]
-    size = model.image_size
-    arguments.append(like((batch_size, size, size, 3), "float32"))
-    if step == "train":
-        arguments.append(like((batch_size,), "int32"))
-    device = jax.sharding.AbstractDevice(
-        device_kind=H200.device, num_cores=None, platform="cuda"
-    )
-    described = jax.sharding.AbstractMesh(
-        mesh.axis_sizes,
-        mesh.axis_names,
-        (jax.sharding.AxisType.Auto,),
-        abstract_device=device,
-    )
-    with jax.sharding.use_abstract_mesh(described):
-        traced = jax.jit(steps(network)[step]).trace(*arguments)
-        return traced.lower(lowering_platforms=("cuda",)).compile()
-
-
-def measure(name, step, form, batch_size, mesh):
-    """Finds what a block costs.
-
-    Args:
-        name: A key of `MODELS`.
-        step: One of `STEPS`.
-        form: Words for `set_depthwise`, or `KERAS`.
-        batch_size: Integer, images.
-        mesh: The `jax.sharding.Mesh` to compile for.
-
-    Returns:
-        Dictionary, ready for JSON. A map is what a block takes or gives, of
-        all images, in bfloat16; maps are counted as often as they are read or
-        written.
-    """
-    model, start = MODELS[name], time.perf_counter()
-    own = form == KERAS
-    set_depthwise(*([] if own else form.split(",")))
-    map_bytes = (model.image_size // model.patch_size) ** 2 * model.dim
-    map_bytes *= 2 * batch_size
-    counts, maps, kept = collections.Counter(), collections.Counter(), 0
-    for depth, sign in zip(DEPTHS, (-1, 1), strict=True):
-        share = sign / (DEPTHS[1] - DEPTHS[0])
-        with plain_operations() if own else contextlib.nullcontext():
-            compiled = compile_step(model, depth, step, batch_size, mesh)
-        kept += share * compiled.memory_analysis().temp_size_in_bytes
-        for kind, moved in kernels(compiled.as_text()):
-            counts[kind] += share
-            maps[kind] += share * moved / map_bytes
-    total = sum(maps.values())
-    return {
-        "model": name,
-        "step": step,
-        "form": form,
-        "batch_size": batch_size,
-        "kernels_a_block": round(sum(counts.values()), 2),
-        "maps_a_block": round(total, 2),
-        "maps_by_kind": {k: round(n, 2) for k, n in maps.items() if n > 0.005},
-        "milliseconds_at_copy_rate": 1e3 * total * map_bytes / H200.copy,
-        "kept_maps_a_block": round(kept / map_bytes, 2),
-        "seconds": time.perf_counter() - start,
-    }
 
 
 def table(results):
@@ -283,32 +72,25 @@ def main(argv):
     """Compiles what the flags ask for, and writes what it found."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    check_destination(_OUTPUT.value, (".json",), overwrite=True)
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         raise app.UsageError('This needs `pip install "jax[cuda13]"`.')
-    described = topologies.get_topology_desc(
-        platform="cuda", target_config=DESCRIPTION, topology="1x1x1"
-    )
-    mesh = topologies.make_mesh(described, (1,), ("devices",))
-    # Our layers ask it where they are.
-    jax.default_backend = lambda: "gpu"
-    results = []
-    for name in _MODEL.value:
-        for step in _STEP.value:
-            for form in _FORM.value:
-                results.append(
-                    measure(name, step, form, _BATCH_SIZE.value, mesh)
-                )
-                print(table(results)[-1], flush=True)
-    report = {
-        "machine": machine(),
-        "versions": {"jax": jax.__version__, "keras": keras.__version__},
-        "device": H200.device,
-        "results": results,
-    }
-    with replaced(_OUTPUT.value) as unfinished, open(unfinished, "w") as file:
-        json.dump(report, file, indent=2)
-    print("\n".join(table(results)))
+    os.environ.update(ENVIRONMENT)
+    import gpu_program
+    from speed.device import machine
+
+    from convmixer_tf.files import check_destination
+    from convmixer_tf.files import dump_json
+
+    check_destination(_OUTPUT.value, (".json",), overwrite=True)
+    mesh = gpu_program.described_mesh()
+    report = {"machine": machine(), **gpu_program.versions()}
+    report["results"] = []
+    for case in itertools.product(_MODEL.value, _STEP.value, _FORM.value):
+        found = gpu_program.measure(*case, _BATCH_SIZE.value, mesh)
+        report["results"].append(found)
+        print(table([found])[-1], flush=True)
+    dump_json(_OUTPUT.value, report)
+    print("\n".join(table(report["results"])))
 
 
 if __name__ == "__main__":

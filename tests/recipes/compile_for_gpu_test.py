@@ -31,14 +31,14 @@ custom_call_target="__cudnn$convForward"
 COUNT = """
 import json, sys
 sys.path.insert(0, "recipes")
-import compile_for_gpu
-print(json.dumps(compile_for_gpu.kernels(sys.argv[1])))
+import gpu_program
+print(json.dumps(gpu_program.kernels(sys.argv[1])))
 """
 
 
 def test_bytes_of_kernels():
     pytest.importorskip("jax")
-    printed = run_python(COUNT, PROGRAM)
+    printed = run_python(COUNT, PROGRAM, KERAS_BACKEND="jax")
     map_bytes = 4 * 8 * 2
     assert json.loads(printed.splitlines()[-1]) == [
         ["__cudnn$convForward", 2 * map_bytes + 2],
