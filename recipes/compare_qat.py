@@ -40,6 +40,10 @@ BEFORE = {"float32": None, "float16": "float16", "dynamic": "dynamic"} | SCHEMES
 
 flags.adopt_module_key_flags(tuning_data)
 _OUTPUT = flags.DEFINE_string("output", "runs/compare_qat", "Folder.")
+_SCHEME = flags.DEFINE_multi_enum(
+    "scheme", list(SCHEMES), list(SCHEMES), "To round for; repeatable."
+)
+_SIZES = flags.DEFINE_bool("sizes", True, "Whether to prune and cluster, too.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many trainings of each.", 1)
 _EPOCHS = flags.DEFINE_integer("epochs", 1, "Passes over the images.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-4, "Adam's, at first.")
@@ -51,11 +55,11 @@ _TURNS = flags.DEFINE_integer("turns", 31, "Timed runs of each file.", 3)
 
 def contestants():
     """Lists what is trained: (method, scheme, seed)."""
-    for scheme in SCHEMES:
+    for scheme in _SCHEME.value:
         for seed in range(_SEEDS.value):
             yield "quantize", scheme, seed
             yield "float", scheme, seed
-    for scheme in SIZE_SCHEMES:
+    for scheme in SIZE_SCHEMES if _SIZES.value else ():
         yield "prune", scheme, 0
         yield "cluster", scheme, 0
 
@@ -183,6 +187,8 @@ def verdicts(summary):
     """
     found = {(row["scheme"], row["method"]): row for row in summary}
     for scheme in SCHEMES:
+        if (scheme, "quantize") not in found:
+            continue
         rounded = found[scheme, "quantize"]
         control = found[scheme, "float"]
         over_control = rounded["top1"] - control["top1"]

@@ -58,6 +58,13 @@ def test_verdicts_need_more_than_the_spread(recipe, results):
     assert "int4: training with rounding beats the same training w" in said[3]
 
 
+def test_one_scheme_alone(recipe, results):
+    int4 = [result for result in results if result["scheme"] == "int4"]
+    said = list(recipe.verdicts(recipe.summarise(int4)))
+    assert len(said) == 2
+    assert said[0].startswith("int4: ")
+
+
 def test_table(recipe, results):
     lines = recipe.table(results).splitlines()
     assert len(lines) == len(results) + 2
@@ -69,8 +76,16 @@ def test_contestants_of_the_flags(recipe):
     from absl.testing import flagsaver
 
     with flagsaver.flagsaver():
-        flags.FLAGS(["compare_qat", "--seeds=2", "--model=m", "--data=d"])
+        command = ["compare_qat", "--seeds=2", "--model=m", "--data=d"]
+        flags.FLAGS(command)
         found = list(recipe.contestants())
+        flags.FLAGS([*command, "--scheme=int4", "--nosizes"])
+        fewer = list(recipe.contestants())
     assert len(found) == len(set(found)) == 12
     assert ("float", "int4", 1) in found
     assert ("cluster", "float16", 0) in found
+    assert fewer == [
+        (method, "int4", seed)
+        for seed in (0, 1)
+        for method in ("quantize", "float")
+    ]
