@@ -58,6 +58,7 @@ DEFAULT_CONTESTANTS = {
     "cpu": ["ours", "timm NCHW", "timm NHWC"],
     "gpu": [
         "ours",
+        "ours pallas",
         "ours auto",
         "ours auto pure",
         "timm NCHW",
