@@ -139,7 +139,7 @@ def test_the_segmented_shares_are_those_of_the_committed_run():
         assert f"{found['mean']:.1%}".replace("%", " %") in README
 
 
-@pytest.mark.parametrize("name", ["k7", "k9", "relu7"])
+@pytest.mark.parametrize("name", ["k7", "k9", "relu7", "int4_k7", "int4_k9"])
 def test_what_fine_tuning_gains_is_that_of_the_committed_runs(name):
     path = ROOT / "recipes" / "results" / f"qat_{name}.json"
     record = json.loads(path.read_text())

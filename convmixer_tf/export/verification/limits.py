@@ -95,10 +95,10 @@ _DEFAULTS = {
         max_total_variation=0.1,
     ),
     "int4": Limits(
-        min_agreement=0.87,
+        min_agreement=0.89,
         max_difference=None,
         max_mean_difference=0.03,
-        max_accuracy_loss=0.03,
+        max_accuracy_loss=0.02,
         max_total_variation=0.15,
     ),
     "int8": Limits(
