@@ -6,6 +6,7 @@ Keras on JAX, JAX on the CPU, no autotuning, which would ask a GPU.
 
 import collections
 import contextlib
+import dataclasses
 import re
 import time
 
@@ -13,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import keras
 from jax.experimental import topologies
+from speed.cases import Case
 from speed.costs import H200
 from speed.costs import MODELS
+from speed.keras_steps import build_model
 
-from convmixer_tf import ConvMixer
 from convmixer_tf.layers import set_depthwise
 from convmixer_tf.layers.acceleration import plain_operations
 
@@ -134,13 +136,12 @@ def steps(network):
     return {"infer": infer, "train": train}
 
 
-def compile_step(model, depth, step, batch_size, mesh):
-    """Compiles a step, in mixed precision with bfloat16.
+def compile_step(case, depth, batch_size, mesh):
+    """Compiles a step.
 
     Args:
-        model: A `speed.cases.Model`.
-        depth: Integer, how many blocks in place of its own.
-        step: `"infer"` or `"train"`.
+        case: A `speed.cases.Case`.
+        depth: Integer, how many blocks in place of the model's own.
         batch_size: Integer, images.
         mesh: The `jax.sharding.Mesh` to compile for.
 
@@ -148,17 +149,8 @@ def compile_step(model, depth, step, batch_size, mesh):
         A `jax.stages.Compiled`.
     """
     keras.backend.clear_session()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    network = ConvMixer(
-        model.dim,
-        depth,
-        model.kernel_size,
-        model.patch_size,
-        model.activation,
-        input_shape=(model.image_size, model.image_size, 3),
-        classes=model.classes,
-        classifier_activation=None,
-        include_preprocessing=False,
+    network = build_model(
+        case, dataclasses.replace(MODELS[case.model], depth=depth)
     )
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
@@ -172,9 +164,9 @@ def compile_step(model, depth, step, batch_size, mesh):
             network.non_trainable_variables,
         )
     ]
-    size = model.image_size
+    size = MODELS[case.model].image_size
     arguments.append(like((batch_size, size, size, 3), "float32"))
-    if step == "train":
+    if case.step == "train":
         arguments.append(like((batch_size,), "int32"))
     device = jax.sharding.AbstractDevice(
         device_kind=H200.device, num_cores=None, platform="cuda"
@@ -186,7 +178,7 @@ def compile_step(model, depth, step, batch_size, mesh):
         abstract_device=device,
     )
     with jax.sharding.use_abstract_mesh(described):
-        traced = jax.jit(steps(network)[step]).trace(*arguments)
+        traced = jax.jit(steps(network)[case.step]).trace(*arguments)
         return traced.lower(lowering_platforms=("cuda",)).compile()
 
 
@@ -206,6 +198,7 @@ def measure(name, step, form, batch_size, mesh):
         written.
     """
     model, start = MODELS[name], time.perf_counter()
+    case = Case(name, step, "bfloat16")
     own = form == KERAS
     set_depthwise(*([] if own else form.split(",")))
     map_bytes = (model.image_size // model.patch_size) ** 2 * model.dim
@@ -214,7 +207,7 @@ def measure(name, step, form, batch_size, mesh):
     for depth, sign in zip(DEPTHS, (-1, 1), strict=True):
         share = sign / (DEPTHS[1] - DEPTHS[0])
         with plain_operations() if own else contextlib.nullcontext():
-            compiled = compile_step(model, depth, step, batch_size, mesh)
+            compiled = compile_step(case, depth, batch_size, mesh)
         kept += share * compiled.memory_analysis().temp_size_in_bytes
         for kind, moved in kernels(compiled.as_text()):
             counts[kind] += share

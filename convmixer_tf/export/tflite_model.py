@@ -41,28 +41,41 @@ def _collect(model, content):
     return model
 
 
-def ends_in_probabilities(model):
-    """Tells whether a model's only output are probabilities.
+# What computes nothing.
+_PASSED_ON = ("CAST", "DEQUANTIZE", "QUANTIZE", "RESHAPE")
+
+
+def last_operators(model):
+    """Names the operators that make the outputs.
 
     Args:
         model: A `ModelT`.
 
     Returns:
-        Boolean, whether a softmax or a sigmoid is its last operator, but for
-        those that compute nothing.
+        List of a name for each output, such as `"SOFTMAX"`; `None` for one
+        that is an input. Operators that compute nothing are passed over.
     """
-    kinds = litert_module("schema_py_generated").BuiltinOperator
-    # Files of before 2020 have the one code, today's have both.
-    codes = [
-        max(code.deprecatedBuiltinCode, code.builtinCode)
-        for code in model.operatorCodes
-    ]
-    passed_on = {kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.RESHAPE}
-    last = None
-    for operator in model.subgraphs[0].operators:
-        if codes[operator.opcodeIndex] not in passed_on:
-            last = codes[operator.opcodeIndex]
-    return last in (kinds.LOGISTIC, kinds.SOFTMAX)
+    operators = vars(litert_module("schema_py_generated").BuiltinOperator)
+    names = {code: name for name, code in operators.items()}
+    graph = model.subgraphs[0]
+    makers = {}
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        # Files of before 2020 have the one, today's have both.
+        name = names[max(code.deprecatedBuiltinCode, code.builtinCode)]
+        makers.update((tensor, (name, operator)) for tensor in operator.outputs)
+    found = []
+    for tensor in graph.outputs:
+        name, operator = makers.get(tensor, (None, None))
+        while name in _PASSED_ON:
+            name, operator = makers.get(operator.inputs[0], (None, None))
+        found.append(name)
+    return found
+
+
+def ends_in_probabilities(model):
+    """Tells whether a `ModelT` gives nothing but probabilities."""
+    return {*last_operators(model)} <= {"LOGISTIC", "SOFTMAX"}
 
 
 def pack(model):

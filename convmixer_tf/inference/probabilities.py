@@ -3,16 +3,8 @@
 import keras
 import numpy as np
 
-# What computes nothing, in the graphs of SavedModels and of TFLite files.
-_PASSED_ON = {
-    "CAST",
-    "Cast",
-    "DEQUANTIZE",
-    "Identity",
-    "QUANTIZE",
-    "RESHAPE",
-    "Reshape",
-}
+# What computes nothing, in the graphs of SavedModels.
+_PASSED_ON = {"Cast", "Identity", "Reshape"}
 _ACTIVATIONS = {
     "LOGISTIC": "sigmoid",
     "SOFTMAX": "softmax",
@@ -87,27 +79,14 @@ def activation_of_keras(model):
 def activation_of_tflite(path):
     """Finds what a TFLite file ends in, like `activation_of_keras`."""
     # Not above: only these files need LiteRT.
-    from convmixer_tf.export.litert import litert_module
+    from convmixer_tf.export.tflite_model import last_operators
     from convmixer_tf.export.tflite_model import unpack
 
-    operators = vars(litert_module("schema_py_generated").BuiltinOperator)
-    names = {code: name for name, code in operators.items()}
-    model = unpack(path.read_bytes())
-    graph = model.subgraphs[0]
-    makers = {}
-    for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        # Files of before 2020 have the one, today's have both.
-        name = names[max(code.deprecatedBuiltinCode, code.builtinCode)]
-        makers.update((tensor, (name, operator)) for tensor in operator.outputs)
-    found = []
-    for tensor in graph.outputs:  # Several if there are activation maps.
-        name, operator = makers.get(tensor, (None, None))
-        while name in _PASSED_ON:
-            name, operator = makers.get(operator.inputs[0], (None, None))
-        found.append(_ACTIVATIONS.get(name, "unknown"))
+    # Several if there are activation maps.
+    names = last_operators(unpack(path.read_bytes()))
     return min(
-        found, key=("softmax", "sigmoid", "linear", "unknown", None).index
+        (_ACTIVATIONS.get(name, "unknown") for name in names),
+        key=("softmax", "sigmoid", "linear", "unknown", None).index,
     )
 
 

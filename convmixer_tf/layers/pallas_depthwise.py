@@ -137,7 +137,8 @@ def residual(activation, x, kernel, bias, scale, offset, interpret=False):
         NotImplementedError: As `convolve`.
     """
     vectors = bias, scale, offset
-    return _call(activation, interpret, x, kernel[..., 0], *vectors)
+    y, _ = _residual_forward(activation, x, kernel, *vectors, interpret)
+    return y
 
 
 def _residual_forward(activation, x, kernel, *vectors_and_interpret):

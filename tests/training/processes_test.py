@@ -123,14 +123,19 @@ def test_a_run_killed_at_five_random_steps(tmp_path):
     kill_and_rerun(tmp_path, kills, "--digits")
 
 
-@pytest.mark.large
-def test_two_workers_equal_one_process(tmp_path):
-    code, output = run(tmp_path / "one", "--sync")
-    assert code == 0, output
+def check_that_two_end_as_one(tmp_path, said):
+    """Starts two workers, be it again, and compares with one process."""
     codes, outputs = finish(start_two(tmp_path / "two"))
     assert codes == [0, 0], "\n".join(outputs)
-    assert "2 replicas, this" in outputs[0]
+    assert said in outputs[0]
+    code, output = run(tmp_path / "one", "--sync")
+    assert code == 0, output
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
+
+
+@pytest.mark.large
+def test_two_workers_equal_one_process(tmp_path):
+    check_that_two_end_as_one(tmp_path, "2 replicas, this")
 
 
 @pytest.mark.large
@@ -145,12 +150,7 @@ def test_a_lost_worker_ends_clearly_and_all_go_on(tmp_path, victim):
         # The first worker hosts the service that tells of losses, so what
         # the others say of its end is TensorFlow's.
         assert "Another worker was lost after step" in outputs[0]
-    codes, outputs = finish(start_two(tmp_path / "two"))
-    assert codes == [0, 0], "\n".join(outputs)
-    assert "Goes on from step" in outputs[0]
-    code, output = run(tmp_path / "one", "--sync")
-    assert code == 0, output
-    assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
+    check_that_two_end_as_one(tmp_path, "Goes on from step")
 
 
 @pytest.mark.large
@@ -160,12 +160,7 @@ def test_all_workers_save_and_stop_when_one_is_told_to(tmp_path):
     assert codes == [128 + signal.SIGTERM] * 2, "\n".join(outputs)
     # Three updates after the last time, see tiny.config().
     assert all("Saved step 6. The same" in output for output in outputs)
-    codes, outputs = finish(start_two(tmp_path / "two"))
-    assert codes == [0, 0], "\n".join(outputs)
-    assert "Goes on from step 6 of 12" in outputs[0]
-    code, output = run(tmp_path / "one", "--sync")
-    assert code == 0, output
-    assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
+    check_that_two_end_as_one(tmp_path, "Goes on from step 6 of 12")
 
 
 @pytest.mark.large
