@@ -73,7 +73,15 @@ class ModelCard:
         )
 
 
-def run_card(model, summary, class_names, train_images, eval_images, crop):
+def run_card(
+    model,
+    summary,
+    class_names,
+    train_images,
+    eval_images,
+    crop,
+    orientation="exif",
+):
     """Makes the model card of a training run, whose figures are the summary's.
 
     Args:
@@ -83,6 +91,7 @@ def run_card(model, summary, class_names, train_images, eval_images, crop):
         train_images: Integer, how many images it was trained on.
         eval_images: Integer, how many it was evaluated on.
         crop: Fraction of the side of an image that is evaluated.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
 
     Returns:
         A `ModelCard`.
@@ -109,7 +118,8 @@ def run_card(model, summary, class_names, train_images, eval_images, crop):
         about=f"`{model.name}` ({model.count_params():,} weights), trained by "
         "convmixer_tf: `model.keras`.",
         input=f"pixels in [0, 255], {height} x {width}, three colours. Images "
-        f"were cut for evaluation to\n{kept_part(crop)}, bicubic.",
+        f"were cut for evaluation to\n{kept_part(crop)}, bicubic, and were "
+        f"{turned(orientation)}.",
         output="probabilities of the classes, which add up to 1.",
         class_names=tuple(class_names),
         trained_on=f"{train_images:,} images an epoch. `config.json` and "
@@ -132,6 +142,20 @@ def kept_part(crop):
     if crop == 1:
         return "the whole shorter side"
     return f"the central {crop:g} of the shorter side"
+
+
+def turned(orientation):
+    """Says how the orientation in the EXIF of an image file is used.
+
+    Args:
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
+
+    Returns:
+        String.
+    """
+    if orientation == "stored":
+        return "read as stored, whatever their EXIF orientation"
+    return "turned upright by their EXIF orientation"
 
 
 def _listed(names):

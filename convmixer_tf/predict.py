@@ -25,6 +25,7 @@ from convmixer_tf.inference import classify
 from convmixer_tf.inference import find_images
 from convmixer_tf.inference import load_classifier
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.validation import ORIENTATIONS
 
 _SECONDS_BETWEEN_LINES = 10
 
@@ -63,6 +64,12 @@ def parse(arguments=None):
         "--crop_fraction",
         type=float,
         help="part of an image's side to keep, in place of the model's",
+    )
+    add(
+        "--orientation",
+        choices=ORIENTATIONS,
+        help="turn images as their EXIF says, or take pixels as stored, in "
+        "place of the model's",
     )
     return parser.parse_args(arguments)
 
@@ -132,7 +139,10 @@ def classifier_of(options):
         text = pathlib.Path(options.labels).read_text(encoding="utf-8")
         labels = tuple(text.splitlines())
     found = load_classifier(
-        options.model, options.image_size, options.crop_fraction
+        options.model,
+        options.image_size,
+        options.crop_fraction,
+        options.orientation,
     )
     if labels and len(labels) != found.classes:
         raise ValueError(

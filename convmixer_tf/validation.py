@@ -4,6 +4,9 @@ import numbers
 
 import numpy as np
 
+# Images are turned as their EXIF says, or taken as they are stored.
+ORIENTATIONS = ("exif", "stored")
+
 
 def check_positive_integer(name, value):
     """Raises `ValueError` unless `value` is an integer of at least 1."""
@@ -15,6 +18,16 @@ def check_positive_integer(name, value):
         raise ValueError(
             f"Argument `{name}` must be a positive integer. "
             f"Received: {name}={value!r}"
+        )
+
+
+def check_orientation(value):
+    """Raises `ValueError` unless `value` is `None` or in `ORIENTATIONS`."""
+    if value is not None and value not in ORIENTATIONS:
+        raise ValueError(
+            "Argument `orientation` must be one of "
+            f"{', '.join(map(repr, ORIENTATIONS))}. "
+            f"Received: orientation={value!r}"
         )
 
 

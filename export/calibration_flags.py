@@ -40,6 +40,7 @@ def load_images(model, samples=None):
         export_flags.image_size(model, "another --scheme"),
         _LIMIT.value,
         crop_fraction=export_flags.crop_fraction(),
+        orientation=export_flags.ORIENTATION.value,
     )
     check_calibration(images, images.shape[1:])
     if samples:

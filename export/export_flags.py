@@ -23,6 +23,7 @@ from convmixer_tf.export.model_card import EXPORTED
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import read_facts
 
@@ -75,6 +76,13 @@ CROP = flags.DEFINE_float(
     None,
     "Part of an image's side to keep. Default: the model's, if it is a .keras "
     f"file that says it, or a variant; else {data.CROP_FRACTION}.",
+)
+ORIENTATION = flags.DEFINE_enum(
+    "orientation",
+    None,
+    ORIENTATIONS,
+    "Turn images as their EXIF says, or take pixels as stored. Default: the "
+    f"model's, if its file says it, else {data.ORIENTATION}.",
 )
 _LIMITS = {
     "min_agreement": "Least fraction of images with the same best class.",
@@ -144,8 +152,8 @@ def errors_end_it(output=None):
 def load_model(name=None, any_size=False):
     """Loads the model that the flags name.
 
-    Where the model says how images are cropped for it, that becomes the
-    default of `--crop_fraction`.
+    Where the model says how images are cropped and turned for it, that
+    becomes the default of `--crop_fraction` and `--orientation`.
 
     Args:
         name: What `--model` may be, which is the default.
@@ -162,13 +170,14 @@ def load_model(name=None, any_size=False):
     """
     name = name or _MODEL.value
     logging.info("Loading %s", name)
-    model, names, fraction = model_loading.load(
+    model, names, fraction, orientation = model_loading.load(
         name,
         None if any_size else _IMAGE_SIZE.value or _default_size(name),
         weights=_WEIGHTS.value,
         activation=_ACTIVATION.value,
     )
     flags.FLAGS.set_default("crop_fraction", fraction)
+    flags.FLAGS.set_default("orientation", orientation)
     if _LABELS.value == "imagenet":
         names = preprocessing.class_names("imagenet")
     elif _LABELS.value:
@@ -261,7 +270,11 @@ def load_images(model, names):
         )
     dataset = open_images(_IMAGES.value, _SPLIT.value)
     images, labels = data.read_images(
-        dataset, size, _LIMIT.value, crop_fraction=crop_fraction()
+        dataset,
+        size,
+        _LIMIT.value,
+        crop_fraction=crop_fraction(),
+        orientation=ORIENTATION.value,
     )
     if len(images) < MIN_IMAGES:
         raise ValueError(
@@ -433,6 +446,7 @@ def _card(model, kind, report, names, max_pixel):
         trained_on=trained_on,
         license=_LICENSE.value or (published and published.license),
         crop_fraction=crop_fraction(),
+        orientation=ORIENTATION.value,
         max_pixel=max_pixel,
     )
 

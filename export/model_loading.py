@@ -3,6 +3,7 @@
 import os
 
 import convmixer_tf
+from convmixer_tf import data
 from convmixer_tf import preprocessing
 from convmixer_tf import weights as weight_files
 from convmixer_tf.models import VARIANTS
@@ -10,6 +11,7 @@ from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import read_orientation
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 _WEIGHTS = (".weights.h5", ".safetensors", ".pth", ".pth.tar", ".bin")
@@ -28,8 +30,9 @@ def load(name, size, *, weights=None, activation=None):
             variant of the same architecture.
 
     Returns:
-        A `keras.Model`, the names of its classes, and the part of an image's
-        side that it is evaluated on; `None` where that isn't known.
+        A `keras.Model`, the names of its classes, the part of an image's side
+        that it is evaluated on, and the orientation of its images; `None`
+        where that isn't known.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -41,7 +44,7 @@ def load(name, size, *, weights=None, activation=None):
             weights=weights or facts.dataset, input_shape=(size, size, 3)
         )
         names = preprocessing.class_names(facts.dataset)
-        return model, names, facts.crop_fraction
+        return model, names, facts.crop_fraction, data.ORIENTATION
     name = find_model(name)
     if not name.endswith((".keras", *_WEIGHTS)) or not os.path.isfile(name):
         raise FileNotFoundError(
@@ -50,8 +53,13 @@ def load(name, size, *, weights=None, activation=None):
             f"Received: {name!r}"
         )
     if name.endswith(_WEIGHTS):
-        return _from_weights(name, size, activation), None, None
-    return load_model(name), read_class_names(name), read_crop_fraction(name)
+        return _from_weights(name, size, activation), None, None, None
+    return (
+        load_model(name),
+        read_class_names(name),
+        read_crop_fraction(name),
+        read_orientation(name),
+    )
 
 
 def _from_weights(path, size, activation):

@@ -133,6 +133,7 @@ def main(argv):
                 top=_TOP.value,
                 image_size=export_flags.side(model),
                 crop_fraction=export_flags.CROP.value,
+                orientation=export_flags.ORIENTATION.value,
             )
 
         def confirm(path, images):

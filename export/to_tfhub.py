@@ -112,6 +112,7 @@ def main(argv):
                 max_pixel=max_pixel,
                 class_names=names,
                 crop_fraction=export_flags.CROP.value,
+                orientation=export_flags.ORIENTATION.value,
                 card=module_card(model),
             )
 

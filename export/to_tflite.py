@@ -63,6 +63,7 @@ def export(scheme, path, model, names, samples, images):
             class_names=names,
             description=_DESCRIPTION.value,
             crop_fraction=export_flags.CROP.value,
+            orientation=export_flags.ORIENTATION.value,
             plain=_PLAIN.value,
         )
 

@@ -24,6 +24,7 @@ from convmixer_tf.export.verification import RUNTIMES
 from convmixer_tf.files import check_destination
 from convmixer_tf.models import find_model
 from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import read_orientation
 
 flags.adopt_module_key_flags(export_flags)
 _RUNTIME = flags.DEFINE_enum(
@@ -66,6 +67,9 @@ def main(argv):
         if export_flags.CROP.value is None:
             fraction = read_crop_fraction(artefact)
             flags.FLAGS.set_default("crop_fraction", fraction)
+        if export_flags.ORIENTATION.value is None:
+            orientation = read_orientation(artefact)
+            flags.FLAGS.set_default("orientation", orientation)
         report = export_flags.check(
             artefact,
             model,

@@ -30,6 +30,7 @@ from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import find_model
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
+from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.validation import check_positive_integer
 
 _MODEL = flags.DEFINE_string("model", None, "What to measure.", required=True)
@@ -47,6 +48,13 @@ _CROP = flags.DEFINE_float(
     None,
     "Part of an image's side to keep. Default: the model's, or else "
     f"{data.CROP_FRACTION}.",
+)
+_ORIENTATION = flags.DEFINE_enum(
+    "orientation",
+    None,
+    ORIENTATIONS,
+    "Turn images as their EXIF says, or take pixels as stored, as published "
+    f"ImageNet accuracies do. Default: the model's, else {data.ORIENTATION}.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.")
 _OUTPUT = flags.DEFINE_string(
@@ -110,7 +118,9 @@ def main(argv):
     output = run_flags.given(_OUTPUT, output_folder(_MODEL.value))
     check_flags(output)
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
-    model = load_classifier(_MODEL.value, _IMAGE_SIZE.value, _CROP.value)
+    model = load_classifier(
+        _MODEL.value, _IMAGE_SIZE.value, _CROP.value, _ORIENTATION.value
+    )
     outputs = match_classes(
         dataset.class_names, model.class_names, model.classes
     )
@@ -119,6 +129,7 @@ def main(argv):
         model.image_size,
         _BATCH_SIZE.value,
         crop_fraction=model.crop_fraction,
+        orientation=model.orientation,
     )
     start = time.perf_counter()
     scores = evaluate_function(model.predict, batches, model.classes, outputs)
@@ -130,6 +141,7 @@ def main(argv):
         "data": f"{_DATA.value}, {_SPLIT.value}",
         "image_size": model.image_size,
         "crop_fraction": model.crop_fraction,
+        "orientation": model.orientation,
         **scores.summary(),
         "images_per_second": scores.images / seconds,
         "per_class": _by_name(dataset.class_names, scores.per_class[outputs]),

@@ -40,6 +40,7 @@ from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.strategy import is_chief
+from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.weights import DATASETS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.names import few
@@ -85,6 +86,12 @@ _AUGMENTATION = flags.DEFINE_enum(
     "light",
     data.RECIPES,
     "What happens to training images. With keras_cv no run repeats.",
+)
+_ORIENTATION = flags.DEFINE_enum(
+    "orientation",
+    data.ORIENTATION,
+    ORIENTATIONS,
+    "Turn images as their EXIF says, or take pixels as stored.",
 )
 
 
@@ -242,6 +249,7 @@ def main(argv):
         _OUTPUT.value,
         strategy,
         crop_fraction=crop_fraction,
+        orientation=_ORIENTATION.value,
         notes={
             "model": origin.name,
             "weights": _WEIGHTS.value,

@@ -62,18 +62,23 @@ _OVERWRITE = flags.DEFINE_bool(
 
 
 def load_model(name):
-    """Loads the model, the names of its classes, and its crop, or `None`."""
+    """Loads the model, its class names, crop and orientation, or `None`."""
     if name in VARIANTS:
         facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
         size = facts.image_size if facts.dataset == "cifar10" else None
         model = VARIANTS[name](input_shape=(size, size, 3))
-        return model, class_names(facts.dataset), facts.crop_fraction
+        names = class_names(facts.dataset)
+        return model, names, facts.crop_fraction, data.ORIENTATION
     path = models.find_model(name)
-    model, names = models.load_model(path), models.read_class_names(path)
-    return model, names, models.read_crop_fraction(path)
+    return (
+        models.load_model(path),
+        models.read_class_names(path),
+        models.read_crop_fraction(path),
+        models.read_orientation(path),
+    )
 
 
-def read_images(model, crop_fraction):
+def read_images(model, crop_fraction, orientation):
     """Reads the images that the flags name, as the model takes them."""
     height, width, channels = model.input_shape[1:]
     size = _IMAGE_SIZE.value or height or 224
@@ -88,7 +93,11 @@ def read_images(model, crop_fraction):
     else:
         (dataset,) = run_flags.open_datasets(_IMAGES.value, _SPLIT.value)
     images, _ = data.read_images(
-        dataset, size, _LIMIT.value, crop_fraction=crop_fraction
+        dataset,
+        size,
+        _LIMIT.value,
+        crop_fraction=crop_fraction,
+        orientation=orientation,
     )
     return images
 
@@ -143,9 +152,9 @@ def draw(folder, model, images, names, **options):
 def main(argv):
     """Looks inside as the flags say."""
     run_flags.begin(argv)
-    model, names, crop_fraction = load_model(_MODEL.value)
+    model, names, crop_fraction, orientation = load_model(_MODEL.value)
     crop_fraction = run_flags.given(_CROP, crop_fraction) or data.CROP_FRACTION
-    images = read_images(model, crop_fraction)
+    images = read_images(model, crop_fraction, orientation)
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:

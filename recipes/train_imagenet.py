@@ -37,6 +37,7 @@ from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.strategy import is_chief
+from convmixer_tf.validation import ORIENTATIONS
 
 MODELS = {  # and how many epochs the authors trained them
     "1536_20": (ConvMixer1536_20, 150),
@@ -60,6 +61,12 @@ _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", None, "The peak. Default: 0.01 x batch_size / 640."
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
+_ORIENTATION = flags.DEFINE_enum(
+    "orientation",
+    "stored",
+    ORIENTATIONS,
+    "Pixels as stored, as in the authors' run, or turned as EXIF says.",
+)
 _REMAT = flags.DEFINE_bool(
     "remat", False, "Compute activations again instead of keeping them."
 )
@@ -100,6 +107,7 @@ def main(argv):
         size,
         output,
         strategy,
+        orientation=_ORIENTATION.value,
         notes={"model": _MODEL.value},
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])

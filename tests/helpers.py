@@ -134,18 +134,21 @@ def exif(*entries, order="<", start=8):
     return b"Exif\0\0" + tiff + bytes(4)
 
 
-def jpeg(content=b"", size=(21, 34)):
+def jpeg(content=b"", size=(21, 34), kind="JPEG"):
     """Encodes an image that no turn leaves as it is, with such EXIF."""
     file = io.BytesIO()
     image = asymmetric_image(*size, batch=1)[0]
-    Image.fromarray(image).save(file, "JPEG", exif=content)
+    options = {"exif": content} if content else {}
+    Image.fromarray(image).save(file, kind, **options)
     return file.getvalue()
 
 
-def oriented(orientation, order="<"):
-    """Encodes a photograph that is to be turned so."""
+def oriented(orientation, order="<", kind="JPEG"):
+    """Encodes a photograph that is to be turned so; `None` for no EXIF."""
+    if orientation is None:
+        return jpeg(kind=kind)
     tag = (0x0112, 3, 1, orientation)
-    return jpeg(exif(OTHER_TAG, tag, order=order))
+    return jpeg(exif(OTHER_TAG, tag, order=order), kind=kind)
 
 
 def write_packaged(model, folder):

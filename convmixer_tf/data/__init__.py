@@ -10,6 +10,7 @@ from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.datasets import ImageList
 from convmixer_tf.data.datasets import ImageRecords
 from convmixer_tf.data.datasets import open_dataset
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.erasing import RandomErasing
 from convmixer_tf.data.erasing import random_erase
@@ -32,6 +33,7 @@ from convmixer_tf.data.training import train_batches
 
 __all__ = [
     "CROP_FRACTION",
+    "ORIENTATION",
     "RECIPES",
     "ColorJitter",
     "ImageList",

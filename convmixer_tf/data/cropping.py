@@ -5,6 +5,7 @@ import math
 
 import tensorflow as tf
 
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.decoding import decode_crop
 from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.resampling import resample
@@ -49,7 +50,7 @@ class RandomResizedCrop:
             ("random", "bilinear", "bicubic"),
         )
 
-    def __call__(self, encoded, size, draws, flip):
+    def __call__(self, encoded, size, draws, flip, orientation=ORIENTATION):
         """Decodes, crops, resizes and flips.
 
         Args:
@@ -57,12 +58,15 @@ class RandomResizedCrop:
             size: Side of the result, in pixels.
             draws: Random numbers in [0, 1), shape (num_draws,).
             flip: Scalar boolean tensor: mirror the result left to right.
+            orientation: As in `decode_image`.
 
         Returns:
             uint8 tensor of shape (size, size, 3).
         """
         image = decode_crop(
-            encoded, lambda height, width: self._box(height, width, draws)
+            encoded,
+            lambda height, width: self._box(height, width, draws),
+            orientation,
         )
         cubic = {
             "random": draws[-1] < 0.5,
@@ -123,11 +127,10 @@ class PadAndCrop:
     def __post_init__(self):
         check_positive_integer("padding", self.padding)
 
-    def __call__(self, encoded, size, draws, flip):
+    def __call__(self, encoded, size, draws, flip, orientation=ORIENTATION):
         """Decodes, pads, crops and flips, as `RandomResizedCrop` does."""
-        image = resample(
-            decode_image(encoded), [size, size], [0, 0], size, True, flip
-        )
+        image = decode_image(encoded, orientation)
+        image = resample(image, [size, size], [0, 0], size, True, flip)
         image = tf.pad(image, [[self.padding] * 2, [self.padding] * 2, [0, 0]])
         corner = tf.cast(draws * (2 * self.padding + 1), tf.int32)
         return image[corner[0] : corner[0] + size, corner[1] : corner[1] + size]

@@ -1,14 +1,21 @@
-"""From the bytes of an image file to pixels.
+"""From the bytes of an image file to pixels: the one way for all images.
 
 JPEG is decoded with the accurate inverse cosine transform, which makes the
 pixels equal to Pillow's; TensorFlow's default differs by up to 19 grey levels
 on photographs and is not faster. PNG, WebP, BMP and the first frame of a GIF
-are decoded, too; grey and CMYK become RGB, transparency is dropped. The EXIF
-orientation is ignored, as in the authors' pipeline: pixels come as stored.
-`orientation.decode_upright` is for photographs of users.
+are decoded, too; grey and CMYK become RGB, transparency is dropped.
 """
 
 import tensorflow as tf
+
+from convmixer_tf.data.orientation import read_orientation
+from convmixer_tf.data.orientation import stored_box
+from convmixer_tf.data.orientation import turn
+from convmixer_tf.data.orientation import upright_size
+from convmixer_tf.validation import check_orientation
+
+# The default: people's own images are turned as their EXIF says.
+ORIENTATION = "exif"
 
 _ACCURATE = "INTEGER_ACCURATE"
 
@@ -16,49 +23,78 @@ _ACCURATE = "INTEGER_ACCURATE"
 _GREY_PALETTE = bytes(x for i in range(256) for x in (i, i, i, 0))
 
 
-def decode_image(encoded):
+def decode_image(encoded, orientation=ORIENTATION):
     """Decodes an image.
 
     Args:
         encoded: Scalar string tensor, the bytes of a file.
+        orientation: `"exif"`, or `None`, turns the image as the EXIF of a
+            JPEG, PNG or WebP says. `"stored"` returns the pixels as they are
+            stored, as the ImageNet pipelines of timm and of the authors do.
 
     Returns:
         uint8 tensor of shape (height, width, 3).
+
+    Raises:
+        ValueError: If `orientation` is neither of the two.
+        tf.errors.InvalidArgumentError: If the file can't be decoded.
     """
-    return tf.cond(
+    check_orientation(orientation)
+    image = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_ACCURATE),
         lambda: _decode_other(encoded),
     )
+    if orientation != "stored":
+        image = turn(image, read_orientation(encoded))
+    return tf.ensure_shape(image, [None, None, 3])
 
 
-def decode_crop(encoded, choose_box):
+def decode_crop(encoded, choose_box, orientation=ORIENTATION):
     """Decodes a part of an image; of a JPEG, only the blocks it lies in.
 
     Args:
         encoded: Scalar string tensor, the bytes of a file.
         choose_box: Function `(height, width) -> (top, left, rows, columns)`,
-            int32 tensors.
+            int32 tensors, in pixels of the image that `decode_image` returns.
+        orientation: As in `decode_image`.
 
     Returns:
         uint8 tensor of shape (rows, columns, 3).
+
+    Raises:
+        ValueError: As `decode_image`.
+        tf.errors.InvalidArgumentError: As `decode_image`.
     """
+    check_orientation(orientation)
+    turned = None
+    if orientation != "stored":
+        turned = read_orientation(encoded)
+
+    def box(height, width):
+        if turned is None:
+            return choose_box(height, width)
+        chosen = choose_box(*upright_size(height, width, turned))
+        return stored_box(chosen, height, width, turned)
 
     def crop_jpeg():
         shape = tf.io.extract_jpeg_shape(encoded)
-        box = choose_box(shape[0], shape[1])
         return tf.io.decode_and_crop_jpeg(
-            encoded, tf.stack(box), channels=3, dct_method=_ACCURATE
+            encoded,
+            tf.stack(box(shape[0], shape[1])),
+            channels=3,
+            dct_method=_ACCURATE,
         )
 
     def crop_other():
         image = _decode_other(encoded)
-        top, left, rows, columns = choose_box(
-            tf.shape(image)[0], tf.shape(image)[1]
-        )
+        shape = tf.shape(image)
+        top, left, rows, columns = box(shape[0], shape[1])
         return image[top : top + rows, left : left + columns]
 
     image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_other)
+    if turned is not None:
+        image = turn(image, turned)
     return tf.ensure_shape(image, [None, None, 3])
 
 

@@ -4,14 +4,15 @@ import tensorflow as tf
 
 from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.loading import UnreadableLog
 from convmixer_tf.data.loading import check_labels
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
-from convmixer_tf.data.orientation import decode_upright
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
 
@@ -21,8 +22,8 @@ def evaluation_batches(
     batch_size,
     *,
     crop_fraction=CROP_FRACTION,
+    orientation=ORIENTATION,
     skip_unreadable=False,
-    upright=False,
     shard=None,
 ):
     """Yields every image exactly once, in batches of one size.
@@ -36,10 +37,9 @@ def evaluation_batches(
         image_size: Side of the images, in pixels.
         batch_size: Images per batch.
         crop_fraction: As in `resize_and_center_crop`.
+        orientation: As in `decode_image`.
         skip_unreadable: Log unreadable images and give them weight 0, in
             place of raising an error.
-        upright: Turn photographs as their EXIF says. Training does not, nor
-            do published accuracies.
         shard: A `Shard`; by default this is the only worker.
 
     Returns:
@@ -57,13 +57,12 @@ def evaluation_batches(
     check_positive_integer("image_size", image_size)
     check_positive_integer("batch_size", batch_size)
     check_range("crop_fraction", crop_fraction, 0.01, 1)
-
-    decode = decode_upright if upright else decode_image
+    check_orientation(orientation)
 
     def prepare(example):
         encoded, label = dataset.read(example["record"])
         image = resize_and_center_crop(
-            decode(encoded), image_size, crop_fraction
+            decode_image(encoded, orientation), image_size, crop_fraction
         )
         return image, label, tf.constant(1.0)
 

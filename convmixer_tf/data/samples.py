@@ -11,6 +11,7 @@ from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.data.datasets import EXTENSIONS
 from convmixer_tf.data.datasets import ImageList
 from convmixer_tf.data.datasets import list_images
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.evaluation import evaluation_batches
 from convmixer_tf.validation import check_positive_integer
 
@@ -55,7 +56,12 @@ def open_files(paths):
 
 
 def read_images(
-    dataset, image_size, limit=None, *, crop_fraction=CROP_FRACTION
+    dataset,
+    image_size,
+    limit=None,
+    *,
+    crop_fraction=CROP_FRACTION,
+    orientation=ORIENTATION,
 ):
     """Reads images through the evaluation transform, into memory.
 
@@ -66,6 +72,7 @@ def read_images(
             `ImageList` they are spread evenly, and so over its classes; of
             `ImageRecords` they are the first.
         crop_fraction: As in `resize_and_center_crop`.
+        orientation: As in `decode_image`.
 
     Returns:
         uint8 array of pixels, (images, image_size, image_size, 3), and int64
@@ -84,7 +91,11 @@ def read_images(
     images = np.zeros((count, image_size, image_size, 3), np.uint8)
     labels = np.zeros(count, np.int64)
     batches = evaluation_batches(
-        dataset, image_size, _BATCH_SIZE, crop_fraction=crop_fraction
+        dataset,
+        image_size,
+        _BATCH_SIZE,
+        crop_fraction=crop_fraction,
+        orientation=orientation,
     )
     start = 0
     for pixels, known, weights in batches:

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.data.color_jitter import color_jitter_with
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.erasing import random_erase
 from convmixer_tf.data.light import keras_cv_augment
 from convmixer_tf.data.loading import Shard
@@ -15,6 +16,7 @@ from convmixer_tf.data.mixing import mix
 from convmixer_tf.data.mixing import smooth_labels
 from convmixer_tf.data.rand_augment import rand_augment_with
 from convmixer_tf.data.validation import check_non_negative_integer
+from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
 
@@ -28,6 +30,7 @@ def train_batches(
     epoch,
     skip_steps=0,
     replicas=1,
+    orientation=ORIENTATION,
     shard=None,
 ):
     """Yields the augmented batches of one epoch.
@@ -53,6 +56,7 @@ def train_batches(
         skip_steps: Number of steps to leave out at the start.
         replicas: Replicas that a batch is for. Each has its own part of the
             batch, one after the other, mixed in itself.
+        orientation: As in `decode_image`.
         shard: A `Shard`; by default this is the only worker.
 
     Returns:
@@ -72,6 +76,7 @@ def train_batches(
         ("replicas", replicas),
     ):
         check_positive_integer(name, value)
+    check_orientation(orientation)
     for name, value in (("seed", seed), ("epoch", epoch)):
         check_non_negative_integer(name, value)
     local = batch_size * replicas
@@ -103,7 +108,7 @@ def train_batches(
     batches = load_batches(
         groups,
         lambda example: _prepare(
-            dataset, recipe, image_size, example, image_seed
+            dataset, recipe, image_size, orientation, example, image_seed
         ),
         local,
         on_lost=lambda *args: _replace(log, local, *args),
@@ -146,7 +151,7 @@ def _deal(group, replicas):
     return tf.nest.map_structure(deal, group)
 
 
-def _prepare(dataset, recipe, image_size, example, seed):
+def _prepare(dataset, recipe, image_size, orientation, example, seed):
     """Reads, decodes, crops and flips an image; draws what comes later."""
     encoded, label = dataset.read(example["record"])
     counts = [1, recipe.crop.num_draws, *_num_batch_draws(recipe)]
@@ -155,7 +160,9 @@ def _prepare(dataset, recipe, image_size, example, seed):
         [sum(counts)], tf.stack([seed, example["key"]])
     )
     flip, crop, *batch_draws = tf.split(draws, counts)
-    image = recipe.crop(encoded, image_size, crop, flip[0] < recipe.flip)
+    image = recipe.crop(
+        encoded, image_size, crop, flip[0] < recipe.flip, orientation
+    )
     image = tf.ensure_shape(image, [image_size, image_size, 3])
     return image, label, *batch_draws
 

@@ -26,8 +26,8 @@ from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import replaced
 from convmixer_tf.models.additions import EVALUATION_FILE
 from convmixer_tf.models.additions import LABELS_FILE
-from convmixer_tf.models.additions import evaluation_text
-from convmixer_tf.models.additions import parse_evaluation
+from convmixer_tf.models.additions import ImageReading
+from convmixer_tf.models.additions import parse_reading
 
 _ENTRY = "TFLITE_METADATA"
 
@@ -50,6 +50,8 @@ class TFLiteMetadata:
             take pixels as they are: 0 and 1, the defaults.
         crop_fraction: Fraction of an image's shorter side that the model is
             evaluated on, or `None` if the file doesn't say it.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, or
+            `None` if the file doesn't say it.
     """
 
     name: str
@@ -61,6 +63,11 @@ class TFLiteMetadata:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     crop_fraction: float | None = None
+    orientation: str | None = None
+
+    def reading(self):
+        """Returns what the file says of its images as an `ImageReading`."""
+        return ImageReading(self.crop_fraction, self.orientation)
 
 
 def write_metadata(path, metadata):
@@ -153,8 +160,8 @@ def _with_files(model, metadata):
     files = {}
     if metadata.class_names is not None:
         files[LABELS_FILE] = "\n".join(metadata.class_names) + "\n"
-    if metadata.crop_fraction is not None:
-        files[EVALUATION_FILE] = evaluation_text(metadata.crop_fraction)
+    if metadata.reading().text():
+        files[EVALUATION_FILE] = metadata.reading().text()
     if not files:
         return model
     file = io.BytesIO(model)
@@ -239,8 +246,8 @@ def _encode(metadata, image, num_outputs, number):
         5: metadata.license,
         7: "1.0.0",  # The oldest parser that knows all these fields.
     }
-    if metadata.crop_fraction is not None:
-        root[6] = [{0: EVALUATION_FILE, 1: "How images are cropped."}]
+    if metadata.reading().text():
+        root[6] = [{0: EVALUATION_FILE, 1: "How images are read."}]
     builder = flatbuffers.Builder()
     builder.Finish(_write(builder, root), file_identifier=b"M001")
     return bytes(builder.Output())
@@ -252,14 +259,14 @@ def _decode(root, content):
     for step in graph.tables(2)[0].tables(4):
         if step.byte(0) == 1:
             mean, std = (step.table(1).vector(i, "f4") for i in (0, 1))
-    names = crop_fraction = None
+    names, reading = None, ImageReading()
     for file in (f for output in graph.tables(3) for f in output.tables(6)):
         if file.byte(2) == 2 and names is None:
             text = _read_file(content, file.string(0))
             names = tuple(text.removesuffix("\n").split("\n"))
     if EVALUATION_FILE in {file.string(0) for file in root.tables(6)}:
         text = _read_file(content, EVALUATION_FILE)
-        crop_fraction = parse_evaluation(text)
+        reading = parse_reading(text)
     return TFLiteMetadata(
         name=root.string(0),
         description=root.string(1),
@@ -269,7 +276,8 @@ def _decode(root, content):
         class_names=names,
         mean=tuple(_floats(mean)),
         std=tuple(_floats(std)),
-        crop_fraction=crop_fraction,
+        crop_fraction=reading.crop_fraction,
+        orientation=reading.orientation,
     )
 
 

@@ -4,6 +4,7 @@ from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.model_card import ModelCard
 from convmixer_tf.model_card import kept_part
+from convmixer_tf.model_card import turned
 
 # By which the card of an artefact is known from that of a run.
 EXPORTED = "exported by convmixer_tf as"
@@ -18,6 +19,7 @@ def artefact_card(
     trained_on=None,
     license=None,
     crop_fraction=CROP_FRACTION,
+    orientation=None,
     max_pixel=255,
 ):
     """Makes the model card of an exported file or folder.
@@ -32,6 +34,7 @@ def artefact_card(
         trained_on: String, on what, and whatever is published about it.
         license: String, licence of the weights.
         crop_fraction: Part of an image's side that is kept in evaluation.
+        orientation: As for `data.decode_image`, or `None`.
         max_pixel: What white is, 1 or 255.
 
     Returns:
@@ -53,7 +56,8 @@ def artefact_card(
         f"2201.09792), {EXPORTED} {kind}.",
         input=f"pixels in [0, {max_pixel}], which the model normalises itself: "
         f"height {height}, width {width},\n{channels} channels. Photographs "
-        f"are cut as in evaluation: bicubic,\n{kept_part(crop_fraction)}."
+        f"are cut as in evaluation: bicubic,\n{kept_part(crop_fraction)}. "
+        f"They are {turned(orientation)}."
         f"{_tensors(report, 'inputs')}",
         output=_output(model) + _tensors(report, "outputs"),
         class_names=class_names and tuple(class_names),

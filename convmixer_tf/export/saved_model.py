@@ -16,7 +16,9 @@ from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
-from convmixer_tf.models.additions import write_evaluation
+from convmixer_tf.models.additions import ImageReading
+from convmixer_tf.models.additions import write_reading
+from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -33,6 +35,7 @@ def export_saved_model(
     top=5,
     image_size=None,
     crop_fraction=None,
+    orientation=None,
     overwrite=False,
 ):
     """Exports a model as a SavedModel, for TensorFlow Serving and the like.
@@ -44,7 +47,7 @@ def export_saved_model(
       `predictions`, what the model returns; `features` if it is no classifier.
     - `serve_uint8`: the same of uint8 pixels.
     - `serve_encoded`: `image_bytes`, strings of shape (batch,), the contents of
-      JPEG, PNG, GIF or BMP files of any sizes, to the same and, of a
+      JPEG, PNG, WebP, GIF or BMP files of any sizes, to the same and, of a
       classifier, to its best classes, best first: `top_indices`, int32,
       `top_probabilities`, float32, and, if there are names, `top_labels`,
       strings, each of shape (batch, top). The files are decoded and brought to
@@ -67,6 +70,8 @@ def export_saved_model(
         crop_fraction: As for `data.resize_and_center_crop`. The folder says
             it, in `assets.extra/evaluation.json`; `None` takes that
             function's default and does not say it.
+        orientation: As for `data.decode_image`; in the same file. `None` takes
+            that function's default and does not say it.
         overwrite: Whether to replace an existing SavedModel.
 
     Raises:
@@ -90,6 +95,7 @@ def export_saved_model(
     check_class_names(model, class_names)
     check_positive_integer("top", top)
     check_crop_fraction(crop_fraction)
+    check_orientation(orientation)
     size = _encoded_size(model.input_shape, image_size)
     name = "features" if classifier_of(model) is None else "predictions"
     rank = _ranking(model, class_names, top)
@@ -110,7 +116,9 @@ def export_saved_model(
 
         @graph_function(input_signature=[files])
         def serve_encoded(image_bytes):
-            images = _decode(image_bytes, size, crop_fraction or CROP_FRACTION)
+            images = _decode(
+                image_bytes, size, crop_fraction or CROP_FRACTION, orientation
+            )
             outputs = serve(tf.cast(images, tf.float32))
             return {name: outputs, **rank(outputs)}
 
@@ -121,7 +129,7 @@ def export_saved_model(
         if size:
             signatures["serve_encoded"] = serve_encoded
         write_saved_model(module, unfinished, signatures)
-        write_evaluation(unfinished, crop_fraction)
+        write_reading(unfinished, ImageReading(crop_fraction, orientation))
 
 
 def check_class_names(model, class_names):
@@ -254,12 +262,12 @@ def _ranking(model, class_names, top):
     return rank
 
 
-def _decode(image_bytes, size, crop_fraction):
+def _decode(image_bytes, size, crop_fraction, orientation):
     """Decodes a batch of files in parallel, or says which can't be decoded."""
     count = tf.size(image_bytes)
 
     def read(position, encoded):
-        image = decode_image(encoded)
+        image = decode_image(encoded, orientation)
         return position, resize_and_center_crop(image, size, crop_fraction)
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))

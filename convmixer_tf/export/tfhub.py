@@ -23,7 +23,9 @@ from convmixer_tf.export.saved_model import write_saved_model
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.layers.acceleration import plain_operations
-from convmixer_tf.models.additions import write_evaluation
+from convmixer_tf.models.additions import ImageReading
+from convmixer_tf.models.additions import write_reading
+from convmixer_tf.validation import check_orientation
 
 KINDS = ("classifier", "feature_vector")
 
@@ -41,6 +43,7 @@ def export_tfhub(
     max_pixel=255,
     class_names=None,
     crop_fraction=None,
+    orientation=None,
     card=None,
     overwrite=False,
 ):
@@ -52,8 +55,8 @@ def export_tfhub(
       `training`; with the lists `variables`, `trainable_variables`, which are
       all that the model could ever train, frozen or not, and
       `regularization_losses`; with the signature `serving_default`; and with
-      `class_names()` if there are names; how images are cropped for it, if
-      it is told here, and `max_pixel`, if it is 1, are in its
+      `class_names()` if there are names; how images are cropped and turned
+      for it, if that is given here, and `max_pixel`, if it is 1, are in its
       `assets.extra/evaluation.json`;
     - `model.tar.gz`, the same to be served over HTTP, with the SavedModel at
       its root;
@@ -82,6 +85,8 @@ def export_tfhub(
         class_names: Names of the classes, in the order of the outputs.
         crop_fraction: Fraction of an image's shorter side that the model is
             evaluated on, or `None`.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, or
+            `None`.
         card: A `HubCard`, what the module's page says beside what is known
             here.
         overwrite: Whether to replace an existing module.
@@ -107,13 +112,15 @@ def export_tfhub(
     check_class_names(model, class_names)
     _check_options(kind, max_pixel)
     check_crop_fraction(crop_fraction)
+    check_orientation(orientation)
     with replaced_folder(path) as unfinished:
         twin = _module_model(model, kind)
         module, signatures = _reusable(twin, kind, max_pixel, class_names)
         directory = os.path.join(unfinished, SAVED_MODEL)
         os.mkdir(directory)
         write_saved_model(module, directory, signatures)
-        write_evaluation(directory, crop_fraction, max_pixel)
+        reading = ImageReading(crop_fraction, orientation, max_pixel)
+        write_reading(directory, reading)
         _write_archive(directory, os.path.join(unfinished, ARCHIVE))
         card = card or HubCard(f"convmixer_tf/{model.name}/{kind}/1")
         text = card.text(model, kind, max_pixel, class_names)

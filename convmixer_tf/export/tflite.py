@@ -23,6 +23,7 @@ from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.validation import check_orientation
 
 # Number formats, and what `deploy` is asked for.
 TARGETS = {
@@ -47,6 +48,7 @@ def export_tflite(
     class_names=None,
     description="",
     crop_fraction=None,
+    orientation=None,
     class_activation_maps=False,
     plain=False,
     overwrite=False,
@@ -79,6 +81,8 @@ def export_tflite(
         description: String, what the model does, which goes into the file.
         crop_fraction: Fraction of an image's shorter side that the model is
             evaluated on, which goes into the file; `None` does not say it.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, which
+            goes into the file; `None` does not say it.
         class_activation_maps: Whether the file has a second output of that
             name, of shape (1, rows, columns, classes), in patches: where in
             the image the model sees each class. Their mean over rows and
@@ -133,12 +137,14 @@ def export_tflite(
         check_class_names(class_names, model.output_shape[-1])
         class_names = tuple(class_names)
     check_crop_fraction(crop_fraction)
+    check_orientation(orientation)
     deployment = getattr(model, "deployment", None)
     metadata = TFLiteMetadata(
         deployment.source if deployment else model.name,
         description=description,
         class_names=class_names,
         crop_fraction=crop_fraction,
+        orientation=orientation,
     )
     if plain:
         content = _convert(

@@ -49,8 +49,6 @@ class Prediction:
 def classify(classifier, paths, batch_size=64):
     """Classifies image files, which go through the evaluation transform.
 
-    Unlike in evaluation, photographs are turned as their EXIF says.
-
     Args:
         classifier: A `Classifier`.
         paths: List of paths.
@@ -68,7 +66,7 @@ def classify(classifier, paths, batch_size=64):
         batch_size,
         crop_fraction=classifier.crop_fraction,
         skip_unreadable=True,
-        upright=True,
+        orientation=classifier.orientation,
     )
     start = 0
     for images, _, weights in batches:

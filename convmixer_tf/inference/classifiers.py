@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from convmixer_tf import preprocessing
 from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.inference.probabilities import activation_of_keras
 from convmixer_tf.inference.probabilities import activation_of_saved_model
@@ -21,8 +22,8 @@ from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
-from convmixer_tf.models import read_crop_fraction
-from convmixer_tf.models.additions import read_max_pixel
+from convmixer_tf.models.additions import read_reading
+from convmixer_tf.validation import check_orientation
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 DEFAULT_SIZE = 224
@@ -42,6 +43,7 @@ class Classifier:
         class_names: Their names in the order of the outputs, or `None`.
         image_size: Side of the images, in pixels.
         crop_fraction: Part of an image's shorter side to keep.
+        orientation: As for `data.decode_image`.
     """
 
     predict: collections.abc.Callable
@@ -49,12 +51,16 @@ class Classifier:
     class_names: tuple[str, ...] | None
     image_size: int
     crop_fraction: float = CROP_FRACTION
+    orientation: str = ORIENTATION
 
 
-def load_classifier(name, image_size=None, crop_fraction=None):
+def load_classifier(
+    name, image_size=None, crop_fraction=None, orientation=None
+):
     """Loads a classifier.
 
-    If nothing says how images are cropped for it, it logs what is taken.
+    If nothing says how images are cropped or turned for it, a warning is
+    logged that says what is assumed.
 
     Args:
         name: The name of a variant with its published weights, one of
@@ -65,6 +71,8 @@ def load_classifier(name, image_size=None, crop_fraction=None):
             to 224 if it takes any.
         crop_fraction: Part of an image's shorter side to keep. Defaults to
             what the model's file says, or else to `data.CROP_FRACTION`.
+        orientation: As for `data.decode_image`. Defaults to what the model's
+            file says, or else to `data.ORIENTATION`.
 
     Returns:
         A `Classifier`.
@@ -79,6 +87,7 @@ def load_classifier(name, image_size=None, crop_fraction=None):
     """
     name = os.fspath(name)
     check_crop_fraction(crop_fraction)
+    check_orientation(orientation)
     found = _load(name, image_size)
     crop_fraction = crop_fraction or found.crop_fraction
     if crop_fraction is None:
@@ -89,11 +98,22 @@ def load_classifier(name, image_size=None, crop_fraction=None):
             name,
             crop_fraction,
         )
-    return dataclasses.replace(found, crop_fraction=crop_fraction)
+    orientation = orientation or found.orientation
+    if orientation is None:
+        orientation = ORIENTATION
+        _LOG.warning(
+            "`%s` does not say how images are turned for it: %s is assumed. "
+            "--orientation says otherwise.",
+            name,
+            orientation,
+        )
+    return dataclasses.replace(
+        found, crop_fraction=crop_fraction, orientation=orientation
+    )
 
 
 def _load(name, image_size):
-    """Loads a classifier, of `crop_fraction=None` if that isn't known."""
+    """Loads a classifier; what isn't known about its images is `None`."""
     if name in VARIANTS:
         _check_data_format()
         facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
@@ -130,7 +150,12 @@ def _load(name, image_size):
             _keras_classifier(model, image_size),
             class_names=read_class_names(path),
         )
-    return dataclasses.replace(found, crop_fraction=read_crop_fraction(path))
+    reading = read_reading(path)
+    return dataclasses.replace(
+        found,
+        crop_fraction=reading.crop_fraction,
+        orientation=reading.orientation,
+    )
 
 
 def _check_data_format():
@@ -207,7 +232,7 @@ def _saved_model_classifier(path, image_size):
     if names is not None:
         names = tuple(x.decode("utf-8") for x in names().numpy())
 
-    white = np.float32(read_max_pixel(path) / 255)
+    white = np.float32(read_reading(path).max_pixel / 255)
 
     def predict(images, loaded=loaded):  # Which keeps the variables.
         images = tf.cast(white * images, spec.dtype)

@@ -2,6 +2,7 @@
 
 from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_crop_fraction
+from convmixer_tf.models.additions import read_orientation
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.models.rebuilding import find_model
@@ -27,5 +28,6 @@ __all__ = [
     "read_arguments",
     "read_class_names",
     "read_crop_fraction",
+    "read_orientation",
     "save_model",
 ]

@@ -1,9 +1,12 @@
-"""What a model's file says beside the model: classes, crop, what white is."""
+"""What a model file holds beside the model: classes, how images are read."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import zipfile
+
+from convmixer_tf.validation import ORIENTATIONS
 
 LABELS_FILE = "labels.txt"
 # Within .keras and .tflite files, and in a SavedModel's folder for what is not
@@ -12,83 +15,92 @@ EVALUATION_FILE = "evaluation.json"
 _EXTRA_ASSETS = "assets.extra"
 
 
-def evaluation_text(crop_fraction):
-    """Encodes what `EVALUATION_FILE` holds."""
-    return json.dumps({"crop_fraction": crop_fraction})
+@dataclasses.dataclass(frozen=True)
+class ImageReading:
+    """How image files become the inputs of a model.
+
+    Attributes:
+        crop_fraction: Fraction of an image's shorter side that is kept, or
+            `None` if the file doesn't say it.
+        orientation: `"exif"` or `"stored"`, or `None` if the file doesn't say
+            it, as early files don't.
+        max_pixel: Value of a white pixel, 1 or 255.
+    """
+
+    crop_fraction: float | None = None
+    orientation: str | None = None
+    max_pixel: int = 255
+
+    def text(self):
+        """Returns what `EVALUATION_FILE` holds, empty if nothing is known."""
+        known = {k: v for k, v in vars(self).items() if v is not None}
+        if self.max_pixel == 255:
+            del known["max_pixel"]
+        return json.dumps(known) if known else ""
 
 
-def parse_evaluation(text):
-    """Decodes the crop that `EVALUATION_FILE` holds.
+def parse_reading(text):
+    """Parses what `EVALUATION_FILE` holds.
 
     Args:
         text: String or bytes.
 
     Returns:
-        Float, the fraction of an image's shorter side; `None` if it only says
-        what white is.
+        An `ImageReading`.
 
     Raises:
-        ValueError: If it says anything else.
+        ValueError: If a value is missing or out of range.
     """
     try:
-        said = json.loads(text)
-        if "crop_fraction" not in said and said["max_pixel"]:
-            return None
-        if 0.01 <= said["crop_fraction"] <= 1:
-            return float(said["crop_fraction"])
-    except (KeyError, TypeError, ValueError):
+        known = json.loads(text)
+        names = [x.name for x in dataclasses.fields(ImageReading)]
+        reading = ImageReading(**{k: known[k] for k in names if k in known})
+        crop = reading.crop_fraction
+        if (
+            set(known) & {*names}
+            and (crop is None or 0.01 <= crop <= 1)
+            and reading.orientation in (None, *ORIENTATIONS)
+            and reading.max_pixel in (1, 255)
+        ):
+            return reading
+    except (TypeError, ValueError):
         pass
     raise ValueError(
-        f"`{EVALUATION_FILE}` must hold a `crop_fraction`, a number from "
-        f"0.01 to 1. Received: {text!r:.80}"
+        f"`{EVALUATION_FILE}` must hold a `crop_fraction` from 0.01 to 1, an "
+        f"`orientation` of {' or '.join(ORIENTATIONS)}, or a `max_pixel` of 1 "
+        f"or 255. Received: {text!r:.80}"
     )
 
 
-def write_evaluation(directory, crop_fraction, max_pixel=255):
-    """Adds to a SavedModel's folder what images are to be for it.
+def write_reading(directory, reading):
+    """Adds an `ImageReading` to the folder of a SavedModel.
 
     Args:
         directory: Path of the folder.
-        crop_fraction: Fraction of an image's shorter side, or `None`, which
-            is not said.
-        max_pixel: What white is; 255 is not said.
+        reading: An `ImageReading`. If it says nothing, nothing is written.
     """
-    said = {}
-    if crop_fraction is not None:
-        said["crop_fraction"] = crop_fraction
-    if max_pixel != 255:
-        said["max_pixel"] = max_pixel
-    if not said:
-        return
-    folder = pathlib.Path(directory, _EXTRA_ASSETS)
-    folder.mkdir()
-    text = json.dumps(said)
-    (folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
+    if reading.text():
+        folder = pathlib.Path(directory, _EXTRA_ASSETS)
+        folder.mkdir()
+        (folder / EVALUATION_FILE).write_text(reading.text(), encoding="utf-8")
 
 
-def read_max_pixel(path):
-    """Reads from a SavedModel's folder what is white in its images.
+def read_reading(path):
+    """Reads from a model file how image files become its inputs.
 
     Args:
-        path: Path of the folder.
+        path: Path of a `.keras` or `.tflite` file, or of a SavedModel's
+            folder.
 
     Returns:
-        Integer, 255 if the folder doesn't say it.
+        An `ImageReading`, without values if the file doesn't say them.
 
     Raises:
-        ValueError: If what it says is neither 255 nor 1.
+        FileNotFoundError: If there is no such file.
+        ValueError: If a value in it is out of range.
     """
     text = _read_text(path, EVALUATION_FILE)
-    if text is None:
-        return 255
-    parse_evaluation(text)
-    white = json.loads(text).get("max_pixel", 255)
-    if white not in (1, 255):
-        raise ValueError(
-            f"`{EVALUATION_FILE}` must hold a `max_pixel` of 1 or 255. "
-            f"Received: {text!r:.80}"
-        )
-    return white
+    return ImageReading() if text is None else parse_reading(text)
 
 
 def read_class_names(path):
@@ -109,11 +121,10 @@ def read_class_names(path):
 
 
 def read_crop_fraction(path):
-    """Reads from a model's file how its images are cropped to evaluate it.
+    """Reads from a model file how its images are cropped to evaluate it.
 
     Args:
-        path: Path of a `.keras` or `.tflite` file, or of a SavedModel's
-            folder.
+        path: As for `read_orientation`.
 
     Returns:
         Float, the fraction of an image's shorter side, or `None` if the file
@@ -123,8 +134,25 @@ def read_crop_fraction(path):
         FileNotFoundError: If there is no such file.
         ValueError: If what it says is no such fraction.
     """
-    text = _read_text(path, EVALUATION_FILE)
-    return None if text is None else parse_evaluation(text)
+    return read_reading(path).crop_fraction
+
+
+def read_orientation(path):
+    """Reads from a model file whether its images are turned as EXIF says.
+
+    Args:
+        path: Path of a `.keras` or `.tflite` file, or of a SavedModel's
+            folder.
+
+    Returns:
+        `"exif"` or `"stored"`, as for `data.decode_image`, or `None` if the
+        file doesn't say it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If what it says is something else.
+    """
+    return read_reading(path).orientation
 
 
 def _read_text(path, name):

@@ -10,22 +10,27 @@ from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.models.additions import EVALUATION_FILE
 from convmixer_tf.models.additions import LABELS_FILE
-from convmixer_tf.models.additions import evaluation_text
+from convmixer_tf.models.additions import ImageReading
 from convmixer_tf.models.saved import statistics_in
+from convmixer_tf.validation import check_orientation
 
 
-def save_model(model, path, class_names, crop_fraction):
-    """Saves a model with the names of its classes, and how it is evaluated.
+def save_model(model, path, class_names, crop_fraction, orientation="exif"):
+    """Saves a model with its class names, and with how its images are read.
 
     Args:
         model: A `keras.Model`.
         path: Path of the `.keras` file, which is replaced.
         class_names: Names of the classes, in the order of the outputs.
         crop_fraction: Fraction of the side of an image that is evaluated.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
 
     Raises:
-        ValueError: If a name has more than one line.
+        ValueError: If a name has more than one line, or `orientation` is
+            neither of the two.
     """
+    check_orientation(orientation)
+    reading = ImageReading(crop_fraction, orientation)
     labels = "\n".join(class_names) + "\n"
     if labels.splitlines() != list(class_names):
         raise ValueError(
@@ -36,7 +41,7 @@ def save_model(model, path, class_names, crop_fraction):
         model.save(unfinished)
         with zipfile.ZipFile(unfinished, "a") as archive:
             archive.writestr(LABELS_FILE, labels)
-            archive.writestr(EVALUATION_FILE, evaluation_text(crop_fraction))
+            archive.writestr(EVALUATION_FILE, reading.text())
 
 
 def read_arguments(path):

@@ -12,9 +12,11 @@ from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import run_card
 from convmixer_tf.training.inputs import local_replicas
+from convmixer_tf.training.run_log import orientation_of_run
 from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.trainer import train
+from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
 
@@ -28,14 +30,16 @@ def train_classifier(
     directory,
     strategy="auto",
     crop_fraction=data.CROP_FRACTION,
+    orientation=data.ORIENTATION,
     notes=None,
 ):
     """Trains a classifier of images, or goes on training it.
 
     At the end `directory` holds, beside what `train` leaves there,
     `model.keras`: the model with probabilities as its output, and with the
-    names of the classes and the crop in it (see `models.read_class_names` and
-    `models.read_crop_fraction`); and `model.md`, its card.
+    names of the classes, the crop and the orientation in it (see
+    `models.read_class_names`, `models.read_crop_fraction` and
+    `models.read_orientation`); and `model.md`, its card.
 
     Args:
         config: A `TrainConfig`.
@@ -49,6 +53,9 @@ def train_classifier(
         strategy: As for `train`. Several machines need what `make_strategy`
             returned before the data were opened.
         crop_fraction: Fraction of the side of an image that is evaluated.
+        orientation: As for `data.decode_image`, for training and evaluation.
+            A run whose `config.json` doesn't say it took pixels as stored. It
+            is resumed that way, and a warning is logged.
         notes: As for `train`, such as the arguments of the model.
 
     Returns:
@@ -59,6 +66,8 @@ def train_classifier(
     """
     check_positive_integer("image_size", image_size)
     check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_orientation(orientation)
+    orientation = orientation_of_run(directory, orientation)
     check_datasets(config, train_set, eval_set)
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
@@ -72,13 +81,16 @@ def train_classifier(
     model, summary = train(
         config,
         build_logits,
-        training_inputs(config, train_set, recipe, image_size),
-        evaluation_inputs(eval_set, image_size, batch_size, crop_fraction),
+        training_inputs(config, train_set, recipe, image_size, orientation),
+        evaluation_inputs(
+            eval_set, image_size, batch_size, crop_fraction, orientation
+        ),
         directory,
         strategy,
         notes={
             **data_notes(train_set, recipe, image_size),
             "crop_fraction": crop_fraction,
+            "orientation": orientation,
             **(notes or {}),
         },
     )
@@ -86,7 +98,9 @@ def train_classifier(
     final.set_weights(model.get_weights())
     if is_chief(strategy):
         path = pathlib.Path(directory) / "model.keras"
-        save_model(final, path, train_set.class_names, crop_fraction)
+        models.save_model(
+            final, path, train_set.class_names, crop_fraction, orientation
+        )
         card = run_card(
             final,
             summary,
@@ -94,6 +108,7 @@ def train_classifier(
             len(train_set),
             len(eval_set),
             crop_fraction,
+            orientation,
         )
         write_text(path.with_suffix(".md"), card.text())
     return final, summary
@@ -118,7 +133,9 @@ def data_notes(train_set, recipe, image_size):
     }
 
 
-def training_inputs(config, train_set, recipe, image_size):
+def training_inputs(
+    config, train_set, recipe, image_size, orientation=data.ORIENTATION
+):
     """Builds what `train` takes as `train_batches`.
 
     Args:
@@ -126,6 +143,7 @@ def training_inputs(config, train_set, recipe, image_size):
         train_set: What `data.open_dataset` returns.
         recipe: A `data.Recipe`.
         image_size: Side of the images, in pixels.
+        orientation: As for `data.decode_image`.
 
     Returns:
         A function (epoch, first_batch, context).
@@ -142,13 +160,20 @@ def training_inputs(config, train_set, recipe, image_size):
             epoch=epoch,
             skip_steps=first_batch,
             replicas=local_replicas(context),
+            orientation=orientation,
             shard=_shard(context),
         )
 
     return train_batches
 
 
-def evaluation_inputs(eval_set, image_size, batch_size, crop_fraction):
+def evaluation_inputs(
+    eval_set,
+    image_size,
+    batch_size,
+    crop_fraction,
+    orientation=data.ORIENTATION,
+):
     """Builds what an `Evaluator` takes as its data.
 
     Args:
@@ -156,6 +181,7 @@ def evaluation_inputs(eval_set, image_size, batch_size, crop_fraction):
         image_size: Side of the images, in pixels.
         batch_size: Images per batch, over all replicas.
         crop_fraction: Fraction of the side of an image that is evaluated.
+        orientation: As for `data.decode_image`.
 
     Returns:
         A function of a `tf.distribute.InputContext`.
@@ -167,6 +193,7 @@ def evaluation_inputs(eval_set, image_size, batch_size, crop_fraction):
             image_size,
             batch_size // context.num_input_pipelines,
             crop_fraction=crop_fraction,
+            orientation=orientation,
             shard=_shard(context),
         )
 
@@ -197,16 +224,23 @@ def steps_per_epoch(dataset, batch_size):
     return steps
 
 
-def save_model(model, path, class_names, crop_fraction=data.CROP_FRACTION):
-    """Saves a model with the names of its classes, and how it is evaluated.
+def save_model(
+    model,
+    path,
+    class_names,
+    crop_fraction=data.CROP_FRACTION,
+    orientation=data.ORIENTATION,
+):
+    """Saves a model with its class names, and with how its images are read.
 
     Args:
         model: A `keras.Model`.
         path: Path of the `.keras` file, which is replaced.
         class_names: Names of the classes, in the order of the outputs.
         crop_fraction: Fraction of the side of an image that is evaluated.
+        orientation: As for `data.decode_image`.
     """
-    models.save_model(model, path, class_names, crop_fraction)
+    models.save_model(model, path, class_names, crop_fraction, orientation)
 
 
 def check_datasets(config, train_set, eval_set):

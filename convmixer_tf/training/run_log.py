@@ -231,6 +231,29 @@ def check_run(directory, config, notes=None):
         _check_same(directory, old, _settings(config, notes))
 
 
+def orientation_of_run(directory, orientation):
+    """Returns how a run reads its images, also if it is an old one's folder.
+
+    Args:
+        directory: Path of the folder. It need not exist.
+        orientation: `"exif"` or `"stored"`, for a new run.
+
+    Returns:
+        `orientation`; `"stored"` if the folder holds a run of a version that
+        knew nothing else.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    if not path.is_file() or "orientation" in json.loads(path.read_text()):
+        return orientation
+    logging.warning(
+        "The run in %s does not say how images are turned. It was begun when "
+        "pixels were taken as stored, and is resumed with "
+        'orientation="stored".',
+        directory,
+    )
+    return "stored"
+
+
 def open_run(directory, config, notes=None):
     """Makes a run's folder and notes there what it is a run of.
 

@@ -6,8 +6,6 @@ import tensorflow as tf
 
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data.orientation import read_orientation
-from convmixer_tf.data.orientation import turn
 
 _JPEG = b"\xff\xd8\xff"
 _JPEG_SCAN = b"\xff\xda"
@@ -74,24 +72,20 @@ def _read_size(encoded):
 class Decoder:
     """Decodes images and brings them to a model's size, as in evaluation.
 
-    Unlike there, photographs are turned as their EXIF says.
-
     Args:
         size: Side of the result, in pixels.
         crop_fraction: Part of the shorter side that is kept.
+        orientation: As for `data.decode_image`.
         max_pixels: Integer, the most pixels an image may have.
     """
 
-    def __init__(self, size, crop_fraction, max_pixels):
+    def __init__(self, size, crop_fraction, orientation, max_pixels):
         self._max_pixels = max_pixels
         self._transform = tf.function(
-            lambda encoded, orientation: resize_and_center_crop(
-                turn(decode_image(encoded), orientation), size, crop_fraction
+            lambda encoded: resize_and_center_crop(
+                decode_image(encoded, orientation), size, crop_fraction
             ),
-            input_signature=[
-                tf.TensorSpec((), tf.string),
-                tf.TensorSpec((), tf.int32),
-            ],
+            input_signature=[tf.TensorSpec((), tf.string)],
             autograph=False,
         ).get_concrete_function()
 
@@ -118,8 +112,6 @@ class Decoder:
         """
         check_image(encoded, self._max_pixels)
         try:
-            return self._transform(
-                tf.constant(encoded), tf.constant(read_orientation(encoded))
-            )
+            return self._transform(tf.constant(encoded))
         except tf.errors.OpError as error:
             raise DamagedImageError("The image can't be decoded.") from error

@@ -31,6 +31,7 @@ from connections import server
 from images import Decoder
 
 from convmixer_tf import predict
+from convmixer_tf.validation import ORIENTATIONS
 
 _LIMITS = Limits()
 _MODEL = flags.DEFINE_string("model", None, "What to serve.", required=True)
@@ -42,6 +43,13 @@ _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
     "Part of an image's side to keep. Default: the model's, or 0.96.",
+)
+_ORIENTATION = flags.DEFINE_enum(
+    "orientation",
+    None,
+    ORIENTATIONS,
+    "Turn images as their EXIF says, or take pixels as stored. Default: the "
+    "model's, if its file says it, else exif.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
@@ -159,6 +167,7 @@ def load_service(limits, threads):
             labels=_LABELS.value,
             crop_fraction=_CROP.value,
             image_size=_IMAGE_SIZE.value,
+            orientation=_ORIENTATION.value,
         )
     )
     batched = BatchedClassifier(
@@ -170,7 +179,10 @@ def load_service(limits, threads):
     logging.info("Warming up, %d threads", threads)
     batched.warm_up()
     decoder = Decoder(
-        classifier.image_size, classifier.crop_fraction, _MAX_PIXELS.value
+        classifier.image_size,
+        classifier.crop_fraction,
+        classifier.orientation,
+        _MAX_PIXELS.value,
     )
     decoder.warm_up(batched.blank)
     return Service(

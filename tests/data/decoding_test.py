@@ -69,16 +69,6 @@ def test_crop_is_part_of_the_whole(photos):
         )
 
 
-def test_exif_orientation_is_ignored(photos):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # Turn clockwise to display.
-    turned = encode(photos[0], "JPEG", exif=exif)
-    assert decode_image(turned).shape == (427, 640, 3)
-    np.testing.assert_array_equal(
-        decode_image(turned), decode_image(encode(photos[0], "JPEG"))
-    )
-
-
 @pytest.mark.parametrize("broken", [b"", b"No image.", b"\xff\xd8\xff\xe0"])
 def test_refuses_what_is_no_image(broken):
     with pytest.raises(tf.errors.InvalidArgumentError):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data.orientation import decode_upright
 from convmixer_tf.inference import Classifier
 from convmixer_tf.inference import classify
 from tests.helpers import oriented
@@ -21,6 +21,6 @@ def test_photographs_are_turned(tmp_path):
         path.write_bytes(content)
     list(classify(Classifier(predict, 2, None, 16, 1.0), list(photos)))
     for pixels, content in zip(seen, photos.values(), strict=True):
-        expected = resize_and_center_crop(decode_upright(content), 16, 1.0)
+        expected = resize_and_center_crop(decode_image(content), 16, 1.0)
         np.testing.assert_array_equal(pixels, expected)
     assert not np.array_equal(*seen)

@@ -9,8 +9,8 @@ import images
 import numpy as np
 import pytest
 
+from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data.orientation import decode_upright
 from tests.helpers import oriented
 from tests.serve.conftest import CLASSES
 from tests.serve.conftest import PATIENCE
@@ -51,7 +51,7 @@ def server():
 
 def test_a_photograph_is_turned():
     photo = oriented(6)
-    expected = resize_and_center_crop(decode_upright(photo), SIZE, 1.0)
+    expected = resize_and_center_crop(decode_image(photo), SIZE, 1.0)
     np.testing.assert_array_equal(decoder()(photo), expected)
 
 
