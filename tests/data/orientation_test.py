@@ -92,8 +92,15 @@ def test_chunks_after_the_pixels():
         assert image.getexif()[0x0112] == 6
     webp = oriented(6, kind="WEBP")
     assert webp.index(b"EXIF") > webp.index(b"VP8 ")
-    without_prefix = webp.replace(b"Exif\0\0", b"")
-    assert read_orientation(without_prefix) in (1, 6)
+
+
+def test_exif_of_a_webp_with_and_without_prefix():
+    webp = oriented(6, kind="WEBP")
+    start = webp.index(b"EXIF")
+    tiff = exif((0x0112, 3, 1, 7))[6:]
+    for content in (tiff, b"Exif\0\0" + tiff):
+        chunk = b"EXIF" + struct.pack("<I", len(content)) + content
+        assert read_orientation(webp[:start] + chunk) == 7
 
 
 @pytest.mark.parametrize(
