@@ -6,7 +6,27 @@ import os
 import pathlib
 import shutil
 import tempfile
+import unicodedata
 import uuid
+
+
+def printable_name(path):
+    r"""Writes the name of a file or folder as one line of Unicode text.
+
+    Args:
+        path: Path or string, which may hold bytes that are not UTF-8.
+
+    Returns:
+        String: `path` with such bytes, control characters and line ends
+        escaped, such as `\xe9` or `\n`.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(
+        x.encode("unicode_escape").decode()
+        if unicodedata.category(x) in ("Cc", "Zl", "Zp")
+        else x
+        for x in text
+    )
 
 
 def check_destination(path, suffixes, overwrite=False):

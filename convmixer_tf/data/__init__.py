@@ -8,7 +8,6 @@ from convmixer_tf.data.cropping import PadAndCrop
 from convmixer_tf.data.cropping import RandomResizedCrop
 from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.datasets import ImageList
-from convmixer_tf.data.datasets import ImageRecords
 from convmixer_tf.data.datasets import open_dataset
 from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.decoding import decode_image
@@ -26,6 +25,7 @@ from convmixer_tf.data.rand_augment import rand_augment
 from convmixer_tf.data.recipes import RECIPES
 from convmixer_tf.data.recipes import Recipe
 from convmixer_tf.data.recipes import get_recipe
+from convmixer_tf.data.records import ImageRecords
 from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.samples import open_unlabelled
 from convmixer_tf.data.samples import read_images

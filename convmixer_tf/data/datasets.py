@@ -2,34 +2,34 @@
 
 Two kinds of storage come out, with the same members. `ImageList` knows
 every image by number (files, or bytes in memory), so its order is a true
-permutation and starting in the middle is free. `ImageRecords` reads TFRecord
-files that are too large for memory in sequence.
+permutation and starting in the middle is free. `records.ImageRecords` reads
+TFRecord files that are too large for memory in sequence.
 """
 
 import dataclasses
 import logging
 import os
 import pathlib
-import struct
 
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf.data.records import find_record_files
+from convmixer_tf.data.records import open_records
+from convmixer_tf.data.records import read_record
+from convmixer_tf.files import printable_name
 from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+EXTENSIONS = (*_JPEG, ".png", ".bmp", ".gif", ".webp")
+
+# Files that systems add to folders, beside those with a leading dot.
+_HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 # Data sets up to this size are kept in memory, encoded.
 CACHE_BYTES = 2**30
-
-# Records that are shuffled at a time; of ImageNet, about 1 GB. The order of
-# the files is shuffled, too.
-SHUFFLE_BUFFER = 8192
-
-# TFRecord files that are read at a time.
-_OPEN_FILES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,97 +116,6 @@ class ImageList:
         return encoded, self.labels[record]
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageRecords:
-    """Images in TFRecord files, with the same members as `ImageList`.
-
-    Attributes:
-        files: Paths of the files.
-        num_examples: Number of records in all of them.
-        class_names: Names of the classes, by index.
-    """
-
-    files: tuple[str, ...]
-    num_examples: int
-    class_names: tuple[str, ...]
-
-    def __len__(self):
-        return self.num_examples
-
-    def repeated(self, times):
-        """As in `ImageList`."""
-        check_positive_integer("times", times)
-        return dataclasses.replace(
-            self,
-            files=self.files * times,
-            num_examples=self.num_examples * times,
-        )
-
-    def examples(self, seed=None, epoch=0, repeats=1, skip=0):
-        """As in `ImageList`; skipped records are read, not decoded."""
-        numbers = np.arange(len(self.files))
-        if seed is not None:
-            random = np.random.default_rng([seed, epoch])
-            random.shuffle(numbers)
-        files = tf.constant(self.files)
-
-        def read_file(number):
-            records = tf.data.TFRecordDataset(files[number]).enumerate()
-            return records.map(
-                lambda position, record: {
-                    "key": (number * 2**32 + position) * repeats,
-                    "name": files[number]
-                    + ", record "
-                    + tf.strings.as_string(position),
-                    "record": record,
-                }
-            )
-
-        dataset = tf.data.Dataset.from_tensor_slices(numbers).interleave(
-            read_file,
-            cycle_length=_OPEN_FILES,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        if seed is not None:
-            dataset = dataset.shuffle(
-                SHUFFLE_BUFFER,
-                seed=int(random.integers(2**31)),
-                reshuffle_each_iteration=False,
-            )
-        if repeats > 1:
-            dataset = dataset.flat_map(
-                lambda example: tf.data.Dataset.range(repeats).map(
-                    lambda copy: {**example, "key": example["key"] + copy}
-                )
-            ).take(len(self))
-        return dataset.skip(skip)
-
-    def read(self, record):
-        """As in `ImageList`."""
-        return parse_record(record)
-
-
-def parse_record(record):
-    """Parses a `tf.train.Example` with the features of tensorflow-datasets.
-
-    Args:
-        record: Scalar string tensor: a serialised example with the features
-            `image`, an encoded image, and `label`, a class index.
-
-    Returns:
-        The encoded image and its label, int64.
-    """
-    features = tf.io.parse_single_example(
-        record,
-        {
-            "image": tf.io.FixedLenFeature([], tf.string),
-            "label": tf.io.FixedLenFeature([], tf.int64),
-        },
-    )
-    return features["image"], features["label"]
-
-
 def open_dataset(name, split, *, data_dir=None, download=False):
     """Opens a labelled image data set.
 
@@ -215,12 +124,14 @@ def open_dataset(name, split, *, data_dir=None, download=False):
 
             - `"digits"`: scikit-learn's 1,797 handwritten digits of 8 x 8
               pixels, for trying things out offline;
-            - a folder with `split/class/*.jpg` (or .jpeg, .png, .bmp, .gif,
-              .webp);
+            - a folder with `split/class/*.jpg`, also in folders inside
+              `class`, where the suffix is one of `EXTENSIONS`;
             - a folder that tensorflow-datasets prepared;
-            - a folder of TFRecords whose names contain the split, with the
-              features `image` and `label`, and the class names in a file
-              `labels.txt`, one a line;
+            - a folder of TFRecords, compressed or not, whose names have the
+              split as a word (see `records.find_record_files`), with the
+              features `image` and `label`, or `image/encoded` and
+              `image/class/label`, and the class names in a file `labels.txt`,
+              one a line, in the order of the labels;
             - the name of a data set in tensorflow-datasets, with the features
               `image` and `label`, such as `"cifar10"` or `"imagenet2012"`.
         split: Which part, such as `"train"`, `"validation"` or `"test"`.
@@ -251,11 +162,7 @@ def open_dataset(name, split, *, data_dir=None, download=False):
         return _open_builder(builder, split)
     if (folder / split).is_dir():
         return _open_image_folder(folder, split)
-    files = [
-        path
-        for path in folder.iterdir()
-        if "tfrecord" in path.name and split in path.name
-    ]
+    files = find_record_files(folder, split)
     if files:
         return _open_records(files, _read_class_names(folder))
     raise ValueError(_explain_missing(folder, split))
@@ -321,28 +228,37 @@ def _check_split(split, splits):
 
 
 def _open_image_folder(folder, split):
-    class_names = sorted(_find_classes(folder, split))
+    class_folders = sorted(_find_classes(folder, split))
     names, labels, others = [], [], 0
-    for label, class_name in enumerate(class_names):
-        paths = list_images(folder / split / class_name)
-        others += len(_visible(folder / split / class_name)) - len(paths)
+    for label, class_folder in enumerate(class_folders):
+        paths, left_out = _walk(folder / split / class_folder)
+        others += len(left_out)
         if not paths:
             _LOG.warning(
-                "No images of class %r in %s", class_name, folder / split
+                "No images of class %r in %s",
+                printable_name(class_folder),
+                folder / split,
             )
         names += paths
         labels += [label] * len(paths)
-    folders = {x.name for x in _visible(folder / split) if x.is_dir()}
-    empty = folders - {*class_names}
+    others += sum(entry.is_file() for entry in _visible(folder / split))
+    empty = []
+    for entry in _visible(folder / split):
+        if not entry.is_dir() or entry.name in class_folders:
+            continue
+        _, left_out = _walk(entry.path)
+        if left_out:
+            raise ValueError(_explain_lost(entry.path, left_out))
+        empty.append(printable_name(entry.name))
     if empty:
         _LOG.warning(
-            "No folders of images, so no classes: %s in %s",
+            "Empty folders, so no classes: %s in %s",
             ", ".join(map(repr, sorted(empty))),
             folder / split,
         )
     if others:
         _LOG.warning(
-            "Left out of %s: %d that are not %s files",
+            "Left out of %s: %d that are not %s files in a class's folder",
             *(folder / split, others, ", ".join(EXTENSIONS)),
         )
     if not names:
@@ -353,8 +269,19 @@ def _open_image_folder(folder, split):
     return ImageList(
         names=tf.constant([os.fsencode(name) for name in names]),
         labels=tf.constant(labels, tf.int64),
-        class_names=tuple(class_names),
+        class_names=tuple(map(printable_name, class_folders)),
         contents=_read_if_small(names),
+    )
+
+
+def _explain_lost(folder, paths):
+    """Says that none of a class's files are images, and which they are."""
+    suffixes = sorted({os.path.splitext(x)[1].lower() for x in paths})
+    named = ", ".join(suffix or "no suffix" for suffix in suffixes)
+    return (
+        f"The folder {printable_name(folder)!r} has {len(paths)} files, and "
+        f"none is an image that can be read. Expected {', '.join(EXTENSIONS)}. "
+        f"Received: {named}. Convert them, or move the folder elsewhere."
     )
 
 
@@ -373,11 +300,7 @@ def _find_classes(folder, split):
 
 
 def _folders_of_images(part):
-    return {
-        entry.name
-        for entry in _visible(part)
-        if any(map(_is_image, _visible(entry)))
-    }
+    return {entry.name for entry in _visible(part) if _has_images(entry.path)}
 
 
 def list_images(folder):
@@ -385,11 +308,39 @@ def list_images(folder):
     return sorted(entry.path for entry in _visible(folder) if _is_image(entry))
 
 
+def _has_images(folder):
+    return any(_is_image(entry) for entry in _entries(folder))
+
+
+def _walk(folder):
+    """Lists the images in a folder and in its folders, and all other files."""
+    images, others = [], []
+    for entry in _entries(folder):
+        (images if _is_image(entry) else others).append(entry.path)
+    return sorted(images), sorted(others)
+
+
+def _entries(folder, known=frozenset()):
+    """Yields the files in a folder and in its folders."""
+    real = os.path.realpath(folder)
+    if real in known:  # A link to a folder around it.
+        return
+    for entry in _visible(folder):
+        if entry.is_dir():
+            yield from _entries(entry.path, known | {real})
+        else:
+            yield entry
+
+
 def _visible(folder):
-    """Lists what is in a folder, but for what the system hides there."""
+    """Lists what is in a folder, but for what systems hide there."""
     if not os.path.isdir(folder):
         return []
-    return [x for x in os.scandir(folder) if not x.name.startswith(".")]
+    return [
+        x
+        for x in os.scandir(folder)
+        if not x.name.startswith(".") and x.name not in _HIDDEN
+    ]
 
 
 def _is_image(entry):
@@ -472,39 +423,26 @@ def _read_class_names(folder):
 
 
 def _open_records(files, class_names, num_examples=None):
-    files = sorted(str(path) for path in files)
-    if num_examples is None:
-        num_examples = sum(map(_count_records, files))
-    records = ImageRecords(tuple(files), num_examples, tuple(class_names))
-    if sum(map(os.path.getsize, files)) > CACHE_BYTES:
+    """Opens TFRecord files, and keeps them in memory if they are small."""
+    records = open_records(files, class_names, num_examples)
+    if sum(map(os.path.getsize, records.files)) > CACHE_BYTES:
         return records
     names, labels, contents = [], [], []
-    for example in records.examples().as_numpy_iterator():
-        image, label = parse_record(example["record"])
-        names.append(example["name"])
-        labels.append(label.numpy())
-        contents.append(image.numpy())
-    if labels and max(labels) >= len(class_names):
+    try:
+        for example in records.examples().as_numpy_iterator():
+            image, label = read_record(records, example)
+            names.append(example["name"])
+            labels.append(label)
+            contents.append(image)
+    except tf.errors.OpError as error:
+        where = names[-1].decode("utf-8", "replace") if names else "the start"
         raise ValueError(
-            f"The record {names[np.argmax(labels)].decode()} has the label "
-            f"{max(labels)}, but there are {len(class_names)} class names."
-        )
+            f"A TFRecord file is damaged, after {where}: "
+            f"{', '.join(records.files[:5])}. Copy them again."
+        ) from error
     return ImageList(
         names=tf.constant(names),
         labels=tf.constant(labels, tf.int64),
         class_names=records.class_names,
         contents=tf.constant(contents),
     )
-
-
-def _count_records(path):
-    """Counts the records of a file by their lengths, without reading them."""
-    count, position, size = 0, 0, os.path.getsize(path)
-    with open(path, "rb") as file:
-        while position < size:
-            (length,) = struct.unpack("<Q", file.read(8))
-            # A record: its length, a checksum of it, the data, theirs.
-            position += 8 + 4 + length + 4
-            file.seek(position)
-            count += 1
-    return count

@@ -100,10 +100,10 @@ def check_labels(labels, class_names):
         The labels.
     """
     count = len(class_names)
-    largest = tf.reduce_max(labels)
+    wrong = tf.boolean_mask(labels, (labels < 0) | (labels >= count))
     message = f"A label is not among the {count} class names:"
     known = tf.debugging.Assert(
-        not count or largest < count, [message, largest]
+        not count or tf.equal(tf.size(wrong), 0), [message, wrong]
     )
     with tf.control_dependencies([known]):
         return tf.identity(labels)

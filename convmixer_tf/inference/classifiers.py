@@ -28,6 +28,9 @@ from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 DEFAULT_SIZE = 224
 
+# Assumed of files that do not say how their images are read.
+_DEFAULTS = {"crop_fraction": CROP_FRACTION, "orientation": ORIENTATION}
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -89,27 +92,20 @@ def load_classifier(
     check_crop_fraction(crop_fraction)
     check_orientation(orientation)
     found = _load(name, image_size)
-    crop_fraction = crop_fraction or found.crop_fraction
-    if crop_fraction is None:
-        crop_fraction = CROP_FRACTION
+    known = {
+        "crop_fraction": crop_fraction or found.crop_fraction,
+        "orientation": orientation or found.orientation,
+    }
+    assumed = {
+        key: default for key, default in _DEFAULTS.items() if known[key] is None
+    }
+    if assumed:
         _LOG.warning(
-            "`%s` does not say how images are cropped for it: the central %g "
-            "of them is taken. --crop_fraction says otherwise.",
+            "The file `%s` does not say how its images are read. Assumed: %s",
             name,
-            crop_fraction,
+            ", ".join(f"--{key} {value}" for key, value in assumed.items()),
         )
-    orientation = orientation or found.orientation
-    if orientation is None:
-        orientation = ORIENTATION
-        _LOG.warning(
-            "`%s` does not say how images are turned for it: %s is assumed. "
-            "--orientation says otherwise.",
-            name,
-            orientation,
-        )
-    return dataclasses.replace(
-        found, crop_fraction=crop_fraction, orientation=orientation
-    )
+    return dataclasses.replace(found, **{**known, **assumed})
 
 
 def _load(name, image_size):

@@ -1,9 +1,11 @@
+import os
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from convmixer_tf import ConvMixer
 from convmixer_tf.data import ImageList
 from convmixer_tf.data import ImageRecords
 from convmixer_tf.data import datasets
@@ -12,6 +14,8 @@ from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import get_recipe
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
+from convmixer_tf.models import read_class_names
+from convmixer_tf.models import save_model
 
 IMAGE = np.arange(8 * 6 * 3, dtype="uint8").reshape(8, 6, 3)
 
@@ -139,7 +143,7 @@ def test_warns_of_what_it_leaves_out(tmp_path, save, caplog):
     empty, unseen, other = caplog.messages
     train = tmp_path / "train"
     assert empty == f"No images of class 'b' in {train}"
-    assert unseen == f"No folders of images, so no classes: 'empty' in {train}"
+    assert unseen == f"Empty folders, so no classes: 'empty' in {train}"
     assert other.startswith(f"Left out of {train}: 1 that are not .jpg, .jpeg")
 
 
@@ -309,7 +313,7 @@ def test_refuses_records_without_class_names(record_folder):
 
 def test_refuses_labels_without_names(record_folder, monkeypatch):
     (record_folder / "labels.txt").write_text("cat\ndog\n")
-    message = r"00004, record 0 has the label 2, but there are 2 class names"
+    message = r"00004, record 0 has the label 2, but the 2 class names"
     with pytest.raises(ValueError, match=message):
         open_dataset(record_folder, "train")
     # What is too large for memory is not read before it is used.
@@ -323,3 +327,55 @@ def test_refuses_labels_without_names(record_folder, monkeypatch):
         error = tf.errors.InvalidArgumentError
         with pytest.raises(error, match="not among the 2 class names"):
             next(iter(batches))
+
+
+def test_class_folders_are_searched_with_their_folders(tmp_path, save, caplog):
+    save(
+        tmp_path,
+        {
+            "train/cat/sub/deep/1.jpg": IMAGE,
+            "train/cat/2.JFIF": IMAGE,
+            "train/dog/1.jpe": IMAGE,
+            "train/dog/.hidden/1.jpg": IMAGE,
+            "train/dog/Thumbs.db": b"Windows",
+        },
+    )
+    (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train/cat")
+    dataset = open_dataset(tmp_path, "train")
+    assert dataset.class_names == ("cat", "dog")
+    found = [(name.split("/")[-1], int(y)) for name, _, y in read_all(dataset)]
+    assert found == [("2.JFIF", 0), ("1.jpg", 0), ("1.jpe", 1)]
+    assert caplog.messages == []
+
+
+def test_a_class_is_not_lost(tmp_path, save):
+    save(
+        tmp_path,
+        {
+            "train/cat/1.png": IMAGE,
+            "train/dog/1.heic": b"HEIC",
+            "train/dog/more/2.HEIC": b"HEIC",
+        },
+    )
+    message = r"train/dog' has 2 files, .* Received: \.heic\. Convert them"
+    with pytest.raises(ValueError, match=message):
+        open_dataset(tmp_path, "train")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="any bytes are names")
+def test_names_that_are_not_utf_8(tmp_path):
+    content = tf.io.encode_png(IMAGE).numpy()
+    for folder in (b"caf\xe9", b"two\nlines"):
+        path = os.path.join(os.fsencode(tmp_path), b"train", folder)
+        os.makedirs(path)
+        with open(os.path.join(path, b"\xff.png"), "wb") as file:
+            file.write(content)
+    dataset = open_dataset(tmp_path, "train")
+    assert dataset.class_names == (r"caf\xe9", r"two\nlines")
+    for example in dataset.examples():
+        encoded, _ = dataset.read(example["record"])
+        np.testing.assert_array_equal(decode_image(encoded), IMAGE)
+    model = ConvMixer(4, 1, 3, 4, input_shape=(8, 8, 3), classes=2)
+    save_model(model, tmp_path / "model.keras", dataset.class_names, 1.0)
+    names = read_class_names(tmp_path / "model.keras")
+    assert names == dataset.class_names

@@ -9,7 +9,7 @@ from convmixer_tf.data import open_dataset
 from convmixer_tf.data import open_unlabelled
 from convmixer_tf.data import read_images
 from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data.datasets import ImageRecords
+from convmixer_tf.data.records import ImageRecords
 from tests.helpers import write_images
 
 CLASSES = ("blue", "green", "red")

@@ -40,10 +40,14 @@ def files(model, tmp_path_factory):
     """One of each kind, and what is wrong with models."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "run").mkdir()
-    save_model(model, folder / "run" / "model.keras", NAMES, 0.5)
+    save_model(model, folder / "run" / "model.keras", NAMES, 0.5, "stored")
     shutil.copy(folder / "run" / "model.keras", folder / "named.keras")
     model.save(folder / "plain.keras")
-    said = {"class_names": NAMES, "crop_fraction": 0.5}
+    said = {
+        "class_names": NAMES,
+        "crop_fraction": 0.5,
+        "orientation": "stored",
+    }
     export_saved_model(model, folder / "saved_model", **said)
     model.export(folder / "foreign", verbose=False)
     export_tfhub(model, folder / "module", **said)
@@ -70,8 +74,10 @@ def files(model, tmp_path_factory):
 )
 def test_every_kind(model, files, name, names, crop_fraction, caplog):
     found = load_classifier(files / name)
-    said = f"{name}` does not say how images are cropped for it: the central "
-    assert (f"{said}0.96 of them is taken" in caplog.text) == (names is None)
+    said = f"{name}` does not say how its images are read. Assumed: "
+    said += "--crop_fraction 0.96, --orientation exif"
+    assert (said in caplog.text) == (names is None)
+    assert found.orientation == ("stored" if names else "exif")
     assert (found.classes, found.image_size) == (3, 24)
     assert (found.class_names, found.crop_fraction) == (names, crop_fraction)
     expected = model.predict(IMAGES, verbose=0)
@@ -82,9 +88,11 @@ def test_every_kind(model, files, name, names, crop_fraction, caplog):
 
 def test_a_crop_that_is_given(files, caplog):
     for name in ("named.tflite", "silent.tflite"):
-        found = load_classifier(files / name, crop_fraction=0.7)
-        assert found.crop_fraction == 0.7
+        found = load_classifier(files / name, None, 0.7, "exif")
+        assert (found.crop_fraction, found.orientation) == (0.7, "exif")
     assert not caplog.text
+    with pytest.raises(ValueError, match="`orientation` must be one of"):
+        load_classifier(files / "named.tflite", orientation="upright")
     with pytest.raises(ValueError, match=r"`crop_fraction` must be from 0\.01"):
         load_classifier(files / "named.tflite", crop_fraction=0.0)
 
@@ -94,8 +102,17 @@ def test_a_crop_that_is_none(files, tmp_path, text):
     shutil.copytree(files / "saved_model", tmp_path / "model")
     path = tmp_path / "model" / "assets.extra" / "evaluation.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="must hold a `crop_fraction`, a num"):
+    with pytest.raises(ValueError, match="must hold a `crop_fraction` from"):
         load_classifier(tmp_path / "model")
+
+
+def test_a_file_from_before_orientations(files, tmp_path, caplog):
+    shutil.copytree(files / "saved_model", tmp_path / "model")
+    path = tmp_path / "model" / "assets.extra" / "evaluation.json"
+    path.write_text('{"crop_fraction": 0.5}')
+    found = load_classifier(tmp_path / "model")
+    assert (found.crop_fraction, found.orientation) == (0.5, "exif")
+    assert "images are read. Assumed: --orientation exif" in caplog.text
 
 
 def test_a_variant(tmp_path, monkeypatch):
@@ -275,7 +292,7 @@ def test_a_module_whose_white_is_1(model, tmp_path, crop_fraction):
     assert relative_difference(found.predict(IMAGES), expected) < 1e-4
     extra = tmp_path / "module" / "saved_model" / "assets.extra"
     (extra / "evaluation.json").write_text('{"max_pixel": 2}')
-    with pytest.raises(ValueError, match="must hold a `max_pixel` of 1 or"):
+    with pytest.raises(ValueError, match="or a `max_pixel` of 1 or 255"):
         load_classifier(tmp_path / "module")
 
 

@@ -6,7 +6,10 @@ from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import read_arguments
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import read_orientation
 from convmixer_tf.models import save_model
+from convmixer_tf.models.additions import ImageReading
+from convmixer_tf.models.additions import parse_reading
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 
@@ -96,7 +99,7 @@ def test_a_name_of_two_lines_is_an_error(tmp_path):
 
 
 def test_additions_to_no_file(tmp_path):
-    for read in (read_class_names, read_crop_fraction):
+    for read in (read_class_names, read_crop_fraction, read_orientation):
         with pytest.raises(FileNotFoundError, match="There is nothing at"):
             read(tmp_path / "none.keras")
 
@@ -115,3 +118,34 @@ def test_what_is_not_a_convmixer_is_an_error(tmp_path):
             read_arguments(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read_arguments(tmp_path / "none.keras")
+
+
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        ('{"crop_fraction": 0.5}', ImageReading(0.5)),
+        ('{"orientation": "stored"}', ImageReading(None, "stored")),
+        ('{"max_pixel": 1}', ImageReading(max_pixel=1)),
+        ('{"crop_fraction": 1, "other": 2}', ImageReading(1)),
+    ],
+)
+def test_what_a_file_says_of_its_images(text, reading):
+    assert parse_reading(text) == reading
+    assert parse_reading(reading.text()) == reading
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "no JSON",
+        '{"crop_fraction": 2}',
+        '{"crop_fraction": "all"}',
+        '{"orientation": "upright"}',
+        '{"max_pixel": 2}',
+    ],
+)
+def test_what_a_file_can_not_say(text):
+    with pytest.raises(ValueError, match="must hold a `crop_fraction` from"):
+        parse_reading(text)

@@ -11,6 +11,7 @@ from convmixer_tf import ConvMixer
 from convmixer_tf import data
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import read_orientation
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.training import evaluation_inputs
@@ -19,6 +20,7 @@ from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import training_inputs
 from convmixer_tf.training.inputs import distribute
+from convmixer_tf.training.run_log import orientation_of_run
 
 SIZE = 8  # pixels
 
@@ -86,6 +88,7 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["recipe"]["label_smoothing"] == 0
     assert config["image_size"] == SIZE
+    assert config["orientation"] == read_orientation(path) == "exif"
 
     other = dataclasses.replace(data.get_recipe("none"), flip=0.5)
     with pytest.raises(ValueError, match=r"recipe was .*'flip': 0.0"):
@@ -184,15 +187,19 @@ def test_class_names_survive_in_the_file(tmp_path):
     path = tmp_path / "model.keras"
     names = ("größe", "two words", "3")
     model = build_model("softmax", 3)
-    save_model(model, path, names, 0.5)
+    save_model(model, path, names, 0.5, "stored")
     assert read_class_names(path) == names
     assert read_crop_fraction(path) == 0.5
+    assert read_orientation(path) == "stored"
     loaded = keras.saving.load_model(path)
     for left, right in zip(model.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(left.numpy(), right.numpy())
     model.save(tmp_path / "plain.keras")
     assert read_class_names(tmp_path / "plain.keras") is None
     assert read_crop_fraction(tmp_path / "plain.keras") is None
+    assert read_orientation(tmp_path / "plain.keras") is None
+    with pytest.raises(ValueError, match="`orientation` must be one of"):
+        save_model(model, tmp_path / "new.keras", names, 0.5, "upright")
     assert zipfile.is_zipfile(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "model.keras",
@@ -229,3 +236,15 @@ def test_logits_and_probabilities_score_alike(digits, shift):
     right = scores(tf.nn.softmax(logits).numpy())
     assert left.loss == pytest.approx(right.loss, rel=1e-5)
     assert (left.top1, left.top5) == (right.top1, right.top5)
+
+
+def test_a_run_that_does_not_say_its_orientation(tmp_path, caplog):
+    """It was begun when pixels were taken as stored."""
+    assert orientation_of_run(tmp_path, "exif") == "exif"
+    path = tmp_path / "config.json"
+    path.write_text('{"orientation": "exif"}')
+    assert orientation_of_run(tmp_path, "stored") == "stored"
+    assert not caplog.messages
+    path.write_text('{"crop_fraction": 1.0}')
+    assert orientation_of_run(tmp_path, "exif") == "stored"
+    assert 'resumed with orientation="stored"' in caplog.messages[0]
