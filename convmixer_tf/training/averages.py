@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from convmixer_tf.training.optimizer import raw
+from convmixer_tf.training.strategy import on_replicas
 
 
 class MovingAverage(tf.Module):
@@ -73,7 +74,7 @@ def averaging_over_replicas(strategy, variables):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    return tf.function(lambda: strategy.run(average))
+    return on_replicas(strategy, average)
 
 
 def batch_norms(layer):

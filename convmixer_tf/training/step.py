@@ -12,6 +12,7 @@ from convmixer_tf.training.optimizer import clip_by_global_norm
 from convmixer_tf.training.optimizer import layer_rates
 from convmixer_tf.training.optimizer import raw
 from convmixer_tf.training.schedule import make_schedule
+from convmixer_tf.training.strategy import on_replicas
 
 
 class Engine:
@@ -130,7 +131,7 @@ class Engine:
                 seed.assign_add(tf.cast(offset, seed.dtype))
 
         if seeds and self.strategy.num_replicas_in_sync > 1:
-            tf.function(lambda: self.strategy.run(spread))()
+            on_replicas(self.strategy, spread)()
 
     def _running_statistics(self):
         statistics = [

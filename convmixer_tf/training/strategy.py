@@ -163,3 +163,22 @@ def check_backend():
             "Keras' TensorFlow backend: set KERAS_BACKEND=tensorflow. "
             f"Received: backend={keras.backend.backend()!r}"
         )
+
+
+def on_replicas(strategy, function):
+    """Compiles a function that all replicas run.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+        function: Function without arguments.
+
+    Returns:
+        A `tf.function`, which returns the replicas' results.
+    """
+
+    # TensorFlow names a part of the graph after the function. A `TPUStrategy`
+    # refuses the name `<lambda>`.
+    def run():
+        return strategy.run(function)
+
+    return tf.function(run)

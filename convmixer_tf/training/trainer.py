@@ -22,6 +22,7 @@ from convmixer_tf.training.step import Engine
 from convmixer_tf.training.strategy import check_backend
 from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
+from convmixer_tf.training.strategy import on_replicas
 from convmixer_tf.training.strategy import resolve_precision
 
 # What TensorFlow raises in a worker when another one is gone.
@@ -422,7 +423,7 @@ def _sum_over_replicas(strategy, value):
             tf.distribute.ReduceOp.SUM, tf.constant(value, tf.int32)
         )
 
-    total = tf.function(lambda: strategy.run(add))()
+    total = on_replicas(strategy, add)()
     return int(strategy.experimental_local_results(total)[0])
 
 
