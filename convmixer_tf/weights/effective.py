@@ -6,7 +6,6 @@ that takes `layer.kernel` for the weights gets other numbers than the layer
 computes with.
 """
 
-import keras
 import ml_dtypes
 import numpy as np
 
@@ -71,7 +70,7 @@ def effective_weights(layer):
     if bias is not None:
         bias = bias.astype("float32")
         if mode == "float8" and layer.compute_dtype == "float32":
-            bias = bias.astype(ml_dtypes.bfloat16).astype("float32")
+            bias = round_bfloat16(bias)
     return kernel.astype("float32"), bias
 
 
@@ -120,6 +119,11 @@ def dequantize(mode, values, units):
     return kernel
 
 
+def round_bfloat16(bias):
+    """Rounds a bias as a layer in `float8` does before it adds it."""
+    return bias.astype(ml_dtypes.bfloat16).astype("float32")
+
+
 def _values_by_name(layer):
     """Maps a layer's variables by name; of two of a name, the layer's own."""
     values = {}
@@ -130,7 +134,7 @@ def _values_by_name(layer):
         # Until it is calibrated, a layer has its old kernel and an empty one.
         empty = variable.dtype == "uint8" and variable.name == "kernel"
         if not empty or calibrated:
-            values[variable.name] = keras.ops.convert_to_numpy(variable)
+            values[variable.name] = np.asarray(variable.numpy())
     return values
 
 
