@@ -3,8 +3,8 @@
     python export/convert_weights.py --source convmixer_768_32.pth.tar \
         --destination convmixer_768_32.weights.h5
 
-Reads `.weights.h5`, `.keras`, `.safetensors`, and with PyTorch installed
-`.pth`, `.pth.tar` and `.bin` of timm and of the authors.
+Reads files of Keras 3 and safetensors, and with PyTorch installed checkpoints
+of timm, of the authors and of other training programs, whatever their name.
 """
 
 import sys
@@ -28,6 +28,11 @@ _DESTINATION = flags.DEFINE_string(
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Whether to replace an existing file."
 )
+_KEY = flags.DEFINE_string(
+    "key",
+    None,
+    "Which ConvMixer, of a file that holds several: `teacher`, for example.",
+)
 
 
 def main(argv):
@@ -37,7 +42,10 @@ def main(argv):
     try:
         with made_parents(_DESTINATION.value):
             architecture = convert_weights(
-                _SOURCE.value, _DESTINATION.value, overwrite=_OVERWRITE.value
+                _SOURCE.value,
+                _DESTINATION.value,
+                overwrite=_OVERWRITE.value,
+                key=_KEY.value,
             )
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"Error: {error}")

@@ -14,8 +14,6 @@ from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.models import read_orientation
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
-_WEIGHTS = (".weights.h5", ".safetensors", ".pth", ".pth.tar", ".bin")
-
 
 def load(name, size, *, weights=None, activation=None):
     """Loads a model.
@@ -46,13 +44,13 @@ def load(name, size, *, weights=None, activation=None):
         names = preprocessing.class_names(facts.dataset)
         return model, names, facts.crop_fraction, data.ORIENTATION
     name = find_model(name)
-    if not name.endswith((".keras", *_WEIGHTS)) or not os.path.isfile(name):
+    if not os.path.isfile(name):
         raise FileNotFoundError(
             "The model must be a .keras file, the folder of a run or a file of "
             f"weights that is there, or one of {', '.join(VARIANTS)}. "
             f"Received: {name!r}"
         )
-    if name.endswith(_WEIGHTS):
+    if not name.endswith(".keras"):
         return _from_weights(name, size, activation), None, None, None
     return (
         load_model(name),

@@ -8,13 +8,13 @@ from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.weights import infer_architecture
-from convmixer_tf.weights import load_weights
 from convmixer_tf.weights import read_weights
+from convmixer_tf.weights.loading import assign_weights
 from convmixer_tf.weights.names import to_timm
 from convmixer_tf.weights.saving import write_safetensors
 
 
-def convert_weights(source, destination, *, overwrite=False):
+def convert_weights(source, destination, *, overwrite=False, key=None):
     """Converts a file of ConvMixer weights for Keras or for timm.
 
     The architecture is read off the shapes. A `.weights.h5` file is written
@@ -22,13 +22,14 @@ def convert_weights(source, destination, *, overwrite=False):
     float32, no bit changes. PyTorch is only needed to read its own files.
 
     Args:
-        source: Path of a file that `weights.read_weights` reads:
-            `.weights.h5`, `.keras`, `.safetensors`, `.pth`, `.pth.tar` or
-            `.bin`.
+        source: Path of a file that `weights.read_weights` reads: of Keras 3,
+            safetensors or PyTorch. A quantized classifier is dequantized.
         destination: Path of the file to write. `.weights.h5`: what
             `save_weights` of that ConvMixer writes and `load_weights` reads.
             `.safetensors`: what timm reads.
         overwrite: Whether to replace an existing file.
+        key: Which ConvMixer, where the source holds several, as
+            `weights.read_weights` has it.
 
     Returns:
         The `weights.Architecture` of the model.
@@ -48,33 +49,33 @@ def convert_weights(source, destination, *, overwrite=False):
     ```
     """
     check_destination(destination, (".weights.h5", ".safetensors"), overwrite)
-    weights = read_weights(source)
+    weights = read_weights(source, key=key)
     try:
         architecture = infer_architecture(weights)
     except ValueError as error:
         raise ValueError(
             f"Cannot convert `{os.fspath(source)}`: {error}"
-        ) from error
+        ) from None
     if os.fspath(destination).endswith(".safetensors"):
         write_safetensors(to_timm(weights), destination)
     else:
-        model = _build(architecture, source)
+        model = _build(architecture, weights, source)
         with replaced(destination) as unfinished:
             model.save_weights(unfinished)
     return architecture
 
 
-def _build(architecture, source):
+def _build(architecture, weights, source):
     """Builds the model, in float32 whatever the user's policy is."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        return _convmixer(architecture, source)
+        return _convmixer(architecture, weights, source)
     finally:
         keras.config.set_dtype_policy(policy)
 
 
-def _convmixer(architecture, source):
+def _convmixer(architecture, weights, source):
     shape = (None, None, architecture.channels)
     if keras.config.image_data_format() == "channels_first":
         shape = (architecture.channels, None, None)
@@ -87,5 +88,5 @@ def _convmixer(architecture, source):
         classes=architecture.classes,
         input_shape=shape,
     )
-    load_weights(model, source)  # Whatever the activation was.
+    assign_weights(model, weights, source)  # Whatever the activation was.
     return model

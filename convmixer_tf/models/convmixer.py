@@ -51,9 +51,10 @@ def ConvMixer(
         weights: What to load. `None`: nothing, the weights are random, as
             PyTorch would draw them. `"imagenet"`, `"cifar10"`: the published
             weights of this architecture, where there are any. Or the path of
-            a `.weights.h5`, `.keras`, `.safetensors`, `.pth` or `.pth.tar`
-            file, written here, by timm or by the authors. A `.keras` file
-            must be of a model of the same activation, mean and deviation.
+            a file of Keras 3, safetensors or PyTorch, written here, by timm,
+            by the authors or by another training program; its content
+            decides, not its name. A `.keras` file must be of a model of the
+            same activation, mean and deviation.
         input_tensor: Symbolic output of other Keras layers, to be used as
             the image.
         input_shape: Tuple (height, width, channels), or (channels, height,

@@ -34,8 +34,6 @@ def check_saved(path, activation, normalization):
         ValueError: If the activation, the mean or the standard deviation are
             others than in the file.
     """
-    if not os.fspath(path).endswith(".keras"):
-        return
     configs = read_configs(path)
     saved = configs.get("patch_embed", {}).get("activation")
     ours = activation_name(activation)

@@ -13,50 +13,71 @@ import zipfile
 
 import h5py
 import ml_dtypes
+import numpy as np
 
+from convmixer_tf.weights.effective import dequantize
+from convmixer_tf.weights.effective import round_bfloat16
+from convmixer_tf.weights.finding import find_keras
 from convmixer_tf.weights.names import few
 from convmixer_tf.weights.names import variable_names
 
 _H5_IN_KERAS = "model.weights.h5"
 _CONFIG_IN_KERAS = "config.json"
 # layers / block / depthwise_norm / vars is what a ConvMixer needs.
-_MAX_NESTING = 6
+_MAX_NESTING = 12
+
+# The variables of a quantized `Dense` as Keras saves them, without those that
+# are for training alone. With zeros and groups it is int4 in blocks of inputs.
+# Of `gptq` and `awq`, Keras 3.15 leaves the zeros out: such a file is no use.
+_QUANTIZED = {
+    "int8": ("kernel", "bias", "kernel_scale"),
+    "int4": ("kernel", "bias", "kernel_scale", "kernel_zero", "g_idx"),
+    "float8": ("kernel", "bias", None, None, "kernel_scale", None, None, None),
+}
 
 
-def read_h5(file):
+def read_h5(file, key=None):
     """Reads a `.weights.h5` file as Keras 3's `save_weights` writes it.
+
+    A quantized classifier is dequantized.
 
     Args:
         file: Path or binary file object.
+        key: Path of the ConvMixer in the model, where there are several.
 
     Returns:
-        Dictionary from variable paths, such as `"block_0/depthwise/kernel"`,
-        to NumPy arrays.
+        Tuple of two: a dictionary from variable paths, such as
+        `"block_0/depthwise/kernel"`, to NumPy arrays, and the list of layers
+        that the ConvMixer is a layer beside.
 
     Raises:
-        ValueError: If the file is damaged, or of another format, or has
-            weights in layers that a ConvMixer doesn't have.
+        ValueError: If the file is damaged, or of another format, or the
+            ConvMixer has weights in layers that no ConvMixer has.
     """
     try:
         with h5py.File(file, "r") as h5:
-            if "layers" not in h5:
-                raise ValueError("it was not written by Keras 3.")
             arrays = {}
-            _collect(_child(h5, "layers"), (), 0, arrays)
+            # A model that isn't functional has its layers as attributes.
+            body = _child(h5, "layers") if "layers" in h5 else h5
+            _collect(body, (), 0, arrays)
+            if not arrays:
+                raise ValueError("it was not written by Keras 3.")
     except ValueError:  # From here: it says what is wrong.
         raise
     except Exception as error:  # From a damaged file: of many kinds.
         raise ValueError(
             f"it is not a Keras 3 weights file or is truncated ({error})."
         ) from error
-    return _name_variables(arrays)
+    inside, outside = find_keras(arrays, key)
+    return _name_variables(inside), outside
 
 
-def read_keras(path):
+def read_keras(path, key=None):
     """Reads the weights in a `.keras` file as Keras 3's `save` writes it.
 
     Args:
         path: Path of the file.
+        key: As `read_h5` has it.
 
     Returns:
         What `read_h5` returns.
@@ -71,7 +92,7 @@ def read_keras(path):
         raise ValueError(
             f"it is not a .keras file of Keras 3 or is truncated ({error})."
         ) from error
-    return read_h5(io.BytesIO(content))
+    return read_h5(io.BytesIO(content), key)
 
 
 def read_configs(path):
@@ -109,7 +130,8 @@ def _collect(group, layer, nesting, arrays):
             ]
     for key in group:
         child = _child(group, key)
-        if key != "vars" and isinstance(child, h5py.Group):
+        skipped = key == "vars" or (nesting == 0 and key == "optimizer")
+        if not skipped and isinstance(child, h5py.Group):
             _collect(child, layer, nesting + 1, arrays)
 
 
@@ -146,6 +168,8 @@ def _name_variables(arrays):
     weights = {}
     for layer, values in arrays.items():
         names = variable_names(layer)
+        if layer == "predictions" and len(values) > len(names):
+            values = _dequantized(values)
         if len(values) != len(names):
             raise ValueError(
                 f"layer `{layer}` must have {len(names)} variables "
@@ -156,3 +180,33 @@ def _name_variables(arrays):
             for name, value in zip(names, values, strict=True)
         )
     return weights
+
+
+def _dequantized(values):
+    """Turns the variables of a quantized `Dense` into kernel and bias."""
+    mode = _quantization_of(values)
+    if mode is None:
+        return values
+    named = dict(zip(_QUANTIZED[mode], values, strict=False))
+    try:
+        kernel = dequantize(mode, named, len(named["bias"]))
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"its quantized classifier can't be read as {mode} ({error})."
+        ) from error
+    bias = named["bias"]
+    return kernel, round_bfloat16(bias) if mode == "float8" else bias
+
+
+def _quantization_of(values):
+    """Recognizes the mode by number and kind of the variables, or `None`."""
+    first = values[0]
+    if len(values) == 3 and first.dtype == np.int8 and first.ndim == 2:
+        # One class in 4 bits is packed alone, into half a byte.
+        packed = first.shape[1] != len(values[1])
+        alone = len(values[1]) == 1 and 0 <= first.min() <= first.max() < 16
+        return "int4" if packed or alone else "int8"
+    for mode in ("int4", "float8"):
+        if len(values) == len(_QUANTIZED[mode]) and first.ndim == 2:
+            return mode
+    return None

@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from convmixer_tf.weights.checking import describe_mismatch
+from convmixer_tf.weights.effective import is_plain
 from convmixer_tf.weights.names import convmixer_path
 from convmixer_tf.weights.names import few
 from convmixer_tf.weights.reading import read_weights
@@ -15,7 +16,12 @@ _RGB = 3
 
 
 def load_weights(
-    model, weights, *, reset_classifier=False, adapt_channels=False
+    model,
+    weights,
+    *,
+    reset_classifier=False,
+    adapt_channels=False,
+    key=None,
 ):
     """Loads a file of weights into a ConvMixer.
 
@@ -31,12 +37,15 @@ def load_weights(
             whatever the file holds, for example for other classes.
         adapt_channels: Whether to fit a first kernel for 3 channels to the
             model's channels, see `adapt_stem`.
+        key: Which ConvMixer, where the file holds several, as `read_weights`
+            has it.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If the file needs PyTorch and that isn't installed.
         ValueError: If the file can't be read, or its names or shapes aren't
-            those of the model. The model is unchanged then.
+            those of the model, or the model is quantized or has LoRA. The
+            model is unchanged then.
 
     Example:
 
@@ -44,24 +53,43 @@ def load_weights(
     load_weights(model, "convmixer_768_32.safetensors")
     ```
     """
+    values = read_weights(weights, key=key)
+    assign_weights(model, values, weights, reset_classifier, adapt_channels)
+
+
+def assign_weights(
+    model, values, source, reset_classifier=False, adapt_channels=False
+):
+    """Sets the variables of a ConvMixer to what a file held.
+
+    Args:
+        model: As `load_weights` has it.
+        values: Dictionary that `read_weights` returned. It is changed.
+        source: Path of the file, for messages.
+        reset_classifier: As `load_weights` has it.
+        adapt_channels: As `load_weights` has it.
+
+    Raises:
+        ValueError: As `load_weights`.
+    """
     variables = convmixer_variables(model)
     shapes = {path: tuple(v.shape) for path, v in variables.items()}
-    values = read_weights(weights)
     if reset_classifier or _CLASSIFIER[0] not in shapes:
         for path in _CLASSIFIER:
             values.pop(path, None)
     if reset_classifier:
         shapes = {p: s for p, s in shapes.items() if p not in _CLASSIFIER}
+    _check_plain(model, shapes)
     if adapt_channels and _STEM in values and _STEM in shapes:
         values[_STEM] = adapt_stem(values[_STEM], shapes[_STEM][2])
     mismatch = describe_mismatch(values, shapes)
     if mismatch:
         raise ValueError(
-            f"The weights in `{os.fspath(weights)}` do not fit the model "
+            f"The weights in `{os.fspath(source)}` do not fit the model "
             f"`{model.name}`. {mismatch}{_advice(values, shapes)}"
         )
     values = {
-        path: _cast(values[path], variables[path].dtype, path, weights)
+        path: _cast(values[path], variables[path].dtype, path, source)
         for path in shapes
     }
     for path, value in values.items():
@@ -99,6 +127,63 @@ def convmixer_variables(model):
             f"a ConvMixer. Received: model={model}"
         )
     return variables
+
+
+def kernel_layers(model):
+    """Finds the layers that hold the kernels of a ConvMixer.
+
+    Args:
+        model: Functional Keras model that contains the layers of a ConvMixer.
+
+    Returns:
+        Dictionary from paths, such as `"block_0/depthwise/kernel"`, to Keras
+        layers.
+
+    Raises:
+        ValueError: As `convmixer_variables`.
+    """
+    layers = _innermost(model, set())
+    owners = {id(v): layer for layer in layers for v in layer.variables}
+    return {
+        path: owners[id(variable)]
+        for path, variable in convmixer_variables(model).items()
+        if path.endswith("/kernel") and id(variable) in owners
+    }
+
+
+def _innermost(layer, seen):
+    """Yields the layers within a layer that hold no further ones."""
+    import keras  # Not above: reading files does without.
+
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    children = []
+    for value in vars(layer).values():
+        if isinstance(value, dict):
+            value = value.values()
+        elif not isinstance(value, list | tuple):
+            value = [value]
+        children += [x for x in value if isinstance(x, keras.Layer)]
+    if not children:
+        yield layer
+    for child in children:
+        yield from _innermost(child, seen)
+
+
+def _check_plain(model, paths):
+    """Checks that the layers to be set compute with their variables alone."""
+    changed = [
+        path.removesuffix("/kernel")
+        for path, layer in kernel_layers(model).items()
+        if path in paths and not is_plain(layer)
+    ]
+    if changed:
+        raise ValueError(
+            f"Layers of the model `{model.name}` are quantized or have LoRA: "
+            f"{few(changed)}. Load the weights into a model as it is built, "
+            "before `quantize` or `enable_lora`."
+        )
 
 
 def adapt_stem(kernel, channels):
@@ -142,21 +227,30 @@ def _advice(values, shapes):
                 f" To have the file's classifier: classes={len(values[bias])}."
             )
         advice += " To keep the model's classifier: reset_classifier=True."
-    if (
-        _STEM in values
-        and _STEM in shapes
-        and values[_STEM].shape[2] == _RGB != shapes[_STEM][2]
-    ):
-        advice += " To fit the input channels: adapt_channels=True."
+    if _STEM in values and _STEM in shapes:
+        advice += _advice_on_channels(values[_STEM].shape[2], shapes[_STEM][2])
     return advice
 
 
-def _cast(value, dtype, path, weights):
+def _advice_on_channels(file, model):
+    if file == model:
+        return ""
+    if file == _RGB:
+        return " To fit the input channels: adapt_channels=True."
+    # timm has no rule for it either.
+    return (
+        f" Weights for {file} channels can't be adapted, only those for "
+        f"{_RGB}: build the model for {file}, with `input_shape`, and give it "
+        f"images of {file}."
+    )
+
+
+def _cast(value, dtype, path, source):
     with np.errstate(over="ignore"):
         value = value.astype(np.dtype(dtype))
     if not np.isfinite(value).all():
         raise ValueError(
-            f"Weights in `{os.fspath(weights)}` are too large for the model's "
+            f"Weights in `{os.fspath(source)}` are too large for the model's "
             f"{dtype} variables: {few([path])}."
         )
     return value

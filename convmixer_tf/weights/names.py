@@ -39,8 +39,8 @@ _NORM_VARIABLES = {
 _FIRST_FLAT_BLOCK = 3
 _FLAT_MODULES_BEFORE_CLASSIFIER = 5
 
-# torch.nn.DataParallel, torch.compile, Lightning by habit.
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
+# What people call the last module of a network.
+_CLASSIFIERS = ("head", "fc", "classifier")
 
 _INDEX = "(0|[1-9][0-9]{0,3})"
 
@@ -125,10 +125,9 @@ def to_keras(state_dict):
     """Renames and transposes a PyTorch state dict for Keras.
 
     Args:
-        state_dict: Dictionary from PyTorch names (timm's or the authors', all
-            of them with or without what modules around the model put in
-            front) to NumPy arrays. `num_batches_tracked`, which Keras doesn't
-            have, is left out.
+        state_dict: Dictionary from PyTorch names (timm's or the authors') to
+            NumPy arrays. `num_batches_tracked`, which Keras doesn't have, is
+            left out.
 
     Returns:
         Dictionary from Keras variable paths to NumPy arrays: convolutions as
@@ -186,6 +185,47 @@ def to_timm(weights):
     return state_dict
 
 
+def starts_of_torch_names(names):
+    """Finds the prefixes after which a ConvMixer's PyTorch names start.
+
+    Args:
+        names: Iterable of names, such as `"module.stem.0.weight"`.
+
+    Returns:
+        List of strings, such as `"module."`; none if there is no ConvMixer.
+    """
+    names = set(names)
+    stem = _before("stem.0.weight", names, ".")
+    block = _before("blocks.0.0.fn.0.weight", names, ".")
+    flat = _before("0.weight", names, ".")
+    flat = {p for p in flat if f"{p}3.0.fn.0.weight" in names}
+    # A part of one is recognized if it isn't within another module.
+    part = {"" for name in names if keras_layer(name.rpartition(".")[0])}
+    return sorted(stem & block | flat or stem | block or part)
+
+
+def starts_of_keras_names(layers):
+    """Finds the prefixes after which the paths of a ConvMixer's layers start.
+
+    Args:
+        layers: Iterable of paths, such as `"encoder/patch_embed/conv"`.
+
+    Returns:
+        List of strings, such as `"encoder/"`; none if there is no ConvMixer.
+    """
+    layers = set(layers)
+    stem = _before("patch_embed/conv", layers, "/")
+    block = _before("block_0/depthwise", layers, "/")
+    part = {"" for layer in layers if torch_module(layer)}
+    return sorted(stem & block or stem | block or part)
+
+
+def _before(end, names, separator):
+    """Lists what stands before `end` in the names that end in it."""
+    starts = {name.removesuffix(end) for name in names if name.endswith(end)}
+    return {x for x in starts if not x or x.endswith(separator)}
+
+
 def few(names, limit=5):
     """Writes a list of names for an error message: the first, and a count."""
     names = list(names)
@@ -222,29 +262,27 @@ def _transpose(array, path, axes, name):
     return np.array(array.transpose(axes), order="C")
 
 
-def _timm_names(state_dict):
+def _timm_names(names):
     """Maps each name to timm's name for it, or to `None` if there is none."""
-    names = {name: name for name in state_dict}
-    while prefix := _shared_prefix(names.values()):
-        names = {name: x.removeprefix(prefix) for name, x in names.items()}
-    if any(name[:1].isdigit() for name in names.values()):
+    if any(name[:1].isdigit() for name in names):
         return _flat_to_timm(names)
-    return names
+    return {name: name for name in names} | _classifier_names(names)
 
 
-def _shared_prefix(names):
-    """Finds what a module around the model has put before each name."""
-    for prefix in _WRAPPERS:
-        if names and all(name.startswith(prefix) for name in names):
-            return prefix
-    return None
+def _classifier_names(names):
+    """Maps names of a classifier that is one module, but not `head` itself.
+
+    Such are `fc`, and `head.1` where dropout was put before it.
+    """
+    classifier = [x for x in names if x.split(".")[0] in _CLASSIFIERS]
+    modules = {name.rpartition(".")[0] for name in classifier}
+    if len(modules) != 1:
+        return {}
+    return {x: f"head.{x.rpartition('.')[2]}" for x in classifier}
 
 
 def _flat_to_timm(names):
-    split = {
-        name: re.fullmatch(rf"{_INDEX}\.(.+)", flat)
-        for name, flat in names.items()
-    }
+    split = {name: re.fullmatch(rf"{_INDEX}\.(.+)", name) for name in names}
     blocks = [
         int(match[1]) - _FIRST_FLAT_BLOCK
         for match in split.values()

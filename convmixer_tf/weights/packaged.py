@@ -30,8 +30,8 @@ def find_packaged(name):
     expected = read_facts(name)["sha256"]
     try:
         content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise _incomplete(name, path) from error
+    except FileNotFoundError:
+        raise _incomplete(name, path) from None
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise OSError(
@@ -58,8 +58,8 @@ def read_facts(name):
     path = FOLDER / f"{name}.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _incomplete(name, path) from error
+    except FileNotFoundError:
+        raise _incomplete(name, path) from None
 
 
 def _incomplete(name, path):

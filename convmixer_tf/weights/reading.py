@@ -1,26 +1,24 @@
 """Reading any supported file of weights into one form."""
 
 import os
+import warnings
+import zipfile
 
 import ml_dtypes
 import numpy as np
 
+from convmixer_tf.weights.finding import find_torch
 from convmixer_tf.weights.keras_files import read_h5
 from convmixer_tf.weights.keras_files import read_keras
 from convmixer_tf.weights.names import few
 from convmixer_tf.weights.names import rank
 from convmixer_tf.weights.names import to_keras
 from convmixer_tf.weights.torch_files import read_torch
+from convmixer_tf.weights.torch_files import to_numpy
 
-# The suffix decides; the longer ones come first.
-_READERS = {
-    ".weights.h5": read_h5,
-    ".keras": read_keras,
-    ".safetensors": lambda path: to_keras(_read_safetensors(path)),
-    ".pth.tar": lambda path: to_keras(read_torch(path)),
-    ".pth": lambda path: to_keras(read_torch(path)),
-    ".bin": lambda path: to_keras(read_torch(path)),
-}
+_H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ZIP_SIGNATURE = b"PK\x03\x04"
+_PICKLE_SIGNATURE = b"\x80"
 
 _FLOAT_DTYPES = {
     np.dtype(ml_dtypes.bfloat16),
@@ -30,13 +28,21 @@ _FLOAT_DTYPES = {
 }
 
 
-def read_weights(path):
+def read_weights(path, *, key=None):
     """Reads a file of ConvMixer weights. Nothing in it is executed.
+
+    The content decides what kind of file it is, not the name. The ConvMixer
+    is found under whatever keys and prefixes training put around it; of
+    `state_dict_ema`, `model_ema`, `state_dict` and `model`, the first that
+    there is, as timm does it. Tensors beside it are named in a warning.
 
     Args:
         path: Path of a `.weights.h5` or `.keras` file of Keras 3, of a
             `.safetensors` file with timm's or the authors' names, or of a
-            PyTorch checkpoint (`.pth`, `.pth.tar` or `.bin`; needs `torch`).
+            PyTorch checkpoint (needs `torch`).
+        key: Which ConvMixer, where the file holds several: its keys and
+            prefix joined by points, such as `"teacher"`. Without it, such a
+            file is an error that names them.
 
     Returns:
         Dictionary from variable paths, such as `"block_0/depthwise/kernel"`,
@@ -46,8 +52,8 @@ def read_weights(path):
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If the file needs PyTorch and that isn't installed.
-        ValueError: If the suffix is another one, the file is damaged, or it
-            holds something other than the weights of a ConvMixer.
+        ValueError: If the file is damaged, or it holds something other than
+            the weights of a ConvMixer.
 
     Example:
 
@@ -57,31 +63,80 @@ def read_weights(path):
     ```
     """
     path = os.fspath(path)
-    reader = _find_reader(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no file of weights `{path}`.")
     try:
         if not os.path.isfile(path):
             raise ValueError("it is not a file.")
-        if os.path.getsize(path) == 0:
-            raise ValueError("it is empty.")
-        weights = reader(path)
+        weights, outside = _read(path, key)
         _check_values(weights)
     except ValueError as error:
         raise ValueError(
             f"Cannot read weights from `{path}`: {error}"
-        ) from error
+        ) from None
+    if outside:
+        warnings.warn(
+            f"`{path}` holds more than a ConvMixer. What is not part of it "
+            f"was not read: {few(outside)}.",
+            stacklevel=1,  # One place, for Python to say it once.
+        )
     return weights
 
 
-def _find_reader(path):
-    for suffix, reader in _READERS.items():
-        if path.endswith(suffix):
-            return reader
+def _read(path, key):
+    """Returns the weights, and the names of what there is beside them."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        raise ValueError("it is empty.")
+    if start.startswith(_H5_SIGNATURE):
+        return read_h5(path, key)
+    if start.startswith(_ZIP_SIGNATURE):
+        return _read_zip(path, key)
+    # The length of the header, then the header, which is JSON.
+    if start[8:9] == b"{":
+        return _from_torch({"": _read_safetensors(path)}, key)
+    if start.startswith(_PICKLE_SIGNATURE):  # PyTorch before 1.6.
+        return _from_torch(read_torch(path), key)
     raise ValueError(
-        f"A file of weights must end in one of {', '.join(_READERS)}. "
-        f"Received: `{path}`"
+        "it is not a file of weights of Keras 3, safetensors or PyTorch, or "
+        f"is truncated. It begins with {start[:32]!r}."
     )
+
+
+def _read_zip(path, key):
+    """Reads what Keras or PyTorch zipped."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # From a damaged archive: of many kinds.
+        raise ValueError(
+            f"it is a zip archive that is damaged or truncated ({error})."
+        ) from None
+    inner = {name.rpartition("/")[2] for name in names}
+    if {"model.weights.h5", "config.json"} & set(names):
+        return read_keras(path, key)
+    if "constants.pkl" in inner:
+        raise ValueError(
+            "it is a TorchScript archive, which is a program. Save its "
+            "weights alone: "
+            "`torch.save(torch.jit.load(path).state_dict(), new_path)`."
+        )
+    if "data.pkl" in inner:
+        return _from_torch(read_torch(path), key)
+    raise ValueError(
+        "it is a zip archive of neither Keras 3 nor PyTorch. It holds: "
+        f"{few(names) or 'nothing'}."
+    )
+
+
+def _from_torch(dictionaries, key):
+    entries, outside = find_torch(dictionaries, key)
+    arrays = {
+        name: x if isinstance(x, np.ndarray) else to_numpy(name, x)
+        for name, x in entries.items()
+    }
+    return to_keras(arrays), outside
 
 
 def _read_safetensors(path):
@@ -93,11 +148,11 @@ def _read_safetensors(path):
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"it is not a safetensors file or is truncated ({error})."
-        ) from error
+        ) from None
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"it holds numbers of a type that NumPy lacks ({error})."
-        ) from error
+        ) from None
 
 
 def _check_values(weights):

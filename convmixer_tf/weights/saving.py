@@ -4,12 +4,18 @@ import numpy as np
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.weights.effective import effective_weights
+from convmixer_tf.weights.effective import is_plain
 from convmixer_tf.weights.loading import convmixer_variables
+from convmixer_tf.weights.loading import kernel_layers
 from convmixer_tf.weights.names import to_timm
 
 
 def timm_state_dict(model):
     """Turns a ConvMixer's weights into a state dict for timm.
+
+    A quantized classifier is dequantized, and what LoRA learned is added to
+    its kernel: the state dict holds what the layers compute with.
 
     Args:
         model: Functional Keras model that contains the layers of a ConvMixer.
@@ -22,12 +28,15 @@ def timm_state_dict(model):
     Raises:
         ValueError: If the model isn't a ConvMixer.
     """
-    return to_timm(
-        {
-            path: np.asarray(variable.numpy())
-            for path, variable in convmixer_variables(model).items()
-        }
-    )
+    weights = {
+        path: np.asarray(variable.numpy())
+        for path, variable in convmixer_variables(model).items()
+    }
+    for path, layer in kernel_layers(model).items():
+        if not is_plain(layer):
+            bias = f"{path.removesuffix('kernel')}bias"
+            weights[path], weights[bias] = effective_weights(layer)
+    return to_timm(weights)
 
 
 def save_timm_weights(model, path, *, overwrite=False):

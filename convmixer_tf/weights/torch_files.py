@@ -1,90 +1,212 @@
 """Reading PyTorch checkpoints, without running what a pickle asks for."""
 
-import argparse
+import re
+import warnings
 
 import ml_dtypes
 
-# As timm does it: the averaged weights if there are any.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+from convmixer_tf.weights.names import few
+
+_SAVE_WEIGHTS = (
+    "Save the weights alone where the model is: "
+    "`torch.save(model.state_dict(), path)`."
+)
+_MAX_NESTING = 8
+
+
+class _Ignored:
+    """Stands for an object of a checkpoint that is not looked at."""
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+def _new_dict(*args):
+    """Stands for a dictionary with defaults, whatever makes them."""
+    return {}
+
+
+def _new_list(*args):
+    """Stands for a kind of list, which PyTorch fills itself."""
+    return []
+
+
+# What checkpoints hold beside tensors and plain values. Nothing of it is
+# imported or called: one of those above, or a dictionary, takes its place.
+_DICTIONARIES = (
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+_OTHERS = {
+    "argparse": ("Namespace",),
+    "builtins": (
+        "bool", "bytes", "dict", "float", "frozenset", "int", "list", "range",
+        "slice", "str", "tuple", "type",
+    ),
+    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    "numpy._core.numeric": ("_frombuffer",),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "numpy.core.numeric": ("_frombuffer",),
+    "pathlib": (
+        "Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath",
+        "WindowsPath",
+    ),
+    "pathlib._local": (
+        "Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath",
+        "WindowsPath",
+    ),
+    "types": ("SimpleNamespace",),
+    "uuid": ("UUID",),
+}  # fmt: skip
 
 
 def read_torch(path):
-    """Reads the state dict of a PyTorch checkpoint.
+    """Reads the tensors of a PyTorch checkpoint.
 
-    Only tensors and plain values are unpickled (`weights_only=True`), and the
-    `argparse.Namespace` that timm's training script stores.
+    Only tensors and plain values are unpickled (`weights_only=True`). NumPy
+    numbers, paths, dates, `argparse.Namespace` and the like are passed over.
 
     Args:
-        path: Path of a state dict, or of a dictionary with one under
-            `state_dict_ema`, `model_ema`, `state_dict` or `model`; if there
-            are several, that's the order of preference (it is timm's).
+        path: Path of a file that `torch.save` wrote.
 
     Returns:
-        Dictionary from names to NumPy arrays.
+        Dictionary from places in the checkpoint, such as `"state_dict"`, or
+        `""` for the checkpoint itself, to dictionaries from names to tensors.
 
     Raises:
         ImportError: If PyTorch isn't installed.
-        ValueError: If the file is damaged, isn't a PyTorch file, or holds
-            other Python objects. Those are never unpickled.
+        ValueError: If the file is damaged, isn't a PyTorch file, has no
+            tensors, or holds other Python objects. Those are never unpickled.
     """
     torch = _import_torch()
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.serialization.safe_globals(_replacements()),
+        ):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # From a damaged file: of many kinds.
+        raise ValueError(_explain(error)) from None
+    found = _dictionaries(torch, checkpoint)
+    if not found:
         raise ValueError(
-            "it is not a PyTorch checkpoint, is truncated, or holds Python "
-            "objects other than tensors and plain values, which are refused "
-            f"because unpickling them may run any code ({_summary(error)})."
-        ) from error
-    return {
-        name: _to_numpy(torch, name, tensor)
-        for name, tensor in _state_dict(checkpoint).items()
+            f"it holds no tensors, but {_described(checkpoint)}. "
+            f"{_SAVE_WEIGHTS}"
+        )
+    return found
+
+
+def to_numpy(name, tensor):
+    """Turns a tensor of a checkpoint into an array.
+
+    Args:
+        name: Its name in the checkpoint.
+        tensor: PyTorch tensor.
+
+    Returns:
+        NumPy array of the same precision.
+
+    Raises:
+        ValueError: If the tensor is sparse, quantized, has no values, or is of
+            a precision that NumPy lacks.
+    """
+    import torch
+
+    kinds = {
+        "a sparse tensor": tensor.layout != torch.strided,
+        "a quantized tensor": tensor.is_quantized,
+        "a tensor without values, on the `meta` device": tensor.is_meta,
     }
+    kind = next((kind for kind, applies in kinds.items() if applies), None)
+    if kind:
+        raise ValueError(
+            f"`{name}` is {kind}, not a dense tensor of floating-point "
+            "numbers. Save the weights of the model in float32."
+        )
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:  # NumPy itself has no bfloat16.
+        bits = tensor.contiguous().view(torch.int16)
+        return bits.numpy().view(ml_dtypes.bfloat16)
+    try:
+        return tensor.resolve_conj().resolve_neg().numpy()
+    except TypeError:
+        raise ValueError(
+            f"`{name}` holds numbers of a type that NumPy lacks "
+            f"({tensor.dtype}). Save the weights of the model in float32."
+        ) from None
 
 
 def _import_torch():
     try:
         import torch
-    except ImportError as error:
+    except ImportError:
         raise ImportError(
             "Reading a PyTorch checkpoint needs PyTorch: `pip install torch`. "
             "A .safetensors file needs nothing further."
-        ) from error
+        ) from None
     return torch
 
 
-def _summary(error):
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+def _replacements():
+    """Lists what PyTorch is to make in place of which objects."""
+    others = (f"{module}.{x}" for module in _OTHERS for x in _OTHERS[module])
+    return [
+        *((_Ignored, name) for name in others),
+        *((dict, name) for name in _DICTIONARIES),
+        (_new_dict, "collections.defaultdict"),
+        (_new_list, "collections.deque"),
+    ]
 
 
-def _state_dict(checkpoint):
-    if isinstance(checkpoint, dict):
-        for key in _WRAPPERS:
-            if checkpoint.get(key) is not None:
-                checkpoint = checkpoint[key]
-                break
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            "it must hold a dictionary of tensors. "
-            f"Received: {type(checkpoint).__name__}"
+def _explain(error):
+    """Says in our words why PyTorch read nothing."""
+    found = re.search(r"(?:GLOBAL|function) ([\w.]+)", str(error))
+    if found is None:
+        return (
+            "it is a pickle that is not a PyTorch checkpoint, or is damaged "
+            f"or truncated. {_SAVE_WEIGHTS}"
         )
-    return checkpoint
+    return (
+        f"it holds a Python object, `{found[1]}`, which was refused because "
+        f"unpickling it may run any code. {_SAVE_WEIGHTS}"
+    )
 
 
-def _to_numpy(torch, name, tensor):
-    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-        raise ValueError(
-            "it must hold a dictionary of tensors. "
-            f"Received: {type(tensor).__name__} under {name!r}"
-        )
-    try:
-        if tensor.dtype == torch.bfloat16:  # NumPy itself has no bfloat16.
-            bits = tensor.detach().contiguous().view(torch.int16)
-            return bits.numpy().view(ml_dtypes.bfloat16)
-        return tensor.detach().numpy()
-    except (RuntimeError, TypeError) as error:  # Sparse, quantized, ...
-        raise ValueError(
-            f"`{name}` is not a dense tensor ({_summary(error)})."
-        ) from error
+def _dictionaries(torch, checkpoint):
+    """Lists the dictionaries of tensors in a checkpoint, by their place."""
+    found = {}
+    seen = set()
+    waiting = [((), checkpoint)]
+    if not isinstance(checkpoint, dict | list | tuple):
+        waiting = [((), [checkpoint])]
+    for place, value in waiting:
+        if id(value) in seen or len(place) > _MAX_NESTING:
+            continue
+        seen.add(id(value))
+        is_dict = isinstance(value, dict)
+        for key, item in value.items() if is_dict else enumerate(value):
+            if isinstance(item, torch.Tensor):
+                found.setdefault(".".join(place), {})[str(key)] = item
+            elif isinstance(item, dict | list | tuple):
+                waiting.append(((*place, str(key)), item))
+    return found
+
+
+def _described(value):
+    """Says what a checkpoint without tensors is."""
+    kind = type(value).__name__.removeprefix("_Ignored") or "another object"
+    if not isinstance(value, dict | list | tuple):
+        return f"one value of type {kind}"
+    if isinstance(value, dict):
+        items = [f"{key} ({type(x).__name__})" for key, x in value.items()]
+    else:
+        items = [type(x).__name__ for x in value]
+    return f"a {kind} of {few(items) or 'nothing'}"

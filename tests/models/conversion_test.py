@@ -13,10 +13,12 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save_file
 
 from convmixer_tf.models.conversion import convert_weights
+from convmixer_tf.weights import timm_state_dict
 from tests.weights.samples import SMALL
 from tests.weights.samples import assert_same
 from tests.weights.samples import flat_names
 from tests.weights.samples import model_weights
+from tests.weights.samples import quantized
 from tests.weights.samples import random_state_dict
 from tests.weights.samples import random_weights
 from tests.weights.samples import small_model
@@ -163,6 +165,33 @@ def test_script(timm_file, tmp_path):
     model = small_model()
     model.load_weights(destination)
     assert_same(model_weights(model), random_weights())
+
+
+@pytest.mark.parametrize("name", ["out.weights.h5", "out.safetensors"])
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantized_source(tmp_path, name, mode):
+    model = quantized(small_model(), mode)
+    model.save(tmp_path / "model.keras")
+    convert_weights(tmp_path / "model.keras", tmp_path / name)
+    converted = small_model(weights=tmp_path / name)
+    assert_same(timm_state_dict(converted), timm_state_dict(model))
+
+
+def test_source_with_more_than_a_convmixer(tmp_path):
+    """Both are found; what is left out is said once."""
+    content = {f"a.{name}": x for name, x in random_state_dict().items()}
+    other = random_state_dict(seed=1)
+    content |= {f"b.{name}": x for name, x in other.items()}
+    source, destination = tmp_path / "two.pt", tmp_path / "one.weights.h5"
+    save_file(content, source)
+    with pytest.raises(ValueError, match="2 ConvMixers: `a`, `b`"):
+        convert_weights(source, destination)
+    assert not destination.exists()
+    with pytest.warns(UserWarning, match="was not read: a") as said:
+        convert_weights(source, destination, key="b")
+    assert sum("was not read" in str(x.message) for x in said) == 1
+    model = small_model(weights=destination)
+    assert_same(timm_state_dict(model), other)
 
 
 def test_values_are_not_touched_by_conversion(timm_file, tmp_path):

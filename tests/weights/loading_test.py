@@ -10,12 +10,15 @@ from safetensors.numpy import save_file
 from convmixer_tf.weights import load_weights
 from convmixer_tf.weights.loading import adapt_stem
 from convmixer_tf.weights.names import to_timm
+from tests.weights.samples import QUANTIZATIONS
 from tests.weights.samples import SMALL
 from tests.weights.samples import assert_same
 from tests.weights.samples import model_weights
+from tests.weights.samples import quantized
 from tests.weights.samples import random_state_dict
 from tests.weights.samples import random_weights
 from tests.weights.samples import small_model
+from tests.weights.samples import with_lora
 
 STEM = "patch_embed/conv/kernel"
 HEAD = {"predictions/kernel", "predictions/bias"}
@@ -162,7 +165,58 @@ def test_adapt_channels_changes_nothing_that_fits(tmp_path):
 
 def test_only_three_channels_are_adapted(tmp_path):
     path = save(tmp_path, random_weights(architecture(channels=4)))
-    assert_refused(path, r"received \(4, 4, 4, 6\)\)\.$", adapt_channels=True)
+    for adapt in (True, False):
+        assert_refused(
+            path,
+            r"received \(4, 4, 4, 6\)\)\. Weights for 4 channels can't be "
+            r"adapted, only those for 3: build the model for 4, with "
+            r"`input_shape`, and give it images of 4\.$",
+            adapt_channels=adapt,
+        )
+
+
+@pytest.mark.parametrize("file", [1, 2, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_other_channels_are_not_adapted(tmp_path, file, channels):
+    weights = random_weights(architecture(channels=file))
+    path = save(tmp_path, weights)
+    shape = (None, None, channels)
+    if file != channels:
+        with pytest.raises(ValueError, match=f"build the model for {file}"):
+            small_model(weights=path, input_shape=shape, adapt_channels=True)
+        return
+    model = small_model(weights=path, input_shape=shape, adapt_channels=True)
+    assert_same(model_weights(model), weights)
+
+
+@pytest.mark.parametrize("mode", QUANTIZATIONS)
+def test_quantized_model_is_refused(tmp_path, mode):
+    path = save(tmp_path, random_weights())
+    assert_refused(
+        path,
+        r"`convmixer` are quantized or have LoRA: predictions\. Load .*before",
+        quantized(small_model(), mode),
+    )
+
+
+def test_model_with_lora_is_refused(tmp_path):
+    path = save(tmp_path, random_weights())
+    model = small_model()
+    block = model.get_layer("block_1")
+    with_lora(model, model.get_layer("patch_embed").conv, block.pointwise)
+    assert_refused(
+        path, "have LoRA: patch_embed/conv, block_1/pointwise", model
+    )
+
+
+def test_a_quantized_classifier_that_is_kept_does_not_matter(tmp_path):
+    path = save(tmp_path, random_weights())
+    model = quantized(small_model(), "int8")
+    before = model_weights(model)
+    load_weights(model, path, reset_classifier=True)
+    head = {k: v for k, v in before.items() if k.startswith("predictions/")}
+    body = {k: v for k, v in random_weights().items() if k not in HEAD}
+    assert_same(model_weights(model), {**body, **head})
 
 
 def test_adapted_response_to_grey_is_kept():

@@ -98,17 +98,6 @@ def test_flat_names_of_the_authors():
     assert_same(to_keras(flat), random_weights())
 
 
-@pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.module."]
-)
-def test_prefixes_of_modules_around(prefix):
-    for renaming in (lambda name: name, flat_names().get):
-        prefixed = {
-            f"{prefix}{renaming(n)}": v for n, v in random_state_dict().items()
-        }
-        assert_same(to_keras(prefixed), random_weights())
-
-
 def test_prefix_on_some_names_only_is_unknown():
     state_dict = random_state_dict()
     state_dict["module.head.weight"] = state_dict.pop("head.weight")

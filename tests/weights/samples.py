@@ -1,5 +1,8 @@
 """Random weights of a small ConvMixer, in every form the tests need."""
 
+import warnings
+
+import keras
 import numpy as np
 
 from convmixer_tf import ConvMixer
@@ -48,6 +51,32 @@ def assign(model, weights):
 def model_weights(model):
     """A model's variables by path."""
     return {v.path: np.asarray(v.numpy()) for v in model.weights}
+
+
+def quantized(model, mode):
+    """Quantizes the classifier in place, as `model.quantize(mode)` does."""
+    configs = {
+        "int4 by channel": keras.quantizers.Int4QuantizationConfig(
+            block_size=-1
+        ),
+        "int4 in blocks": keras.quantizers.Int4QuantizationConfig(block_size=4),
+    }
+    with warnings.catch_warnings(action="ignore"):  # Of each other layer.
+        model.quantize(mode.partition(" ")[0], config=configs.get(mode))
+    return model
+
+
+QUANTIZATIONS = ["int8", "int4", "int4 by channel", "int4 in blocks", "float8"]
+
+
+def with_lora(model, *layers):
+    """Adds LoRA updates that are not zero to layers of the model."""
+    rng = np.random.default_rng(1)
+    for layer in layers:
+        layer.enable_lora(2, lora_alpha=3)
+        for v in (layer.lora_kernel_a, layer.lora_kernel_b):
+            v.assign(rng.normal(size=v.shape))
+    return model
 
 
 def flat_names(architecture=SMALL):

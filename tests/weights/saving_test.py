@@ -4,17 +4,21 @@ import json
 import os
 
 import keras
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from convmixer_tf.weights import save_timm_weights
 from convmixer_tf.weights import timm_state_dict
+from tests.weights.samples import QUANTIZATIONS
 from tests.weights.samples import assert_same
 from tests.weights.samples import assign
 from tests.weights.samples import model_weights
+from tests.weights.samples import quantized
 from tests.weights.samples import random_state_dict
 from tests.weights.samples import random_weights
 from tests.weights.samples import small_model
+from tests.weights.samples import with_lora
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,75 @@ def test_result_is_readable_by_others_as_any_new_file(model, tmp_path):
     plain.touch()
     save_timm_weights(model, path)
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+def predictions(model):
+    """What a model says of two random images."""
+    images = np.random.default_rng(0).uniform(0, 255, (2, 16, 12, 3))
+    return np.asarray(model(images.astype("float32")))
+
+
+# What is lost is the rounding of the features, in 8 bits, per image.
+@pytest.mark.parametrize(
+    ("mode", "lora"),
+    [
+        *((mode, False) for mode in QUANTIZATIONS),
+        *((mode, True) for mode in QUANTIZATIONS if mode != "float8"),
+    ],
+)
+def test_quantized_model(tmp_path, mode, lora):
+    model = small_model(classifier_activation=None)
+    float_model = predictions(model)
+    quantized(model, mode)
+    if lora:
+        with_lora(model, model.get_layer("predictions"))
+    path = tmp_path / "small.safetensors"
+    save_timm_weights(model, path)
+    again = small_model(weights=path, classifier_activation=None)
+    expected = predictions(model)
+    tolerance = 0.02 * np.abs(expected).max()
+    if mode == "float8":
+        tolerance *= 3  # Of a mantissa of three bits.
+    np.testing.assert_allclose(predictions(again), expected, atol=tolerance)
+    # An update is far larger than that.
+    if lora:
+        assert np.abs(float_model - expected).max() > 5 * tolerance
+
+
+def test_model_with_lora(tmp_path):
+    model = small_model(classifier_activation=None)
+    before = predictions(model)
+    layers = [model.get_layer("patch_embed").conv]
+    layers += [model.get_layer(f"block_{i}").pointwise for i in range(2)]
+    with_lora(model, *layers, model.get_layer("predictions"))
+    path = tmp_path / "small.safetensors"
+    save_timm_weights(model, path)
+    again = small_model(weights=path, classifier_activation=None)
+    np.testing.assert_allclose(
+        predictions(again), predictions(model), rtol=1e-4, atol=1e-4
+    )
+    assert np.abs(before - predictions(model)).max() > 0.01
+
+
+class Listed(keras.layers.Layer):
+    """A layer whose parts stand in a list."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = list(parts)
+
+    def call(self, x):
+        return self.parts[0](x)
+
+
+def test_quantized_model_in_a_list():
+    model = quantized(small_model(), "int8")
+    image = keras.Input((8, 8, 3))
+    outer = keras.Model(image, Listed(model)(image))
+    assert_same(timm_state_dict(outer), timm_state_dict(model))
+
+
+def test_quantized_model_within_another_scope():
+    model = quantized(small_model(), "int8")
+    outer = keras.Sequential([keras.Input((8, 8, 3)), model])
+    assert_same(timm_state_dict(outer), timm_state_dict(model))
