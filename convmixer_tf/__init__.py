@@ -1,5 +1,6 @@
 """ConvMixer ("Patches Are All You Need?") for Keras 3 and TensorFlow."""
 
+from convmixer_tf import command_line  # noqa: F401  Before TensorFlow.
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.models import ConvMixer

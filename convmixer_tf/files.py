@@ -1,13 +1,105 @@
-"""Writing files and folders so that none is ever half there."""
+"""Reading text files, and writing files so that none is ever half there."""
 
+import codecs
 import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import unicodedata
 import uuid
+
+_OTHER_ENCODINGS = (
+    codecs.BOM_UTF32_LE,  # Before UTF-16, whose mark it begins with.
+    codecs.BOM_UTF32_BE,
+    codecs.BOM_UTF16_LE,
+    codecs.BOM_UTF16_BE,
+)
+
+
+def read_lines(path, unique=False):
+    """Reads the lines of a text file, such as the names of classes.
+
+    Args:
+        path: Path of a UTF-8 file, with or without a byte order mark, with
+            line ends of any kind. Blank lines at its end are ignored.
+        unique: Boolean, whether no two lines may be equal.
+
+    Returns:
+        Tuple of strings, at least one, none of them blank.
+
+    Raises:
+        OSError: If the file can't be read.
+        ValueError: If it has another encoding, is empty, has a blank line
+            before others, or if lines must be unique and are not.
+    """
+    content = pathlib.Path(path).read_bytes()
+    return parse_lines(content, os.fspath(path), unique)
+
+
+def parse_lines(content, name, unique=False, paths=False):
+    """Reads the lines of a text, like `read_lines`.
+
+    Args:
+        content: Bytes, the text.
+        name: String, what errors call it.
+        unique: Boolean, whether no two lines may be equal.
+        paths: Boolean, whether the lines are paths of files: then blank lines
+            are ignored everywhere, and a line that is not UTF-8 may name a
+            file whose name is those bytes.
+
+    Returns:
+        Tuple of strings, at least one, none of them blank.
+
+    Raises:
+        ValueError: As `read_lines`.
+    """
+    if content.startswith(_OTHER_ENCODINGS) or b"\0" in content:
+        raise ValueError(
+            f"The file `{name}` must be text encoded as UTF-8; it is UTF-16, "
+            "UTF-32 or no text. Save it again as UTF-8."
+        )
+    content = content.removeprefix(codecs.BOM_UTF8)
+    lines = re.split(rb"\r\n|\r|\n", content)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise ValueError(f"The file `{name}` is empty.")
+    found = {}
+    texts = []
+    for number, line in enumerate(lines, 1):
+        if paths and not line.strip():
+            continue
+        text = _decode_line(line, f"Line {number} of `{name}`", paths)
+        if unique and text in found:
+            raise ValueError(
+                f"Line {number} of `{name}` repeats line {found[text]}, and "
+                f"each name must be there once. Received: {text!r}"
+            )
+        found.setdefault(text, number)
+        texts.append(text)
+    return tuple(texts)
+
+
+def _decode_line(line, where, is_path):
+    """Decodes a line, and names it if that can't be done."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if is_path and os.path.lexists(line):
+            return os.fsdecode(line)
+        raise ValueError(
+            f"{where} is not encoded as UTF-8. Save the file again as UTF-8. "
+            f"Received: {line!r:.80}"
+        ) from error
+    if not text.strip():
+        raise ValueError(
+            f"{where} is blank, and other lines follow. Remove the line, or "
+            "write there what is missing."
+        )
+    return text
 
 
 def printable_name(path):

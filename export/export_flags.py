@@ -17,12 +17,15 @@ from absl import logging
 from convmixer_tf import data
 from convmixer_tf import files
 from convmixer_tf import preprocessing
+from convmixer_tf import progress
 from convmixer_tf.export import artefact_card
 from convmixer_tf.export import verify
 from convmixer_tf.export.model_card import EXPORTED
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.models.probabilities import name_classes
+from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import read_facts
@@ -140,7 +143,10 @@ def errors_end_it(output=None):
         output: Path of what is written. Default: `--output`.
     """
     try:
-        with files.made_parents(output or OUTPUT.value or os.curdir):
+        with (
+            files.made_parents(output or OUTPUT.value or os.curdir),
+            progress.told(),
+        ):
             yield
     except (ImportError, OSError, ValueError, tf.errors.OpError) as error:
         sys.exit(f"Error: {' '.join(str(error).split())}")
@@ -170,6 +176,7 @@ def load_model(name=None, any_size=False):
     """
     name = name or _MODEL.value
     logging.info("Loading %s", name)
+    progress.note("loading %s", name)
     model, names, fraction, orientation = model_loading.load(
         name,
         None if any_size else _IMAGE_SIZE.value or _default_size(name),
@@ -181,8 +188,7 @@ def load_model(name=None, any_size=False):
     if _LABELS.value == "imagenet":
         names = preprocessing.class_names("imagenet")
     elif _LABELS.value:
-        text = pathlib.Path(_LABELS.value).read_text(encoding="utf-8")
-        names = tuple(text.splitlines())
+        names = files.read_lines(_LABELS.value)
     _check_names(model, names)
     _check_size(model)
     return model, names
@@ -195,7 +201,8 @@ def _default_size(name):
 
 def _check_names(model, names):
     classes = model.output_shape[-1]
-    if names and classifier_of(model) and len(names) != classes:
+    allowed = (classes, num_classes(classes))
+    if names and classifier_of(model) and len(names) not in allowed:
         raise ValueError(
             f"The model has {classes} outputs, and there are names for "
             f"{len(names)}. Pass --labels, a file with a name a line."
@@ -284,8 +291,11 @@ def load_images(model, names):
     if classifier_of(model) is None:
         labels = np.full(len(images), -1)
     elif dataset.class_names:
+        outputs = model.output_shape[-1]
         outputs = preprocessing.match_classes(
-            dataset.class_names, names, model.output_shape[-1]
+            dataset.class_names,
+            name_classes(names, outputs),
+            num_classes(outputs),
         )
         labels = outputs[labels]
     return images, labels
@@ -324,6 +334,7 @@ def check(path, model, samples, **arguments):
     """
     images, labels = samples
     logging.info("Verifying on %d images", len(images))
+    progress.note("verifying on %d images", len(images))
     chosen = {name: flags.FLAGS[name].value for name in _LIMITS}
     return verify(
         model,
@@ -391,6 +402,7 @@ def finish(
     report = None
     with replaced(path) as unfinished:
         logging.info("Exporting to %s", path)
+        progress.note("exporting to %s", path)
         write(unfinished)
         if samples:
             opened = os.path.join(unfinished, inside) if inside else unfinished

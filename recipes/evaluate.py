@@ -23,6 +23,7 @@ import run_flags
 from absl import flags
 
 from convmixer_tf import data
+from convmixer_tf import progress
 from convmixer_tf.files import replaced
 from convmixer_tf.inference import load_classifier
 from convmixer_tf.model_card import kept_part
@@ -118,6 +119,7 @@ def main(argv):
     output = run_flags.given(_OUTPUT, output_folder(_MODEL.value))
     check_flags(output)
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
+    progress.note("loading %s", _MODEL.value)
     model = load_classifier(
         _MODEL.value, _IMAGE_SIZE.value, _CROP.value, _ORIENTATION.value
     )
@@ -132,7 +134,13 @@ def main(argv):
         orientation=model.orientation,
     )
     start = time.perf_counter()
-    scores = evaluate_function(model.predict, batches, model.classes, outputs)
+    try:
+        scores = evaluate_function(
+            *(model.predict, batches, model.classes, outputs),
+            activation="softmax",  # It gives probabilities.
+        )
+    except ValueError as error:
+        raise ValueError(f"{_MODEL.value}: {error}") from error
     seconds = time.perf_counter() - start
 
     os.makedirs(output, exist_ok=True)

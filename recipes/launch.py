@@ -1,14 +1,21 @@
 """Starts a script, and ends it in one line where its user can help it."""
 
+import os
 import pathlib
 import re
 import sys
 import traceback
 
+# Before TensorFlow is imported: what it has to say below an error is not for
+# whoever trains a model.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 from absl import app
 from absl import logging
 
 import convmixer_tf
+from convmixer_tf import progress
+from convmixer_tf.data import why_unreadable
 
 _OURS = (
     pathlib.Path(convmixer_tf.__file__).parent,
@@ -25,7 +32,8 @@ def run(main):
     An error that code of ours raises says itself what is wrong and how to fix
     it, so it ends the script in one line, and so do an image that can't be
     read and Ctrl-C; `--verbosity=1` shows where an error is from. One from
-    elsewhere, or a failed assumption, comes with its traceback.
+    elsewhere, or a failed assumption, comes with its traceback. Where `main`
+    says nothing for long, a line says what it is at.
 
     Args:
         main: Function of what is left of the command line after the flags.
@@ -33,7 +41,8 @@ def run(main):
 
     def guarded(argv):
         try:
-            main(argv)
+            with progress.told():
+                main(argv)
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
             sys.exit(130)
@@ -51,8 +60,11 @@ def _line(error):
     """Writes an error that its user can help as one line, or gives `None`."""
     unreadable = _UNREADABLE.search(str(error))
     if unreadable:
+        name = unreadable[1]
+        # Of several, whose names only spaces divide, nothing more is said.
+        why = f" {why_unreadable(name)}" if os.path.lexists(name) else ""
         return (
-            f"Unreadable image: {unreadable[1]}. Repair or remove it, and give "
+            f"Unreadable image: {name}.{why} Repair or remove it, and give "
             "the same command again."
         )
     if isinstance(error, _OF_USERS) and _is_ours(error):

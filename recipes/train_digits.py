@@ -30,6 +30,7 @@ from absl import logging
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
+from convmixer_tf import progress
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import export_tflite
 from convmixer_tf.files import replaced
@@ -225,11 +226,14 @@ def main(argv):
     train_set = data.open_dataset("digits", "train")
     test_set = data.open_dataset("digits", "test")
     finished = os.path.exists(os.path.join(directory, "summary.json"))
+    progress.note("building the model")
     model = train(train_set, test_set, directory)
     if finished:
         print(f"{directory} holds this run, finished: it is exported again.")
+    progress.note("writing the TFLite files")
     paths = export(model, pixels(train_set, 200)[0], directory)
     images, labels = pixels(test_set, len(test_set))
+    progress.note("running the files")
     rows, predictions = compare(paths, images, labels)
 
     picture = os.path.join(directory, "predictions.png")

@@ -6,6 +6,8 @@ import pytest
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import made_parents
+from convmixer_tf.files import parse_lines
+from convmixer_tf.files import read_lines
 from convmixer_tf.files import replaced
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.files import size_of
@@ -146,3 +148,66 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         dump_json(path, {"name": path})
     assert json.loads(path.read_text(encoding="utf-8")) == {"name": "größe"}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_lines_of_a_text_file_as_any_editor_writes_it(tmp_path):
+    path = tmp_path / "labels.txt"
+    for content in (
+        "cat\nGans, weiß\n".encode(),
+        "cat\nGans, weiß".encode(),
+        "\ufeffcat\r\nGans, weiß\r\n".encode(),
+        "cat\rGans, weiß\r".encode(),
+        "cat\nGans, weiß\n\n \n\r\n".encode(),
+    ):
+        path.write_bytes(content)
+        assert read_lines(path) == ("cat", "Gans, weiß")
+
+
+def test_only_line_ends_end_a_line(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("one\u2028two\x0bthree\nfour\n", encoding="utf-8")
+    assert read_lines(path) == ("one\u2028two\x0bthree", "four")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("cat\n".encode("utf-16"), "encoded as UTF-8; it is UTF-16"),
+        ("cat\n".encode("utf-16-be"), "encoded as UTF-8; it is UTF-16"),
+        ("cat\n".encode("utf-32"), "encoded as UTF-8; it is UTF-16"),
+        ("cat\nweiß\n".encode("latin-1"), "Line 2 of `.*labels.txt` is not"),
+        (b"", "`.*labels.txt` is empty"),
+        (b"\xef\xbb\xbf", "`.*labels.txt` is empty"),
+        (b"\n\r\n  \n", "`.*labels.txt` is empty"),
+        (b"cat\n\ndog\n", "Line 2 of `.*labels.txt` is blank"),
+        ("cat\n\xa0\ndog\n".encode(), "Line 2 of `.*labels.txt` is blank"),
+    ],
+)
+def test_what_is_no_list_of_names_is_refused(tmp_path, content, message):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_lines(path)
+
+
+def test_lines_may_have_to_be_unique(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("crane\ncat\ncrane\n")
+    assert read_lines(path) == ("crane", "cat", "crane")
+    with pytest.raises(ValueError, match=r"Line 3 .* repeats line 1.*'crane'"):
+        read_lines(path, unique=True)
+
+
+def test_lines_that_are_paths(tmp_path):
+    name = os.path.join(os.fsencode(tmp_path), b"Stra\xdfe.png")
+    with open(name, "wb"):
+        pass
+    content = b"\xef\xbb\xbfa.png\n\n" + name + b"\r\n"
+    assert parse_lines(content, "list", paths=True) == (
+        "a.png",
+        os.fsdecode(name),
+    )
+    with pytest.raises(ValueError, match="Line 2 of `list` is not"):
+        parse_lines(b"a.png\nmissing \xdf.png\n", "list", paths=True)
+    with pytest.raises(ValueError, match="`list` is empty"):
+        parse_lines(b"\n", "list", paths=True)

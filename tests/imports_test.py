@@ -8,7 +8,8 @@ import pytest
 import convmixer_tf
 from tests.helpers import run_python
 
-SHARED = {"files", "model_card", "stopping", "timing", "validation"}
+SHARED = {"command_line", "files", "model_card", "progress", "stopping"}
+SHARED |= {"timing", "validation"}
 PACKAGE = pathlib.Path(convmixer_tf.__file__).parent
 
 # Room -> the rooms it may import. BUILD.md draws the same picture.

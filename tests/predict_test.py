@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convmixer_tf import command_line
 from convmixer_tf import predict
+from convmixer_tf.inference import FORMATS
+from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
 from convmixer_tf.training import save_model
@@ -111,20 +114,25 @@ def test_a_corrupt_image_does_not_stop_it(run, images, tmp_path, format):
     arguments = (tmp_path, "--format", format, "--batch_size", "2")
     status, printed, messages = run(*arguments)
     assert status == 1
-    for name in "b.png", "c.jpg":
-        assert f"Can't read `{tmp_path / name}`." in messages
-    assert "2 of 4 images can't be read." in messages
+    whys = [
+        "unreadable: it is a PNG that is cut off. Copy it again.",
+        "unreadable: it is no image; JPEG, PNG, WebP, GIF and BMP are read. "
+        "It begins with b'no image'.",
+    ]
+    for name, why in zip(("b.png", "c.jpg"), whys, strict=True):
+        assert f"`{tmp_path / name}` is {why}\n" in messages
+    assert "2 of 4 images have no prediction." in messages
     assert "Skipped" not in messages  # It is said once.
     if format == "json":
         errors = [entry.get("error") for entry in json.loads(printed)]
-        assert errors == [None, "unreadable", "unreadable", None]
+        assert errors == [None, *whys, None]
     elif format == "csv":
         rows = list(csv.DictReader(io.StringIO(printed)))
         assert len(rows) == 2 * 3 + 2
         wrong = [row for row in rows if row["error"]]
         names = [str(tmp_path / name) for name in ("b.png", "c.jpg")]
         assert [row["image"] for row in wrong] == names
-        assert {row["error"] for row in wrong} == {"unreadable"}
+        assert [row["error"] for row in wrong] == whys
         assert {row["class"] for row in wrong} == {""}
     else:
         assert printed.count("unreadable") == 2
@@ -136,13 +144,12 @@ def test_a_missing_image_does_not_stop_it(run, images, tmp_path):
     status, printed, messages = run(images / "red", missing)
     assert status == 1
     assert len(printed.splitlines()) == 5
-    assert printed.endswith(f"{missing}  unreadable\n")
-    assert f"Can't read `{missing}`. There is no such file." in messages
+    why = "unreadable: there is no such file."
+    assert printed.endswith(f"{missing}  {why}\n")
+    assert f"`{missing}` is {why}" in messages
     status, printed, _ = run(missing, "--format", "json")
     assert status == 1
-    assert json.loads(printed) == [
-        {"image": str(missing), "error": "unreadable"}
-    ]
+    assert json.loads(printed) == [{"image": str(missing), "error": why}]
 
 
 def test_what_is_skipped_in_a_folder(run, images, tmp_path):
@@ -172,7 +179,7 @@ def test_names_of_classes(run, images, tmp_path):
     labels.write_text("bleu\n")
     status, _, message = run(image, "--labels", labels)
     assert status == 2
-    assert "has 3 classes, and --labels has names for 1." in message
+    assert "has 3 classes, and there are names for 1. (`--labels " in message
 
 
 def test_lists(run, images, tmp_path, monkeypatch):
@@ -180,9 +187,115 @@ def test_lists(run, images, tmp_path, monkeypatch):
     listed.write_text(f"{images / 'red' / '0.png'}\n\n{images / 'blue'}\n")
     _, printed, _ = run("--list", listed)
     assert len(printed.splitlines()) == 5
-    monkeypatch.setattr(sys, "stdin", io.StringIO(images.as_uri() + "\n"))
+    content = io.BytesIO(b"\xef\xbb\xbf" + images.as_uri().encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content))
     _, printed, _ = run("--list", "-")
     assert len(printed.splitlines()) == 12
+
+
+def test_text_files_of_other_editors(run, images, tmp_path):
+    image, text = images / "red" / "0.png", tmp_path / "text.txt"
+    text.write_bytes("\ufeffbleu\r\nvert\r\nrouge\r\n\r\n".encode())
+    _, printed, _ = run(image, "--labels", text, "--top", "9")
+    assert {"bleu", "vert", "rouge"} == set(re.findall(r"(\w+) \d", printed))
+    text.write_bytes(f"\ufeff{image}\r\n\r\n".encode())
+    status, printed, _ = run("--list", text)
+    assert (status, len(printed.splitlines())) == (0, 1)
+    for content, flag, why in (
+        ("bleu\nvert\nrouge\n".encode("utf-16"), "--labels", "UTF-16"),
+        ("bleu\nvert\nröd\n".encode("latin-1"), "--labels", "Line 3"),
+        (b"", "--labels", "is empty"),
+        (b"bleu\n\nvert\nrouge\n", "--labels", "Line 2"),
+        (f"{image}\n".encode("utf-16"), "--list", "UTF-16"),
+        ("/röd.png\n".encode("latin-1"), "--list", "Line 1"),
+        (b"\n", "--list", "is empty"),
+    ):
+        text.write_bytes(content)
+        arguments = [flag, text] + [image] * (flag == "--labels")
+        status, printed, message = run(*arguments)
+        assert (status, printed) == (2, "")
+        assert f"`{text}`" in message
+        assert why in message
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_names_that_are_not_utf8(run, images, tmp_path, format, to_file):
+    """All images are classified, and the output is valid."""
+    whole = (images / "red" / "0.png").read_bytes()
+    folder = tmp_path / os.fsdecode(b"stra\xdfe")
+    folder.mkdir()
+    for name in (b"\xff.png", b"good.png", b'line\nend\x1b[31m".png'):
+        (folder / os.fsdecode(name)).write_bytes(whole)
+    (folder / os.fsdecode(b"bad\xe4.png")).write_bytes(whole[:99])
+    output = tmp_path / "output"
+    arguments = ["--output", output] if to_file else []
+    status, printed, messages = run(folder, "--format", format, *arguments)
+    assert status == 1
+    assert "stra\\xdfe/bad\\xe4.png` is unreadable" in messages
+    if to_file:
+        printed = output.read_bytes().decode("utf-8")
+    named = [r"bad\xe4.png", "good.png", 'line\nend\x1b[31m".png', r"\xff.png"]
+    if format == "table":
+        assert len(printed.splitlines()) == 4
+        assert r'line\nend\x1b[31m".png  red ' in printed
+        assert printed.count("  red ") == 3
+        return
+    if format == "json":
+        found = [entry["image"] for entry in json.loads(printed)]
+    else:
+        rows = list(csv.DictReader(io.StringIO(printed, newline="")))
+        found = list(dict.fromkeys(row["image"] for row in rows))
+    assert found == [f"{tmp_path}/stra\\xdfe/{name}" for name in named]
+
+
+def test_a_list_of_names_that_are_not_utf8(run, images, tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"\xff.png")
+    with open(path, "wb") as file:
+        file.write((images / "red" / "0.png").read_bytes())
+    (tmp_path / "list").write_bytes(path + b"\n")
+    status, printed, _ = run("--list", tmp_path / "list")
+    assert status == 0
+    assert "/\\xff.png  red " in printed
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers(run, folder, images, model, format, value):
+    weights = model.get_weights()
+    model.set_weights([np.full_like(weights[0], value), weights[1]])
+    try:
+        save_model(model, folder / "nan.keras", CLASSES, 1.0)
+    finally:
+        model.set_weights(weights)
+    arguments = (images / "red", "--format", format)
+    status, printed, messages = run(*arguments, model="nan.keras")
+    assert status == 1
+    why = "not classified: the model's outputs are NaN or infinite"
+    assert messages.count(why) == printed.count(why) == 4
+    assert "4 of 4 images have no prediction." in messages
+    if format == "json":
+        assert all(set(x) == {"image", "error"} for x in json.loads(printed))
+
+
+def test_one_logit(run, folder, images):
+    """The model says how red an image is, as a logit."""
+    image = keras.Input((16, 16, 3))
+    dense = keras.layers.Dense(1)
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    binary = keras.Model(image, dense(x))
+    dense.set_weights([np.array([[0.1], [-0.05], [-0.05]]), np.zeros(1)])
+    binary.save(folder / "binary.keras")
+    _, printed, _ = run(images / "red", model="binary.keras")
+    assert printed.count("  class 1 ") == 4
+    _, printed, _ = run(images / "blue", model="binary.keras")
+    assert printed.count("  class 0 ") == 4
+    assert "100.0%" not in printed
+    labels = folder / "binary.txt"
+    labels.write_text("red\n")
+    arguments = (images / "blue", "--labels", labels, "--top", "1")
+    _, printed, _ = run(*arguments, model="binary.keras")
+    assert printed.count("  not red ") == 4
 
 
 def test_the_crop_is_the_models(run, images, tmp_path):
@@ -299,3 +412,54 @@ def test_a_reader_that_has_seen_enough(folder, images):
         messages = process.stderr.read().decode()
     assert "Traceback" not in messages
     assert "Broken pipe" not in messages
+
+
+def test_the_command_line_knows_what_there_is():
+    assert set(command_line.FORMATS) == set(FORMATS)
+    assert set(command_line.VARIANTS) == set(VARIANTS)
+
+
+def test_help_costs_no_import_of_tensorflow():
+    command = [sys.executable, "-X", "importtime", "-m", "convmixer_tf.predict"]
+    result = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 0
+    assert result.stdout.startswith("usage: python -m convmixer_tf.predict")
+    heavy = re.compile(r"\| +(tensorflow|keras)$", re.M)
+    assert re.search(r"\| +argparse$", result.stderr, re.M)
+    assert not heavy.search(result.stderr)
+    result = subprocess.run(
+        [*command, "--top", "0"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 2
+    assert not heavy.search(result.stderr)
+
+
+def test_the_first_prediction_says_nothing_else(folder, images, tmp_path):
+    """Neither TensorFlow nor the library that decodes JPEG is heard."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG")
+    broken = bytearray(file.getvalue())
+    broken[600:650] = bytes(50)
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(broken)
+    environment = dict(os.environ)
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    command = [sys.executable, "-m", "convmixer_tf.predict"]
+    command += [images / "red" / "0.png", path]
+    command += ["--model", folder / "model.keras"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert result.returncode == 1
+    assert "0.png  red " in result.stdout
+    lines = result.stderr.splitlines()
+    assert lines[-2:] == [
+        f"`{path}` is unreadable: it is a JPEG that is damaged. Save it again "
+        "as PNG.",
+        "1 of 2 images have no prediction.",
+    ]
+    # On a slow machine, what it is at.
+    assert all(re.match(r"\d+ s: ", line) for line in lines[:-2])

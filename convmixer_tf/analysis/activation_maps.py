@@ -75,14 +75,18 @@ def class_activation_map(model, images, class_index=None):
         class_index = logits.argmax(-1)
     classes = _check_classes(class_index, *logits.shape)
     maps = np.einsum("bhwc,cb->bhw", features, kernel[:, classes])
-    probabilities = _activation(classifier)(ops.convert_to_tensor(logits))
+    activation = _activation(classifier, logits.shape[-1])
+    probabilities = activation(ops.convert_to_tensor(logits))
     probabilities = ops.convert_to_numpy(probabilities)
     return ActivationMaps(maps, classes, logits, probabilities)
 
 
-def _activation(classifier):
-    linear = classifier.activation is keras.activations.linear
-    return keras.activations.softmax if linear else classifier.activation
+def _activation(classifier, outputs):
+    if classifier.activation is not keras.activations.linear:
+        return classifier.activation
+    # As `models.probabilities` has it; here an output is one class.
+    activations = keras.activations
+    return activations.sigmoid if outputs == 1 else activations.softmax
 
 
 def _check_classes(class_index, images, classes):

@@ -30,6 +30,7 @@ from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.samples import open_unlabelled
 from convmixer_tf.data.samples import read_images
 from convmixer_tf.data.training import train_batches
+from convmixer_tf.data.unreadable import why_unreadable
 
 __all__ = [
     "CROP_FRACTION",
@@ -62,4 +63,5 @@ __all__ = [
     "save_contact_sheet",
     "smooth_labels",
     "train_batches",
+    "why_unreadable",
 ]

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from convmixer_tf.data import operations
 from convmixer_tf.data.dispatch import apply_chosen
+from convmixer_tf.data.validation import check_images
 from convmixer_tf.data.validation import check_range
 
 _BRANCHES = (operations.brightness, operations.contrast, operations.color)
@@ -44,7 +45,11 @@ def color_jitter(images, seed, config):
 
     Returns:
         uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: If `images` has another type, rank or number of channels.
     """
+    images = check_images(images, ("uint8",), channels=3)
     shape = (tf.shape(images)[0], config.num_draws)
     draws = tf.random.stateless_uniform(shape, seed)
     return color_jitter_with(draws, images, config)

@@ -18,6 +18,7 @@ from convmixer_tf.data.records import find_record_files
 from convmixer_tf.data.records import open_records
 from convmixer_tf.data.records import read_record
 from convmixer_tf.files import printable_name
+from convmixer_tf.files import read_lines
 from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
@@ -419,7 +420,7 @@ def _read_class_names(folder):
             f"A folder of TFRecords needs the class names in {str(path)!r}, "
             "one a line, in the order of the labels."
         )
-    return path.read_text(encoding="utf-8").splitlines()
+    return read_lines(path, unique=True)
 
 
 def _open_records(files, class_names, num_examples=None):

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.data.validation import check_choice
+from convmixer_tf.data.validation import check_images
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.preprocessing import IMAGENET_STD
@@ -31,8 +33,10 @@ class RandomErasing:
         mode: What is put there, in normalised space: `"pixel"`: N(0, 1) for
             every pixel and channel; `"rand"`: one colour from N(0, 1);
             `"const"`: zeros.
-        mean: Mean of each channel, of pixels scaled to [0, 1].
-        std: Standard deviation of each channel, of pixels scaled to [0, 1].
+        mean: Mean of each channel, of pixels scaled to [0, 1], or one number
+            for all. The default fits any number of channels, as in
+            `ConvMixer`: one gets the average, beyond three they repeat.
+        std: Standard deviation of each channel, likewise.
     """
 
     probability: float = 0.25
@@ -60,13 +64,23 @@ def random_erase(images, seed, config):
     may be fractional and lie outside of [0, 255].
 
     Args:
-        images: float32 tensor of shape (batch, height, width, 3), of pixels.
+        images: Float tensor of shape (batch, height, width, channels), of
+            pixels. uint8 can't hold what is put in; cast such images first.
         seed: Integer tensor of shape (2,); the same seed gives the same result.
         config: A `RandomErasing`.
 
     Returns:
-        float32 tensor of the shape of `images`.
+        Tensor of the type and shape of `images`.
+
+    Raises:
+        ValueError: If `images` has another type or rank, if its number of
+            channels is not known, or if `config` has a mean or a standard
+            deviation for another number of channels.
     """
+    images = check_images(images, ("float",))
+    channels = images.shape[3]
+    mean = _per_channel("mean", config.mean, IMAGENET_MEAN, channels)
+    std = _per_channel("std", config.std, IMAGENET_STD, channels)
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     seeds = tf.random.split(seed, 2)
     top, left, rows, columns = _draw_boxes(
@@ -82,17 +96,32 @@ def random_erase(images, seed, config):
     pixel = tf.ragged.range(first, first + length).flat_values
 
     if config.mode == "pixel":
-        noise = tf.random.stateless_normal([tf.shape(pixel)[0], 3], seeds[1])
+        shape = [tf.shape(pixel)[0], channels]
+        noise = tf.random.stateless_normal(shape, seeds[1])
     elif config.mode == "rand":
-        noise = tf.random.stateless_normal([batch, 3], seeds[1])
+        noise = tf.random.stateless_normal([batch, channels], seeds[1])
         noise = tf.gather(noise, tf.repeat(image, length))
     else:
-        noise = tf.zeros([tf.shape(pixel)[0], 3])
-    values = 255.0 * (tf.constant(config.mean) + config.std * noise)
+        noise = tf.zeros([tf.shape(pixel)[0], channels])
+    values = tf.cast(255.0 * (mean + std * noise), images.dtype)
     erased = tf.tensor_scatter_nd_update(
-        tf.reshape(images, [-1, 3]), pixel[:, None], values
+        tf.reshape(images, [-1, channels]), pixel[:, None], values
     )
     return tf.ensure_shape(tf.reshape(erased, tf.shape(images)), images.shape)
+
+
+def _per_channel(name, values, default, channels):
+    """Fits a mean or a deviation to the channels, as `ConvMixer` does."""
+    found = np.atleast_1d(np.float32(values))
+    if len(found) in (1, channels):
+        return np.broadcast_to(found, channels)
+    if tuple(values) != default:
+        raise ValueError(
+            f"Setting `{name}` of `RandomErasing` must be one number or one "
+            f"for each of the images' {channels} channels. Received: "
+            f"{name}={values}"
+        )
+    return np.resize(found.mean() if channels == 1 else found, channels)
 
 
 def _draw_boxes(batch, height, width, seed, config):

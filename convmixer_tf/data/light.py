@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from convmixer_tf.data.validation import check_images
+from convmixer_tf.data.validation import check_label_rows
 from convmixer_tf.data.validation import check_range
 
 
@@ -49,8 +51,9 @@ def keras_cv_augment(seed, config=None):
         config: A `KerasCV`; the defaults if there is none.
 
     Returns:
-        Function `(images, labels) -> (images, labels)` for float images in
-        pixels and labels of shape (batch, classes).
+        Function `(images, labels) -> (images, labels)` for float images of
+        three channels, in pixels, and labels of shape (batch, classes). It
+        raises `ValueError` for others.
 
     Raises:
         ImportError: If keras-cv is missing.
@@ -73,6 +76,8 @@ def keras_cv_augment(seed, config=None):
     mixup = keras_cv.layers.MixUp(alpha=config.mixup_alpha, seed=seed)
 
     def augment(images, labels):
+        images = check_images(images, ("float",), channels=3)
+        labels = check_label_rows(labels, images)
         mixed = mixup(
             {"images": policy(images, training=True), "labels": labels},
             training=True,

@@ -5,7 +5,10 @@ import dataclasses
 import tensorflow as tf
 
 from convmixer_tf.data.validation import check_choice
+from convmixer_tf.data.validation import check_images
+from convmixer_tf.data.validation import check_label_rows
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.validation import check_positive_integer
 
 MODES = ("batch", "pair", "elem")
 
@@ -55,7 +58,19 @@ def smooth_labels(labels, num_classes, smoothing=0.0):
 
     Returns:
         float32 tensor of shape (batch, num_classes); every row sums to 1.
+
+    Raises:
+        ValueError: If an argument is invalid.
     """
+    labels = tf.convert_to_tensor(labels)
+    if not labels.dtype.is_integer or labels.shape.rank not in (1, None):
+        raise ValueError(
+            "Argument `labels` must be class indices, integers of shape "
+            f"(batch,). Received: labels of type {labels.dtype.name} and shape "
+            f"{labels.shape}"
+        )
+    check_positive_integer("num_classes", num_classes)
+    check_range("smoothing", smoothing, 0, 1)
     off = smoothing / num_classes
     return tf.one_hot(labels, num_classes, 1.0 - smoothing + off, off)
 
@@ -76,7 +91,13 @@ def mix(images, labels, seed, config):
 
     Returns:
         Images and labels like the arguments.
+
+    Raises:
+        ValueError: If `images` or `labels` has another type or rank, or if
+            there is not one label for each image.
     """
+    images = check_images(images, ("uint8", "float"))
+    labels = check_label_rows(labels, images)
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     position = tf.range(batch)
     group = {

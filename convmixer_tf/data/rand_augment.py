@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from convmixer_tf.data import operations
 from convmixer_tf.data.dispatch import apply_chosen
+from convmixer_tf.data.validation import check_images
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.validation import check_positive_integer
 
@@ -119,7 +120,11 @@ def rand_augment(images, seed, config):
 
     Returns:
         uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: If `images` has another type, rank or number of channels.
     """
+    images = check_images(images, ("uint8",), channels=3)
     shape = (tf.shape(images)[0], config.num_draws)
     draws = tf.random.stateless_uniform(shape, seed)
     return rand_augment_with(draws, images, config)

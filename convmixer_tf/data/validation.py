@@ -1,5 +1,7 @@
 """Checks of arguments that several configurations share."""
 
+import tensorflow as tf
+
 
 def check_range(name, value, low, high, unit=""):
     """Raises ValueError unless `low <= value <= high`."""
@@ -32,3 +34,74 @@ def check_crop_fraction(value):
     """Raises `ValueError` unless it is `None` or part of an image's side."""
     if value is not None:
         check_range("crop_fraction", value, 0.01, 1)
+
+
+def check_images(images, types, channels=None):
+    """Checks a batch of images before anything is computed of it.
+
+    Args:
+        images: Array or tensor.
+        types: Tuple of the types that are taken: `"uint8"`, `"float"`.
+        channels: Integer, how many channels are needed; `None` for any number
+            that is known.
+
+    Returns:
+        Tensor.
+
+    Raises:
+        ValueError: If the images have another type, rank or number of
+            channels.
+    """
+    images = tf.convert_to_tensor(images)
+    if images.shape.rank != 4:
+        raise ValueError(
+            "Argument `images` must be a batch of shape (batch, height, "
+            "width, channels); `images[None]` makes one of a single image. "
+            f"Received: images of shape {images.shape}"
+        )
+    found = "float" if images.dtype.is_floating else images.dtype.name
+    if found not in types:
+        cast = "tf.uint8" if types[0] == "uint8" else "tf.float32"
+        raise ValueError(
+            f"Argument `images` must be {' or '.join(types)} pixels in "
+            f"[0, 255]; `tf.cast(images, {cast})` makes them so. Received: "
+            f"images of type {images.dtype.name}"
+        )
+    found = images.shape[3]
+    if found is None and channels is not None:
+        return tf.ensure_shape(images, [None, None, None, channels])
+    if found is None or channels not in (None, found):
+        count = "a known number of" if channels is None else channels
+        raise ValueError(
+            f"Argument `images` must have {count} channels, last. Received: "
+            f"images of shape {images.shape}"
+        )
+    return images
+
+
+def check_label_rows(labels, images):
+    """Checks that each image has a row of labels that can be mixed.
+
+    Args:
+        labels: Array or tensor.
+        images: Tensor of shape (batch, height, width, channels).
+
+    Returns:
+        Tensor.
+
+    Raises:
+        ValueError: If the labels are no floats of shape (batch, classes).
+    """
+    labels = tf.convert_to_tensor(labels)
+    if (
+        not labels.dtype.is_floating
+        or labels.shape.rank != 2
+        or not labels.shape[:1].is_compatible_with(images.shape[:1])
+    ):
+        raise ValueError(
+            "Argument `labels` must be floats of shape (batch, classes), a row "
+            "for each image; `smooth_labels` makes them of class indices. "
+            f"Received: labels of type {labels.dtype.name} and shape "
+            f"{labels.shape}, images of shape {images.shape}"
+        )
+    return labels

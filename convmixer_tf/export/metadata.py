@@ -23,6 +23,7 @@ from convmixer_tf.export.activation_maps import MAPS
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
+from convmixer_tf.files import parse_lines
 from convmixer_tf.files import replaced
 from convmixer_tf.models.additions import EVALUATION_FILE
 from convmixer_tf.models.additions import LABELS_FILE
@@ -262,8 +263,8 @@ def _decode(root, content):
     names, reading = None, ImageReading()
     for file in (f for output in graph.tables(3) for f in output.tables(6)):
         if file.byte(2) == 2 and names is None:
-            text = _read_file(content, file.string(0))
-            names = tuple(text.removesuffix("\n").split("\n"))
+            name = file.string(0)
+            names = parse_lines(_read_file(content, name), name)
     if EVALUATION_FILE in {file.string(0) for file in root.tables(6)}:
         text = _read_file(content, EVALUATION_FILE)
         reading = parse_reading(text)
@@ -284,7 +285,7 @@ def _decode(root, content):
 def _read_file(content, name):
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return archive.read(name).decode("utf-8")
+            return archive.read(name)
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"The file is not a whole TFLite file: its metadata name `{name}`, "

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 
-import keras
 import tensorflow as tf
 
 from convmixer_tf.data import CROP_FRACTION
@@ -18,6 +17,11 @@ from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.models.additions import ImageReading
 from convmixer_tf.models.additions import write_reading
+from convmixer_tf.models.probabilities import activation_of_keras
+from convmixer_tf.models.probabilities import check_single_output
+from convmixer_tf.models.probabilities import graph_probabilities
+from convmixer_tf.models.probabilities import name_classes
+from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
@@ -50,7 +54,8 @@ def export_saved_model(
       JPEG, PNG, WebP, GIF or BMP files of any sizes, to the same and, of a
       classifier, to its best classes, best first: `top_indices`, int32,
       `top_probabilities`, float32, and, if there are names, `top_labels`,
-      strings, each of shape (batch, top). The files are decoded and brought to
+      strings, each of shape (batch, top). A single output is two classes:
+      0, the opposite, and 1, the class. The files are decoded and brought to
       the model's size by `data.resize_and_center_crop`. If one can't be
       decoded, the error names its position in the batch. A model of images
       that are not square or have not three channels lacks this signature.
@@ -147,7 +152,9 @@ def check_class_names(model, class_names):
     classes = classifier_of(model) and model.output_shape[-1]
     if (
         isinstance(class_names, str)
-        or len(class_names) != classes
+        or not classes
+        # Of a single output, the opposite of its class may have one too.
+        or len(class_names) not in (classes, num_classes(classes))
         or not all(isinstance(name, str) for name in class_names)
     ):
         raise ValueError(
@@ -241,22 +248,24 @@ def _ranking(model, class_names, top):
     classifier = classifier_of(model)
     if classifier is None:
         return lambda outputs: {}
-    activation = keras.activations.serialize(classifier.activation)
-    if activation not in ("linear", "softmax", "sigmoid"):
+    activation = activation_of_keras(model)
+    if activation == "unknown":
         raise ValueError(
             "The model's classifier must have the activation None, softmax or "
-            f"sigmoid. Received: {activation!r}"
+            f"sigmoid. Received: {classifier.activation!r}"
         )
-    count = min(top, model.output_shape[-1])
+    outputs = model.output_shape[-1]
+    if outputs == 1:
+        check_single_output(activation)
+    names = name_classes(class_names, outputs)
+    count = min(top, num_classes(outputs))
 
     def rank(outputs):
-        logits = activation == "linear"
-        probabilities = tf.nn.softmax(outputs) if logits else outputs
-        best, indices = tf.math.top_k(probabilities, count)
+        found = graph_probabilities(outputs, activation)
+        best, indices = tf.math.top_k(found, count)
         ranked = {"top_indices": indices, "top_probabilities": best}
-        if class_names is not None:
-            names = tf.constant(list(class_names))
-            ranked["top_labels"] = tf.gather(names, indices)
+        if names is not None:
+            ranked["top_labels"] = tf.gather(tf.constant(names), indices)
         return ranked
 
     return rank

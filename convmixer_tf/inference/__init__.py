@@ -2,6 +2,7 @@
 
 from convmixer_tf.inference.classification import Prediction
 from convmixer_tf.inference.classification import classify
+from convmixer_tf.inference.classification import judged
 from convmixer_tf.inference.classifiers import Classifier
 from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.inference.formats import FORMATS
@@ -13,5 +14,6 @@ __all__ = [
     "Prediction",
     "classify",
     "find_images",
+    "judged",
     "load_classifier",
 ]

@@ -6,6 +6,12 @@ import numpy as np
 
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import open_files
+from convmixer_tf.data import why_unreadable
+
+NOT_FINITE = (
+    "not classified: the model's outputs are NaN or infinite, as its weights "
+    "may be. Take an earlier checkpoint, or train it again."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,12 +20,13 @@ class Prediction:
 
     Attributes:
         image: Path of the file.
-        probabilities: Array of shape (classes,), or `None` if the file can't
-            be read.
+        probabilities: Array of shape (classes,), or `None` if there are none.
+        error: What is wrong and why, if there are none.
     """
 
     image: str
     probabilities: np.ndarray | None
+    error: str | None = None
 
     def best(self, top, class_names=None):
         """Names the best classes.
@@ -30,8 +37,8 @@ class Prediction:
 
         Returns:
             List of tuples, best first: the class's name, or `"class 7"` for
-            want of one, its number and its probability. Empty if the file
-            can't be read.
+            want of one, its number and its probability. Empty if there are
+            no probabilities.
         """
         if self.probabilities is None:
             return []
@@ -73,11 +80,23 @@ def classify(classifier, paths, batch_size=64):
         names = paths[start : start + batch_size]
         start += batch_size
         readable = weights.numpy()[: len(names)] > 0
-        scores = [None] * len(names)
+        found = ()
         if readable.any():
             found = classifier.predict(images.numpy()[: len(names)][readable])
-            for position, row in zip(
-                np.flatnonzero(readable), found, strict=True
-            ):
-                scores[position] = row
-        yield [Prediction(*pair) for pair in zip(names, scores, strict=True)]
+        rows = iter(found)
+        yield [
+            judged(name, next(rows)) if seen else _unreadable(name)
+            for name, seen in zip(names, readable, strict=True)
+        ]
+
+
+def judged(image, probabilities):
+    """Makes a `Prediction`, of an error if there is a NaN in it."""
+    if np.isfinite(probabilities).all():
+        return Prediction(image, probabilities)
+    return Prediction(image, None, NOT_FINITE)
+
+
+def _unreadable(image):
+    why = why_unreadable(image)
+    return Prediction(image, None, f"unreadable: {why[0].lower()}{why[1:]}")

@@ -14,15 +14,18 @@ from convmixer_tf import preprocessing
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data.validation import check_crop_fraction
-from convmixer_tf.inference.probabilities import activation_of_keras
-from convmixer_tf.inference.probabilities import activation_of_saved_model
-from convmixer_tf.inference.probabilities import activation_of_tflite
-from convmixer_tf.inference.probabilities import probabilities
+from convmixer_tf.inference.activations import activation_of_saved_model
+from convmixer_tf.inference.activations import activation_of_tflite
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models.additions import read_reading
+from convmixer_tf.models.probabilities import activation_of_keras
+from convmixer_tf.models.probabilities import name_classes
+from convmixer_tf.models.probabilities import num_classes
+from convmixer_tf.models.probabilities import probabilities
+from convmixer_tf.models.probabilities import settle_activation
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
@@ -43,10 +46,12 @@ class Classifier:
             (batch, image_size, image_size, 3), to probabilities, of shape
             (batch, classes).
         classes: Integer, the number of classes.
-        class_names: Their names in the order of the outputs, or `None`.
+        class_names: Their names in the order of the probabilities, or `None`.
         image_size: Side of the images, in pixels.
         crop_fraction: Part of an image's shorter side to keep.
         orientation: As for `data.decode_image`.
+        outputs: Integer, the number of the model's outputs. Defaults to
+            `classes`; a single output tells two classes apart.
     """
 
     predict: collections.abc.Callable
@@ -55,6 +60,22 @@ class Classifier:
     image_size: int
     crop_fraction: float = CROP_FRACTION
     orientation: str = ORIENTATION
+    outputs: int | None = None
+
+    def renamed(self, class_names):
+        """Gives the same classifier other names of its classes.
+
+        Args:
+            class_names: Names of the outputs or of the classes, or `None`.
+
+        Returns:
+            A `Classifier`.
+
+        Raises:
+            ValueError: If there is another number of names than of classes.
+        """
+        names = name_classes(class_names, self.outputs or self.classes)
+        return dataclasses.replace(self, class_names=names)
 
 
 def load_classifier(
@@ -142,10 +163,8 @@ def _load(name, image_size):
         _check_data_format()
         model = load_model(path)
         check_pixels(model)
-        found = dataclasses.replace(
-            _keras_classifier(model, image_size),
-            class_names=read_class_names(path),
-        )
+        found = _keras_classifier(model, image_size)
+        found = found.renamed(read_class_names(path))
     reading = read_reading(path)
     return dataclasses.replace(
         found,
@@ -170,7 +189,6 @@ def _keras_classifier(model, image_size=None):
         raise _not_of_images(shape)
     size = _settle_size(shape[1:], image_size)
     activation = activation_of_keras(model)
-    _check_scores(model.output_shape, activation)
     if keras.backend.backend() == "tensorflow":
         # Once for all batches: the last may be smaller.
         predict = tf.function(
@@ -180,12 +198,7 @@ def _keras_classifier(model, image_size=None):
         )
     else:
         predict = model.predict_on_batch
-    return Classifier(
-        lambda images: probabilities(predict(images), activation),
-        model.output_shape[-1],
-        None,
-        size,
-    )
+    return _probed(predict, activation, None, size, model.output_shape)
 
 
 def _tflite_classifier(path, image_size):
@@ -283,13 +296,28 @@ def _check_scores(shape, activation):
         )
 
 
-def _probed(predict, activation, class_names, size):
-    """Finds the number of classes of what only runs."""
-    shape = np.shape(predict(np.zeros((1, size, size, 3), np.float32)))
+def _probed(predict, activation, class_names, size, shape=None):
+    """Finds out by running it what is not known of a classifier."""
+    if shape is None:
+        shape = np.shape(predict(np.zeros((1, size, size, 3), np.float32)))
     _check_scores(shape, activation)
-    return Classifier(
+    if shape[1] == 1 or activation == "unknown":
+        outputs = predict(_probes(size))
+        activation = settle_activation(activation, outputs)
+    found = Classifier(
         lambda images: probabilities(predict(images), activation),
-        shape[1],
-        class_names,
+        num_classes(shape[1]),
+        None,
         size,
+        outputs=shape[1],
     )
+    return found.renamed(class_names)
+
+
+def _probes(size):
+    """Makes images that differ: of one color each, and of noise."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (6, 1, 1, 3))
+    noise = rng.integers(0, 256, (6, size, size, 3))
+    flat = np.broadcast_to(colors, noise.shape)
+    return np.float32(np.concatenate([flat, noise]))

@@ -2,8 +2,21 @@
 
 import csv
 import json
+import os
 
-_UNREADABLE = "unreadable"
+from convmixer_tf.files import printable_name
+
+
+def readable_name(path):
+    r"""Writes a path as Unicode, whatever bytes it is of.
+
+    Args:
+        path: Path, as Python has it.
+
+    Returns:
+        String: the path, with each byte that is not UTF-8 as `\xdf`.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_table(file, predictions, top, class_names):
@@ -20,8 +33,9 @@ def write_table(file, predictions, top, class_names):
             f"{name} {probability:.1%}"
             for name, _, probability in prediction.best(top, class_names)
         ]
-        what = ", ".join(best) or _UNREADABLE
-        print(f"{prediction.image}  {what}", file=file)
+        what = ", ".join(best) or prediction.error
+        name = printable_name(prediction.image)
+        print(f"{name}  {printable_name(what)}", file=file)
 
 
 def write_csv(file, predictions, top, class_names):
@@ -32,11 +46,12 @@ def write_csv(file, predictions, top, class_names):
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["image", "rank", "class", "index", "probability", "error"])
     for prediction in predictions:
+        image = readable_name(prediction.image)
         best = prediction.best(top, class_names)
         if not best:
-            table.writerow([prediction.image, "", "", "", "", _UNREADABLE])
+            table.writerow([image, "", "", "", "", prediction.error])
         for rank, (name, index, probability) in enumerate(best, 1):
-            row = [prediction.image, rank, name, index, f"{probability:.6f}"]
+            row = [image, rank, name, index, f"{probability:.6f}"]
             table.writerow([*row, ""])
 
 
@@ -48,16 +63,16 @@ def write_json(file, predictions, top, class_names):
     images = []
     for prediction in predictions:
         best = prediction.best(top, class_names)
-        entry = {"image": prediction.image}
+        entry = {"image": readable_name(prediction.image)}
         if best:
             keys = ("class", "index", "probability")
             entry["predictions"] = [
                 dict(zip(keys, x, strict=True)) for x in best
             ]
         else:
-            entry["error"] = _UNREADABLE
+            entry["error"] = prediction.error
         images.append(entry)
-    json.dump(images, file, indent=1, ensure_ascii=False)
+    json.dump(images, file, indent=1, ensure_ascii=False, allow_nan=False)
     file.write("\n")
 
 

@@ -10,6 +10,7 @@ from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
 from convmixer_tf.layers.convolution import Conv2D
 from convmixer_tf.layers.depthwise import DepthwiseConv2D
+from convmixer_tf.layers.freezing import frozen_names
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
 from convmixer_tf.layers.validation import check_rate
@@ -41,6 +42,9 @@ class ConvMixerBlock(layers.Layer):
             instead of keeping them: less memory, more time, same gradients.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to
             `keras.config.image_data_format()`.
+        frozen: Names of its layers, such as `"depthwise_norm"`, that are not
+            trained although the block is. `models.freeze_batch_norm` freezes
+            them in a model.
         **kwargs: What every `keras.layers.Layer` takes: `name`, `dtype`,
             `trainable`.
 
@@ -71,6 +75,7 @@ class ConvMixerBlock(layers.Layer):
         drop_path=0.0,
         remat=False,
         data_format=None,
+        frozen=(),
         **kwargs,
     ):
         check_positive_integer("kernel_size", kernel_size)
@@ -81,6 +86,7 @@ class ConvMixerBlock(layers.Layer):
         self.drop_path = drop_path
         self.remat = remat
         self.data_format = data_format or keras.config.image_data_format()
+        self.frozen = tuple(frozen)
         self.residual_dropout = layers.Dropout(
             drop_path,
             noise_shape=(None, 1, 1, 1),
@@ -116,7 +122,7 @@ class ConvMixerBlock(layers.Layer):
             self.pointwise_norm,
         ):
             layer.build(input_shape)
-            layer.trainable = self.trainable
+            layer.trainable = self.trainable and layer.name not in self.frozen
 
     def call(self, inputs, training=None):
         first = self.activation, self.depthwise_norm
@@ -150,4 +156,11 @@ class ConvMixerBlock(layers.Layer):
             "drop_path": self.drop_path,
             "remat": self.remat,
             "data_format": self.data_format,
+            "frozen": frozen_names(
+                self,
+                "depthwise",
+                "depthwise_norm",
+                "pointwise",
+                "pointwise_norm",
+            ),
         }

@@ -7,6 +7,7 @@ from keras import layers
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
 from convmixer_tf.layers.convolution import Conv2D
+from convmixer_tf.layers.freezing import frozen_names
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
 from convmixer_tf.validation import check_positive_integer
@@ -30,6 +31,9 @@ class PatchEmbed(layers.Layer):
             the exact one.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to
             `keras.config.image_data_format()`.
+        frozen: Names of its layers, `"conv"` or `"norm"`, that are not trained
+            although the stem is. `models.freeze_batch_norm` freezes them in a
+            model.
         **kwargs: What every `keras.layers.Layer` takes: `name`, `dtype`,
             `trainable`.
 
@@ -55,7 +59,13 @@ class PatchEmbed(layers.Layer):
     """
 
     def __init__(
-        self, dim, patch_size, activation="gelu", data_format=None, **kwargs
+        self,
+        dim,
+        patch_size,
+        activation="gelu",
+        data_format=None,
+        frozen=(),
+        **kwargs,
     ):
         check_positive_integer("dim", dim)
         check_positive_integer("patch_size", patch_size)
@@ -64,6 +74,7 @@ class PatchEmbed(layers.Layer):
         self.patch_size = patch_size
         self.activation = activations.get(activation)
         self.data_format = data_format or keras.config.image_data_format()
+        self.frozen = tuple(frozen)
 
     def build(self, input_shape):
         channels = channels_of(input_shape, self.data_format)
@@ -81,7 +92,8 @@ class PatchEmbed(layers.Layer):
         self.norm = batch_norm(self.data_format, self.dtype_policy, "norm")
         self.conv.build(input_shape)
         self.norm.build(self.conv.compute_output_shape(input_shape))
-        self.conv.trainable = self.norm.trainable = self.trainable
+        for layer in (self.conv, self.norm):
+            layer.trainable = self.trainable and layer.name not in self.frozen
 
     def call(self, inputs, training=None):
         return conv_act_norm(
@@ -104,4 +116,5 @@ class PatchEmbed(layers.Layer):
             "patch_size": self.patch_size,
             "activation": activations.serialize(self.activation),
             "data_format": self.data_format,
+            "frozen": frozen_names(self, "conv", "norm"),
         }

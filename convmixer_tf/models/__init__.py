@@ -5,6 +5,7 @@ from convmixer_tf.models.additions import read_crop_fraction
 from convmixer_tf.models.additions import read_orientation
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.freezing import freeze_batch_norm
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.rebuilding import read_arguments
@@ -24,6 +25,7 @@ __all__ = [
     "ConvMixer1536_20",
     "convert_weights",
     "find_model",
+    "freeze_batch_norm",
     "load_model",
     "read_arguments",
     "read_class_names",

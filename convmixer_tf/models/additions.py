@@ -6,6 +6,7 @@ import os
 import pathlib
 import zipfile
 
+from convmixer_tf.files import parse_lines
 from convmixer_tf.validation import ORIENTATIONS
 
 LABELS_FILE = "labels.txt"
@@ -115,9 +116,12 @@ def read_class_names(path):
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If they are not one a line, as `files.read_lines` says.
     """
     text = _read_text(path, LABELS_FILE)
-    return None if text is None else tuple(text.splitlines())
+    if text is None:
+        return None
+    return parse_lines(text, f"{os.fspath(path)}, {LABELS_FILE}")
 
 
 def read_crop_fraction(path):
@@ -156,15 +160,15 @@ def read_orientation(path):
 
 
 def _read_text(path, name):
-    """Reads what was added to a model, or `None`."""
+    """Reads what was added to a model, as bytes, or `None`."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at `{os.fspath(path)}`.")
     if os.path.isdir(path):
         file = pathlib.Path(path, _EXTRA_ASSETS, name)
-        return file.read_text(encoding="utf-8") if file.is_file() else None
+        return file.read_bytes() if file.is_file() else None
     if not zipfile.is_zipfile(path):  # TFLite without what is zipped behind.
         return None
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():
             return None
-        return archive.read(name).decode("utf-8")
+        return archive.read(name)

@@ -5,6 +5,7 @@ import zipfile
 
 import keras
 
+from convmixer_tf.files import parse_lines
 from convmixer_tf.files import replaced
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
@@ -26,13 +27,18 @@ def save_model(model, path, class_names, crop_fraction, orientation="exif"):
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
 
     Raises:
-        ValueError: If a name has more than one line, or `orientation` is
-            neither of the two.
+        ValueError: If a name is blank, has more than one line or is not
+            Unicode, or if `orientation` is neither of the two.
     """
     check_orientation(orientation)
     reading = ImageReading(crop_fraction, orientation)
     labels = "\n".join(class_names) + "\n"
-    if labels.splitlines() != list(class_names):
+    try:
+        read = parse_lines(labels.encode("utf-8"), LABELS_FILE)
+    except ValueError:  # A blank one, or one that is not Unicode.
+        read = None
+    # Other programs end lines at more characters than we do.
+    if read != tuple(class_names) or len(labels.splitlines()) != len(read):
         raise ValueError(
             "Argument `class_names` must be of names of one line each. "
             f"Received: class_names={class_names!r:.80}"

@@ -19,7 +19,7 @@ def match_classes(data_names, model_names, count):
         Integer array, an output for each class of the data.
 
     Raises:
-        ValueError: If a class is not one of the model's.
+        ValueError: If a class is not one of the model's, or might be several.
     """
     if count == 1000 and not set(data_names) <= set(model_names or ()):
         identifiers = [c.wnid for c in imagenet_classes()]
@@ -32,6 +32,14 @@ def match_classes(data_names, model_names, count):
                 f"{len(data_names)}, and nothing says which is which."
             )
         return np.arange(count)
+    if list(data_names) == list(model_names):
+        return np.arange(len(data_names))
+    twice = {x for x in data_names if list(model_names).count(x) > 1}
+    if twice:
+        raise ValueError(
+            "The model has several classes of the name "
+            f"{', '.join(sorted(twice))}, and nothing says which is the data's."
+        )
     missing = sorted(set(data_names) - set(model_names))
     if missing:
         raise ValueError(

@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf import progress
+from convmixer_tf.models.probabilities import are_probabilities
+from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.loss import cross_entropy
 
@@ -143,7 +146,10 @@ class Evaluator:
             ValueError: If there is no image.
         """
         tally = Tally(self.model.output_shape[-1])
-        for batch in distribute(self.strategy, eval_batches):
+        for number, batch in enumerate(
+            distribute(self.strategy, eval_batches), 1
+        ):
+            progress.note("evaluating, batch %d", number)
             tally.add(*(value.numpy() for value in self._judge(batch)))
         return tally.scores()
 
@@ -155,36 +161,55 @@ class Evaluator:
         return weights, *judge(labels, self.model(images, training=False))
 
 
-def evaluate_function(predict, batches, classes, indices=None):
+def evaluate_function(
+    predict, batches, classes, indices=None, activation="unknown"
+):
     """Evaluates whatever classifies images, on one device.
 
     Args:
         predict: Function from images, a float32 array of shape (batch,
             height, width, channels), to logits or probabilities of shape
-            (batch, classes). What lies in [0, 1] is taken for probabilities.
+            (batch, classes), or (batch, 1) for two classes.
         batches: Iterable of images, labels and weights, as tensors: what
             `data.evaluation_batches` gives.
         classes: Integer, the number of classes that `predict` knows.
         indices: Integer array: which class of `predict` each label is.
             Defaults to the label itself.
+        activation: What `predict` ends in: `"softmax"` or `"sigmoid"` if it
+            gives probabilities, `"linear"` if it gives logits. By default an
+            image's outputs are taken for probabilities if they are in [0, 1]
+            and add up to 1.
 
     Returns:
         `Scores`, by the classes of `predict`.
 
     Raises:
-        ValueError: If there is no image.
+        ValueError: If there is no image, if an image's outputs are not
+            finite, or if it is not known what a single output means.
     """
     tally = Tally(classes)
     indices = np.arange(classes) if indices is None else indices
-    for images, labels, weights in batches:
-        outputs = tf.convert_to_tensor(predict(images.numpy()))
-        results = judge(indices[labels.numpy()], _as_logits(outputs))
+    for number, (images, labels, weights) in enumerate(batches, 1):
+        progress.note("evaluating, batch %d", number)
+        logits = _as_logits(predict(images.numpy()), activation)
+        real = weights.numpy() > 0
+        wrong = np.count_nonzero(~np.isfinite(logits[real]).all(-1))
+        if wrong:
+            raise ValueError(
+                f"The model's outputs are NaN or infinite for {wrong} of "
+                f"{np.count_nonzero(real)} images of a batch: its weights may "
+                "be. Take an earlier checkpoint, or train it again."
+            )
+        results = judge(indices[labels.numpy()], logits)
         tally.add(weights.numpy(), *(value.numpy() for value in results))
     return tally.scores()
 
 
-def _as_logits(outputs):
-    outputs = tf.cast(outputs, tf.float32)
-    if tf.reduce_all((outputs >= 0) & (outputs <= 1)):
-        return tf.math.log(tf.maximum(outputs, 1e-30))
-    return outputs
+def _as_logits(outputs, activation):
+    """Gives logits of all classes, float64; of what is one, the logarithm."""
+    outputs = np.asarray(outputs, np.float64)
+    if outputs.shape[-1] == 1:
+        outputs, activation = probabilities(outputs, activation), "softmax"
+    given = are_probabilities(outputs, activation)
+    logarithms = np.log(np.where(given[:, None], outputs, 1).clip(1e-30))
+    return np.where(given[:, None], logarithms, outputs)

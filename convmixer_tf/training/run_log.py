@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from convmixer_tf import progress
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import write_text
 from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
@@ -55,7 +56,8 @@ class RunLog:
         self.profiling = False
         self.pending = []
         self.first_step = self.step = first_step
-        self._restart_clock()
+        self.pace = None  # Seconds a step.
+        self._begin()
         if not writes:
             return
         if config.tensorboard:
@@ -78,17 +80,22 @@ class RunLog:
         self.timed += 1
         self._profile()
         self.pending.append(results["loss"])
+        progress.note("step %d of %d", self.step, self.config.total_steps)
         if self.bar:
             self.bar.update()
+            progress.touch()
+        first, self.first = self.first, False
         if self.step % self.config.log_every:
-            if self.step == self.first_step + 1:
-                self._restart_clock()  # Most of it was building the graph.
+            if first:
+                self._restart_clock()
             return False
         values = {name: float(value) for name, value in results.items()}
         values["loss"] = float(np.mean([float(x) for x in self.pending]))
-        images = self.timed * self.config.batch_size
-        seconds = time.perf_counter() - self.since
-        values["images_per_second"] = images / seconds
+        seconds = (time.perf_counter() - self.since) / self.timed
+        values["images_per_second"] = self.config.batch_size / seconds
+        if not first:
+            # Smoothed: the steps after the first may still be slower.
+            self.pace = (seconds + (self.pace or seconds)) / 2
         self.pending = []
         self._restart_clock()
         self._report(values)
@@ -99,7 +106,7 @@ class RunLog:
         if not self.writes:
             return
         self.pending = []
-        self._restart_clock()
+        self._begin()
         row = history[-1]
         known = {
             name: value
@@ -139,6 +146,16 @@ class RunLog:
         if self.writes and summary is not None:
             dump_json(self.directory / "summary.json", summary)
 
+    def _begin(self):
+        """Begins a run or an epoch, whose first step is no measure of others.
+
+        It builds the graph, or fills the pipeline of images.
+        """
+        self.first = True
+        total = self.config.total_steps
+        progress.note("starting with step %d of %d", self.step + 1, total)
+        self._restart_clock()
+
     def _restart_clock(self):
         self.since, self.timed = time.perf_counter(), 0
 
@@ -150,18 +167,19 @@ class RunLog:
             self.bar.set_postfix_str(f"loss {values['loss']:.4f}, {speed}")
         else:
             steps = self.config.total_steps - self.step
-            images = steps * self.config.batch_size
+            left = f", {duration(steps * self.pace)} left" if self.pace else ""
             logging.info(
                 "Step %d/%d: loss %.4f, gradient norm %.3g, learning rate "
-                "%.3g, %s, %s left",
+                "%.3g, %s%s",
                 self.step,
                 self.config.total_steps,
                 values["loss"],
                 values["gradient_norm"],
                 values["learning_rate"],
                 speed,
-                duration(images / values["images_per_second"]),
+                left,
             )
+        progress.touch()
         if self.events:
             with self.events.as_default(step=self.step):
                 for name, value in values.items():

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response
 from starlette.routing import Route
 
-from convmixer_tf.inference import Prediction
+from convmixer_tf.inference import judged
 
 STATUS = {
     UnknownFormatError: 415,
@@ -231,7 +231,10 @@ class Service:
             gone.cancel()
 
     def _describe(self, scores):
-        best = Prediction("", scores).best(self._top, self._class_names)
+        prediction = judged("", scores)
+        if prediction.error:
+            raise HTTPException(500, prediction.error)
+        best = prediction.best(self._top, self._class_names)
         keys = ("class", "index", "probability")
         return {
             "model": self._name,

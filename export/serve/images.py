@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data import why_unreadable
 
 _JPEG = b"\xff\xd8\xff"
 _JPEG_SCAN = b"\xff\xda"
@@ -114,4 +115,6 @@ class Decoder:
         try:
             return self._transform(tf.constant(encoded))
         except tf.errors.OpError as error:
-            raise DamagedImageError("The image can't be decoded.") from error
+            raise DamagedImageError(
+                f"The image can't be decoded. {why_unreadable(encoded)}"
+            ) from error

@@ -66,6 +66,13 @@ def test_the_title_has_the_models_own_probability(
     assert titles == [f"class {i}\n{share:.0%}" for i, share in numbers]
 
 
+def test_one_logit_is_a_probability_by_sigmoid(build):
+    model, images = build(classes=1)
+    found = class_activation_map(model, images)
+    expected = special.expit(found.logits)
+    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-6)
+
+
 def test_a_patch_counts_where_it_is(build):
     """With single patches, each score is a function of its patch."""
     model, images = build()

@@ -121,3 +121,55 @@ def test_keeps_the_rest_and_repeats_with_the_seed():
 def test_refuses_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         RandomErasing(**settings)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 12])
+@pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_box_in_any_number_of_channels(channels, mode, dtype):
+    images = tf.cast(tf.fill([40, 24, 20, channels], -1000.0), dtype)
+    config = RandomErasing(probability=1.0, mode=mode)
+    erased = random_erase(images, [3, 4], config)
+    assert (erased.dtype, erased.shape) == (images.dtype, images.shape)
+    mask, rows, columns = find_boxes(erased.numpy())
+    assert (rows > 0).mean() > 0.9
+    np.testing.assert_array_equal(mask.sum((1, 2)), rows * columns)
+    np.testing.assert_array_equal((erased.numpy() != -1000).any(-1), mask)
+
+
+def test_statistics_of_other_channels_are_those_of_the_model():
+    images = tf.zeros([4, 24, 20, 12])
+    config = RandomErasing(probability=1.0, mode="const")
+    erased = random_erase(images, [3, 4], config).numpy()
+    boxes = erased[erased.any(-1)]
+    expected = np.tile(255 * np.float32(config.mean), 4)
+    np.testing.assert_allclose(boxes, np.broadcast_to(expected, boxes.shape))
+    erased = random_erase(images[..., :1], [3, 4], config).numpy()
+    np.testing.assert_allclose(erased[erased > 0], 255 * np.mean(config.mean))
+    config = RandomErasing(1.0, mode="const", mean=(0.5,), std=(0.25,))
+    erased = random_erase(images, [3, 4], config).numpy()
+    np.testing.assert_allclose(erased[erased > 0], 127.5)
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "message"),
+    [
+        (tf.zeros([2, 8, 8, 3], tf.uint8), {}, r"float pixels in \[0, 255\]"),
+        (tf.zeros([8, 8, 3]), {}, "must be a batch of shape"),
+        (
+            tf.zeros([2, 8, 8, 4]),
+            {"mean": (0.1, 0.2, 0.3)},
+            "`mean` of `RandomErasing` must be one number or one for .* 4 ch",
+        ),
+    ],
+)
+def test_refuses_images(images, settings, message):
+    with pytest.raises(ValueError, match=message):
+        random_erase(images, [0, 0], RandomErasing(**settings))
+
+
+def test_refuses_an_unknown_number_of_channels():
+    spec = tf.TensorSpec([None, 8, 8, None])
+    erase = tf.function(lambda x: random_erase(x, [0, 0], RandomErasing()))
+    with pytest.raises(ValueError, match="a known number of channels"):
+        erase.get_concrete_function(spec)

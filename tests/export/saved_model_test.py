@@ -152,6 +152,37 @@ def test_the_best_come_with_probabilities(activation, squash, tmp_path):
 
 
 @pytest.mark.large
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+@pytest.mark.parametrize("names", [["dog"], ["cat", "dog"]])
+def test_a_single_output_is_a_class_and_its_opposite(
+    activation, names, tmp_path
+):
+    model = build(classes=1, classifier_activation=activation)
+    export_saved_model(model, tmp_path / "model", class_names=names)
+    outputs = run(tmp_path / "model", "serve_encoded", image_bytes=files())
+    chance = model(pixels_of(files())).numpy()
+    if activation is None:
+        chance = 1 / (1 + np.exp(-chance))
+    expected = np.concatenate([1 - chance, chance], 1)
+    order = np.argsort(-expected, axis=1)
+    np.testing.assert_array_equal(outputs["top_indices"], order)
+    np.testing.assert_allclose(
+        outputs["top_probabilities"], -np.sort(-expected, 1), atol=1e-6
+    )
+    known = [names[0] if len(names) > 1 else "not dog", "dog"]
+    labels = outputs["top_labels"].numpy()
+    found = [[label.decode() for label in row] for row in labels]
+    assert found == [[known[i] for i in row] for row in order]
+
+
+@pytest.mark.filterwarnings("ignore:.*softmax over axis")
+def test_softmax_over_one_output_is_refused(tmp_path):
+    model = build(classes=1, classifier_activation="softmax")
+    with pytest.raises(ValueError, match="one output must not end in softmax"):
+        export_saved_model(model, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_the_model_leaves_open_stays_open(tmp_path):
     model = build((None, None, 3))
     export_saved_model(model, tmp_path / "m", image_size=32)

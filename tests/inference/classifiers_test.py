@@ -181,20 +181,90 @@ def test_quantized_probabilities_need_not_add_up_to_1(tmp_path):
     assert abs(actual - expected).max() < 0.01
 
 
-def test_an_end_that_is_not_known(tmp_path):
-    """The outputs of each image decide, whatever the others are."""
-    inputs = keras.Input((24, 24, 3))
-    x = keras.layers.GlobalAveragePooling2D()(inputs)
-    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(x))
-    keras.Model(inputs, x).save(tmp_path / "model.keras")
-    images = np.zeros((2, 24, 24, 3), "float32")
-    images[0], images[1] = (51, 51, 153), (255, 0, 255)
-    expected = [[0.2, 0.2, 0.6], special.softmax([1, 0, 1])]
+@pytest.mark.parametrize("activation", [None, "sigmoid", "hard_sigmoid"])
+def test_a_single_output_is_a_class_and_its_opposite(tmp_path, activation):
+    arguments = {"input_shape": (24, 24, 3), "classes": 1}
+    arguments["classifier_activation"] = activation
+    model = randomize(ConvMixer(8, 1, 3, 4, **arguments))
+    outputs = np.float64(model.predict(IMAGES, verbose=0))
+    chance = outputs if activation else special.expit(outputs)
+    expected = np.concatenate([1 - chance, chance], -1)
+    model.save(tmp_path / "model.keras")
+    paths = [tmp_path / "model.keras"]
+    if activation != "hard_sigmoid":  # Not one operation in other files.
+        paths = export(model, tmp_path)
+    for path in paths:
+        found = load_classifier(path)
+        assert (found.classes, found.class_names) == (2, None)
+        actual = found.predict(IMAGES)
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+        assert found.renamed(["cat"]).class_names == ("not cat", "cat")
+        assert found.renamed(["cat", "dog"]).class_names == ("cat", "dog")
+        with pytest.raises(ValueError, match=r"2 classes, .* names for 3"):
+            found.renamed(NAMES)
+
+
+def test_a_dense_layer_on_features_gives_one_logit(tmp_path):
+    body = ConvMixer(8, 1, 3, 4, input_shape=(24, 24, 3), include_top=False)
+    pool = keras.layers.GlobalAveragePooling2D()
+    model = keras.Sequential([body, pool, keras.layers.Dense(1)])
+    save_model(randomize(model), tmp_path / "model.keras", ["a", "b"], 1.0)
     found = load_classifier(tmp_path / "model.keras")
-    np.testing.assert_allclose(found.predict(images), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        found.predict(images[1:]), expected[1:], rtol=1e-5
-    )
+    assert found.class_names == ("a", "b")
+    chance = special.expit(model.predict(IMAGES, verbose=0))
+    actual = found.predict(IMAGES)
+    np.testing.assert_allclose(actual[:, 1:], chance, rtol=1e-5)
+    np.testing.assert_allclose(actual.sum(-1), 1, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*softmax over axis")
+def test_softmax_over_one_output_is_refused(tmp_path):
+    image = keras.Input((24, 24, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    model = keras.Model(image, keras.layers.Dense(1, "softmax")(x))
+    for path in export_foreign(model, tmp_path):
+        with pytest.raises(ValueError, match="one output must not end in soft"):
+            load_classifier(path)
+
+
+def export_foreign(model, folder):
+    """Saves a model in the ways that ask nothing of it; returns the paths."""
+    model.save(folder / "model.keras")
+    model.export(folder / "foreign", verbose=False)
+    return folder / "model.keras", folder / "foreign"
+
+
+@pytest.mark.parametrize("kind", ["softmax", "linear", "neither"])
+def test_an_end_that_is_not_known(tmp_path, kind):
+    """Probes settle it, once for all images, or it is refused."""
+    image = keras.Input((24, 24, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    x = keras.layers.Rescaling(1 / 255)(x)
+    if kind == "softmax":
+        total = keras.ops.sum(x, axis=-1, keepdims=True)
+        x = (x + 0.1) / (total + 0.3)
+    if kind == "linear":
+        x = keras.layers.Rescaling(2.0, offset=-0.5)(x)
+    model = keras.Model(image, keras.layers.Flatten()(x))
+    images = np.zeros((2, 24, 24, 3), "float32")
+    # The first one's outputs add up to 1, by accident or not.
+    images[0], images[1] = (204, 127.5, 51), (255, 0, 255)
+    expected = model.predict(images, verbose=0)
+    if kind == "linear":
+        expected = special.softmax(expected, -1)
+    for path in export_foreign(model, tmp_path):
+        if kind == "neither":
+            with pytest.raises(ValueError, match="It can't be told whether"):
+                load_classifier(path)
+            continue
+        actual = load_classifier(path).predict(images)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_names_must_fit_the_classes(model, tmp_path):
+    save_model(model, tmp_path / "model.keras", ["a", "b"], 1.0)
+    with pytest.raises(ValueError, match=r"has 3 classes, .* names for 2"):
+        load_classifier(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("pooling", [None, "avg", "max"])

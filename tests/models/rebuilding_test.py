@@ -1,3 +1,5 @@
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -149,3 +151,25 @@ def test_what_a_file_says_of_its_images(text, reading):
 def test_what_a_file_can_not_say(text):
     with pytest.raises(ValueError, match="must hold a `crop_fraction` from"):
         parse_reading(text)
+
+
+@pytest.mark.parametrize("names", [("a", ""), ("a", "b\nc"), ("a", "\udcdf")])
+def test_names_that_are_no_lines_are_not_saved(tmp_path, names):
+    with pytest.raises(ValueError, match="must be of names of one line each"):
+        save_model(None, tmp_path / "model.keras", names, 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_in_a_file_that_others_wrote(tmp_path):
+    path = tmp_path / "model.keras"
+    for content, names in (
+        ("\ufeffa\r\nélan\r\n\r\n".encode(), ("a", "élan")),
+        ("a\nélan\n".encode("latin-1"), None),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("labels.txt", content)
+        if names:
+            assert read_class_names(path) == names
+            continue
+        with pytest.raises(ValueError, match=r"Line 2 of `.*model.keras, labe"):
+            read_class_names(path)

@@ -31,3 +31,12 @@ def test_unknown_classes():
         match_classes(("pink", "red"), ("blue", "green", "red"), 3)
     with pytest.raises(ValueError, match="1000 classes and the data have 1"):
         match_classes(("pink",), None, 1000)
+
+
+def test_a_name_of_several_classes():
+    """ImageNet has two cranes: a bird and a machine."""
+    names = ("crane", "cat", "crane")
+    assert match_classes(names, names, 3).tolist() == [0, 1, 2]
+    assert match_classes(("cat",), names, 3).tolist() == [1]
+    with pytest.raises(ValueError, match="several classes of the name crane"):
+        match_classes(("cat", "crane"), names, 3)

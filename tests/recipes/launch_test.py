@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import time
 
 import pytest
 from absl import app
@@ -45,10 +46,22 @@ def test_an_unreadable_image_ends_in_one_line(launch, tmp_path, count):
     with pytest.raises(SystemExit) as ended:
         launch.run(lambda argv: list(data.evaluation_batches(dataset, 8, 6)))
     names = " ".join(map(str, paths))
+    why = " It is empty." if count == 1 else ""
     assert ended.value.code == (
-        f"Unreadable image: {names}. Repair or remove it, and give the same "
-        "command again."
+        f"Unreadable image: {names}.{why} Repair or remove it, and give the "
+        "same command again."
     )
+
+
+def test_a_long_silence_is_broken(launch, monkeypatch, capsys):
+    monkeypatch.setattr(launch.progress, "FIRST", 0.1)
+
+    def main(argv):
+        launch.progress.note("step %d of %d", 3, 9)
+        time.sleep(0.25)
+
+    launch.run(main)
+    assert capsys.readouterr().err == "0 s: step 3 of 9\n"
 
 
 def _fail(error):

@@ -68,6 +68,15 @@ def test_an_image_is_classified(server, kind):
         assert 0.9 < first["probability"] < 1 > second["probability"] > 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers(value):
+    with running() as (client, gate):
+        gate.value = value
+        status, _, content = client.post(encoded(RED))
+    assert status == 500
+    assert "the model's outputs are NaN or infinite" in content["error"]
+
+
 JPEG = encoded(RED, (90, 90), "JPEG")
 
 

@@ -44,6 +44,7 @@ class Gate:
         self.open.set()
         self.sizes = []
         self.fails = False
+        self.value = None
         self.entered = threading.Event()
 
     def predict(self, pixels):
@@ -52,6 +53,8 @@ class Gate:
         assert not self.fails
         self.sizes.append(len(pixels))
         mean = pixels.mean(axis=(1, 2)) + 1
+        if self.value is not None:
+            return mean * self.value
         return mean / mean.sum(axis=1, keepdims=True)
 
 
@@ -131,7 +134,7 @@ def head(length, more=""):
 @functools.cache
 def decoder():
     """Makes one for all tests: its graph takes a second to build."""
-    return images.Decoder(SIZE, 1.0, max_pixels=10_000)
+    return images.Decoder(SIZE, 1.0, "exif", max_pixels=10_000)
 
 
 @contextlib.contextmanager

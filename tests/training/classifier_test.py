@@ -248,3 +248,44 @@ def test_a_run_that_does_not_say_its_orientation(tmp_path, caplog):
     path.write_text('{"crop_fraction": 1.0}')
     assert orientation_of_run(tmp_path, "exif") == "stored"
     assert 'resumed with orientation="stored"' in caplog.messages[0]
+
+
+def test_logits_that_look_like_probabilities(digits):
+    """All are in [0, 1]; they say nothing, so the loss is near log(10)."""
+    rng = np.random.default_rng(0)
+    logits = np.float32(rng.uniform(0, 1, (50, 10)))
+    batches = data.evaluation_batches(digits[1], SIZE, 50)
+    for options in ({}, {"activation": "linear"}):
+        scores = evaluate_function(
+            lambda images: logits, batches, 10, **options
+        )
+        assert scores.loss == pytest.approx(np.log(10), abs=0.1)
+
+
+def test_a_single_output_tells_two_classes_apart(digits):
+    digits = dataclasses.replace(
+        digits[1], labels=digits[1].labels % 2, class_names=("even", "odd")
+    )
+    answers = iter(np.array(digits.labels))
+
+    def logits(images):
+        return np.array([[next(answers, 0) * 6.0 - 3.0] for _ in images])
+
+    batches = data.evaluation_batches(digits, SIZE, 50)
+    scores = evaluate_function(logits, batches, 2, activation="linear")
+    assert scores.top1 == 1
+    assert scores.loss == pytest.approx(np.log(1 + np.exp(-3)), rel=1e-5)
+    with pytest.raises(ValueError, match="It can't be told whether"):
+        evaluate_function(logits, batches, 2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("activation", ["unknown", "softmax", "linear"])
+def test_outputs_that_are_no_numbers(digits, value, activation):
+    batches = data.evaluation_batches(digits[1], SIZE, 50)
+    outputs = np.full((50, 10), 0.1)
+    outputs[3, 4] = value
+    with pytest.raises(ValueError, match="NaN or infinite for 1 of 50 images"):
+        evaluate_function(
+            lambda images: outputs, batches, 10, activation=activation
+        )

@@ -45,6 +45,33 @@ def test_a_line_has_the_mean_loss_and_the_time_left(
     assert lines[1].endswith("0.0 images/s, 13 min left")
 
 
+def lines_of(log, monkeypatch, caplog, seconds):
+    """Reports on steps that take so long; returns what is left, by line."""
+    clock = [0.0]
+    monkeypatch.setattr(run_log.time, "perf_counter", lambda: clock[0])
+    log._restart_clock()
+    caplog.clear()
+    with caplog.at_level("INFO", logger=logging.get_absl_logger().name):
+        for length in seconds:
+            clock[0] += length
+            steps(log, 1)
+    lines = [record.getMessage() for record in caplog.records]
+    return [line.partition("images/s")[2] for line in lines]
+
+
+def test_the_time_left_does_not_jump(tmp_path, caplog, monkeypatch):
+    """The first step of a run or an epoch says nothing of the others."""
+    log = RunLog(tmp_path, tiny.config(log_every=1), 0)
+    left = lines_of(log, monkeypatch, caplog, [9000, 60, 60])
+    assert left == ["", ", 6 min left", ", 5 min left"]
+    log.add_epoch([EPOCH])
+    left = lines_of(log, monkeypatch, caplog, [4000, 60])
+    assert left == [", 4 min left", ", 3 min left"]
+    # What is slower for once counts half, and is soon forgotten.
+    left = lines_of(log, monkeypatch, caplog, [180, 60])
+    assert left == [", 4 min left", ", 2 min left"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -2,26 +2,8 @@
 
 import numpy as np
 
-
-def are_probabilities(outputs):
-    """Whether outputs are probabilities: all lie in [0, 1]."""
-    return bool(np.min(outputs) >= 0 and np.max(outputs) <= 1)
-
-
-def probabilities(outputs):
-    """Turns a classifier's outputs into probabilities.
-
-    Args:
-        outputs: Array of shape (images, classes): probabilities, or logits.
-
-    Returns:
-        float64 array of the same shape.
-    """
-    outputs = np.asarray(outputs, np.float64)
-    if are_probabilities(outputs):
-        return outputs
-    shifted = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+from convmixer_tf.models.probabilities import probabilities
+from convmixer_tf.models.probabilities import settle_activation
 
 
 def difference(actual, expected):
@@ -48,26 +30,33 @@ def difference(actual, expected):
     }
 
 
-def compare_classifiers(actual, expected, labels):
+def compare_classifiers(actual, expected, labels, activation="unknown"):
     """Compares the outputs of an artefact with those of its model.
 
     Args:
-        actual: The artefact's outputs, of shape (images, classes).
+        actual: The artefact's outputs, of shape (images, outputs).
         expected: The model's.
-        labels: Integer array of shape (images,), the right output of each
+        labels: Integer array of shape (images,), the right class of each
             image, or -1 where that is not known.
+        activation: What the model ends in, as for `probabilities`. One that
+            is not known is settled by `expected`.
 
     Returns:
-        Dictionary: `"differences"` of the probabilities and, if both give
-        logits, of these; `"agreement"`; `"classes_seen"`, how many classes
-        the model gives to any image; and `"accuracy"` of both on the images
-        that have a label, or `None`.
+        Dictionary: `"differences"` of the probabilities and, of logits, of
+        these; `"agreement"`; `"classes_seen"`, how many classes the model
+        gives to any image; and `"accuracy"` of both on the images that have a
+        label, or `None`.
+
+    Raises:
+        ValueError: If the activation can't be settled, or as `probabilities`.
     """
-    ours, theirs = probabilities(expected), probabilities(actual)
+    activation = settle_activation(activation, expected)
+    ours = probabilities(expected, activation)
+    theirs = probabilities(actual, activation)
     logits = None
-    if not are_probabilities(expected) and not are_probabilities(actual):
+    if activation == "linear":
         logits = difference(actual, expected)
-    best, other = ours.argmax(axis=-1), np.argmax(actual, axis=-1)
+    best, other = ours.argmax(axis=-1), theirs.argmax(axis=-1)
     known = labels >= 0
     accuracy = None
     if known.any():

@@ -8,7 +8,6 @@ import numpy as np
 
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.verification import latency
-from convmixer_tf.export.verification.comparison import are_probabilities
 from convmixer_tf.export.verification.comparison import compare_classifiers
 from convmixer_tf.export.verification.comparison import compare_features
 from convmixer_tf.export.verification.limits import Limits
@@ -18,6 +17,8 @@ from convmixer_tf.export.verification.runtimes import KerasRuntime
 from convmixer_tf.export.verification.runtimes import open_runtime
 from convmixer_tf.export.verification.runtimes import predict
 from convmixer_tf.files import size_of
+from convmixer_tf.models.probabilities import activation_of_keras
+from convmixer_tf.models.probabilities import num_classes
 
 # Fewer say nothing; a thousand tell an agreement of .999 from one of .99.
 MIN_IMAGES = 10
@@ -48,7 +49,7 @@ def verify(
         images: Real images, as the model takes them: an array of pixels in
             [0, 255] of shape (images, height, width, channels), as
             `data.read_images` gives it. At least `MIN_IMAGES`.
-        labels: Integer array of shape (images,), the right output of each
+        labels: Integer array of shape (images,), the right class of each
             image, or -1 where it is not known. `None` if none is.
         limits: `Limits`, or a dictionary of what of `default_limits` of the
             artefact's scheme to change.
@@ -90,7 +91,8 @@ def verify(
         if features:
             found = compare_features(actual, expected)
         else:
-            found = _compare(actual, expected, labels)
+            activation = activation_of_keras(model)
+            found = _compare(actual, expected, labels, activation)
         description = dict(opened.description)
         seconds = None
         if rounds:
@@ -148,26 +150,21 @@ def _check_outputs(actual, expected, labels):
             "model, or from a part of it, as features are. Received: shape "
             f"{actual.shape}"
         )
-    if labels.max() >= expected.shape[-1]:
+    if labels.max() >= num_classes(expected.shape[-1]):
         raise ValueError(
-            f"Argument `labels` must be below {expected.shape[-1]}, the number "
+            "Argument `labels` must be below "
+            f"{num_classes(expected.shape[-1])}, the number "
             f"of the model's classes. Received: {labels.max()}"
         )
 
 
-def _compare(actual, expected, labels):
-    """Compares classifiers; a single output is a class and its opposite."""
-    if expected.shape[-1] == 1:
-        one = are_probabilities(expected)
-        actual, expected = (
-            np.concatenate([x, one - x if one else 0 * x], axis=-1)
-            for x in (actual, expected)
-        )
-    found = compare_classifiers(actual, expected, labels)
+def _compare(actual, expected, labels, activation):
+    """Compares classifiers, over all of their classes too."""
+    found = compare_classifiers(actual, expected, labels, activation)
     probabilities = found["differences"]["probabilities"]
     # Over all classes: a mean of theirs is small where there are many.
     probabilities["total_variation"] = (
-        probabilities["mean"] * expected.shape[-1] / 2
+        probabilities["mean"] * num_classes(expected.shape[-1]) / 2
     )
     return found
 
