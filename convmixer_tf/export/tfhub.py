@@ -156,7 +156,7 @@ def _module_model(model, kind):
         # Gradient checkpointing is a matter of one machine's memory.
         remat = {"remat": False} if hasattr(layer, "remat") else {}
         logits = {"activation": "linear"} if layer is classifier else {}
-        return {"dtype": "float32", "trainable": True, **remat, **logits}
+        return {"trainable": True, **remat, **logits}
 
     twin = rebuilt(model, change)
     if kind == "classifier" or (
