@@ -363,7 +363,7 @@ def test_our_layer_says_what_it_cannot_load(model, tmp_path, monkeypatch):
         HubLayer(tmp_path)
     export_saved_model(model, tmp_path / "m")
     with pytest.raises(
-        ValueError, match=r"no `__call__`.*TFSMLayer.*serve_enc"
+        ValueError, match=r"no `__call__`.*TFSMLayer.*serve_uint8"
     ):
         HubLayer(tmp_path / "m")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
