@@ -16,6 +16,7 @@ from absl import flags
 
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export.onnx_export import PIXELS
+from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.files import check_destination
 
 flags.adopt_module_key_flags(export_flags)
@@ -23,6 +24,9 @@ _DYNAMIC = flags.DEFINE_bool(
     "dynamic_batch", True, "Whether any number of images, or one, at a time."
 )
 _PIXELS = flags.DEFINE_enum("pixels", "float32", PIXELS, "Type of the input.")
+_PLAIN = flags.DEFINE_bool(
+    "plain", False, "Convert the model as it is, be it no ConvMixer."
+)
 flags.mark_flags_as_required(["model", "output"])
 
 
@@ -41,6 +45,8 @@ def main(argv):
                 path,
                 dynamic_batch=_DYNAMIC.value,
                 pixels=_PIXELS.value,
+                class_names=names if classifier_of(model) else None,
+                plain=_PLAIN.value,
             )
 
         export_flags.finish("an ONNX file", write, model, names)

@@ -20,8 +20,8 @@ ALLOWED = {
     "models": {"layers", "preprocessing", "weights"},
     "data": {"preprocessing"},
     "training": {"layers", "models", "preprocessing", "data"},
-    "export": {"layers", "models", "preprocessing", "data"},
-    "analysis": {"layers", "models", "preprocessing"},
+    "export": {"layers", "models", "preprocessing", "weights", "data"},
+    "analysis": {"layers", "models", "preprocessing", "weights"},
     "inference": {"models", "preprocessing", "weights", "data", "export"},
     "predict.py": {"data", "inference", "models"},
 }

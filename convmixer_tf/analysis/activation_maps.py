@@ -10,6 +10,7 @@ from convmixer_tf.analysis.parts import find_head
 from convmixer_tf.analysis.parts import last_features
 from convmixer_tf.analysis.pictures import hide_ticks
 from convmixer_tf.analysis.pictures import new_picture
+from convmixer_tf.weights.effective import effective_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +70,8 @@ def class_activation_map(model, images, class_index=None):
     features = ops.convert_to_numpy(features)
     if pool.data_format == "channels_first":
         features = features.transpose(0, 2, 3, 1)
-    kernel, *bias = classifier.get_weights()
-    logits = features.mean((1, 2)) @ kernel + (bias[0] if bias else 0)
+    kernel, bias = effective_weights(classifier)
+    logits = features.mean((1, 2)) @ kernel + (0 if bias is None else bias)
     if class_index is None:
         class_index = logits.argmax(-1)
     classes = _check_classes(class_index, *logits.shape)

@@ -7,6 +7,8 @@ from convmixer_tf.analysis.parts import find_head
 from convmixer_tf.analysis.parts import last_features
 from convmixer_tf.analysis.pictures import hide_ticks
 from convmixer_tf.analysis.pictures import new_picture
+from convmixer_tf.models.copying import copy_weights
+from convmixer_tf.weights.effective import effective_weights
 
 
 def dense_classifier(model):
@@ -48,13 +50,16 @@ def dense_classifier(model):
     shape = (channels, None, None) if first else (None, None, channels)
     image = keras.Input(shape, dtype=body.input.dtype, name="image")
     copy = keras.models.clone_model(body, input_tensors=image)
-    copy.set_weights(body.get_weights())
+    copy_weights(body, copy)
+    quantized = classifier.quantization_mode is not None
     head = keras.layers.Conv2D(
         classifier.units,
         1,
         use_bias=classifier.use_bias,
         data_format="channels_last",
-        dtype=classifier.dtype_policy,
+        dtype=(
+            classifier.compute_dtype if quantized else classifier.dtype_policy
+        ),
         name=classifier.name,
     )
     if first:
@@ -65,8 +70,8 @@ def dense_classifier(model):
         scores = to_first(head(to_last(copy.output)))
     else:
         scores = head(copy.output)
-    kernel, *bias = classifier.get_weights()
-    head.set_weights([kernel[None, None], *bias])
+    kernel, bias = effective_weights(classifier)
+    head.set_weights([kernel[None, None], *([] if bias is None else [bias])])
     return keras.Model(image, scores, name=f"{model.name}_dense")
 
 

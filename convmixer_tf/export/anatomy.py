@@ -11,8 +11,10 @@ import keras
 import numpy as np
 from keras import layers
 
+from convmixer_tf.export.preparation import is_inactive
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
+from convmixer_tf.weights.effective import effective_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,21 +89,25 @@ def read_anatomy(model):
 
     Args:
         model: A model that `ConvMixer` or one of the variants built, with or
-            without preprocessing and classifier, of any dtype policy. Images
-            of a channels-first model are read as channels-last, which their
-            weights do not depend on.
+            without preprocessing and classifier, of any dtype policy; or a
+            functional or sequential model that has one in it, with
+            augmentation before and a `Dense` layer behind it. Quantized
+            kernels and LoRA are read as `effective_weights` gives them.
+            Images of a channels-first model are read as channels-last, which
+            their weights do not depend on.
 
     Returns:
         An `Anatomy`. It shares nothing with the model.
 
     Raises:
-        ValueError: If the model is not a chain of ConvMixer's layers, or if
-            one of its weights is not finite.
+        ValueError: If the model is not a chain of ConvMixer's layers, if an
+            activation is not applied element by element, or if one of the
+            weights is not finite.
     """
-    chain = _chain(model)
-    preprocessing = None
-    if isinstance(chain[0], layers.Normalization):
-        preprocessing = _preprocessing(chain.pop(0))
+    chain = [layer for layer in _chain(model) if not is_inactive(layer)]
+    normalization = None
+    if chain and isinstance(chain[0], layers.Normalization):
+        normalization = chain.pop(0)
     if not (chain and isinstance(chain[0], PatchEmbed)):
         raise _not_a_convmixer(model, "There is no PatchEmbed at its start")
     stem = chain.pop(0)
@@ -109,39 +115,62 @@ def read_anatomy(model):
     while chain and isinstance(chain[0], ConvMixerBlock):
         blocks.append(chain.pop(0))
     pooling, classifier = _head(model, chain)
-    anatomy = Anatomy(
+    for weight in model.weights:
+        if not np.isfinite(_float64(weight)).all():
+            raise ValueError(
+                "The model's weights must be finite. Received: NaN or "
+                f"infinity in {weight.path}"
+            )
+    for activation in {layer.activation for layer in (stem, *blocks)}:
+        _check_elementwise(activation)
+    image_shape = _image_shape(model, stem)
+    return Anatomy(
         name=model.name,
-        image_shape=_image_shape(model, stem),
-        preprocessing=preprocessing,
+        image_shape=image_shape,
+        preprocessing=normalization
+        and _preprocessing(normalization, image_shape[-1]),
         stem=_convolution(stem.conv, stem.activation, stem.norm),
         blocks=tuple(_block(block) for block in blocks),
         pooling=pooling,
         classifier=classifier,
     )
-    for weight in model.weights:
-        if not np.isfinite(_array(weight)).all():
-            raise ValueError(
-                "The model's weights must be finite. Received: NaN or "
-                f"infinity in {weight.path}"
-            )
-    return anatomy
 
 
 def _chain(model):
-    """Lists the layers after the input, each of which feeds the next only."""
-    if not hasattr(model, "operations"):
+    """Lists the layers after the input, those of inner models among them."""
+    if isinstance(model, keras.Sequential) and model.built:
+        chain = model.layers
+    elif hasattr(model, "operations"):
+        chain = _path(model)
+    else:
         raise _not_a_convmixer(model, "It is not a functional model")
-    first, *chain = model.operations
-    if not isinstance(first, layers.InputLayer) or not chain:
-        raise _not_a_convmixer(model, "It has no single input")
-    before = first.output
     for layer in chain:
-        if layer.input is not before:
+        if isinstance(layer, keras.Model):
+            yield from _chain(layer)
+        elif not isinstance(layer, layers.InputLayer):
+            yield layer
+
+
+def _path(model):
+    """Lists a functional model's layers, each of which feeds the next only."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise _not_a_convmixer(
+            model,
+            f"It has {len(model.inputs)} inputs and {len(model.outputs)} "
+            "outputs",
+        )
+    path, (tensor,) = [], model.outputs
+    while tensor is not model.inputs[0]:
+        # The layers' `input` is that of an inner model's own graph.
+        layer, index, _ = tensor._keras_history
+        arguments = layer._inbound_nodes[index].input_tensors
+        if len(arguments) != 1:
             raise _not_a_convmixer(
-                model, f"Layer {layer.name!r} does not follow the one before"
+                model, f"Layer {layer.name!r} takes {len(arguments)} tensors"
             )
-        before = layer.output
-    return chain
+        path.insert(0, layer)
+        (tensor,) = arguments
+    return path
 
 
 def _head(model, chain):
@@ -154,12 +183,14 @@ def _head(model, chain):
             pooling = kind
             chain = chain[1:]
             break
-    chain = [layer for layer in chain if not isinstance(layer, layers.Dropout)]
-    if pooling == "avg" and chain and isinstance(chain[0], layers.Dense):
+    if pooling and chain and isinstance(chain[0], layers.Dense):
         dense, *chain = chain
-        classifier = Classifier(
-            _array(dense.kernel), _array(dense.bias), dense.activation
-        )
+        kernel, bias = map(_float64, effective_weights(dense))
+        activation = dense.activation
+        linear = activation is keras.activations.linear
+        if linear and chain and isinstance(chain[0], layers.Activation):
+            activation, *chain = (chain[0].activation, *chain[1:])
+        classifier = Classifier(kernel, _or_zeros(bias, kernel), activation)
     if chain:
         raise _not_a_convmixer(
             model,
@@ -170,23 +201,55 @@ def _head(model, chain):
 
 def _not_a_convmixer(model, reason):
     return ValueError(
-        "Argument `model` must be what `ConvMixer(...)` returns, its image "
-        "straight from `keras.Input`: a chain of preprocessing, patch_embed, "
-        f"blocks, pooling and classifier. Received: {model!r}. {reason}."
+        "Argument `model` must be what `ConvMixer(...)` returns, or a "
+        "functional or sequential model of augmentation layers, a ConvMixer, "
+        "global pooling and one `Dense` layer, each fed by the one before. "
+        f"Received: {model!r}. {reason}. To export any other Keras model, "
+        "pass plain=True to `export_tflite` or `export_onnx`, or use "
+        "`export_saved_model`."
     )
 
 
+def _check_elementwise(activation):
+    """Checks an activation: channels are divided into groups, and sorted."""
+    values = np.linspace(-2, 2, 8, dtype="float32")
+    groups = values.reshape(1, 2, 2, 2), *values.reshape(2, 1, 1, 1, 4)
+    try:
+        together, *apart = (
+            np.ravel(keras.ops.convert_to_numpy(activation(x))) for x in groups
+        )
+        elementwise = np.allclose(together, np.concatenate(apart), atol=1e-5)
+    except (TypeError, ValueError):
+        elementwise = False
+    if not elementwise:
+        raise ValueError(
+            "The activation of the model's blocks must be applied element by "
+            f"element, so that it can be exported. Received: {activation!r}"
+        )
+
+
 def _image_shape(model, stem):
-    shape = tuple(model.input_shape[1:])
+    shape = tuple(model.inputs[0].shape[1:])
     if stem.data_format == "channels_first":
         return (*shape[1:], shape[0])
     return shape
 
 
-def _preprocessing(layer):
+def _preprocessing(layer, channels):
     config = layer.get_config()
-    mean, variance = np.float64(config["mean"]), np.float64(config["variance"])
-    scale = 1 / np.sqrt(variance)
+    # `None` if the layer was adapted to images.
+    mean, variance = (
+        _float64(
+            getattr(layer, name) if config[name] is None else config[name]
+        ).ravel()
+        for name in ("mean", "variance")
+    )
+    if layer.invert or len(mean) not in (1, channels):
+        raise ValueError(
+            "The model's normalization must be over all pixels or over the "
+            f"channels, and not inverted. Received: {config}"
+        )
+    scale = np.broadcast_to(1 / np.sqrt(variance), (channels,))
     return Affine(scale, -mean * scale)
 
 
@@ -201,17 +264,23 @@ def _block(block):
 
 
 def _convolution(conv, activation, norm):
-    scale = _array(norm.gamma) / np.sqrt(
-        _array(norm.moving_variance) + norm.epsilon
-    )
-    shift = _array(norm.beta) - _array(norm.moving_mean) * scale
+    kernel, bias = map(_float64, effective_weights(conv))
+    scale = 1 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        scale = scale * _float64(norm.gamma)
+    shift = -_float64(norm.moving_mean) * scale
+    if norm.center:
+        shift = shift + _float64(norm.beta)
     return Convolution(
-        _array(conv.kernel),
-        _array(conv.bias),
-        activation,
-        Affine(scale, shift),
+        kernel, _or_zeros(bias, kernel), activation, Affine(scale, shift)
     )
 
 
-def _array(weight):
-    return np.asarray(keras.ops.convert_to_numpy(weight), "float64")
+def _or_zeros(bias, kernel):
+    return np.zeros(kernel.shape[-1]) if bias is None else bias
+
+
+def _float64(values):
+    if values is None:
+        return None
+    return np.asarray(keras.ops.convert_to_numpy(values), "float64")

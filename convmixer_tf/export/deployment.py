@@ -86,11 +86,13 @@ def deploy(model, target="float"):
     done in double precision.
 
     Args:
-        model: A model that `ConvMixer` or one of the variants built. It is
-            not changed.
+        model: A model that `ConvMixer` or one of the variants built; or a
+            functional or sequential model of augmentation layers, such a
+            model, global pooling and one `Dense` layer. It is not changed.
+            Weights that are quantized or have LoRA are merged.
         target: What runs the result. `"float"`: anything that executes a
-            large depthwise convolution well, such as TensorFlow or
-            onnxruntime. `"litert"`: TFLite files in float32 or float16.
+            large depthwise convolution well, such as TensorFlow.
+            `"litert"`: TFLite files in float32 or float16.
             `"litert_dynamic"`: TFLite files that multiply in 8 bits in
             their 1 x 1 convolutions, and else compute in float32.
             `"litert_int8"`: TFLite files that compute in 8 bits.
@@ -103,8 +105,8 @@ def deploy(model, target="float"):
 
     Raises:
         ValueError: If the target is unknown, if the model is not a ConvMixer
-            whose image comes straight from `keras.Input`, or if one of its
-            weights is not finite.
+            or such a model around one, if its activation is not applied
+            element by element, or if one of its weights is not finite.
 
     Example:
 

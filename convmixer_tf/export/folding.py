@@ -82,7 +82,7 @@ def fold(anatomy, divide, fold_last):
             the scale of the depthwise normalisation. It saves a
             multiplication; rounding to 8 bits is the worse for it.
         fold_last: Boolean, whether the last normalisation may go into the
-            classifier.
+            classifier. After maximum pooling it can't.
 
     Returns:
         A `Folded`.
@@ -93,7 +93,7 @@ def fold(anatomy, divide, fold_last):
         blocks.append(_fold_block(block, norm, divide))
         norm = block.pointwise.norm
     classifier = anatomy.classifier
-    if classifier and fold_last:
+    if classifier and fold_last and anatomy.pooling == "avg":
         # Pooling is a mean, and the mean of s * x + t is s * mean + t.
         classifier = Classifier(
             norm.scale[:, None] * classifier.kernel,

@@ -10,8 +10,6 @@ from keras import ops
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.saved_model import SAVED_MODEL_FILE
 
-_REUSABLE = ("__call__", "variables", "trainable_variables")
-
 
 @keras.saving.register_keras_serializable("convmixer_tf")
 class HubLayer(layers.Layer):
@@ -19,8 +17,9 @@ class HubLayer(layers.Layer):
 
     What `hub.KerasLayer` is in tf_keras: the module's variables are the
     layer's weights, training moves its batch statistics, and its
-    regularisation losses are the layer's. If `trainable` is false it computes
-    as in inference. It computes in float32, whatever the policy is.
+    regularization losses are the layer's. If `trainable` is false it computes
+    as in inference. A module that takes no argument `training` computes the
+    same in both. It computes in float32, whatever the policy is.
 
     A saved model that contains the layer holds its weights, not its graph: the
     folder must be where it was when the model is loaded.
@@ -37,7 +36,8 @@ class HubLayer(layers.Layer):
         What the module takes: (batch, height, width, channels).
 
     Output shape:
-        What the module returns: (batch, classes) or (batch, dim).
+        What the module returns: (batch, classes), (batch, dim), or a
+        dictionary of such shapes.
 
     Raises:
         FileNotFoundError: If there is no SavedModel at `folder`.
@@ -64,16 +64,23 @@ class HubLayer(layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.folder = os.fspath(folder)
         self._module = tf.saved_model.load(self.folder)
-        lacking = [x for x in _REUSABLE if not hasattr(self._module, x)]
-        if lacking:
+        if not callable(self._module):
             raise ValueError(
                 f"The SavedModel at `{folder}` can't be built upon: it has no "
-                f"{', '.join(lacking)}. `export_tfhub` writes one that can."
+                "`__call__`. `export_tfhub` writes one that has. To compute "
+                "with its signatures, use keras.layers.TFSMLayer(folder, "
+                f"call_endpoint=...), one of {list(self._module.signatures)}."
             )
-        trained = {v.ref() for v in self._module.trainable_variables}
+        self._takes_training = (
+            "training" in self._module.__call__.function_type.parameters
+        )
+        trained = {
+            variable.ref()
+            for variable in getattr(self._module, "trainable_variables", ())
+        }
         self._module_variables = [
             _shared(variable, variable.ref() in trained)
-            for variable in self._module.variables
+            for variable in getattr(self._module, "variables", ())
         ]
         self.trainable = trainable  # Of the variables, too.
 
@@ -82,7 +89,27 @@ class HubLayer(layers.Layer):
         if training:
             for loss in getattr(self._module, "regularization_losses", ()):
                 self.add_loss(loss())
-        return self._module(ops.cast(inputs, "float32"), training=training)
+        mode = {"training": training} if self._takes_training else {}
+        return self._module(ops.cast(inputs, "float32"), **mode)
+
+    def compute_output_shape(self, input_shape):
+        return tf.nest.map_structure(
+            lambda output: tuple(output.shape), self._trace(input_shape)
+        )
+
+    def compute_output_spec(self, inputs, training=None):
+        return tf.nest.map_structure(
+            lambda output: keras.KerasTensor(
+                tuple(output.shape), output.dtype.name
+            ),
+            self._trace(inputs.shape),
+        )
+
+    def _trace(self, input_shape):
+        """Traces the module in inference; returns its symbolic outputs."""
+        traced = tf.function(self.call, autograph=False)
+        spec = tf.TensorSpec(input_shape, tf.float32)
+        return traced.get_concrete_function(spec).structured_outputs
 
     def get_config(self):
         return {**super().get_config(), "folder": self.folder}

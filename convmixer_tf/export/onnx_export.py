@@ -1,52 +1,73 @@
 """ONNX files, for onnxruntime and whatever else reads them."""
 
-import math
-import warnings
+import json
 
-import keras
 import numpy as np
 
-from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.anatomy import read_anatomy
+from convmixer_tf.export.folding import fold
+from convmixer_tf.export.metadata import check_class_names
+from convmixer_tf.export.onnx_activations import write_activation
+from convmixer_tf.export.onnx_graph import Graph
+from convmixer_tf.export.onnx_graph import import_onnx
+from convmixer_tf.export.onnx_plain import convert_plain
+from convmixer_tf.export.onnx_plain import import_tf2onnx
 from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import check_pixels
-from convmixer_tf.export.preparation import rebuilt
+from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
-# The newest that tf2onnx 1.17 writes. GELU is Erf in it, and so exact.
-OPSET = 18
+# The oldest that has all that the graph needs. Runtimes read older opsets, and
+# `onnx.version_converter` brings it to any newer one.
+OPSET = 13
 PIXELS = ("float32", "uint8")
-
-_OUTPUT = "predictions"
-_SIDES = ("batch", "height", "width")  # those that may be open
 
 
 def export_onnx(
-    model, path, *, dynamic_batch=True, pixels="float32", overwrite=False
+    model,
+    path,
+    *,
+    dynamic_batch=True,
+    pixels="float32",
+    class_names=None,
+    plain=False,
+    overwrite=False,
 ):
     """Exports a ConvMixer as an ONNX file of standard operators only.
 
     The file has one input, `image`, of pixels in [0, 255] and shape (batch,
-    height, width, channels), and one output, `predictions`. It holds the model
-    as `deploy` rewrites it: preprocessing and normalisations are folded, and
-    depthwise convolutions are grouped `Conv`.
+    height, width, channels), and one output, `predictions`. Preprocessing is
+    folded into the first convolution, and the normalizations are divisions and
+    subtractions, so that onnxruntime's `quantize_dynamic` and
+    `quantize_static` leave them in float. GELU is exact, by Erf.
 
     Args:
-        model: A model that `ConvMixer` or one of the variants built.
+        model: A model that `ConvMixer` or one of the variants built; or a
+            functional or sequential model of augmentation layers, such a
+            model, global pooling and one `Dense` layer. What only training
+            needs, such as augmentation, is not in the file.
         path: Path of the file to write, ending in `.onnx`. It appears when it
             is complete and `onnx.checker` has no objection.
         dynamic_batch: Whether the file takes any number of images at a time,
             or only one, which some compilers need.
         pixels: `"float32"` or `"uint8"`, the type of the input.
+        class_names: Names of the classes in the order of the outputs, which
+            go into the file's metadata as a JSON list, `class_names`; or
+            `None`. A single output may have two: its opposite and itself.
+        plain: Whether to convert the model as it is, by tf2onnx. Any Keras
+            model of one image and one output will do then, such as one with
+            several `Dense` layers behind a ConvMixer.
         overwrite: Whether to replace an existing file.
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
-        ImportError: If `onnx` or `tf2onnx` is not installed.
+        ImportError: If `onnx` or, for `plain`, `tf2onnx` is not installed.
         OSError: If it can't be written.
-        ValueError: If an argument is invalid, or an operator of the model has
-            no counterpart in ONNX.
+        ValueError: If an argument is invalid, or an operation of an
+            activation has no counterpart in ONNX.
 
     Example:
 
@@ -61,31 +82,29 @@ def export_onnx(
             f"Received: pixels={pixels!r}"
         )
     check_backend("ONNX files")
-    onnx = _import_onnx()
-    deployed = deploy(model, "float")
-    check_pixels(deployed)
-    deployed = _with_erf(deployed)
+    onnx = import_onnx()
+    if plain:
+        check_image_model(model)
+        import_tf2onnx()
+    else:
+        check_pixels(model)
+        anatomy = read_anatomy(model)
+    if class_names is not None:
+        classes = model.output_shape[-1] if classifier_of(model) else 0
+        if classes == 1 and len(class_names) == 2:
+            classes = 2  # The opposite of the class, and the class.
+        check_class_names(class_names, classes)
+    if plain:
+        batch_size = None if dynamic_batch else 1
+        content = convert_plain(model, batch_size, pixels, OPSET)
+    else:
+        content = _write(anatomy, "batch" if dynamic_batch else 1, pixels)
+    if class_names is not None:
+        names = json.dumps(list(class_names))
+        onnx.helper.set_model_props(content, {"class_names": names})
+    _check(onnx, content)
     with replaced(path) as unfinished:
-        _convert(deployed, unfinished, None if dynamic_batch else 1)
-        content = onnx.load(unfinished)
-        _write_out_gelu(onnx, content.graph)
-        _name_tensors(onnx, content.graph)
-        if pixels == "uint8":
-            _take_uint8(onnx, content.graph)
-        _check(onnx, content)
         onnx.save(content, unfinished)
-
-
-def _import_onnx():
-    try:
-        import onnx
-        import tf2onnx  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Exporting ONNX needs `onnx` and `tf2onnx`. Install the extra: "
-            'pip install "convmixer_tf[export]".'
-        ) from error
-    return onnx
 
 
 def _check(onnx, content):
@@ -94,101 +113,112 @@ def _check(onnx, content):
         onnx.checker.check_model(content, full_check=True)
     except Exception as error:  # Of the checker, and of shape inference.
         raise ValueError(
-            f"tf2onnx can't convert this model: {error}"
+            f"The model can't be converted to ONNX: {error}"
         ) from error
 
 
-def _exact_gelu(x):
-    return 0.5 * x * (1.0 + keras.ops.erf(x / math.sqrt(2.0)))
-
-
-def _with_erf(model):
-    """Rebuilds a model with GELU by Erf: Keras uses Erfc, ONNX has none."""
-
-    def change(layer):
-        gelu = getattr(layer, "activation", None) is keras.activations.gelu
-        return {"activation": _exact_gelu} if gelu else {}
-
-    return rebuilt(model, change)
-
-
-def _convert(model, path, batch_size):
-    _, *sides = model.input_shape
-    signature = keras.InputSpec(
-        dtype="float32", shape=(batch_size, *sides), name="image"
+def _write(anatomy, batch, pixels):
+    """Writes the graph: channels first, as ONNX has them."""
+    folded = fold(
+        anatomy,
+        divide=False,  # What is quantized then has channels of like scales.
+        fold_last=True,
     )
-    with warnings.catch_warnings():
-        # Keras gives NumPy back what tf2onnx expects of its version 1.
-        warnings.filterwarnings("ignore", "In the future `np.", FutureWarning)
-        model.export(
-            path,
-            format="onnx",
-            verbose=False,
-            input_signature=[signature],
-            opset_version=OPSET,
-        )
+    graph = Graph()
+    x = "image"
+    if pixels == "uint8":
+        x = graph.add("Cast", x, to=graph.float_type)
+    x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
+    patch_size = folded.stem_kernel.shape[:2]
+    x = graph.add(
+        "Conv",
+        x,
+        graph.constant(folded.stem_kernel.transpose(3, 2, 0, 1)),
+        graph.constant(folded.stem_bias),
+        strides=patch_size,
+    )
+    x = write_activation(graph, x, folded.activation)
+    for block in folded.blocks:
+        x = _write_block(graph, x, block)
+    if folded.affine:
+        x = _affine(graph, x, folded.affine.scale, folded.affine.shift)
+    x = _write_head(graph, x, anatomy.pooling, folded.classifier)
+    height, width, channels = anatomy.image_shape
+    return graph.model(
+        anatomy.name,
+        OPSET,
+        pixels,
+        (batch, height or "height", width or "width", channels),
+        x,
+        _output_shape(anatomy, batch, patch_size),
+    )
 
 
-def _write_out_gelu(onnx, graph):
-    """Makes of each Erf the terms by which onnxruntime knows a GELU.
+def _write_block(graph, x, block):
+    x = _affine(graph, x, block.affine.scale, block.affine.shift)
+    rows, columns, dim = block.depthwise_kernel.shape
+    y = graph.add(
+        "Conv",
+        x,
+        graph.constant(block.depthwise_kernel.transpose(2, 0, 1)[:, None]),
+        graph.constant(block.depthwise_bias),
+        group=dim,
+        # Where a side is even, Keras pads one more at the end.
+        pads=[(rows - 1) // 2, (columns - 1) // 2, rows // 2, columns // 2],
+    )
+    y = write_activation(graph, y, block.activation)
+    y = _affine(graph, y, block.branch_scale)
+    x = graph.add("Add", x, y)
+    x = graph.add(
+        "Conv",
+        x,
+        graph.constant(block.pointwise_kernel.T[:, :, None, None]),
+        graph.constant(block.pointwise_bias),
+    )
+    return write_activation(graph, x, block.activation)
 
-    These are x / 1.414 before it and + 1 after it, of scalars. tf2onnx
-    multiplies by the reciprocal, and gives the 1 more dimensions.
+
+def _affine(graph, x, scale, shift=None):
+    """Computes `scale * x + shift`, float64 (dim,), of each channel.
+
+    As Div and Sub, since `quantize_static` puts what it finds of Mul, Add and
+    BatchNormalization into 8 bits. One step for all channels is too long for
+    those that hardly ever change: their scales are hundreds of times larger.
     """
-    values = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-    }
-    for name, value in (("root_of_2", math.sqrt(2.0)), ("one", 1.0)):
-        scalar = onnx.numpy_helper.from_array(np.float32(value), name)
-        graph.initializer.append(scalar)
-
-    def rewrite(node, before, value, after, scalar):
-        x = [name for name in node.input if name not in values]
-        constants = [values[name] for name in node.input if name in values]
-        known = len(constants) == 1 and np.allclose(constants[0], value)
-        if node.op_type == before and known:
-            node.op_type = after
-            node.input[:] = [*x, scalar]
-
-    for erf in [node for node in graph.node if node.op_type == "Erf"]:
-        for node in graph.node:
-            if erf.input[0] in node.output:
-                rewrite(node, "Mul", math.sqrt(0.5), "Div", "root_of_2")
-            if erf.output[0] in node.input:
-                rewrite(node, "Add", 1.0, "Add", "one")
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    largest = np.finfo("float32").max
+    with np.errstate(divide="ignore"):
+        divisor = np.clip(1 / scale, -largest, largest)
+    x = graph.add("Div", x, graph.constant(divisor[:, None, None]))
+    if shift is None:
+        return x
+    return graph.add("Sub", x, graph.constant(-shift[:, None, None]))
 
 
-def _name_tensors(onnx, graph):
-    """Names the output and the sides that are left open."""
-    (output,) = graph.output
-    for node in graph.node:
-        node.output[:] = [
-            _OUTPUT if name == output.name else name for name in node.output
-        ]
-    output.name = _OUTPUT
-    # Inner shapes, which carry the old names, are found again when needed.
-    del graph.value_info[:]
-    for tensor in (*graph.input, *graph.output):
-        sides = tensor.type.tensor_type.shape.dim
-        for side, name in zip(sides, _SIDES, strict=False):
-            if not side.HasField("dim_value"):
-                side.dim_param = name
-
-
-def _take_uint8(onnx, graph):
-    """Lets a graph begin with a cast from 8-bit pixels."""
-    (image,) = graph.input
-    image.type.tensor_type.elem_type = onnx.TensorProto.UINT8
-    for node in graph.node:
-        node.input[:] = [
-            "pixels" if name == image.name else name for name in node.input
-        ]
-    cast = onnx.helper.make_node(
-        "Cast", [image.name], ["pixels"], "cast", to=onnx.TensorProto.FLOAT
+def _write_head(graph, x, pooling, classifier):
+    if pooling is None:
+        return graph.add("Transpose", x, perm=[0, 2, 3, 1])
+    kind = {"avg": "GlobalAveragePool", "max": "GlobalMaxPool"}[pooling]
+    x = graph.add("Flatten", graph.add(kind, x))
+    if classifier is None:
+        return x
+    x = graph.add(
+        "Gemm",
+        x,
+        graph.constant(classifier.kernel),
+        graph.constant(classifier.bias),
     )
-    graph.node.insert(0, cast)
+    return write_activation(graph, x, classifier.activation, rank=2)
+
+
+def _output_shape(anatomy, batch, patch_size):
+    if anatomy.classifier:
+        return batch, len(anatomy.classifier.bias)
+    dim = len(anatomy.stem.bias)
+    if anatomy.pooling:
+        return batch, dim
+    sides = (
+        side and side // patch
+        for side, patch in zip(anatomy.image_shape, patch_size, strict=False)
+    )
+    rows, columns = sides
+    return batch, rows or "rows", columns or "columns", dim

@@ -4,6 +4,55 @@ import keras
 
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
+from convmixer_tf.models.copying import copy_weights
+from convmixer_tf.models.copying import is_merged
+
+# Layers that return their input in inference. Of the augmentation layers,
+# `RandomCrop` is not one: it crops the center then.
+_INACTIVE = {
+    getattr(keras.layers, name)
+    for name in (
+        "ActivityRegularization",
+        "AlphaDropout",
+        "AugMix",
+        "CutMix",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "Identity",
+        "MixUp",
+        "RandAugment",
+        "RandomBrightness",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomContrast",
+        "RandomElasticTransform",
+        "RandomErasing",
+        "RandomFlip",
+        "RandomGaussianBlur",
+        "RandomGrayscale",
+        "RandomHue",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterization",
+        "RandomRotation",
+        "RandomSaturation",
+        "RandomSharpness",
+        "RandomShear",
+        "RandomTranslation",
+        "RandomZoom",
+        "SpatialDropout2D",
+    )
+}
+
+# What a layer's configuration says about quantization and LoRA.
+_MERGED = (
+    "gptq_unpacked_column_size",
+    "lora_alpha",
+    "lora_rank",
+    "quantization_config",
+    "quantization_mode",
+)
 
 
 def check_backend(what):
@@ -94,9 +143,17 @@ def check_convmixer(model):
         )
 
 
+def is_inactive(layer):
+    """Whether a layer returns its input in inference, as augmentation does."""
+    # Not a subclass: it may be active, as Monte Carlo dropout is.
+    return type(layer) in _INACTIVE
+
+
 def _first_layer(model):
     for layer in _layers(model):
-        if not isinstance(layer, keras.layers.InputLayer):
+        if not (
+            isinstance(layer, keras.layers.InputLayer) or is_inactive(layer)
+        ):
             return layer
     return None
 
@@ -127,28 +184,36 @@ def classifier_of(model):
 
 
 def rebuilt(model, change):
-    """Rebuilds a model from changed configurations, with the same weights.
+    """Rebuilds a model in float32 from changed configurations.
 
     Args:
         model: A functional or sequential `keras.Model`.
         change: Function from a layer to a dictionary of what to change in its
-            configuration.
+            configuration, or to a layer without weights in its place.
 
     Returns:
-        Another `keras.Model`.
+        Another `keras.Model`, with the weights that `model` computes with:
+        those of quantized layers and of layers with LoRA are merged.
     """
 
     def rebuild(layer):
         if isinstance(layer, keras.Model):
             return rebuilt(layer, change)
+        changes = change(layer)
+        if isinstance(changes, keras.layers.Layer):
+            return changes
         config = layer.get_config()
         if "activation" in config:
             # The function itself, as it may be one that Keras can't find.
             config["activation"] = layer.activation
-        return type(layer).from_config({**config, **change(layer)})
+        config = {k: v for k, v in config.items() if k not in _MERGED}
+        if isinstance(layer, keras.layers.Layer):
+            config["dtype"] = "float32"
+        config |= changes
+        return type(layer).from_config(config)
 
     twin = keras.models.clone_model(model, clone_function=rebuild)
-    twin.set_weights(model.get_weights())
+    copy_weights(model, twin)
     return twin
 
 
@@ -159,8 +224,10 @@ def in_float32(model):
         model: A functional or sequential `keras.Model`.
 
     Returns:
-        The model itself if it computes in float32, otherwise a copy.
+        The model itself if it computes in float32 and none of its layers is
+        quantized or has LoRA, otherwise a copy.
     """
-    if {layer.compute_dtype for layer in _layers(model)} == {"float32"}:
+    single = {layer.compute_dtype for layer in _layers(model)} == {"float32"}
+    if single and is_merged(model):
         return model
-    return rebuilt(model, lambda layer: {"dtype": "float32"})
+    return rebuilt(model, lambda layer: {})

@@ -157,8 +157,7 @@ def _module_model(model, kind):
         remat = {"remat": False} if hasattr(layer, "remat") else {}
         logits = {"activation": "linear"} if layer is classifier else {}
         thawed = {"frozen": ()} if hasattr(layer, "frozen") else {}
-        thawed["trainable"] = True
-        return {"dtype": "float32", **thawed, **remat, **logits}
+        return {"trainable": True, **thawed, **remat, **logits}
 
     twin = rebuilt(model, change)
     if kind == "classifier" or (

@@ -61,8 +61,8 @@ def export_tflite(
     Android read.
 
     Args:
-        model: What `ConvMixer` or a variant built, for images of a static
-            height and width; or what `deploy` made of it for this format.
+        model: What `deploy` takes, for images of a static height and width;
+            or what `deploy` made of it for this format.
         path: Path of the file to write, ending in `.tflite`. It appears when
             it is complete.
         quantization: `None` keeps float32. `"float16"` stores the weights so.

@@ -2,17 +2,25 @@
 
 import builtins
 import collections
+import json
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import version_converter
+from onnxruntime import quantization
+from sklearn.datasets import load_sample_images
 
 from convmixer_tf.export import deploy
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export import onnx_export
+from convmixer_tf.export import onnx_plain
+from convmixer_tf.export.onnx_activations import write_activation
+from convmixer_tf.export.onnx_graph import Graph
 from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import ConvMixer256_8
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
@@ -30,6 +38,7 @@ def convmixer(kernel_size=3, input_shape=(24, 20, 3), **arguments):
 def session(path, optimised=None):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     if optimised:
         options.optimized_model_filepath = str(optimised)
     return onnxruntime.InferenceSession(str(path), options)
@@ -66,13 +75,17 @@ def test_what_is_in_the_file(tmp_path):
     counts = collections.Counter(node.op_type for node in content.graph.node)
     assert counts["Erf"] == 5
     assert not {node.domain for node in content.graph.node} - {""}
-    groups = [
-        attribute.i
-        for node in content.graph.node
-        for attribute in node.attribute
-        if attribute.name == "group"
+    kernels = [
+        onnx.numpy_helper.to_array(tensor).shape
+        for tensor in content.graph.initializer
+        if len(tensor.dims) == 4
     ]
-    assert groups.count(16) >= 2
+    # The normalizations are no convolutions: one stem, two blocks.
+    assert collections.Counter(kernels) == {
+        (16, 3, 4, 4): 1,
+        (16, 1, 3, 3): 2,
+        (16, 16, 1, 1): 2,
+    }
     (image,), (output,) = content.graph.input, content.graph.output
     assert (image.name, output.name) == ("image", "predictions")
     sides = [
@@ -113,11 +126,212 @@ def test_any_size_and_features(tmp_path):
         assert relative_difference(outputs, model(images)) < 1e-5
 
 
-def test_what_tf2onnx_cannot_convert_is_no_file(tmp_path, monkeypatch):
-    """Of Keras' own GELU it makes an operator that does not exist."""
-    monkeypatch.setattr(onnx_export, "_with_erf", lambda model: model)
-    with pytest.raises(ValueError, match=r"can't convert .*No Op registered"):
-        export_onnx(convmixer(), tmp_path / "model.onnx")
+@pytest.mark.parametrize("opset", [14, 15, 16, 17, 18, 21])
+def test_other_opsets(tmp_path, opset):
+    model, path = convmixer(kernel_size=4), tmp_path / "model.onnx"
+    export_onnx(model, path)
+    converted = version_converter.convert_version(onnx.load(path), opset)
+    onnx.save(converted, tmp_path / "converted.onnx")
+    outputs = run(tmp_path / "converted.onnx", np.float32(IMAGES))
+    assert relative_difference(outputs, model(IMAGES)) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """The packaged model's file, photographs, and its predictions of them."""
+    path = tmp_path_factory.mktemp("packaged") / "model.onnx"
+    export_onnx(ConvMixer256_8(), path)
+    images = [
+        photograph[row : row + 128 : 4, column : column + 128 : 4]
+        for photograph in load_sample_images().images
+        for row in range(0, 299, 100)
+        for column in range(0, 512, 170)
+    ]
+    images = np.float32(images)
+    expected = run(path, images)
+    assert len(np.unique(expected.argmax(1))) >= 4
+    return path, images, expected
+
+
+def check_quantized(path, images, expected, limit):
+    """Compares predictions by classes and by total variation distance."""
+    outputs = run(path, images)
+    assert np.mean(outputs.argmax(1) == expected.argmax(1)) >= 0.75
+    assert np.abs(outputs - expected).sum(1).mean() / 2 < limit
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_quantized_dynamically_by_onnxruntime(tmp_path, packaged, per_channel):
+    path, images, expected = packaged
+    quantized = tmp_path / "quantized.onnx"
+    quantization.quantize_dynamic(path, quantized, per_channel=per_channel)
+    assert quantized.stat().st_size < 0.4 * path.stat().st_size
+    check_quantized(quantized, images, expected, 0.15)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_quantized_statically_by_onnxruntime(tmp_path, packaged, per_channel):
+    path, images, expected = packaged
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([{"image": image[None]} for image in images[::2]])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    quantized = tmp_path / "quantized.onnx"
+    quantization.quantize_static(
+        path,
+        quantized,
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=per_channel,
+    )
+    check_quantized(quantized, images, expected, 0.2)
+
+
+def test_a_channel_that_the_normalization_ends(tmp_path):
+    model, path = convmixer(), tmp_path / "model.onnx"
+    for norm in (
+        model.get_layer("patch_embed").norm,
+        model.get_layer("block_0").depthwise_norm,
+    ):
+        gamma = norm.gamma.numpy()
+        gamma[:3] = 0, 1e-42, -1e-30
+        norm.gamma.assign(gamma)
+    export_onnx(model, path)
+    outputs = run(path, np.float32(IMAGES))
+    assert relative_difference(outputs, model(IMAGES)) < 1e-5
+    for tensor in onnx.load(path).graph.initializer:
+        assert np.isfinite(onnx.numpy_helper.to_array(tensor)).all()
+
+
+KERAS_ACTIVATIONS = [
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "soft_shrink",
+    "softmax",
+    "softplus",
+    "softsign",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "squareplus",
+    "tanh",
+    "tanh_shrink",
+]
+ACTIVATIONS = {
+    name: getattr(keras.activations, name) for name in KERAS_ACTIVATIONS
+} | {
+    "gelu, approximate": lambda x: keras.activations.gelu(x, approximate=True),
+    "relu, capped": lambda x: keras.activations.relu(x, 0.1, 4, 1),
+    "a layer": keras.layers.LeakyReLU(),
+    "our own": doubled,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name):
+    activation = ACTIVATIONS[name]
+    graph = Graph()
+    output = graph.add(
+        "Identity", write_activation(graph, "image", activation, 2)
+    )
+    shape = ("batch", 6)
+    model = graph.model(
+        "one", onnx_export.OPSET, "float32", shape, output, shape
+    )
+    onnx.checker.check_model(model, full_check=True)
+    values = np.linspace(-5, 5, 48, dtype="float32").reshape(8, 6)
+    outputs = onnxruntime.InferenceSession(model.SerializeToString()).run(
+        None, {"image": values}
+    )[0]
+    expected = activation(keras.ops.convert_to_tensor(values))
+    assert np.abs(outputs - expected).max() < 2e-6 * max(1, np.max(expected))
+
+
+def test_an_activation_that_onnx_does_not_have(tmp_path):
+    def truncated(x):
+        return keras.ops.cast(keras.ops.cast(x, "int32"), x.dtype)
+
+    model = convmixer(activation=truncated)
+    with pytest.raises(
+        ValueError, match=r"truncated.* TensorFlow's operation Cast"
+    ):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_class_names(tmp_path):
+    path, names = tmp_path / "model.onnx", ["a", "b", "c", "d", "é"]
+    export_onnx(convmixer(), path, class_names=names)
+    found = session(path).get_modelmeta().custom_metadata_map["class_names"]
+    assert json.loads(found) == names
+    for single in ("b", "a b"):
+        model = convmixer(classes=1, classifier_activation="sigmoid")
+        export_onnx(model, path, class_names=single.split(), overwrite=True)
+    for model, many in (
+        (convmixer(), names[:4]),
+        (convmixer(include_top=False), names),
+    ):
+        with pytest.raises(ValueError, match="class names must be"):
+            export_onnx(model, path, class_names=many, overwrite=True)
+
+
+def deep_head(**arguments):
+    """A classifier that `deploy` does not take."""
+    body = convmixer(include_top=False, pooling="avg", **arguments)
+    return keras.Sequential(
+        [
+            keras.Input((24, 20, 3)),
+            keras.layers.RandomFlip(),
+            keras.layers.RandomRotation(0.2),
+            body,
+            keras.layers.Dense(8, "gelu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(4),
+        ]
+    )
+
+
+@pytest.mark.parametrize("pixels", onnx_export.PIXELS)
+def test_plain(tmp_path, pixels):
+    model, path = deep_head(), tmp_path / "model.onnx"
+    with pytest.raises(ValueError, match="pass plain=True to"):
+        export_onnx(model, path)
+    assert not path.exists()
+    export_onnx(
+        model, path, plain=True, pixels=pixels, class_names=list("abcd")
+    )
+    outputs = run(path, IMAGES.astype(pixels))
+    expected = model(IMAGES, training=False)
+    assert relative_difference(outputs, expected) < 1e-5
+    (image,) = session(path).get_inputs()
+    assert image.shape == ["batch", 24, 20, 3]
+    export_onnx(model, path, plain=True, dynamic_batch=False, overwrite=True)
+    assert session(path).get_inputs()[0].shape[0] == 1
+
+
+def test_plain_leaves_no_broken_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_plain, "_write_erfc", lambda *arguments: None)
+    with pytest.raises(ValueError, match=r"can't be converted.*No Op regist"):
+        export_onnx(deep_head(), tmp_path / "model.onnx", plain=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,15 +347,19 @@ def test_errors_leave_no_file(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"must end in \.onnx"):
         export_onnx(model, tmp_path / "model.tflite")
 
+    refused = []
+
     def refuse(name, *arguments):
-        if name == "tf2onnx":
+        if name in refused:
             raise ModuleNotFoundError(name)
         return original(name, *arguments)
 
     original = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match=r"convmixer_tf\[export\]"):
-        export_onnx(model, tmp_path / "model.onnx")
+    for missing in ("onnx", "tf2onnx"):
+        refused[:] = [missing]
+        with pytest.raises(ImportError, match=r"convmixer_tf\[export\]"):
+            export_onnx(deep_head(), tmp_path / "model.onnx", plain=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,105 @@
+"""ONNX files of any Keras model, converted operation by operation."""
+
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf.export.preparation import is_inactive
+from convmixer_tf.export.preparation import rebuilt
+from convmixer_tf.layers.acceleration import plain_operations
+
+_SIDES = ("batch", "height", "width")  # those that may be open
+
+
+def import_tf2onnx():
+    """Imports `tf2onnx`, or says how to install it."""
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(
+            "Exporting ONNX with plain=True needs `tf2onnx`. Install the "
+            'extra: pip install "convmixer_tf[export]".'
+        ) from error
+    return tf2onnx
+
+
+def convert_plain(model, batch_size, pixels, opset):
+    """Converts a Keras model by tf2onnx.
+
+    Args:
+        model: A `keras.Model` that `check_image_model` takes.
+        batch_size: Integer, or `None` for any.
+        pixels: `"float32"` or `"uint8"`, the type of the input.
+        opset: Integer, the version of the operators.
+
+    Returns:
+        An `onnx.ModelProto` from `image` to `predictions`.
+
+    Raises:
+        ValueError: If tf2onnx can't convert the model.
+    """
+    tf2onnx = import_tf2onnx()
+    model = rebuilt(model, _change)
+    shape = (batch_size, *model.input_shape[1:])
+    spec = tf.TensorSpec(shape, pixels, "image")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def serve(image):
+        image = tf.cast(image, tf.float32)
+        return {"predictions": model(image, training=False)}
+
+    with warnings.catch_warnings(), plain_operations():
+        # Keras gives NumPy back what tf2onnx expects of its version 1.
+        warnings.filterwarnings("ignore", "In the future `np.", FutureWarning)
+        try:
+            content, _ = tf2onnx.convert.from_function(
+                serve,
+                [spec],
+                opset=opset,
+                custom_op_handlers={"Erfc": (_write_erfc, [])},
+            )
+        except Exception as error:  # Of many kinds.
+            raise ValueError(
+                f"tf2onnx can't convert this model: {error}"
+            ) from error
+    for tensor in (*content.graph.input, *content.graph.output):
+        sides = tensor.type.tensor_type.shape.dim
+        for side, name in zip(sides, _SIDES, strict=False):
+            if not side.HasField("dim_value"):
+                side.dim_param = name
+    return content
+
+
+def _change(layer):
+    """Replaces what tf2onnx can't convert by what is the same in inference."""
+    if is_inactive(layer):
+        return keras.layers.Identity(name=layer.name)
+    if isinstance(layer, keras.layers.Normalization) and not layer.invert:
+        # Its constants would become inputs of the file.
+        scale = 1 / np.sqrt(np.ravel(layer.variance))
+        offset = -np.ravel(layer.mean) * scale
+        return keras.layers.Rescaling(
+            scale.tolist(), offset.tolist(), name=layer.name
+        )
+    return {}
+
+
+def _write_erfc(context, node, name, arguments):
+    """Writes Erfc, which ONNX lacks and Keras' GELU has, as 1 - Erf."""
+    del arguments
+    outputs = node.output
+    shapes = [context.get_shape(outputs[0])]
+    dtypes = [context.get_dtype(outputs[0])]
+    context.remove_node(name)
+    erf = context.make_node("Erf", node.input)
+    one = context.make_const(f"{name}_one", np.float32(1.0))
+    context.make_node(
+        "Sub",
+        [one.output[0], erf.output[0]],
+        outputs=outputs,
+        name=name,
+        shapes=shapes,
+        dtypes=dtypes,
+    )
