@@ -6,6 +6,7 @@ import os
 import keras
 
 from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data.validation import check_choice
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.tflite import export_tflite
@@ -26,13 +27,15 @@ def export_web(
     calibration_images=None,
     description="",
     crop_fraction=CROP_FRACTION,
+    orientation="exif",
     overwrite=False,
 ):
     """Writes the folder of a model for the web page in `export/web`.
 
     It holds `model.tflite`, with class activation maps as a second output, and
     `model.json`: name, description, side of the images in pixels, crop
-    fraction and class names.
+    fraction, orientation and class names. The page shows a model with a single
+    output as two classes: `name` and `not name`.
 
     Args:
         model: What `ConvMixer` or a variant built, with its classifier, for
@@ -44,6 +47,8 @@ def export_web(
         description: String, what the model does, which the page shows.
         crop_fraction: Fraction of an image's shorter side that the model was
             evaluated on, in (0, 1].
+        orientation: `"exif"`, to turn images as their EXIF says, or
+            `"stored"`, to take their pixels as they are stored.
         overwrite: Whether to replace an existing folder of this kind.
 
     Raises:
@@ -52,7 +57,8 @@ def export_web(
         FileNotFoundError: If the directory it is to lie in doesn't exist.
         ImportError: As `export_tflite`.
         ValueError: As `export_tflite`, or if the images are not square or not
-            in three colours, or the model does not give probabilities.
+            in three colors, the model does not give probabilities or is a
+            softmax of a single output, or `orientation` is neither of the two.
 
     Example:
 
@@ -62,10 +68,11 @@ def export_web(
     """
     check_folder_destination(path, DESCRIPTION_FILE, overwrite)
     check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_choice("orientation", orientation, ("exif", "stored"))
     height, width, channels = model.input_shape[1:]
     if not height or height != width or channels != 3:
         raise ValueError(
-            "The page cuts images to squares of three colours, of one size. "
+            "The page cuts images to squares of three colors, of one size. "
             f"Received: a model of input_shape={model.input_shape}"
         )
     if not class_names:
@@ -80,11 +87,17 @@ def export_web(
             "it with classifier_activation='softmax' or 'sigmoid'. "
             f"Received: {classifier.activation!r}"
         )
+    if model.output_shape[-1] == 1 and _is_softmax(classifier):
+        raise ValueError(
+            "The softmax of a single output is always 1. Build the model with "
+            "classifier_activation='sigmoid'."
+        )
     known = {
         "name": model.name,
         "description": description,
         "image_size": height,
         "crop_fraction": crop_fraction,
+        "orientation": orientation,
         "class_names": list(class_names),
     }
     with replaced_folder(path) as unfinished:
@@ -101,3 +114,7 @@ def export_web(
         file = os.path.join(unfinished, DESCRIPTION_FILE)
         with open(file, "w", encoding="utf-8") as stream:
             json.dump(known, stream, ensure_ascii=False, indent=1)
+
+
+def _is_softmax(classifier):
+    return classifier and classifier.activation is keras.activations.softmax

@@ -64,6 +64,8 @@ async function startRuntime(folder) {
     self.crossOriginIsolated &&
     (await supportsFeature("relaxedSimd")) &&
     (await supportsFeature("threads"));
+  // LiteRT logs to what would be errors on the console; those it throws.
+  self.Module = { printErr: console.debug };
   try {
     await loadLiteRt(folder, { threads });
   } catch {
@@ -85,7 +87,11 @@ class Classifier {
     this.description = description.description;
     this.size = description.image_size;
     this.cropFraction = description.crop_fraction;
+    this.orientation = description.orientation ?? "exif";
     this.classNames = description.class_names;
+    // A single output is a class and its opposite.
+    this.binary = this.classNames.length === 1;
+    if (this.binary) this.classNames.push(`not ${this.classNames[0]}`);
     const [image] = model.getInputDetails();
     this.shape = [1, this.size, this.size, 3];
     this.arrayType = image.dtype === "uint8" ? Uint8Array : Float32Array;
@@ -105,14 +111,21 @@ class Classifier {
     const outputs = await this.model.run({ image });
     const { predictions, class_activation_maps: maps } = outputs;
     const result = {
-      predictions: await predictions.data(),
+      predictions: this.withOpposite(await predictions.data(), (x) => 1 - x),
       maps: maps && {
         rows: maps.type.layout.dimensions[1],
         columns: maps.type.layout.dimensions[2],
-        values: await maps.data(),
+        values: this.withOpposite(await maps.data(), (x) => -x),
       },
     };
     for (const tensor of [image, ...Object.values(outputs)]) tensor.delete();
     return { ...result, milliseconds: performance.now() - start };
+  }
+
+  withOpposite(values, opposite) {
+    if (!this.binary) return values;
+    return Float32Array.from({ length: 2 * values.length }, (_, i) =>
+      i % 2 ? opposite(values[i >> 1]) : values[i >> 1],
+    );
   }
 }
