@@ -77,7 +77,7 @@ class MainActivity : ComponentActivity() {
 
     private fun show(state: State) {
         for (button in listOf(R.id.choose_photo, R.id.take_photo, R.id.use_gpu)) {
-            findViewById<View>(button).isEnabled = !state.busy
+            findViewById<View>(button).isEnabled = state.pending == 0
         }
         val photo = findViewById<ImageView>(R.id.photo)
         photo.setImageBitmap(state.photo)
@@ -88,16 +88,10 @@ class MainActivity : ComponentActivity() {
     }
 
     private fun message(state: State): String {
-        if (state.busy) return getString(R.string.working)
+        if (state.pending > 0) return getString(R.string.working)
         if (state.error != null) return state.error
         val times = state.answer?.let {
-            getString(
-                R.string.times,
-                state.readMilliseconds,
-                state.cutMilliseconds,
-                it.milliseconds,
-                it.processor.name,
-            )
+            getString(R.string.times, state.readMilliseconds, it.milliseconds, it.processor.name)
         }
         val failure = state.gpuFailure?.let { getString(R.string.gpu_failed, it) }
         return listOfNotNull(times, failure).joinToString("\n")
