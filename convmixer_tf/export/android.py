@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data.validation import check_choice
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
@@ -22,6 +22,7 @@ from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.export.verification.inspection import describe_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
+from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
 MODEL_FILE = "model.tflite"
@@ -75,9 +76,9 @@ def export_android(
         crop_fraction: Fraction of an image's shorter side that the model was
             evaluated on, in (0, 1]. Defaults to what the file says, or else
             to `data.CROP_FRACTION`.
-        orientation: `"exif"`, to turn images as their EXIF says, or
-            `"stored"`, to take their pixels as they are stored. Defaults to
-            `"exif"`.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`: how
+            the app reads image files. Defaults to what the file says, or else
+            to `data.ORIENTATION`.
         top: Integer, how many of the likeliest classes to compare.
         overwrite: Whether to replace an existing folder of this kind.
 
@@ -103,11 +104,11 @@ def export_android(
     """
     check_folder_destination(folder, DESCRIPTION_FILE, overwrite)
     check_crop_fraction(crop_fraction)
-    check_choice("orientation", orientation, (None, "exif", "stored"))
+    check_orientation(orientation)
     check_positive_integer("top", top)
     metadata, size, scheme = _inspect(path)
     crop_fraction = crop_fraction or metadata.crop_fraction or CROP_FRACTION
-    orientation = orientation or "exif"
+    orientation = orientation or metadata.orientation or ORIENTATION
     image = _read_image(image_path, orientation)
     pixels = resize_and_center_crop(image, size, crop_fraction)
     likeliest = _likeliest(path, pixels, metadata.class_names)

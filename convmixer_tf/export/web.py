@@ -6,12 +6,13 @@ import os
 import keras
 
 from convmixer_tf.data import CROP_FRACTION
-from convmixer_tf.data.validation import check_choice
+from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.tflite import export_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
+from convmixer_tf.validation import check_orientation
 
 MODEL_FILE = "model.tflite"
 DESCRIPTION_FILE = "model.json"
@@ -27,7 +28,7 @@ def export_web(
     calibration_images=None,
     description="",
     crop_fraction=CROP_FRACTION,
-    orientation="exif",
+    orientation=ORIENTATION,
     overwrite=False,
 ):
     """Writes the folder of a model for the web page in `export/web`.
@@ -47,8 +48,8 @@ def export_web(
         description: String, what the model does, which the page shows.
         crop_fraction: Fraction of an image's shorter side that the model was
             evaluated on, in (0, 1].
-        orientation: `"exif"`, to turn images as their EXIF says, or
-            `"stored"`, to take their pixels as they are stored.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`: how
+            the page reads image files.
         overwrite: Whether to replace an existing folder of this kind.
 
     Raises:
@@ -68,7 +69,7 @@ def export_web(
     """
     check_folder_destination(path, DESCRIPTION_FILE, overwrite)
     check_range("crop_fraction", crop_fraction, 0.01, 1)
-    check_choice("orientation", orientation, ("exif", "stored"))
+    check_orientation(orientation)
     height, width, channels = model.input_shape[1:]
     if not height or height != width or channels != 3:
         raise ValueError(
@@ -97,7 +98,7 @@ def export_web(
         "description": description,
         "image_size": height,
         "crop_fraction": crop_fraction,
-        "orientation": orientation,
+        "orientation": orientation or ORIENTATION,
         "class_names": list(class_names),
     }
     with replaced_folder(path) as unfinished:
@@ -109,6 +110,7 @@ def export_web(
             class_names=class_names,
             description=description,
             crop_fraction=crop_fraction,
+            orientation=orientation,
             class_activation_maps=True,
         )
         file = os.path.join(unfinished, DESCRIPTION_FILE)

@@ -17,9 +17,14 @@ from PIL import ImageOps
 from sklearn.datasets import load_sample_images
 
 from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.orientation import read_orientation
 from convmixer_tf.export import export_web
 from convmixer_tf.models import ConvMixer
+from tests.helpers import OTHER_TAG
 from tests.helpers import ROOT
+from tests.helpers import exif
+from tests.helpers import jpeg
+from tests.helpers import oriented
 from tests.helpers import randomize
 from tests.helpers import run_script
 
@@ -158,6 +163,46 @@ def test_photos_are_turned_as_in_python(models, turned, tmp_path, orientation):
         expected = resize_and_center_crop(np.array(image), SIZE, 1.0).numpy()
         pixels = np.array(page["pixels"]).reshape(expected.shape)
         assert np.abs(pixels - expected).max() <= 1, path.name
+
+
+def unusual_files():
+    """Yields files whose EXIF is unusual, malformed, cut off or damaged."""
+    tag = (0x0112, 3, 1, 6)
+    for content in (
+        *(b"", exif(OTHER_TAG), exif((0x0112, 3, 1, 0)), exif(tag, tag)),
+        *(exif((0x0112, 3, 1, 9)), exif((0x0112, 4, 1, 6))),
+        *(exif((0x0112, 3, 2, 6)), exif(tag, start=2**32 - 1)),
+        *(exif(tag, start=30), exif(tag).replace(b"II", b"MM")),
+        *(exif(tag).replace(b"Exif", b"exif"), b"Exif\0\0II*\0"),
+    ):
+        yield jpeg(content)
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        for order in "<>":
+            yield oriented(6, order, kind)
+        whole = oriented(6, kind=kind)
+        end = whole.index(b"II*\0") + len(exif(OTHER_TAG, OTHER_TAG)) - 6
+        for length in range(0, end + 1, 3):
+            yield whole[:length]
+        for _ in range(100):
+            damaged = bytearray(whole[: end + 20])
+            for position in rng.integers(2, len(damaged), 3):
+                damaged[position] = rng.integers(256)
+            yield bytes(damaged)
+    photo = oriented(8)
+    for before in (b"\xff\xff", *(n * b"\xff\xe2\0\5abc" for n in (3, 63, 64))):
+        yield photo[:2] + before + photo[2:]
+
+
+def test_unusual_exif_is_read_as_in_python(tmp_path):
+    paths, expected = [], []
+    for i, content in enumerate(unusual_files()):
+        paths.append(tmp_path / str(i))
+        paths[-1].write_bytes(content)
+        expected.append(int(read_orientation(content)))
+    found = run("node", "test/orientations.js", *map(str, paths)).split()
+    assert [*map(int, found)] == expected
+    assert {1, 6, 8} <= {*expected}
 
 
 def test_the_page(models, tmp_path):

@@ -10,6 +10,14 @@ const ORIENTATION = 0x0112;
 const SHORT = 3;
 const PREFIX = "Exif\0\0"; // In JPEG files always, in others sometimes.
 
+// By what a file starts with: where its first part is, how to read one, and in
+// how many of them the EXIF counts.
+const FORMATS = {
+  "\xff\xd8": { first: 2, readPart: jpegSegment, most: 64 },
+  "\x89PNG": { first: 8, readPart: pngChunk, most: 10_000 },
+  RIFF: { first: 12, readPart: webpChunk, most: 10_000 },
+};
+
 /**
  * Hides the EXIF of a JPEG, PNG or WebP file.
  *
@@ -19,89 +27,84 @@ const PREFIX = "Exif\0\0"; // In JPEG files always, in others sometimes.
  *     without its EXIF.
  */
 export function splitExif(bytes) {
+  const name = Object.keys(FORMATS).find((name) => startsWith(bytes, 0, name));
   const parts = [];
   let orientation;
-  let end = 0;
-  for (const block of exifBlocks(bytes)) {
-    orientation ??= readTag(bytes.subarray(block.content, block.contentEnd));
-    parts.push(bytes.subarray(end, block.start), block.replacement ?? "");
-    end = block.end;
+  let kept = 0; // All before is in `parts`.
+  let at = FORMATS[name]?.first ?? bytes.length;
+  for (let i = 0; at < bytes.length; i++) {
+    const { end, exif, hide, replacement } = FORMATS[name].readPart(bytes, at);
+    if (exif) {
+      const whole = exif[0] < exif[1] && exif[1] <= bytes.length;
+      if (whole && i < FORMATS[name].most) {
+        orientation ??= readTag(bytes.subarray(...exif));
+      }
+      parts.push(bytes.subarray(kept, at), replacement);
+      kept = hide;
+    }
+    at = end;
   }
-  parts.push(bytes.subarray(end));
+  parts.push(bytes.subarray(kept));
   return { orientation: orientation ?? 1, parts };
 }
 
-/** Finds where the EXIF lies: all of it, and its content without the rest. */
-function* exifBlocks(bytes) {
-  const view = viewOf(bytes);
-  if (textAt(bytes, 0, 2) === "\xff\xd8") {
-    for (let at = 2; isSegment(view, at); ) {
-      const end = at + 2 + view.getUint16(at + 2);
-      if (bytes[at + 1] === 0xe1 && textAt(bytes, at + 4, 6) === PREFIX) {
-        yield { start: at, end, content: at + 4, contentEnd: end };
-      }
-      at = end;
-    }
-  } else if (textAt(bytes, 0, 8) === "\x89PNG\r\n\x1a\n") {
-    for (let at = 8; at + 12 <= bytes.length; ) {
-      const end = at + 12 + view.getUint32(at);
-      if (textAt(bytes, at + 4, 4) === "eXIf") {
-        yield { start: at, end, content: at + 8, contentEnd: end - 4 };
-      }
-      at = end;
-    }
-  } else if (/^RIFF[^]{4}WEBP$/.test(textAt(bytes, 0, 12))) {
-    for (let at = 12; at + 8 <= bytes.length; ) {
-      const size = view.getUint32(at + 4, true);
-      const content = at + 8;
-      if (textAt(bytes, at, 4) === "EXIF") {
-        // Renamed: without the chunk, the file's size would be wrong.
-        const name = { start: at, end: at + 4, replacement: "JUNK" };
-        yield { ...name, content, contentEnd: content + size };
-      }
-      at = content + size + (size % 2);
-    }
-  }
+function jpegSegment(bytes, at) {
+  const kind = numberAt(bytes, at, 2);
+  if (kind === 0xffff) return { end: at + 1 }; // Any number may come before.
+  const size = numberAt(bytes, at + 2, 2);
+  const sized = kind >= 0xffc0 && !(kind >= 0xffd0 && kind <= 0xffda);
+  if (!sized || size < 2) return { end: bytes.length }; // Here are the pixels.
+  const end = at + 2 + size;
+  if (kind !== 0xffe1 || !startsWith(bytes, at + 4, PREFIX)) return { end };
+  return { end, exif: [at + 4, end], hide: end, replacement: "" };
 }
 
-/** Whether a segment of a JPEG file with a size starts here. */
-function isSegment(view, at) {
-  if (at + 4 > view.byteLength || view.getUint8(at) !== 0xff) return false;
-  const kind = view.getUint8(at + 1);
-  const sized = kind >= 0xc0 && !(kind >= 0xd0 && kind <= 0xda);
-  return sized && view.getUint16(at + 2) >= 2;
+function pngChunk(bytes, at) {
+  const end = at + 12 + numberAt(bytes, at, 4);
+  if (!startsWith(bytes, at + 4, "eXIf")) return { end };
+  return { end, exif: [at + 8, end - 4], hide: end, replacement: "" };
+}
+
+function webpChunk(bytes, at) {
+  const size = numberAt(bytes, at + 4, 4, true);
+  const content = at + 8;
+  const end = content + size + (size % 2);
+  if (!startsWith(bytes, at, "EXIF")) return { end };
+  // Renamed only: without the chunk, the size of the file would be wrong.
+  const exif = [content, content + size];
+  return { end, exif, hide: at + 4, replacement: "JUNK" };
 }
 
 /** Reads the orientation from a TIFF structure. */
 function readTag(content) {
-  const prefixed = textAt(content, 0, PREFIX.length) === PREFIX;
-  const tiff = content.subarray(prefixed ? PREFIX.length : 0);
-  const order = textAt(tiff, 0, 4);
-  if (order !== "II*\0" && order !== "MM\0*") return 1;
-  const little = order === "II*\0";
-  const view = viewOf(tiff);
-  try {
-    const start = view.getUint32(4, little);
-    const count = view.getUint16(start, little);
-    for (let i = 0, at = start + 2; i < count; i++, at += 12) {
-      const value = view.getUint16(at + 8, little);
-      if (view.getUint16(at, little) === ORIENTATION) {
-        const known =
-          view.getUint16(at + 2, little) === SHORT &&
-          view.getUint32(at + 4, little) === 1;
-        return known && value >= 1 && value <= 8 ? value : 1;
-      }
-    }
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error; // It ends early.
+  const start = startsWith(content, 0, PREFIX) ? PREFIX.length : 0;
+  const tiff = content.subarray(start);
+  const little = startsWith(tiff, 0, "II*\0");
+  if (!little && !startsWith(tiff, 0, "MM\0*")) return 1;
+  const at = numberAt(tiff, 4, 4, little);
+  // Each entry has 12 bytes: tag, type, number of values, value.
+  const whole = Math.floor((tiff.length - at - 2) / 12);
+  const count = Math.min(numberAt(tiff, at, 2, little), whole);
+  for (let entry = at + 2; entry < at + 2 + 12 * count; entry += 12) {
+    if (numberAt(tiff, entry, 2, little) !== ORIENTATION) continue;
+    const type = numberAt(tiff, entry + 2, 2, little);
+    const number = numberAt(tiff, entry + 4, 4, little);
+    const value = numberAt(tiff, entry + 8, 2, little);
+    const valid = type === SHORT && number === 1 && value >= 1 && value <= 8;
+    return valid ? value : 1;
   }
   return 1;
 }
 
-function viewOf(bytes) {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+/** Reads a number of `size` bytes; missing ones are 0. */
+function numberAt(bytes, at, size, little = false) {
+  let number = 0;
+  for (let i = 0; i < size; i++) {
+    number = 256 * number + (bytes[at + (little ? size - 1 - i : i)] ?? 0);
+  }
+  return number;
 }
 
-function textAt(bytes, start, length) {
-  return String.fromCharCode(...bytes.subarray(start, start + length));
+function startsWith(bytes, at, text) {
+  return text === String.fromCharCode(...bytes.subarray(at, at + text.length));
 }
