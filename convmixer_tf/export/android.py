@@ -18,6 +18,7 @@ from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.tflite_model import ends_in_probabilities
+from convmixer_tf.export.tflite_model import last_operators
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.export.verification.inspection import describe_tflite
 from convmixer_tf.files import check_folder_destination
@@ -160,7 +161,13 @@ def _inspect(path):
             "with class activation maps are for the web page. "
             f"Received: `{path}`, with outputs of shapes {shapes['outputs']}"
         )
-    if not ends_in_probabilities(unpack(pathlib.Path(path).read_bytes())):
+    model = unpack(pathlib.Path(path).read_bytes())
+    if shapes["outputs"][0][1] == 1 and "SOFTMAX" in last_operators(model):
+        raise ValueError(
+            f"The softmax of a single output is always 1: `{path}`. Build the "
+            "model with classifier_activation='sigmoid'."
+        )
+    if not ends_in_probabilities(model):
         raise ValueError(
             f"`{path}` gives logits, and the app shows probabilities. Build "
             "the model with classifier_activation='softmax'."

@@ -60,9 +60,7 @@ class FallbackClassifier(private val create: (Processor) -> Engine) : AutoClosea
         if (gpuFailure == null) {
             try {
                 return run(pixels, Processor.GPU, null)
-            } catch (failure: Exception) {
-                leaveGpu(failure)
-            } catch (failure: LinkageError) { // A driver's library is missing.
+            } catch (failure: Throwable) { // Also a driver's library that is missing.
                 leaveGpu(failure)
             }
         }

@@ -78,9 +78,7 @@ class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) 
             readPhoto(model.turn) {
                 app.contentResolver.openInputStream(uri) ?: throw IOException("$uri is gone")
             }
-        } catch (error: IOException) {
-            throw Unreadable(error)
-        } catch (error: SecurityException) { // Access to it has ended.
+        } catch (error: Exception) { // Also if access to it has ended.
             throw Unreadable(error)
         }
         val pixels = model.pixelsOf(photo)
@@ -118,11 +116,7 @@ class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) 
         worker.execute {
             val change = try {
                 work(processor)
-            } catch (error: Exception) {
-                failed(error)
-            } catch (error: LinkageError) {
-                failed(error)
-            } catch (error: OutOfMemoryError) {
+            } catch (error: Throwable) { // Also libraries or memory that are missing.
                 failed(error)
             }
             mainThread.post { state = state.change().copy(pending = state.pending - 1) }

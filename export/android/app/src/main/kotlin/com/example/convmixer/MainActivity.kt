@@ -97,23 +97,15 @@ class MainActivity : ComponentActivity() {
         return listOfNotNull(times, failure).joinToString("\n")
     }
 
-    private fun report(verdict: Verdict) = if (verdict.passed) {
-        getString(
-            R.string.self_test_passed,
-            verdict.processor.name,
-            verdict.pixelDifference,
-            verdict.scoreDifference,
-        )
-    } else {
-        getString(
-            R.string.self_test_failed,
-            verdict.processor.name,
-            verdict.pixelDifference,
-            verdict.scoreDifference,
-            verdict.best,
-            verdict.expectedBest,
-        )
-    }
+    private fun report(verdict: Verdict) = getString(
+        R.string.self_test,
+        verdict.processor.name,
+        getString(if (verdict.passed) R.string.passed else R.string.not_passed),
+        verdict.pixelDifference,
+        verdict.scoreDifference,
+        verdict.best,
+        verdict.expectedBest,
+    )
 
     private fun showPredictions(predictions: List<Prediction>) {
         val list = findViewById<LinearLayout>(R.id.predictions)
