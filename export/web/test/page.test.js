@@ -221,8 +221,8 @@ test("texts have a contrast of at least 4.5", async () => {
 
 /** Runs in the page: the text that differs least from what is behind it. */
 function leastContrast() {
-  const light = (colour) => {
-    const parts = colour.match(/[\d.]+/g).slice(0, 3).map(Number);
+  const light = (color) => {
+    const parts = color.match(/[\d.]+/g).slice(0, 3).map(Number);
     const [r, g, b] = parts.map((x) =>
       x / 255 <= 0.04045 ? x / 3294.6 : ((x / 255 + 0.055) / 1.055) ** 2.4,
     );
