@@ -305,6 +305,16 @@ def test_what_the_files_say_of_each_other():
     assert f'File(cacheDir, "{path.get("path")[:-1]}")' in code
 
 
+def test_every_library_that_is_used_is_a_dependency():
+    """Android's own ExifInterface does not read PNG and WebP everywhere."""
+    used = set(re.findall(r"^import androidx\.(\w+)", app_code(), re.MULTILINE))
+    listed = set(
+        re.findall(r'implementation\("androidx\.(\w+):', read(GRADLE[2]))
+    )
+    assert used == listed
+    assert "exifinterface" in used
+
+
 def test_the_app_asks_for_no_permission():
     """MediaPipe's libraries ask for two, which are to be removed."""
     manifest = ET.parse(MAIN / "AndroidManifest.xml").getroot()
