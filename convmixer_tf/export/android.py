@@ -66,8 +66,8 @@ def export_android(
     description, side of the images in pixels, crop fraction and orientation;
     and what the app's self-test needs: an image, the pixels that the model gets
     of it, and `golden.json`, the likeliest classes that LiteRT finds here and
-    how far the phone may be off. A single output is a class and its opposite:
-    `name` and `not name`.
+    how far the phone may be off. A single output tells two classes apart, `not
+    name` and `name`.
 
     Args:
         path: Path of a TFLite file of a classifier, with metadata and the
@@ -242,8 +242,8 @@ def _likeliest(path, pixels, names):
     """Lists all classes, the likeliest first."""
     (scores,) = LiteRTModel(path).predict(pixels[None])
     if len(scores) == 1:
-        scores = np.append(scores, 1 - scores)
-        names = (*names, f"not {names[0]}")
+        scores = np.append(1 - scores, scores)
+        names = (f"not {names[0]}", *names)
     return [
         {"class": names[i], "index": int(i), "score": float(scores[i])}
         for i in scores.argsort()[::-1]

@@ -35,14 +35,15 @@ def export_web(
 
     It holds `model.tflite`, with class activation maps as a second output, and
     `model.json`: name, description, side of the images in pixels, crop
-    fraction, orientation and class names. The page shows a model with a single
-    output as two classes: `name` and `not name`.
+    fraction, orientation and class names.
 
     Args:
         model: What `ConvMixer` or a variant built, with its classifier, for
             square RGB images of a static size.
         path: Path of the folder to write. It appears when it is complete.
-        class_names: Names of the classes in the order of the outputs.
+        class_names: Names of the classes in the order of the outputs. For a
+            single output, the name of its class, or the names of the opposite
+            and of the class.
         quantization: As in `export_tflite`.
         calibration_images: As in `export_tflite`.
         description: String, what the model does, which the page shows.
@@ -93,13 +94,17 @@ def export_web(
             "The softmax of a single output is always 1. Build the model with "
             "classifier_activation='sigmoid'."
         )
+    names = [*class_names]
+    if model.output_shape[-1] == 1 and len(names) <= 2:
+        class_names = names[-1:]  # The file has a name for each output.
+        names = names if len(names) == 2 else [f"not {names[0]}", *names]
     known = {
         "name": model.name,
         "description": description,
         "image_size": height,
         "crop_fraction": crop_fraction,
         "orientation": orientation or ORIENTATION,
-        "class_names": list(class_names),
+        "class_names": names,
     }
     with replaced_folder(path) as unfinished:
         export_tflite(

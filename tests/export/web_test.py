@@ -6,6 +6,7 @@ import pytest
 
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import export_web
+from convmixer_tf.export import read_metadata
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
@@ -34,6 +35,16 @@ def test_what_is_in_the_folder(tmp_path):
     images = asymmetric_image(16, 16)
     outputs = LiteRTModel(folder / "model.tflite").predict(images)
     assert relative_difference(outputs, model(images)) < 1e-5
+
+
+@pytest.mark.parametrize("names", [("cat",), ("not cat", "cat")])
+def test_a_single_output_has_two_names(tmp_path, names):
+    model = convmixer(classes=1, classifier_activation="sigmoid")
+    export_web(model, tmp_path / "model", names)
+    known = json.loads((tmp_path / "model" / "model.json").read_text("utf-8"))
+    assert known["class_names"] == ["not cat", "cat"]
+    metadata = read_metadata(tmp_path / "model" / "model.tflite")
+    assert metadata.class_names == ("cat",)
 
 
 def test_the_orientation_is_written(tmp_path):

@@ -143,7 +143,7 @@ def test_a_single_output_is_a_class_and_its_opposite(tmp_path, photo, name):
     assert best["score"] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-4)
     assert best["score"] + other["score"] == pytest.approx(1)
     names = {best["class"]: best["index"], other["class"]: other["index"]}
-    assert names == {name: 0, f"not {name}": 1}
+    assert names == {f"not {name}": 0, name: 1}
     assert best["class"] == ("red" if name == "red" else "not other")
 
 

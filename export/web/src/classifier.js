@@ -89,9 +89,6 @@ class Classifier {
     this.cropFraction = description.crop_fraction;
     this.orientation = description.orientation ?? "exif";
     this.classNames = description.class_names;
-    // A single output is a class and its opposite.
-    this.binary = this.classNames.length === 1;
-    if (this.binary) this.classNames.push(`not ${this.classNames[0]}`);
     const [image] = model.getInputDetails();
     this.shape = [1, this.size, this.size, 3];
     this.arrayType = image.dtype === "uint8" ? Uint8Array : Float32Array;
@@ -110,22 +107,27 @@ class Classifier {
     const image = new Tensor(this.arrayType.from(pixels), this.shape);
     const outputs = await this.model.run({ image });
     const { predictions, class_activation_maps: maps } = outputs;
+    // A single output tells a class from its opposite, which comes first.
+    const single = predictions.type.layout.dimensions[1] === 1;
+    const read = async (tensor, opposite) => {
+      const values = await tensor.data();
+      return single ? withOpposite(values, opposite) : values;
+    };
     const result = {
-      predictions: this.withOpposite(await predictions.data(), (x) => 1 - x),
+      predictions: await read(predictions, (x) => 1 - x),
       maps: maps && {
         rows: maps.type.layout.dimensions[1],
         columns: maps.type.layout.dimensions[2],
-        values: this.withOpposite(await maps.data(), (x) => -x),
+        values: await read(maps, (x) => -x),
       },
     };
     for (const tensor of [image, ...Object.values(outputs)]) tensor.delete();
     return { ...result, milliseconds: performance.now() - start };
   }
+}
 
-  withOpposite(values, opposite) {
-    if (!this.binary) return values;
-    return Float32Array.from({ length: 2 * values.length }, (_, i) =>
-      i % 2 ? opposite(values[i >> 1]) : values[i >> 1],
-    );
-  }
+function withOpposite(values, opposite) {
+  return Float32Array.from({ length: 2 * values.length }, (_, i) =>
+    i % 2 ? values[i >> 1] : opposite(values[i >> 1]),
+  );
 }

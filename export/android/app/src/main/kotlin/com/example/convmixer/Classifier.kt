@@ -6,11 +6,11 @@ enum class Processor { CPU, GPU }
 /** A class and its score, a probability in [0, 1]. */
 data class Prediction(val className: String, val index: Int, val score: Float)
 
-/** Adds the opposite to the class of a model of a single output. */
+/** Makes two classes of a single output: 0, the opposite, and 1, the class. */
 fun withOpposite(predictions: List<Prediction>): List<Prediction> {
     val (className, _, score) = predictions.singleOrNull() ?: return predictions
-    val opposite = Prediction("not $className", 1, 1 - score)
-    return (predictions + opposite).sortedByDescending { it.score }
+    val opposite = Prediction("not $className", 0, 1 - score)
+    return listOf(opposite, Prediction(className, 1, score)).sortedByDescending { it.score }
 }
 
 /** A model on one processor. */

@@ -128,8 +128,8 @@ class ClassifierTest {
     @Test
     fun aSingleOutputIsAClassAndItsOpposite() {
         val (best, other) = withOpposite(listOf(Prediction("cat", 0, 0.25f)))
-        assertEquals(Prediction("not cat", 1, 0.75f), best)
-        assertEquals(Prediction("cat", 0, 0.25f), other)
+        assertEquals(Prediction("not cat", 0, 0.75f), best)
+        assertEquals(Prediction("cat", 1, 0.25f), other)
         val two = listOf(best, other)
         assertEquals(two, withOpposite(two))
     }
