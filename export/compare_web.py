@@ -102,7 +102,9 @@ def compare(folder, paths):
     ours = np.stack(
         [
             resize_and_center_crop(
-                decode_image(tf.io.read_file(os.fspath(path))),
+                decode_image(
+                    tf.io.read_file(os.fspath(path)), known["orientation"]
+                ),
                 size,
                 known["crop_fraction"],
             )

@@ -17,6 +17,7 @@ from absl import flags
 
 from convmixer_tf.export import export_android
 from convmixer_tf.files import made_parents
+from convmixer_tf.validation import ORIENTATIONS
 
 ASSETS = pathlib.Path(__file__).parent / "android/app/src/main/assets"
 
@@ -30,6 +31,13 @@ _CROP = flags.DEFINE_float(
     None,
     "Part of an image's side to keep, as the model was evaluated. Default: "
     "what the file says, or 0.96.",
+)
+_ORIENTATION = flags.DEFINE_enum(
+    "orientation",
+    None,
+    ORIENTATIONS,
+    "Turn photos as their EXIF says, or take pixels as stored. Default: what "
+    "the file says, or exif.",
 )
 _TOP = flags.DEFINE_integer("top", 5, "How many classes to compare.", 1)
 _OVERWRITE = flags.DEFINE_bool(
@@ -48,6 +56,7 @@ def main(argv):
                 _OUTPUT.value,
                 _IMAGE.value,
                 crop_fraction=_CROP.value,
+                orientation=_ORIENTATION.value,
                 top=_TOP.value,
                 overwrite=_OVERWRITE.value,
             )

@@ -73,6 +73,7 @@ def main(argv):
                 calibration_images=calibration,
                 description=_DESCRIPTION.value,
                 crop_fraction=export_flags.crop_fraction(),
+                orientation=export_flags.ORIENTATION.value,
             )
 
         export_flags.finish(

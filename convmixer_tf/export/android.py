@@ -4,20 +4,26 @@ import json
 import os
 import pathlib
 import shutil
+import struct
+import zlib
 
+import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import resize_and_center_crop
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.tflite_model import ends_in_probabilities
+from convmixer_tf.export.tflite_model import last_operators
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.export.verification.inspection import describe_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
+from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
 MODEL_FILE = "model.tflite"
@@ -29,6 +35,9 @@ GOLDEN_PIXELS = "golden_pixels.png"
 
 # Of the image that comes with the app, in pixels.
 _MAX_SIDE = 1024
+
+# EXIF's: the image is stored with its left side at the bottom.
+_GOLDEN_ORIENTATION = 6
 
 # How far a score may be from LiteRT's on an x86 processor. On the same pixels
 # the WebAssembly build differs from it by 4e-7 in float32 and 0.012 in int8
@@ -46,6 +55,7 @@ def export_android(
     image_path,
     *,
     crop_fraction=None,
+    orientation=None,
     top=5,
     overwrite=False,
 ):
@@ -53,10 +63,11 @@ def export_android(
 
     The folder holds the TFLite file; its model card, if there is one beside it
     (`FILE.md`, as `export/to_tflite.py` writes it); `model.json`: name,
-    description, side of the images in pixels and crop fraction; and what the
-    app's self-test needs: an image, the pixels that the model gets of it, and
-    `golden.json`, the likeliest classes that LiteRT finds here and how far the
-    phone may be off.
+    description, side of the images in pixels, crop fraction and orientation;
+    and what the app's self-test needs: an image, the pixels that the model gets
+    of it, and `golden.json`, the likeliest classes that LiteRT finds here and
+    how far the phone may be off. A single output tells two classes apart, `not
+    name` and `name`.
 
     Args:
         path: Path of a TFLite file of a classifier, with metadata and the
@@ -66,6 +77,9 @@ def export_android(
         crop_fraction: Fraction of an image's shorter side that the model was
             evaluated on, in (0, 1]. Defaults to what the file says, or else
             to `data.CROP_FRACTION`.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`: how
+            the app reads image files. Defaults to what the file says, or else
+            to `data.ORIENTATION`.
         top: Integer, how many of the likeliest classes to compare.
         overwrite: Whether to replace an existing folder of this kind.
 
@@ -91,10 +105,12 @@ def export_android(
     """
     check_folder_destination(folder, DESCRIPTION_FILE, overwrite)
     check_crop_fraction(crop_fraction)
+    check_orientation(orientation)
     check_positive_integer("top", top)
     metadata, size, scheme = _inspect(path)
     crop_fraction = crop_fraction or metadata.crop_fraction or CROP_FRACTION
-    image = _read_image(image_path)
+    orientation = orientation or metadata.orientation or ORIENTATION
+    image = _read_image(image_path, orientation)
     pixels = resize_and_center_crop(image, size, crop_fraction)
     likeliest = _likeliest(path, pixels, metadata.class_names)
     tolerances = _TOLERANCES.get(scheme, _QUANTIZED_TOLERANCES)
@@ -105,6 +121,7 @@ def export_android(
         "description": metadata.description,
         "image_size": size,
         "crop_fraction": crop_fraction,
+        "orientation": orientation,
     }
     with replaced_folder(folder) as unfinished:
         shutil.copyfile(path, os.path.join(unfinished, MODEL_FILE))
@@ -117,9 +134,11 @@ def export_android(
             file = os.path.join(unfinished, name)
             with open(file, "w", encoding="utf-8") as stream:
                 json.dump(value, stream, ensure_ascii=False, indent=1)
-        for name, value in ((GOLDEN_IMAGE, image), (GOLDEN_PIXELS, pixels)):
-            encoded = tf.io.encode_png(value)
-            tf.io.write_file(os.path.join(unfinished, name), encoded)
+        for name, content in (
+            (GOLDEN_IMAGE, _encode_turned(image, orientation)),
+            (GOLDEN_PIXELS, tf.io.encode_png(pixels).numpy()),
+        ):
+            pathlib.Path(unfinished, name).write_bytes(content)
     return golden
 
 
@@ -133,7 +152,7 @@ def _inspect(path):
     ((_, height, width, channels),) = shapes["inputs"]
     if height != width or channels != 3:
         raise ValueError(
-            "The app cuts images to squares of three colours. "
+            "The app cuts images to squares of three colors. "
             f"Received: `{path}`, which takes {shapes['inputs'][0]}"
         )
     if len(shapes["outputs"]) != 1 or len(shapes["outputs"][0]) != 2:
@@ -142,7 +161,13 @@ def _inspect(path):
             "with class activation maps are for the web page. "
             f"Received: `{path}`, with outputs of shapes {shapes['outputs']}"
         )
-    if not ends_in_probabilities(unpack(pathlib.Path(path).read_bytes())):
+    model = unpack(pathlib.Path(path).read_bytes())
+    if shapes["outputs"][0][1] == 1 and "SOFTMAX" in last_operators(model):
+        raise ValueError(
+            f"The softmax of a single output is always 1: `{path}`. Build the "
+            "model with classifier_activation='sigmoid'."
+        )
+    if not ends_in_probabilities(model):
         raise ValueError(
             f"`{path}` gives logits, and the app shows probabilities. Build "
             "the model with classifier_activation='softmax'."
@@ -175,10 +200,10 @@ def _read_metadata(path, classes):
     return metadata
 
 
-def _read_image(path):
-    """Reads pixels as they are stored; a large image is made smaller."""
+def _read_image(path, orientation):
+    """Reads an image; a large one is made smaller."""
     try:
-        image = decode_image(tf.io.read_file(os.fspath(path)))
+        image = decode_image(tf.io.read_file(os.fspath(path)), orientation)
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"There is no image `{path}`.") from error
     except tf.errors.OpError as error:
@@ -194,9 +219,31 @@ def _read_image(path):
     return tf.cast(tf.round(smaller), tf.uint8)
 
 
+def _encode_turned(image, orientation):
+    """Encodes a PNG whose EXIF says that it is to be turned.
+
+    With it the phone's self-test finds whether the app turns what it is to
+    turn, and nothing else.
+    """
+    stored = np.rot90(image) if orientation == "exif" else image
+    encoded = tf.io.encode_png(stored).numpy()
+    # A TIFF structure of one entry: Orientation, a short integer.
+    exif = b"eXIf" + struct.pack(
+        *("<4sIHHHIHHI", b"II*\0", 8, 1),
+        *(0x0112, 3, 1, _GOLDEN_ORIENTATION, 0, 0),
+    )
+    chunk = struct.pack(">I", len(exif) - 4) + exif
+    chunk += struct.pack(">I", zlib.crc32(exif))
+    start = 8 + 25  # After the signature and the header.
+    return encoded[:start] + chunk + encoded[start:]
+
+
 def _likeliest(path, pixels, names):
     """Lists all classes, the likeliest first."""
     (scores,) = LiteRTModel(path).predict(pixels[None])
+    if len(scores) == 1:
+        scores = np.append(1 - scores, scores)
+        names = (f"not {names[0]}", *names)
     return [
         {"class": names[i], "index": int(i), "score": float(scores[i])}
         for i in scores.argsort()[::-1]

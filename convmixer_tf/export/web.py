@@ -6,11 +6,13 @@ import os
 import keras
 
 from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.tflite import export_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
+from convmixer_tf.validation import check_orientation
 
 MODEL_FILE = "model.tflite"
 DESCRIPTION_FILE = "model.json"
@@ -26,24 +28,29 @@ def export_web(
     calibration_images=None,
     description="",
     crop_fraction=CROP_FRACTION,
+    orientation=ORIENTATION,
     overwrite=False,
 ):
     """Writes the folder of a model for the web page in `export/web`.
 
     It holds `model.tflite`, with class activation maps as a second output, and
     `model.json`: name, description, side of the images in pixels, crop
-    fraction and class names.
+    fraction, orientation and class names.
 
     Args:
         model: What `ConvMixer` or a variant built, with its classifier, for
             square RGB images of a static size.
         path: Path of the folder to write. It appears when it is complete.
-        class_names: Names of the classes in the order of the outputs.
+        class_names: Names of the classes in the order of the outputs. For a
+            single output, the name of its class, or the names of the opposite
+            and of the class.
         quantization: As in `export_tflite`.
         calibration_images: As in `export_tflite`.
         description: String, what the model does, which the page shows.
         crop_fraction: Fraction of an image's shorter side that the model was
             evaluated on, in (0, 1].
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`: how
+            the page reads image files.
         overwrite: Whether to replace an existing folder of this kind.
 
     Raises:
@@ -52,7 +59,8 @@ def export_web(
         FileNotFoundError: If the directory it is to lie in doesn't exist.
         ImportError: As `export_tflite`.
         ValueError: As `export_tflite`, or if the images are not square or not
-            in three colours, or the model does not give probabilities.
+            in three colors, the model does not give probabilities or is a
+            softmax of a single output, or `orientation` is neither of the two.
 
     Example:
 
@@ -62,10 +70,11 @@ def export_web(
     """
     check_folder_destination(path, DESCRIPTION_FILE, overwrite)
     check_range("crop_fraction", crop_fraction, 0.01, 1)
+    check_orientation(orientation)
     height, width, channels = model.input_shape[1:]
     if not height or height != width or channels != 3:
         raise ValueError(
-            "The page cuts images to squares of three colours, of one size. "
+            "The page cuts images to squares of three colors, of one size. "
             f"Received: a model of input_shape={model.input_shape}"
         )
     if not class_names:
@@ -80,12 +89,22 @@ def export_web(
             "it with classifier_activation='softmax' or 'sigmoid'. "
             f"Received: {classifier.activation!r}"
         )
+    if model.output_shape[-1] == 1 and _is_softmax(classifier):
+        raise ValueError(
+            "The softmax of a single output is always 1. Build the model with "
+            "classifier_activation='sigmoid'."
+        )
+    names = [*class_names]
+    if model.output_shape[-1] == 1 and len(names) <= 2:
+        class_names = names[-1:]  # The file has a name for each output.
+        names = names if len(names) == 2 else [f"not {names[0]}", *names]
     known = {
         "name": model.name,
         "description": description,
         "image_size": height,
         "crop_fraction": crop_fraction,
-        "class_names": list(class_names),
+        "orientation": orientation or ORIENTATION,
+        "class_names": names,
     }
     with replaced_folder(path) as unfinished:
         export_tflite(
@@ -96,8 +115,13 @@ def export_web(
             class_names=class_names,
             description=description,
             crop_fraction=crop_fraction,
+            orientation=orientation,
             class_activation_maps=True,
         )
         file = os.path.join(unfinished, DESCRIPTION_FILE)
         with open(file, "w", encoding="utf-8") as stream:
             json.dump(known, stream, ensure_ascii=False, indent=1)
+
+
+def _is_softmax(classifier):
+    return classifier and classifier.activation is keras.activations.softmax

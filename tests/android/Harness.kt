@@ -1,7 +1,12 @@
 package com.example.convmixer
 
 import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
 import javax.imageio.ImageIO
+
+// What golden.png says of itself, which Java does not read.
+private const val GOLDEN_ORIENTATION = 6
 
 /**
  * Runs what the app does with pixels, where there is no phone.
@@ -25,30 +30,38 @@ fun main(arguments: Array<String>) {
 private fun transform(folder: File, line: String) {
     val (name, width, height, orientation, size) = line.split(" ")
     val crop = line.split(" ").last().toDouble()
-    val photo = Photo(
-        width.toInt(),
-        height.toInt(),
-        File(folder, "$name.rgba").readBytes(),
-        orientation = orientation.toInt(),
-    )
-    File(folder, "$name.rgb").writeBytes(evaluationPixels(photo, size.toInt(), crop))
+    val pixels = ByteBuffer.wrap(File(folder, "$name.rgba").readBytes())
+        .order(ByteOrder.LITTLE_ENDIAN)
+        .asIntBuffer()
+    val stored = IntArray(pixels.remaining()).also(pixels::get)
+    val photo = Photo(stored, width.toInt(), height.toInt(), orientation.toInt())
+    val result = evaluationPixels(photo, size.toInt(), crop)
+    File(folder, "$name.rgb").writeBytes(rgbOf(result))
 }
 
-private fun decode(file: File): Photo {
-    val image = ImageIO.read(file)
-    val bytes = ByteArray(Photo.PIXEL_BYTES * image.width * image.height)
-    for (pixel in 0 until image.width * image.height) {
-        val colour = image.getRGB(pixel % image.width, pixel / image.width)
-        for (channel in 0 until CHANNELS) {
-            bytes[Photo.PIXEL_BYTES * pixel + channel] = (colour shr (16 - 8 * channel)).toByte()
-        }
+/** Gives red, green and blue bytes of pixels. */
+private fun rgbOf(pixels: IntArray) = ByteArray(3 * pixels.size) {
+    (pixels[it / 3] shr 8 * (it % 3)).toByte()
+}
+
+private fun pixelsOf(rgb: ByteArray) = IntArray(rgb.size / 3) { at ->
+    (0..2).fold(0xff shl 24) { pixel, channel ->
+        pixel or (rgb[3 * at + channel].toInt() and 0xff shl 8 * channel)
     }
-    return Photo(image.width, image.height, bytes)
+}
+
+private fun decode(file: File, orientation: Int = 1): Photo {
+    val image = ImageIO.read(file)
+    val rgb = image.getRGB(0, 0, image.width, image.height, null, 0, image.width)
+    // From Java's order of the colors to Android's bitmaps'.
+    val pixels = IntArray(rgb.size) { Integer.reverseBytes(rgb[it] shl 8) or (0xff shl 24) }
+    return Photo(pixels, image.width, image.height, orientation)
 }
 
 private fun prepare(assets: File): ByteArray {
     val model = ModelDescription.parse(File(assets, "model.json").readText())
-    return evaluationPixels(decode(File(assets, "golden.png")), model.imageSize, model.cropFraction)
+    val photo = decode(File(assets, "golden.png"), if (model.turn) GOLDEN_ORIENTATION else 1)
+    return rgbOf(model.pixelsOf(photo))
 }
 
 private fun judge(assets: File, pixels: ByteArray, scores: File) {
@@ -57,12 +70,12 @@ private fun judge(assets: File, pixels: ByteArray, scores: File) {
         val (name, index, score) = it.split("\t")
         Prediction(name, index.toInt(), score.toFloat())
     }
+    val sorted = withOpposite(predictions.sortedByDescending { it.score })
     val golden = Golden.parse(File(assets, "golden.json").readText())
     val verdict = golden.judge(
-        pixels,
+        pixelsOf(pixels),
         evaluationPixels(expected, expected.width, 1.0),
-        predictions.sortedByDescending { it.score },
-        Processor.CPU,
+        Answer(sorted, Processor.CPU, 0, null),
     )
     println("${verdict.passed} ${verdict.pixelDifference} ${verdict.scoreDifference}")
 }

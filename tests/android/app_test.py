@@ -239,7 +239,7 @@ def test_resources_and_manifest_compile(tmp_path):
         pytest.skip("needs aapt and android-framework-res (apt)")
     # Gradle puts these two in.
     text = (MAIN / "AndroidManifest.xml").read_text("utf-8")
-    text = text.replace("<manifest ", f'<manifest package="{PACKAGE}" ')
+    text = text.replace("<manifest", f'<manifest package="{PACKAGE}"')
     text = text.replace("${applicationId}", PACKAGE)
     (tmp_path / "AndroidManifest.xml").write_text(text, "utf-8")
     run(
@@ -303,6 +303,30 @@ def test_what_the_files_say_of_each_other():
     (path,) = ET.parse(RESOURCES / "xml" / "files.xml").getroot()
     assert path.tag == "cache-path"
     assert f'File(cacheDir, "{path.get("path")[:-1]}")' in code
+
+
+def test_every_library_that_is_used_is_a_dependency():
+    """Android's own ExifInterface does not read PNG and WebP everywhere."""
+    used = set(re.findall(r"^import androidx\.(\w+)", app_code(), re.MULTILINE))
+    listed = set(
+        re.findall(r'implementation\("androidx\.(\w+):', read(GRADLE[2]))
+    )
+    assert used == listed
+    assert "exifinterface" in used
+
+
+def test_the_app_asks_for_no_permission():
+    """MediaPipe's libraries ask for two, which are to be removed."""
+    manifest = ET.parse(MAIN / "AndroidManifest.xml").getroot()
+    tools = "{http://schemas.android.com/tools}"
+    permissions = {
+        entry.get(f"{ANDROID}name").split(".")[-1]: entry.get(f"{tools}node")
+        for entry in manifest.iter("uses-permission")
+    }
+    assert permissions == {
+        "INTERNET": "remove",
+        "ACCESS_NETWORK_STATE": "remove",
+    }
 
 
 def test_texts_get_as_many_values_as_they_show():

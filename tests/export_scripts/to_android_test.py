@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from PIL import ImageOps
 
 from convmixer_tf.data import resize_and_center_crop
 from convmixer_tf.export import TFLiteMetadata
@@ -39,6 +40,7 @@ def tflite(folder):
         class_names=CLASSES,
         description="Colours.",
         crop_fraction=0.8,
+        orientation="exif",
     )
     (folder / "android.tflite.md").write_text("# Card")
     return path
@@ -62,6 +64,7 @@ def test_what_is_in_the_folder(tflite, photo, tmp_path):
         "description": "Colours.",
         "image_size": 16,
         "crop_fraction": 0.8,
+        "orientation": "exif",
     }
     golden = json.loads((path / "golden.json").read_text())
     best, *others = golden["top"]
@@ -69,7 +72,10 @@ def test_what_is_in_the_folder(tflite, photo, tmp_path):
     assert f"| red | {best['score']:.4f} | ± 0.01 | ± 0.05 |" in result.stdout
     assert len(others) == 2  # It has no more classes.
     image = np.array(Image.open(photo))
-    assert np.array_equal(Image.open(path / "golden.png"), image)
+    with Image.open(path / "golden.png") as golden_image:
+        assert golden_image.getexif()[0x0112] == 6
+        upright = ImageOps.exif_transpose(golden_image)
+    assert np.array_equal(upright, image)
     pixels = resize_and_center_crop(image, 16, 0.8)
     assert np.array_equal(Image.open(path / "golden_pixels.png"), pixels)
 
@@ -79,27 +85,92 @@ def test_what_is_in_the_folder(tflite, photo, tmp_path):
     assert "exists. To replace it" in again.stderr
 
 
+@pytest.fixture
+def half_red(folder, tmp_path):
+    """A photograph: red above blue once it is turned, else side by side."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :45, 0] = 200
+    pixels[:, 45:, 2] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "lying.png", exif=exif)
+    return tmp_path / "lying.png"
+
+
+@pytest.mark.parametrize("said", [None, "exif", "stored"])
+def test_images_are_turned_as_the_file_says(folder, half_red, tmp_path, said):
+    path, assets = tmp_path / "model.tflite", tmp_path / "assets"
+    model = load_model(folder / "model.keras")
+    export_tflite(model, path, class_names=CLASSES, orientation=said)
+    stored = np.array(Image.open(half_red))
+    upright = np.array(ImageOps.exif_transpose(Image.open(half_red)))
+    for argument in (None, "exif", "stored"):
+        export_android(
+            *(path, assets, half_red), orientation=argument, overwrite=True
+        )
+        known = json.loads((assets / "model.json").read_text())
+        expected = argument or said or "exif"
+        assert known["orientation"] == expected
+        image = upright if expected == "exif" else stored
+        # What the app reads, which turns it or not.
+        with Image.open(assets / "golden.png") as golden:
+            assert golden.getexif()[0x0112] == 6
+            read = ImageOps.exif_transpose(golden)
+            read = read if expected == "exif" else golden
+            np.testing.assert_array_equal(read, image)
+        np.testing.assert_array_equal(
+            Image.open(assets / "golden_pixels.png"),
+            resize_and_center_crop(image, 16, 0.96),
+        )
+
+
+@pytest.mark.parametrize("name", ["red", "other"])
+def test_a_single_output_is_a_class_and_its_opposite(tmp_path, photo, name):
+    model = ConvMixer(
+        *(4, 1, 3, 4),
+        input_shape=(8, 8, 3),
+        classes=1,
+        classifier_activation="sigmoid",
+    )
+    kernel, bias = model.get_layer("predictions").weights
+    kernel.assign(0 * kernel)
+    bias.assign([2 if name == "red" else -2])
+    export_tflite(model, tmp_path / "model.tflite", class_names=(name,))
+    golden = export_android(
+        *(tmp_path / "model.tflite", tmp_path / "assets", photo)
+    )
+    best, other = golden["top"]
+    assert best["score"] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-4)
+    assert best["score"] + other["score"] == pytest.approx(1)
+    names = {best["class"]: best["index"], other["class"]: other["index"]}
+    assert names == {f"not {name}": 0, name: 1}
+    assert best["class"] == ("red" if name == "red" else "not other")
+
+
 def test_large_images_are_made_smaller(tflite, tmp_path):
     image = np.zeros((20, 3000, 3), np.uint8)
     image[..., 0] = 180
     Image.fromarray(image).save(tmp_path / "wide.png")
     export_android(tflite, tmp_path / "assets", tmp_path / "wide.png", top=1)
     with Image.open(tmp_path / "assets" / "golden.png") as smaller:
-        assert smaller.size == (1024, 7)
+        assert ImageOps.exif_transpose(smaller).size == (1024, 7)
 
 
+# Keras says so, too.
+@pytest.mark.filterwarnings("ignore:You are using a softmax")
 def test_models_that_the_app_can_not_take(photo, tmp_path):
     path = tmp_path / "other.tflite"
-    for shape, activation, maps, message in (
-        ((8, 12, 3), "softmax", False, "squares of three colours"),
-        ((8, 8, 3), "softmax", True, "are for the web page"),
-        ((8, 8, 3), None, False, "gives logits"),
-        ((8, 8, 3), "softmax", False, "of which the model is sure"),
+    for shape, activation, maps, names, message in (
+        ((8, 12, 3), "softmax", False, "ab", "squares of three colors"),
+        ((8, 8, 3), "softmax", True, "ab", "are for the web page"),
+        ((8, 8, 3), None, False, "ab", "gives logits"),
+        ((8, 8, 3), "softmax", False, "a", "softmax of a single output"),
+        ((8, 8, 3), "softmax", False, "ab", "of which the model is sure"),
     ):
         model = ConvMixer(
             *(4, 1, 3, 4, "swish"),  # Whose sigmoid is in the file, too.
             input_shape=shape,
-            classes=2,
+            classes=len(names),
             classifier_activation=activation,
         )
         # It finds both classes equally likely, of whatever image.
@@ -107,7 +178,7 @@ def test_models_that_the_app_can_not_take(photo, tmp_path):
             weight.assign(0 * weight)
         export_tflite(
             *(model, path),
-            class_names=("a", "b"),
+            class_names=tuple(names),
             class_activation_maps=maps,
             overwrite=True,
         )
@@ -159,6 +230,7 @@ def test_bad_images_and_arguments(tflite, photo, tmp_path):
     for image, arguments, message in (
         (tmp_path / "text.jpg", {}, "can't be read. Expected a JPEG"),
         (photo, {"crop_fraction": 0}, "crop_fraction"),
+        (photo, {"orientation": "upright"}, "`orientation` must be one of"),
         (photo, {"top": 0}, "`top` must be a positive integer"),
     ):
         with pytest.raises(ValueError, match=message):

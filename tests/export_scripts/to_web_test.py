@@ -2,6 +2,7 @@
 
 import json
 
+from convmixer_tf.models import read_orientation
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import run_script
 
@@ -11,13 +12,15 @@ def test_a_folder_and_its_report(model, images, tmp_path):
     result = run_script(
         "export/to_web.py",
         *(model, *images, f"--output={path}", "--scheme=float32"),
-        "--description=Three colours.",
+        *("--description=Three colors.", "--orientation=stored"),
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert "| top-1 agreement | 1.0000 |" in result.stdout
     known = json.loads((path / "model.json").read_text())
     assert known["class_names"] == list(CLASSES)
     assert (known["image_size"], known["crop_fraction"]) == (16, 0.96)
+    assert known["orientation"] == "stored"
+    assert read_orientation(path / "model.tflite") == "stored"
     assert json.loads((tmp_path / "page.json").read_text())["passed"]
     names = {x.name for x in tmp_path.iterdir()}
     assert names == {"page.json", "page.md", "public"}

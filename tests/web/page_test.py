@@ -13,11 +13,18 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
+from PIL import ImageOps
 from sklearn.datasets import load_sample_images
 
+from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.orientation import read_orientation
 from convmixer_tf.export import export_web
 from convmixer_tf.models import ConvMixer
+from tests.helpers import OTHER_TAG
 from tests.helpers import ROOT
+from tests.helpers import exif
+from tests.helpers import jpeg
+from tests.helpers import oriented
 from tests.helpers import randomize
 from tests.helpers import run_script
 
@@ -88,6 +95,13 @@ def models(photos, tmp_path_factory):
             crop_fraction=0.96 if scheme else 1.0,
             description="Random weights, for a test.",
         )
+    model = ConvMixer(
+        *(16, 1, 5, 2),
+        input_shape=(SIZE, SIZE, 3),
+        classes=1,
+        classifier_activation="sigmoid",
+    )
+    export_web(randomize(model), folder / "binary", NAMES[:1])
     return folder
 
 
@@ -112,11 +126,91 @@ def test_it_finds_what_litert_finds(models, photos, tmp_path, scheme, bound):
         assert report["pixels_that_differ"] < 1e-3
 
 
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    """A photograph in all orientations, in three formats."""
+    folder = tmp_path_factory.mktemp("turned")
+    photo = Image.fromarray(load_sample_images().images[1][:61, :97])
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for name, options in (
+            ("jpg", {"quality": 95}),
+            ("png", {}),
+            ("webp", {"lossless": True}),
+        ):
+            path = folder / f"{orientation}.{name}"
+            photo.save(path, exif=exif, **options)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("orientation", ["exif", "stored"])
+def test_photos_are_turned_as_in_python(models, turned, tmp_path, orientation):
+    model = tmp_path / "model"
+    shutil.copytree(models / "None", model)
+    known = json.loads((model / "model.json").read_text("utf-8"))
+    assert known["orientation"] == "exif"
+    known["orientation"] = orientation
+    (model / "model.json").write_text(json.dumps(known), "utf-8")
+    results = tmp_path / "results.json"
+    run("node", "test/classify.js", str(model), str(results), *map(str, turned))
+    found = json.loads(results.read_text("utf-8"))
+    assert len(found) == len(turned) == 24
+    for path, page in zip(turned, found, strict=True):
+        image = Image.open(path)
+        if orientation == "exif":
+            image = ImageOps.exif_transpose(image)
+        expected = resize_and_center_crop(np.array(image), SIZE, 1.0).numpy()
+        pixels = np.array(page["pixels"]).reshape(expected.shape)
+        assert np.abs(pixels - expected).max() <= 1, path.name
+
+
+def unusual_files():
+    """Yields files whose EXIF is unusual, malformed, cut off or damaged."""
+    tag = (0x0112, 3, 1, 6)
+    for content in (
+        *(b"", exif(OTHER_TAG), exif((0x0112, 3, 1, 0)), exif(tag, tag)),
+        *(exif((0x0112, 3, 1, 9)), exif((0x0112, 4, 1, 6))),
+        *(exif((0x0112, 3, 2, 6)), exif(tag, start=2**32 - 1)),
+        *(exif(tag, start=30), exif(tag).replace(b"II", b"MM")),
+        *(exif(tag).replace(b"Exif", b"exif"), b"Exif\0\0II*\0"),
+    ):
+        yield jpeg(content)
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        for order in "<>":
+            yield oriented(6, order, kind)
+        whole = oriented(6, kind=kind)
+        end = whole.index(b"II*\0") + len(exif(OTHER_TAG, OTHER_TAG)) - 6
+        for length in range(0, end + 1, 3):
+            yield whole[:length]
+        for _ in range(100):
+            damaged = bytearray(whole[: end + 20])
+            for position in rng.integers(2, len(damaged), 3):
+                damaged[position] = rng.integers(256)
+            yield bytes(damaged)
+    photo = oriented(8)
+    for before in (b"\xff\xff", *(n * b"\xff\xe2\0\5abc" for n in (3, 63, 64))):
+        yield photo[:2] + before + photo[2:]
+
+
+def test_unusual_exif_is_read_as_in_python(tmp_path):
+    paths, expected = [], []
+    for i, content in enumerate(unusual_files()):
+        paths.append(tmp_path / str(i))
+        paths[-1].write_bytes(content)
+        expected.append(int(read_orientation(content)))
+    found = run("node", "test/orientations.js", *map(str, paths)).split()
+    assert [*map(int, found)] == expected
+    assert {1, 6, 8} <= {*expected}
+
+
 def test_the_page(models, tmp_path):
     screenshots = pathlib.Path(os.environ.get("SCREENSHOTS", tmp_path))
     printed = run(
         *("npm", "test"),
         MODEL=os.environ.get("WEB_MODEL", str(models / "int8")),
+        BINARY_MODEL=str(models / "binary"),
         PHOTO=os.environ.get("WEB_PHOTO", load_sample_images().filenames[0]),
         SCREENSHOTS=str(screenshots),
     )

@@ -37,6 +37,7 @@ kotlin {
 dependencies {
     implementation("androidx.activity:activity:1.10.1")
     implementation("androidx.core:core:1.16.0")
+    implementation("androidx.exifinterface:exifinterface:1.4.2")
     implementation("androidx.lifecycle:lifecycle-viewmodel:2.8.7")
     implementation("com.google.mediapipe:tasks-vision:0.10.29")
     testImplementation("junit:junit:4.13.2")

@@ -64,6 +64,8 @@ async function startRuntime(folder) {
     self.crossOriginIsolated &&
     (await supportsFeature("relaxedSimd")) &&
     (await supportsFeature("threads"));
+  // LiteRT logs to what would be errors on the console; those it throws.
+  self.Module = { printErr: console.debug };
   try {
     await loadLiteRt(folder, { threads });
   } catch {
@@ -85,6 +87,7 @@ class Classifier {
     this.description = description.description;
     this.size = description.image_size;
     this.cropFraction = description.crop_fraction;
+    this.orientation = description.orientation ?? "exif";
     this.classNames = description.class_names;
     const [image] = model.getInputDetails();
     this.shape = [1, this.size, this.size, 3];
@@ -104,15 +107,27 @@ class Classifier {
     const image = new Tensor(this.arrayType.from(pixels), this.shape);
     const outputs = await this.model.run({ image });
     const { predictions, class_activation_maps: maps } = outputs;
+    // A single output tells a class from its opposite, which comes first.
+    const single = predictions.type.layout.dimensions[1] === 1;
+    const read = async (tensor, opposite) => {
+      const values = await tensor.data();
+      return single ? withOpposite(values, opposite) : values;
+    };
     const result = {
-      predictions: await predictions.data(),
+      predictions: await read(predictions, (x) => 1 - x),
       maps: maps && {
         rows: maps.type.layout.dimensions[1],
         columns: maps.type.layout.dimensions[2],
-        values: await maps.data(),
+        values: await read(maps, (x) => -x),
       },
     };
     for (const tensor of [image, ...Object.values(outputs)]) tensor.delete();
     return { ...result, milliseconds: performance.now() - start };
   }
+}
+
+function withOpposite(values, opposite) {
+  return Float32Array.from({ length: 2 * values.length }, (_, i) =>
+    i % 2 ? values[i >> 1] : opposite(values[i >> 1]),
+  );
 }

@@ -35,7 +35,7 @@ export function drawMap(canvas, { rows, columns, values, least, most }) {
   const small = new OffscreenCanvas(columns, rows);
   const image = new ImageData(columns, rows);
   values.forEach((value, i) => {
-    image.data.set(colour((value - least) / (most - least || 1)), 4 * i);
+    image.data.set(color((value - least) / (most - least || 1)), 4 * i);
   });
   small.getContext("2d").putImageData(image, 0, 0);
   const context = canvas.getContext("2d");
@@ -57,7 +57,7 @@ export function placeOf({ rows, columns, values, most }) {
   return `${ROWS[row]} ${COLUMNS[column]}`.trim();
 }
 
-function colour(fraction) {
+function color(fraction) {
   const at = fraction * (RAMP.length - 1);
   const index = Math.min(Math.floor(at), RAMP.length - 2);
   const [low, high] = RAMP.slice(index, index + 2);

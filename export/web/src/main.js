@@ -3,7 +3,7 @@
 import { closeCamera, openCamera } from "./camera.js";
 import { loadClassifier } from "./classifier.js";
 import { drawMap, mapOf, placeOf } from "./heatmap.js";
-import { openPhoto } from "./photo.js";
+import { openPhoto, turned } from "./photo.js";
 import { centralSquare, readPixels } from "./resample.js";
 
 const TOP = 5;
@@ -36,11 +36,11 @@ function clear() {
   $("photo").getContext("2d").clearRect(0, 0, width, height);
 }
 
-/** Classifies what `source` shows now, and shows both. */
-async function look(source, width, height) {
+/** Classifies a photo, and shows both. */
+async function look(photo) {
   const { size, cropFraction } = classifier;
-  const pixels = readPixels(source, width, height, size, cropFraction);
-  show(source, centralSquare(width, height, size, cropFraction).box);
+  const pixels = readPixels(photo, size, cropFraction);
+  show(photo, centralSquare(photo.width, photo.height, size, cropFraction).box);
   result = await classifier.classify(pixels);
   document.dispatchEvent(
     new CustomEvent("classified", { detail: { pixels, ...result } }),
@@ -48,14 +48,19 @@ async function look(source, width, height) {
   render();
 }
 
-function show(source, box) {
+function show({ source, matrix }, [left, top, boxWidth, boxHeight]) {
   const context = $("photo").getContext("2d");
   const { width, height } = context.canvas;
-  context.imageSmoothingEnabled = box[2] > SMALL;
+  context.save();
+  context.imageSmoothingEnabled = boxWidth > SMALL;
   context.imageSmoothingQuality = "high";
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
-  context.drawImage(source, ...box, 0, 0, width, height);
+  context.scale(width / boxWidth, height / boxHeight);
+  context.translate(-left, -top);
+  context.transform(...matrix);
+  context.drawImage(source, 0, 0);
+  context.restore();
   $("stage").classList.add("filled");
 }
 
@@ -103,16 +108,17 @@ function renderRow(row, number, pressed) {
 
 function renderMap(number) {
   $("explanation").hidden = !result.maps;
-  $("map").hidden = !result.maps || !$("show").checked;
-  if (!result.maps) return;
+  const shown = result.maps && $("show").checked;
+  for (const id of ["map", "where", "scale"]) $(id).hidden = !shown;
+  if (!shown) return;
   const map = mapOf(result.maps, number);
   drawMap($("map"), map);
   $("where").textContent =
     `What speaks most for ${classifier.classNames[number]} is ` +
     `${placeOf(map)} of the square.`;
   const [least, , most] = $("scale").children;
-  least.textContent = map.least.toFixed(1);
-  most.textContent = map.most.toFixed(1);
+  least.textContent = `${map.least.toFixed(1)} logits`;
+  most.textContent = `${map.most.toFixed(1)} logits`;
 }
 
 /** Tells screen readers; of the camera, not of every single image. */
@@ -130,15 +136,24 @@ async function openFile(file) {
   report(null);
   const turn = ++latest;
   try {
-    const photo = await openPhoto(file);
+    const photo = await openPhoto(file, classifier.orientation);
     if (turn === latest) {
       chosen = null;
-      await look(photo, photo.width, photo.height);
+      await look(photo);
     }
-    photo.close();
+    photo.source.close();
   } catch (error) {
     if (turn === latest) clear();
     report(error);
+  }
+}
+
+async function openSample() {
+  try {
+    const response = await fetch($("sample").firstElementChild.src);
+    await openFile(await response.blob());
+  } catch {
+    report(new Error("The server can't be reached; the cat was not loaded."));
   }
 }
 
@@ -164,7 +179,7 @@ async function watch(turn) {
   const source = video;
   try {
     while (video === source && turn === latest) {
-      await look(source, source.videoWidth, source.videoHeight);
+      await look(turned(source, source.videoWidth, source.videoHeight));
       await new Promise((next) =>
         lessMotion.matches
           ? setTimeout(next, SLOW)
@@ -193,6 +208,7 @@ function listen() {
     openFile(target.files[0]);
     target.value = ""; // so that the same file can be chosen again
   });
+  $("sample").addEventListener("click", openSample);
   $("camera").addEventListener("click", toggleCamera);
   $("show").addEventListener("change", () => render());
   addEventListener("paste", (event) => openFile(event.clipboardData.files[0]));
@@ -225,11 +241,11 @@ async function start() {
   }
   const { size } = classifier;
   $("note").textContent =
-    `The model sees this square as ${size} x ${size} pixels. ` +
+    `The model sees an image as ${size} x ${size} pixels. ` +
     $("note").textContent;
   if (classifier.description) $("about").textContent = classifier.description;
   $("status").textContent = "Ready for an image.";
-  $("file").disabled = $("camera").disabled = false;
+  for (const id of ["file", "camera", "sample"]) $(id).disabled = false;
 }
 
 start();

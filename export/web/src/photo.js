@@ -1,26 +1,61 @@
 /** Opening an image file, with a message a person can use where it fails. */
 
+import { splitExif } from "./exif.js";
+
 // A photo of 64 million pixels takes 256 MB when it is decoded.
 export const MAX_PIXELS = 2 ** 26;
 
 /**
  * Decodes an image file.
  *
- * It is turned as its EXIF orientation says. Its pixels are taken as they
- * are stored, whatever its colour profile, as in training.
+ * Its pixels are taken as they are stored, whatever its color profile, as in
+ * training.
  *
  * @param {Blob} file What was chosen, dropped or pasted.
- * @returns {Promise<ImageBitmap>} To be closed by the caller.
+ * @param {string} orientation "exif": turned as the file's EXIF says;
+ *     "stored": as its pixels are stored.
+ * @returns {Promise<Photo>} Its `source` is to be closed by the caller.
  * @throws {Error} With a message for the user.
  */
-export async function openPhoto(file) {
+export async function openPhoto(file, orientation) {
   const name = file.name ? `“${file.name}”` : "What you pasted";
   await checkSize(file, name);
   try {
-    return await createImageBitmap(file, { colorSpaceConversion: "none" });
+    const exif = splitExif(new Uint8Array(await file.arrayBuffer()));
+    const source = await createImageBitmap(
+      new Blob(exif.parts, { type: file.type }),
+      { colorSpaceConversion: "none" },
+    );
+    const turn = orientation === "stored" ? 1 : exif.orientation;
+    return turned(source, source.width, source.height, turn);
   } catch {
     throw new Error(`${name} is damaged, or too large for this browser.`);
   }
+}
+
+/**
+ * Describes how an image that is stored otherwise is brought upright.
+ *
+ * @param {CanvasImageSource} source
+ * @param {number} width Of the source, in pixels.
+ * @param {number} height Of the source, in pixels.
+ * @param {number} orientation EXIF's, from 1 to 8.
+ * @returns {Photo} `source`; `width` and `height`, upright; and `matrix`, for a
+ *     canvas, from places in the source to those in the upright image.
+ */
+export function turned(source, width, height, orientation = 1) {
+  const matrix = [
+    [1, 0, 0, 1, 0, 0],
+    [-1, 0, 0, 1, width, 0],
+    [-1, 0, 0, -1, width, height],
+    [1, 0, 0, -1, 0, height],
+    [0, 1, 1, 0, 0, 0],
+    [0, 1, -1, 0, height, 0],
+    [0, -1, -1, 0, height, width],
+    [0, -1, 1, 0, 0, width],
+  ][orientation - 1];
+  const sides = orientation > 4 ? [height, width] : [width, height];
+  return { source, width: sides[0], height: sides[1], matrix };
 }
 
 /** Reads width and height from the file's header, before all is decoded. */

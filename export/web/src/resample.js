@@ -1,5 +1,5 @@
 /**
- * The evaluation transform: shorter side, antialiased bicubic filter, centre.
+ * The evaluation transform: shorter side, antialiased bicubic filter, center.
  *
  * A canvas resizes as its browser likes, so the filter is written out here. It
  * equals Pillow's, as `convmixer_tf.data` does: columns before rows, with the
@@ -34,21 +34,20 @@ export function centralSquare(width, height, size, cropFraction) {
 /**
  * Reads the pixels that the model gets.
  *
- * @param {CanvasImageSource} source An image or a frame of a video.
- * @param {number} width Of the source, in pixels.
- * @param {number} height Of the source, in pixels.
+ * @param {Photo} photo What `openPhoto` or `turned` returns.
  * @param {number} size Side of the model's images, in pixels.
  * @param {number} cropFraction Part of the shorter side to keep.
  * @returns {Uint8ClampedArray} Red, green and blue of size x size pixels.
  */
-export function readPixels(source, width, height, size, cropFraction) {
+export function readPixels(photo, size, cropFraction) {
+  const { width, height } = photo;
   const { full, offset } = centralSquare(width, height, size, cropFraction);
   const columns = filters(width, full[0], offset[0], size);
   const rows = filters(height, full[1], offset[1], size);
   const narrow = new Uint8ClampedArray(height * size * 3);
   for (let top = 0; top < height; top += STRIP) {
     const count = Math.min(STRIP, height - top);
-    const { data } = readStrip(source, width, top, count);
+    const { data } = readStrip(photo, top, count);
     for (let row = 0; row < count; row++) {
       const to = (top + row) * size * 3;
       resample(data, row * width * 4, 4, columns, narrow, to, 3);
@@ -62,12 +61,15 @@ export function readPixels(source, width, height, size, cropFraction) {
   return pixels;
 }
 
-function readStrip(source, width, top, count) {
+function readStrip({ source, width, matrix }, top, count) {
   const canvas = new OffscreenCanvas(width, count);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white"; // behind what is transparent
   context.fillRect(0, 0, width, count);
-  context.drawImage(source, 0, top, width, count, 0, 0, width, count);
+  context.imageSmoothingEnabled = false; // Pixels are turned, not mixed.
+  context.translate(0, -top);
+  context.transform(...matrix);
+  context.drawImage(source, 0, 0);
   return context.getImageData(0, 0, width, count);
 }
 
@@ -96,11 +98,11 @@ function filters(length, fullLength, offset, size) {
   const scale = length / fullLength;
   const stretch = Math.max(scale, 1); // wider where the image shrinks
   return Array.from({ length: size }, (_, output) => {
-    const centre = (offset + output + 0.5) * scale;
-    const first = Math.max(Math.floor(centre - 2 * stretch), 0);
-    const last = Math.min(Math.ceil(centre + 2 * stretch), length);
+    const center = (offset + output + 0.5) * scale;
+    const first = Math.max(Math.floor(center - 2 * stretch), 0);
+    const last = Math.min(Math.ceil(center + 2 * stretch), length);
     const weights = new Float64Array(last - first).map((_, i) =>
-      cubic(Math.abs(first + i + 0.5 - centre) / stretch),
+      cubic(Math.abs(first + i + 0.5 - center) / stretch),
     );
     const sum = weights.reduce((a, b) => a + b);
     return { first, weights: weights.map((weight) => weight / sum) };

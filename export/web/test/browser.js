@@ -49,6 +49,9 @@ async function openPage(browser, url, model, options = {}) {
   const page = await context.newPage();
   page.problems = [];
   page.on("pageerror", (error) => page.problems.push(error.message));
+  page.on("console", (line) => {
+    if (line.type() === "error") page.problems.push(line.text());
+  });
   page.requests = [];
   page.on("request", (request) => page.requests.push(request.url()));
   await page.route("**/model/*", async (route) => {

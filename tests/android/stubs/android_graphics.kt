@@ -10,28 +10,40 @@ class Bitmap private constructor() {
 
     val width: Int get() = TODO()
     val height: Int get() = TODO()
-    val byteCount: Int get() = TODO()
-    val rowBytes: Int get() = TODO()
     val config: Config? get() = TODO()
 
     fun hasAlpha(): Boolean = TODO()
 
     fun copy(config: Config, isMutable: Boolean): Bitmap? = TODO("$config $isMutable")
 
+    fun copyPixelsFromBuffer(src: Buffer): Unit = TODO("$src")
+
     fun copyPixelsToBuffer(dst: Buffer): Unit = TODO("$dst")
 
     fun recycle(): Unit = TODO()
 
     companion object {
-        fun createBitmap(colors: IntArray, width: Int, height: Int, config: Config): Bitmap =
-            TODO("$colors $width $height $config")
+        fun createBitmap(width: Int, height: Int, config: Config): Bitmap =
+            TODO("$width $height $config")
     }
+}
+
+class Canvas(private val bitmap: Bitmap) {
+    fun drawColor(color: Int, mode: PorterDuff.Mode): Unit = TODO("$bitmap $color $mode")
+}
+
+object Color {
+    const val WHITE = -1
+}
+
+class PorterDuff {
+    enum class Mode { DST_OVER }
 }
 
 object BitmapFactory {
     class Options {
         var inJustDecodeBounds = false
-        var inPreferredConfig: Bitmap.Config? = null
+        var inMutable = false
         var inSampleSize = 0
         var outHeight = 0
         var outWidth = 0

@@ -6,8 +6,6 @@ abstract class Category {
     abstract fun index(): Int
 
     abstract fun categoryName(): String
-
-    abstract fun displayName(): String
 }
 
 abstract class Classifications {

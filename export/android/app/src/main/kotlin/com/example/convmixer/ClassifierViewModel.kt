@@ -9,7 +9,6 @@ import android.os.SystemClock
 import androidx.lifecycle.AndroidViewModel
 import java.io.FileNotFoundException
 import java.io.IOException
-import java.io.InputStream
 import java.util.concurrent.Executors
 
 // Side of the square shown, in pixels: sharper than what the model gets.
@@ -20,8 +19,7 @@ private const val SHOWN_SIZE = 480
  *
  * @param pending How many requests are not answered yet.
  * @param photo The part of the photo that the model saw.
- * @param readMilliseconds How long decoding took.
- * @param cutMilliseconds How long it took to cut and resize.
+ * @param readMilliseconds How long it took to decode and cut the photo.
  * @param error What went wrong with the latest request.
  */
 data class State(
@@ -30,21 +28,17 @@ data class State(
     val photo: Bitmap? = null,
     val answer: Answer? = null,
     val readMilliseconds: Long = 0,
-    val cutMilliseconds: Long = 0,
     val selfTest: Verdict? = null,
     val gpuFailure: String? = null,
     val error: String? = null,
-) {
-    val busy get() = pending > 0
-}
+)
 
 /**
  * Classifies photos on a thread of its own.
  *
  * It outlives the activity when the phone is turned.
  */
-class ClassifierViewModel(application: Application) : AndroidViewModel(application) {
-    private val app = application
+class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) {
     private val worker = Executors.newSingleThreadExecutor()
     private val mainThread = Handler(Looper.getMainLooper())
     private val assets by lazy { Assets(app) }
@@ -78,30 +72,27 @@ class ClassifierViewModel(application: Application) : AndroidViewModel(applicati
 
     /** Classifies a photo. */
     fun classify(uri: Uri) = request { processor ->
+        val model = assets.model
         val start = SystemClock.elapsedRealtime()
         val photo = try {
-            readPhoto { open(uri) }
-        } catch (error: IOException) {
-            throw Failure(R.string.unreadable, error)
-        } catch (error: SecurityException) { // Access to it has ended.
-            throw Failure(R.string.unreadable, error)
+            readPhoto(model.turn) {
+                app.contentResolver.openInputStream(uri) ?: throw IOException("$uri is gone")
+            }
+        } catch (error: Exception) { // Also if access to it has ended.
+            throw Unreadable(error)
         }
-        val read = SystemClock.elapsedRealtime()
-        val pixels = evaluationPixels(photo, assets.model.imageSize, assets.model.cropFraction)
-        val cut = SystemClock.elapsedRealtime()
+        val pixels = model.pixelsOf(photo)
+        val read = SystemClock.elapsedRealtime() - start
         val answer = classifier.classify(pixels, processor)
-        val shown = evaluationPixels(photo, SHOWN_SIZE, assets.model.cropFraction)
-        val bitmap = bitmapOf(shown, SHOWN_SIZE)
-        val change: (State) -> State = {
-            it.copy(
-                photo = bitmap,
+        val shown = bitmapOf(model.pixelsOf(photo, SHOWN_SIZE), SHOWN_SIZE)
+        return@request {
+            copy(
+                photo = shown,
                 answer = answer,
-                readMilliseconds = read - start,
-                cutMilliseconds = cut - read,
+                readMilliseconds = read,
                 gpuFailure = answer.gpuFailure,
             )
         }
-        change
     }
 
     override fun onCleared() {
@@ -112,52 +103,35 @@ class ClassifierViewModel(application: Application) : AndroidViewModel(applicati
 
     private fun selfTest() = request { processor ->
         classifier.retryGpu()
-        val model = assets.model
-        val pixels = evaluationPixels(assets.goldenImage(), model.imageSize, model.cropFraction)
+        val pixels = assets.goldenInput()
         val answer = classifier.classify(pixels, processor)
-        val verdict = assets.golden.judge(
-            pixels,
-            assets.goldenPixels(),
-            answer.predictions,
-            answer.processor,
-        )
-        val change: (State) -> State = {
-            it.copy(selfTest = verdict, gpuFailure = answer.gpuFailure)
-        }
-        change
+        val verdict = assets.golden.judge(pixels, assets.goldenPixels(), answer)
+        return@request { copy(selfTest = verdict, gpuFailure = answer.gpuFailure) }
     }
 
-    private fun open(uri: Uri): InputStream =
-        app.contentResolver.openInputStream(uri) ?: throw FileNotFoundException(uri.toString())
-
     /** Works on the other thread; the screen shows what comes of it. */
-    private fun request(work: (Processor) -> (State) -> State) {
+    private fun request(work: (Processor) -> State.() -> State) {
         state = state.copy(pending = state.pending + 1, error = null)
         val processor = state.processor
         worker.execute {
             val change = try {
                 work(processor)
-            } catch (error: Exception) {
-                failed(error)
-            } catch (error: LinkageError) {
-                failed(error)
-            } catch (error: OutOfMemoryError) {
+            } catch (error: Throwable) { // Also libraries or memory that are missing.
                 failed(error)
             }
-            mainThread.post { state = change(state).copy(pending = state.pending - 1) }
+            mainThread.post { state = state.change().copy(pending = state.pending - 1) }
         }
     }
 
-    private fun failed(error: Throwable): (State) -> State {
+    private fun failed(error: Throwable): State.() -> State {
         val text = when (error) {
-            is Failure -> app.getString(error.text, error.message)
+            is Unreadable -> app.getString(R.string.unreadable, error.message)
             is OutOfMemoryError -> app.getString(R.string.out_of_memory)
             is FileNotFoundException -> app.getString(R.string.no_model, error.message)
             else -> app.getString(R.string.failed, error.message ?: error.toString())
         }
-        return { it.copy(error = text) }
+        return { copy(error = text) }
     }
 
-    private class Failure(val text: Int, cause: Exception) :
-        Exception(cause.message ?: cause.toString(), cause)
+    private class Unreadable(cause: Exception) : Exception(cause.message ?: "$cause", cause)
 }

@@ -7,111 +7,77 @@ import kotlin.math.max
 import kotlin.math.min
 import kotlin.math.round
 
-/*
- * The evaluation transform: shorter side, antialiased bicubic filter, centre.
+/**
+ * The evaluation transform: shorter side, antialiased bicubic filter, center.
  *
  * Android's own resizing is another one, so the filter is written out here. It
  * equals Pillow's, as `convmixer_tf.data` does: columns before rows, with the
  * result of the former rounded to whole pixels.
- */
-
-const val CHANNELS = 3
-
-/**
- * Where the square that the model gets lies in the whole resized image.
  *
- * @param width Of the photo, in pixels.
- * @param height Of the photo, in pixels.
  * @param size Side of the model's images, in pixels.
  * @param cropFraction Part of the shorter side to keep, in (0, 1].
+ * @return The size x size pixels that the model gets, packed as in `Photo`.
  */
-class CentralSquare(width: Int, height: Int, val size: Int, cropFraction: Double) {
-    val fullWidth: Int
-    val fullHeight: Int
-    val left: Int
-    val top: Int
-
-    init {
-        require(size > 0 && cropFraction > 0 && cropFraction <= 1) {
-            "size = $size must be positive and cropFraction = $cropFraction in (0, 1]."
-        }
-        val shorter = floor(size / cropFraction).toLong()
-        val least = min(width, height)
-        fullWidth = (shorter * width / least).toInt()
-        fullHeight = (shorter * height / least).toInt()
-        // Halves go to the even number, as in Python's round.
-        left = round((fullWidth - size) / 2.0).toInt()
-        top = round((fullHeight - size) / 2.0).toInt()
+fun evaluationPixels(photo: Photo, size: Int, cropFraction: Double): IntArray {
+    require(size > 0 && cropFraction > 0 && cropFraction <= 1) {
+        "size = $size must be positive and cropFraction = $cropFraction in (0, 1]."
     }
+    val shorter = floor(size / cropFraction).toLong()
+    val shorterStored = min(photo.width, photo.height)
+    val columns = filters(photo.width, (shorter * photo.width / shorterStored).toInt(), size)
+    val rows = filters(photo.height, (shorter * photo.height / shorterStored).toInt(), size)
+    val narrow = arrayOfNulls<IntArray>(photo.height)
+    for (row in rows.first().first until rows.last().end) {
+        narrow[row] = IntArray(size) { columns[it].mix { column -> photo[row, column] } }
+    }
+    return IntArray(size * size) { rows[it / size].mix { row -> narrow[row]!![it % size] } }
 }
 
 /**
- * Reads the pixels that the model gets.
+ * Makes the filters of the central `size` positions along one side.
  *
- * @return Red, green and blue of size x size pixels.
+ * @param stored Length of the side, in pixels.
+ * @param resized Length of the whole resized side, in pixels.
  */
-fun evaluationPixels(photo: Photo, size: Int, cropFraction: Double): ByteArray {
-    val square = CentralSquare(photo.width, photo.height, size, cropFraction)
-    val columns = Filters(photo.width, square.fullWidth, square.left, size)
-    val rows = Filters(photo.height, square.fullHeight, square.top, size)
-    val rowBytes = size * CHANNELS
-    val narrow = ByteArray(photo.height * rowBytes)
-    for (row in rows.firstInput until rows.endOfInputs) {
-        val from = photo.start + row * photo.rowStep
-        columns.apply(photo.bytes, from, photo.columnStep, narrow, row * rowBytes, CHANNELS)
-    }
-    val pixels = ByteArray(size * rowBytes)
-    for (column in 0 until rowBytes step CHANNELS) {
-        rows.apply(narrow, column, rowBytes, pixels, column, rowBytes)
-    }
-    return pixels
+private fun filters(stored: Int, resized: Int, size: Int): List<Filter> {
+    // Halves go to the even number, as in Python's round.
+    val offset = round((resized - size) / 2.0).toInt()
+    return List(size) { Filter(offset + it, stored, resized) }
 }
 
-/** For each of `size` output positions, which inputs it is a mean of. */
-private class Filters(length: Int, fullLength: Int, offset: Int, size: Int) {
-    private val firsts = IntArray(size)
-    private val weights: Array<DoubleArray>
+/** Which pixels the one at `output` of a resized line is a mean of. */
+private class Filter(output: Int, stored: Int, resized: Int) {
+    val first: Int
+    val end: Int
+    private val weights: DoubleArray
 
     init {
-        val scale = length.toDouble() / fullLength
+        val scale = stored.toDouble() / resized
         val stretch = max(scale, 1.0) // wider where the image shrinks
-        weights = Array(size) { output ->
-            val centre = (offset + output + 0.5) * scale
-            val first = max(floor(centre - 2 * stretch).toInt(), 0)
-            val end = min(ceil(centre + 2 * stretch).toInt(), length)
-            firsts[output] = first
-            val unscaled = DoubleArray(end - first) {
-                cubic(abs(first + it + 0.5 - centre) / stretch)
-            }
-            val sum = unscaled.sum()
-            DoubleArray(unscaled.size) { unscaled[it] / sum }
-        }
+        val center = (output + 0.5) * scale
+        first = max(floor(center - 2 * stretch).toInt(), 0)
+        end = min(ceil(center + 2 * stretch).toInt(), stored)
+        val unscaled = DoubleArray(end - first) { cubic(abs(first + it + 0.5 - center) / stretch) }
+        val sum = unscaled.sum()
+        weights = DoubleArray(unscaled.size) { unscaled[it] / sum }
     }
 
-    val firstInput get() = firsts.first()
-    val endOfInputs get() = firsts.last() + weights.last().size
-
-    /** Resamples one line of pixels; the steps are bytes from pixel to pixel. */
-    fun apply(from: ByteArray, start: Int, step: Int, to: ByteArray, toStart: Int, toStep: Int) {
-        for (output in weights.indices) {
-            var red = 0.0
-            var green = 0.0
-            var blue = 0.0
-            var at = start + firsts[output] * step
-            for (weight in weights[output]) {
-                red += weight * (from[at].toInt() and 0xff)
-                green += weight * (from[at + 1].toInt() and 0xff)
-                blue += weight * (from[at + 2].toInt() and 0xff)
-                at += step
-            }
-            val target = toStart + output * toStep
-            to[target] = rounded(red)
-            to[target + 1] = rounded(green)
-            to[target + 2] = rounded(blue)
+    /** Mixes the pixels of one line. */
+    inline fun mix(pixelAt: (Int) -> Int): Int {
+        var red = 0.0
+        var green = 0.0
+        var blue = 0.0
+        for (i in first until end) {
+            val weight = weights[i - first]
+            val pixel = pixelAt(i)
+            red += weight * (pixel and 0xff)
+            green += weight * (pixel shr 8 and 0xff)
+            blue += weight * (pixel shr 16 and 0xff)
         }
+        return rounded(red) or (rounded(green) shl 8) or (rounded(blue) shl 16) or (0xff shl 24)
     }
 
-    private fun rounded(x: Double) = floor(x.coerceIn(0.0, 255.0) + 0.5).toInt().toByte()
+    private fun rounded(x: Double) = floor(x.coerceIn(0.0, 255.0) + 0.5).toInt()
 
     /** The cubic convolution kernel with a = -0.5. */
     private fun cubic(x: Double) = when {

@@ -77,7 +77,7 @@ class MainActivity : ComponentActivity() {
 
     private fun show(state: State) {
         for (button in listOf(R.id.choose_photo, R.id.take_photo, R.id.use_gpu)) {
-            findViewById<View>(button).isEnabled = !state.busy
+            findViewById<View>(button).isEnabled = state.pending == 0
         }
         val photo = findViewById<ImageView>(R.id.photo)
         photo.setImageBitmap(state.photo)
@@ -88,38 +88,24 @@ class MainActivity : ComponentActivity() {
     }
 
     private fun message(state: State): String {
-        if (state.busy) return getString(R.string.working)
+        if (state.pending > 0) return getString(R.string.working)
         if (state.error != null) return state.error
         val times = state.answer?.let {
-            getString(
-                R.string.times,
-                state.readMilliseconds,
-                state.cutMilliseconds,
-                it.milliseconds,
-                it.processor.name,
-            )
+            getString(R.string.times, state.readMilliseconds, it.milliseconds, it.processor.name)
         }
         val failure = state.gpuFailure?.let { getString(R.string.gpu_failed, it) }
         return listOfNotNull(times, failure).joinToString("\n")
     }
 
-    private fun report(verdict: Verdict) = if (verdict.passed) {
-        getString(
-            R.string.self_test_passed,
-            verdict.processor.name,
-            verdict.pixelDifference,
-            verdict.scoreDifference,
-        )
-    } else {
-        getString(
-            R.string.self_test_failed,
-            verdict.processor.name,
-            verdict.pixelDifference,
-            verdict.scoreDifference,
-            verdict.best,
-            verdict.expectedBest,
-        )
-    }
+    private fun report(verdict: Verdict) = getString(
+        R.string.self_test,
+        verdict.processor.name,
+        getString(if (verdict.passed) R.string.passed else R.string.not_passed),
+        verdict.pixelDifference,
+        verdict.scoreDifference,
+        verdict.best,
+        verdict.expectedBest,
+    )
 
     private fun showPredictions(predictions: List<Prediction>) {
         val list = findViewById<LinearLayout>(R.id.predictions)

@@ -2,26 +2,30 @@ package com.example.convmixer
 
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory
-import android.media.ExifInterface
+import android.graphics.Canvas
+import android.graphics.Color
+import android.graphics.PorterDuff
+import androidx.exifinterface.media.ExifInterface
 import java.io.IOException
 import java.io.InputStream
-import java.nio.ByteBuffer
+import java.nio.IntBuffer
 
 // 16 million pixels take 64 MiB. Larger photos are halved as they are decoded,
 // which leaves them far above the size of any model's images.
 private const val MAX_PIXELS = 1L shl 24
 
 /**
- * Decodes an image file and turns it as its EXIF orientation says.
+ * Decodes an image file.
  *
- * Pixels are taken as they are stored, whatever their colour profile, as in
+ * Pixels are taken as they are stored, whatever their color profile, as in
  * training. What is transparent becomes white.
  *
+ * @param turn Whether to turn it as its EXIF says: that of JPEG, PNG, WebP and
+ *     HEIF files, none of which Android's decoder turns.
  * @param open Opens the file; it is called three times.
  * @throws IOException If it is no image, or damaged.
  */
-fun readPhoto(open: () -> InputStream): Photo {
-    val orientation = open().use(::readOrientation)
+fun readPhoto(turn: Boolean, open: () -> InputStream): Photo {
     val options = BitmapFactory.Options()
     options.inJustDecodeBounds = true
     open().use { BitmapFactory.decodeStream(it, null, options) }
@@ -29,18 +33,27 @@ fun readPhoto(open: () -> InputStream): Photo {
         throw IOException("it is not an image of a kind that this phone knows")
     }
     options.inJustDecodeBounds = false
-    options.inPreferredConfig = Bitmap.Config.ARGB_8888
+    options.inMutable = true
     options.inSampleSize = samplingFor(options.outWidth.toLong() * options.outHeight)
-    val bitmap = open().use { BitmapFactory.decodeStream(it, null, options) }
-        ?: throw IOException("it is damaged")
-    return photoOf(inBytes(bitmap), orientation)
+    val decoded = open().use { BitmapFactory.decodeStream(it, null, options) }
+    // Images of 16 bits a color come to bytes.
+    val bitmap = if (decoded?.config == Bitmap.Config.ARGB_8888) {
+        decoded
+    } else {
+        decoded?.copy(Bitmap.Config.ARGB_8888, true)
+    }
+    if (bitmap == null) throw IOException("it is damaged")
+    if (bitmap.hasAlpha()) Canvas(bitmap).drawColor(Color.WHITE, PorterDuff.Mode.DST_OVER)
+    val pixels = IntArray(bitmap.width * bitmap.height)
+    bitmap.copyPixelsToBuffer(IntBuffer.wrap(pixels))
+    val orientation = if (turn) open().use(::orientationOf) else 1
+    val photo = Photo(pixels, bitmap.width, bitmap.height, orientation)
+    bitmap.recycle()
+    return photo
 }
 
-private fun readOrientation(stream: InputStream): Int = try {
-    ExifInterface(stream).getAttributeInt(ExifInterface.TAG_ORIENTATION, Photo.UPRIGHT)
-} catch (_: IOException) { // A file without EXIF, to some versions of Android.
-    Photo.UPRIGHT
-}
+private fun orientationOf(stream: InputStream) =
+    ExifInterface(stream).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
 
 private fun samplingFor(pixels: Long): Int {
     var sampling = 1
@@ -48,20 +61,9 @@ private fun samplingFor(pixels: Long): Int {
     return sampling
 }
 
-/** Brings bitmaps of 16 bits a colour to bytes. */
-private fun inBytes(bitmap: Bitmap): Bitmap {
-    if (bitmap.config == Bitmap.Config.ARGB_8888) return bitmap
-    val converted = bitmap.copy(Bitmap.Config.ARGB_8888, false)
-        ?: throw IOException("its pixels are of an unknown kind")
-    bitmap.recycle()
-    return converted
-}
-
-private fun photoOf(bitmap: Bitmap, orientation: Int): Photo {
-    val bytes = ByteArray(bitmap.byteCount)
-    bitmap.copyPixelsToBuffer(ByteBuffer.wrap(bytes))
-    if (bitmap.hasAlpha()) putOnWhite(bytes)
-    val photo = Photo(bitmap.width, bitmap.height, bytes, bitmap.rowBytes, orientation)
-    bitmap.recycle()
-    return photo
+/** Makes an opaque square bitmap. */
+fun bitmapOf(pixels: IntArray, size: Int): Bitmap {
+    val bitmap = Bitmap.createBitmap(size, size, Bitmap.Config.ARGB_8888)
+    bitmap.copyPixelsFromBuffer(IntBuffer.wrap(pixels))
+    return bitmap
 }

@@ -3,45 +3,45 @@ package com.example.convmixer
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
+import org.junit.Assert.assertTrue
 import org.junit.Test
+
+private const val OPAQUE = 0xff shl 24
 
 class EvaluationTest {
     @Test
     fun whereTheSquareLies() {
-        // Shorter side floor(224 / 0.96) = 233; halves go to the even number.
-        val square = CentralSquare(4000, 3000, 224, 0.96)
-        assertEquals(310, square.fullWidth)
-        assertEquals(233, square.fullHeight)
-        assertEquals(43, square.left)
-        assertEquals(4, square.top) // 4.5
-        assertEquals(0, CentralSquare(32, 32, 32, 1.0).left)
+        // Of 4 x 3 pixels a square of 2 in the size they have: as halves go to
+        // the even number, it starts in column 1 and row 0.
+        val photo = Photo(IntArray(12) { OPAQUE or it }, 4, 3)
+        val pixels = evaluationPixels(photo, 2, 2 / 3.0)
+        assertArrayEquals(intArrayOf(1, 2, 5, 6), pixels.map { it and 0xff }.toIntArray())
     }
 
     @Test
     fun badSizes() {
+        val photo = Photo(IntArray(100), 10, 10)
         for ((size, crop) in listOf(0 to 1.0, 8 to 0.0, 8 to 1.1, 8 to Double.NaN)) {
             assertThrows(IllegalArgumentException::class.java) {
-                CentralSquare(10, 10, size, crop)
+                evaluationPixels(photo, size, crop)
             }
         }
     }
 
     @Test
     fun anImageOfTheModelsSizeStaysAsItIs() {
-        val bytes = ByteArray(4 * 5 * 5) { (it * 37).toByte() }
-        val expected = bytes.filterIndexed { at, _ -> at % 4 != 3 }.toByteArray()
-        assertArrayEquals(expected, evaluationPixels(Photo(5, 5, bytes), 5, 1.0))
+        val pixels = IntArray(25) { OPAQUE or (it * 12345) }
+        assertArrayEquals(pixels, evaluationPixels(Photo(pixels, 5, 5), 5, 1.0))
     }
 
     @Test
-    fun oneColourStaysOneColour() {
-        val photo = Photo(31, 47, ByteArray(4 * 31 * 47) { (200 + it % 4).toByte() })
+    fun oneColorStaysOneColor() {
+        val color = OPAQUE or (200 shl 16) or (201 shl 8) or 202
+        val photo = Photo(IntArray(31 * 47) { color }, 31, 47)
         for (size in listOf(3, 16, 90)) {
             val pixels = evaluationPixels(photo, size, 0.9)
-            assertEquals(3 * size * size, pixels.size)
-            pixels.forEachIndexed { at, value ->
-                assertEquals((200 + at % 3).toByte(), value)
-            }
+            assertEquals(size * size, pixels.size)
+            assertTrue(pixels.all { it == color })
         }
     }
 }

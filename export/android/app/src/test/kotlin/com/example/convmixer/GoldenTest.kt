@@ -7,7 +7,9 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
-private val PIXELS = byteArrayOf(10, 20, -1)
+private val PIXELS = intArrayOf(pixel(10, 20, 255))
+
+private fun pixel(red: Int, green: Int, blue: Int) = red or (green shl 8) or (blue shl 16)
 
 class GoldenTest {
     private val golden = Golden.parse(
@@ -21,12 +23,12 @@ class GoldenTest {
     private fun judge(
         cat: Float,
         fox: Float = 0.125f,
-        pixels: ByteArray = PIXELS,
+        pixels: IntArray = PIXELS,
         processor: Processor = Processor.CPU,
     ): Verdict {
         val predictions = listOf(Prediction("cat", 2, cat), Prediction("狐", 0, fox))
         val sorted = predictions.sortedByDescending { it.score }
-        return golden.judge(pixels, PIXELS, sorted, processor)
+        return golden.judge(pixels, PIXELS, Answer(sorted, processor, 0, null))
     }
 
     @Test
@@ -48,12 +50,11 @@ class GoldenTest {
 
     @Test
     fun aPixelMayBeRoundedTheOtherWay() {
-        assertTrue(judge(0.75f, pixels = byteArrayOf(11, 20, -2)).passed)
-        val verdict = judge(0.75f, pixels = byteArrayOf(10, 23, -1))
+        assertTrue(judge(0.75f, pixels = intArrayOf(pixel(11, 20, 254))).passed)
+        val verdict = judge(0.75f, pixels = intArrayOf(pixel(10, 23, 255)))
         assertFalse(verdict.passed)
         assertEquals(3, verdict.pixelDifference)
-        // As bytes they are neighbours, as pixels black and white.
-        assertEquals(255, judge(0.75f, pixels = byteArrayOf(10, 20, 0)).pixelDifference)
+        assertEquals(255, judge(0.75f, pixels = intArrayOf(pixel(10, 20, 0))).pixelDifference)
     }
 
     @Test
@@ -67,31 +68,28 @@ class GoldenTest {
     @Test
     fun labelsInAnotherOrderFail() {
         val swapped = listOf(Prediction("cat", 0, 0.75f), Prediction("狐", 2, 0.125f))
-        val verdict = golden.judge(PIXELS, PIXELS, swapped, Processor.CPU)
+        val verdict = golden.judge(PIXELS, PIXELS, Answer(swapped, Processor.CPU, 0, null))
         assertFalse(verdict.passed)
         assertEquals(1f, verdict.scoreDifference, 0f)
     }
 
     @Test
-    fun noPredictionsFail() {
-        assertFalse(golden.judge(PIXELS, PIXELS, emptyList(), Processor.CPU).passed)
-    }
-
-    @Test
     fun imagesOfOtherSizesAreAnError() {
         assertThrows(IllegalArgumentException::class.java) {
-            judge(0.75f, pixels = ByteArray(6))
+            judge(0.75f, pixels = IntArray(6))
         }
     }
 
     @Test
     fun aDescription() {
-        val model = ModelDescription.parse(
-            """{"name": "toy", "description": "", "image_size": 32, "crop_fraction": 1}""",
-        )
-        assertEquals("toy", model.name)
+        val text = """{"image_size": 32, "crop_fraction": 1, "orientation": "stored"}"""
+        val model = ModelDescription.parse(text)
         assertEquals(32, model.imageSize)
         assertEquals(1.0, model.cropFraction, 0.0)
+        assertFalse(model.turn)
+        assertTrue(ModelDescription.parse(text.replace("stored", "exif")).turn)
+        // Files that say nothing of it were written for upright photos.
+        assertTrue(ModelDescription.parse("""{"image_size": 8, "crop_fraction": 1}""").turn)
         assertThrows(JSONException::class.java) { ModelDescription.parse("{}") }
     }
 }

@@ -6,15 +6,17 @@ enum class Processor { CPU, GPU }
 /** A class and its score, a probability in [0, 1]. */
 data class Prediction(val className: String, val index: Int, val score: Float)
 
+/** Makes two classes of a single output: 0, the opposite, and 1, the class. */
+fun withOpposite(predictions: List<Prediction>): List<Prediction> {
+    val (className, _, score) = predictions.singleOrNull() ?: return predictions
+    val opposite = Prediction("not $className", 0, 1 - score)
+    return listOf(opposite, Prediction(className, 1, score)).sortedByDescending { it.score }
+}
+
 /** A model on one processor. */
 interface Engine : AutoCloseable {
-    /**
-     * Classifies an image.
-     *
-     * @param pixels Red, green and blue of the pixels, of the model's size.
-     * @return All classes, the likeliest first.
-     */
-    fun classify(pixels: ByteArray): List<Prediction>
+    /** Gives all classes, the likeliest first, of pixels of the model's size. */
+    fun classify(pixels: IntArray): List<Prediction>
 }
 
 /**
@@ -49,18 +51,16 @@ class FallbackClassifier(private val create: (Processor) -> Engine) : AutoClosea
     /**
      * Classifies an image.
      *
-     * @param pixels Red, green and blue of the pixels, of the model's size.
+     * @param pixels Of the model's size.
      * @param wanted What is to run the model, if it can.
      * @throws Exception What the CPU throws.
      */
-    fun classify(pixels: ByteArray, wanted: Processor = Processor.CPU): Answer {
+    fun classify(pixels: IntArray, wanted: Processor = Processor.CPU): Answer {
         if (wanted == Processor.CPU) return run(pixels, Processor.CPU, null)
         if (gpuFailure == null) {
             try {
                 return run(pixels, Processor.GPU, null)
-            } catch (failure: Exception) {
-                leaveGpu(failure)
-            } catch (failure: LinkageError) { // A driver's library is missing.
+            } catch (failure: Throwable) { // Also a driver's library that is missing.
                 leaveGpu(failure)
             }
         }
@@ -75,11 +75,10 @@ class FallbackClassifier(private val create: (Processor) -> Engine) : AutoClosea
     override fun close() {
         val former = engine
         engine = null
-        processor = null
         former?.close()
     }
 
-    private fun run(pixels: ByteArray, on: Processor, failure: String?): Answer {
+    private fun run(pixels: IntArray, on: Processor, failure: String?): Answer {
         val ready = engineOn(on)
         val start = System.nanoTime()
         val predictions = ready.classify(pixels)
@@ -93,10 +92,8 @@ class FallbackClassifier(private val create: (Processor) -> Engine) : AutoClosea
     private fun engineOn(wanted: Processor): Engine {
         engine?.let { if (processor == wanted) return it }
         close() // Two of them would take twice the memory.
-        val made = create(wanted)
-        engine = made
         processor = wanted
-        return made
+        return create(wanted).also { engine = it }
     }
 
     private fun leaveGpu(failure: Throwable) {

@@ -6,9 +6,9 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
-private val PIXELS = ByteArray(3)
+private val PIXELS = IntArray(3)
 
-class FallbackClassifierTest {
+class ClassifierTest {
     private val log = mutableListOf<String>()
 
     /** Writes down what happens to it; does as its creator says. */
@@ -21,7 +21,7 @@ class FallbackClassifierTest {
             log += "create $name"
         }
 
-        override fun classify(pixels: ByteArray): List<Prediction> {
+        override fun classify(pixels: IntArray): List<Prediction> {
             log += "run $name"
             return listOf(Prediction(name, 0, answer()))
         }
@@ -123,6 +123,15 @@ class FallbackClassifierTest {
         classifier.retryGpu()
         assertEquals(Processor.GPU, classifier.classify(PIXELS, Processor.GPU).processor)
         assertEquals(2, tries)
+    }
+
+    @Test
+    fun aSingleOutputIsAClassAndItsOpposite() {
+        val (best, other) = withOpposite(listOf(Prediction("cat", 0, 0.25f)))
+        assertEquals(Prediction("not cat", 0, 0.75f), best)
+        assertEquals(Prediction("cat", 1, 0.25f), other)
+        val two = listOf(best, other)
+        assertEquals(two, withOpposite(two))
     }
 
     @Test
