@@ -7,7 +7,6 @@ import os
 import pathlib
 import sys
 
-import model_loading
 import numpy as np
 import tensorflow as tf
 from absl import app
@@ -24,13 +23,14 @@ from convmixer_tf.export.model_card import EXPORTED
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.models import open_model
+from convmixer_tf.models.open_model import default_image_size
 from convmixer_tf.models.probabilities import name_classes
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import read_facts
 
-DEFAULT_SIZE = 224
 # What they are called.
 DATASETS = {"imagenet": "ImageNet-1k", "cifar10": "CIFAR-10"}
 
@@ -177,14 +177,16 @@ def load_model(name=None, any_size=False):
     name = name or _MODEL.value
     logging.info("Loading %s", name)
     progress.note("loading %s", name)
-    model, names, fraction, orientation = model_loading.load(
+    opened = open_model(
         name,
-        None if any_size else _IMAGE_SIZE.value or _default_size(name),
+        _IMAGE_SIZE.value,
+        any_size=any_size,
         weights=_WEIGHTS.value,
         activation=_ACTIVATION.value,
     )
-    flags.FLAGS.set_default("crop_fraction", fraction)
-    flags.FLAGS.set_default("orientation", orientation)
+    model, names = opened.model, opened.class_names
+    flags.FLAGS.set_default("crop_fraction", opened.crop_fraction)
+    flags.FLAGS.set_default("orientation", opened.orientation)
     if _LABELS.value == "imagenet":
         names = preprocessing.class_names("imagenet")
     elif _LABELS.value:
@@ -192,11 +194,6 @@ def load_model(name=None, any_size=False):
     _check_names(model, names)
     _check_size(model)
     return model, names
-
-
-def _default_size(name):
-    facts = PUBLISHED_WEIGHTS.get(f"convmixer_{name}")
-    return facts.image_size if facts else DEFAULT_SIZE
 
 
 def _check_names(model, names):
@@ -222,7 +219,7 @@ def _check_size(model):
 def side(model):
     """Gives the side to bring images to: the model's, or `--image_size`."""
     height, width = model.input_shape[1:3]
-    default = _default_size(_MODEL.value)
+    default = default_image_size(_MODEL.value)
     return height or width or _IMAGE_SIZE.value or default
 
 

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convmixer_tf import preprocessing
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data.validation import check_crop_fraction
@@ -18,18 +17,15 @@ from convmixer_tf.inference.activations import activation_of_saved_model
 from convmixer_tf.inference.activations import activation_of_tflite
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import find_model
-from convmixer_tf.models import load_model
-from convmixer_tf.models import read_class_names
+from convmixer_tf.models import open_model
 from convmixer_tf.models.additions import read_reading
+from convmixer_tf.models.open_model import DEFAULT_SIZE
 from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.models.probabilities import name_classes
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.probabilities import settle_activation
 from convmixer_tf.validation import check_orientation
-from convmixer_tf.weights import PUBLISHED_WEIGHTS
-
-DEFAULT_SIZE = 224
 
 # Assumed of files that do not say how their images are read.
 _DEFAULTS = {"crop_fraction": CROP_FRACTION, "orientation": ORIENTATION}
@@ -132,14 +128,7 @@ def load_classifier(
 def _load(name, image_size):
     """Loads a classifier; what isn't known about its images is `None`."""
     if name in VARIANTS:
-        _check_data_format()
-        facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
-        size = image_size or facts.image_size
-        return dataclasses.replace(
-            _keras_classifier(VARIANTS[name](input_shape=(size, size, 3))),
-            class_names=preprocessing.class_names(facts.dataset),
-            crop_fraction=facts.crop_fraction,
-        )
+        return _opened_classifier(name, image_size)
     path = pathlib.Path(find_model(name))
     if not path.is_dir() and (
         not path.exists() or path.suffix not in (".keras", ".tflite")
@@ -157,19 +146,28 @@ def _load(name, image_size):
     elif path.is_dir():
         found = _saved_model_classifier(path, image_size)
     else:
-        # Not above: it imports all that exports.
-        from convmixer_tf.export.preparation import check_pixels
-
-        _check_data_format()
-        model = load_model(path)
-        check_pixels(model)
-        found = _keras_classifier(model, image_size)
-        found = found.renamed(read_class_names(path))
+        return _opened_classifier(path, image_size)
     reading = read_reading(path)
     return dataclasses.replace(
         found,
         crop_fraction=reading.crop_fraction,
         orientation=reading.orientation,
+    )
+
+
+def _opened_classifier(name, image_size):
+    """Makes a classifier of what `open_model` opens."""
+    # Not above: it imports all that exports.
+    from convmixer_tf.export.preparation import check_pixels
+
+    _check_data_format()
+    opened = open_model(name, image_size)
+    check_pixels(opened.model)
+    found = _keras_classifier(opened.model, image_size)
+    return dataclasses.replace(
+        found.renamed(opened.class_names),
+        crop_fraction=opened.crop_fraction,
+        orientation=opened.orientation,
     )
 
 

@@ -6,6 +6,8 @@ from convmixer_tf.models.additions import read_orientation
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.models.freezing import freeze_batch_norm
+from convmixer_tf.models.open_model import OpenedModel
+from convmixer_tf.models.open_model import open_model
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.rebuilding import read_arguments
@@ -23,10 +25,12 @@ __all__ = [
     "ConvMixer768_32",
     "ConvMixer1024_20",
     "ConvMixer1536_20",
+    "OpenedModel",
     "convert_weights",
     "find_model",
     "freeze_batch_norm",
     "load_model",
+    "open_model",
     "read_arguments",
     "read_class_names",
     "read_crop_fraction",

@@ -1,0 +1,153 @@
+"""Opens a Keras model by whatever names it: the one way for all commands."""
+
+import dataclasses
+import os
+
+import keras
+
+from convmixer_tf import preprocessing
+from convmixer_tf.models.additions import read_class_names
+from convmixer_tf.models.additions import read_reading
+from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.rebuilding import find_model
+from convmixer_tf.models.rebuilding import load_model
+from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights import infer_architecture
+from convmixer_tf.weights import read_weights
+
+# Side of the images, in pixels, of a model that takes any.
+DEFAULT_SIZE = 224
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedModel:
+    """A model, and how image files become its inputs.
+
+    Attributes:
+        model: The `keras.Model`.
+        class_names: Names of the classes in the order of the outputs, or
+            `None` if they are not known.
+        crop_fraction: Fraction of an image's shorter side that the model is
+            evaluated on, or `None` if it is not known.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, or
+            `None` if it is not known.
+        max_pixel: Value of a white pixel.
+    """
+
+    model: keras.Model
+    class_names: tuple[str, ...] | None = None
+    crop_fraction: float | None = None
+    orientation: str | None = None
+    max_pixel: int = 255
+
+
+def open_model(
+    name, image_size=None, *, any_size=False, weights=None, activation=None
+):
+    """Opens a model.
+
+    Args:
+        name: One of `models.VARIANTS`; or the path of a `.keras` file, of the
+            folder of a run, or of a file of weights that `weights.read_weights`
+            reads.
+        image_size: Side of the images, in pixels, of a variant or of weights,
+            which fit any. Defaults to that of the published weights, or 224.
+        any_size: Whether such a model is to take images of any size instead.
+        weights: Of a variant, as in `ConvMixer768_32`, or `"random"`.
+            Defaults to its published weights.
+        activation: Of a file of weights, `"gelu"` or `"relu"`. Defaults to
+            that of the published variant of the same architecture.
+
+    Returns:
+        An `OpenedModel`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If published weights can't be had.
+        ValueError: If the file holds no model, or the activation is not known.
+
+    Example:
+
+    ```python
+    opened = open_model("256_8")
+    opened.model.predict(images), opened.class_names, opened.crop_fraction
+    ```
+    """
+    name = os.fspath(name)
+    if name in VARIANTS:
+        return _open_variant(name, image_size, any_size, weights)
+    path = find_model(name)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            "The model must be the path of a .keras file, of the folder of a "
+            "run or of a file of weights, or one of "
+            f"{', '.join(VARIANTS)}. Received: {name!r}"
+        )
+    if weights is not None:
+        raise ValueError(
+            "Argument `weights` is for a variant, one of "
+            f"{', '.join(VARIANTS)}. Received: weights={weights!r} for {name!r}"
+        )
+    if path.endswith(".keras"):
+        reading = read_reading(path)
+        return OpenedModel(
+            load_model(path),
+            read_class_names(path),
+            reading.crop_fraction,
+            reading.orientation,
+        )
+    size = None if any_size else image_size or DEFAULT_SIZE
+    return OpenedModel(_from_weights(path, size, activation))
+
+
+def default_image_size(name):
+    """Returns the side of the images of a model that takes images of any size.
+
+    Args:
+        name: As for `open_model`.
+
+    Returns:
+        Integer, in pixels: that of a variant's published weights, or 224.
+    """
+    facts = PUBLISHED_WEIGHTS.get(f"convmixer_{name}")
+    return facts.image_size if facts else DEFAULT_SIZE
+
+
+def _open_variant(name, image_size, any_size, weights):
+    facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
+    size = None if any_size else image_size or facts.image_size
+    weights = None if weights == "random" else weights or facts.dataset
+    model = VARIANTS[name](weights=weights, input_shape=(size, size, 3))
+    names = preprocessing.class_names(facts.dataset)
+    return OpenedModel(model, names, facts.crop_fraction, "exif")
+
+
+def _from_weights(path, size, activation):
+    found = infer_architecture(read_weights(path))
+    shape = (found.dim, found.depth, found.kernel_size, found.patch_size)
+    activation = activation or _published_activation(shape)
+    if activation is None:
+        raise ValueError(
+            f"The file `{path}` does not say the activation of its ConvMixer, "
+            "and no published variant has this architecture. Pass "
+            "`activation` (`--activation`), such as gelu or relu."
+        )
+    include_top = found.classes is not None
+    return ConvMixer(
+        *shape,
+        activation,
+        include_top=include_top,
+        weights=path,
+        input_shape=(size, size, found.channels),
+        pooling=None if include_top else "avg",
+        classes=found.classes or 1,
+    )
+
+
+def _published_activation(shape):
+    for facts in PUBLISHED_WEIGHTS.values():
+        known = (facts.dim, facts.depth, facts.kernel_size, facts.patch_size)
+        if known == shape:
+            return facts.activation
+    return None
