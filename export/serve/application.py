@@ -11,13 +11,12 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from images import DamagedImageError
-from images import ImageError
-from images import TooManyPixelsError
-from images import UnknownFormatError
+import forms
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -27,11 +26,8 @@ from starlette.routing import Route
 
 from convmixer_tf.inference import Prediction
 
-STATUS = {
-    UnknownFormatError: 415,
-    TooManyPixelsError: 413,
-    DamagedImageError: 422,
-}
+# Query parameters of a prediction.
+_PARAMETERS = ("top",)
 # Counted only: nobody is there to read it. The number is nginx's.
 _GONE = Response(status_code=499)
 
@@ -57,7 +53,7 @@ class Limits:
         answer_seconds: How long the answer may take from there.
     """
 
-    max_bytes: int = 8_000_000
+    max_bytes: int = 25_000_000
     max_buffered: int = 128_000_000
     max_pending: int = 64
     body_seconds: float = 10.0
@@ -68,12 +64,14 @@ class Service:
     """Answers requests.
 
     Args:
-        decode: Function from a file's bytes to an image; raises `ImageError`.
+        decode: Function from a file's bytes to an image; raises
+            `HTTPException`.
         classifier: A `BatchedClassifier`.
         limits: A `Limits`.
         name: Name of the model.
         class_names: Names of its classes, or `None`.
-        top: Integer, how many of the best classes to name.
+        top: Integer, how many of the best classes to name unless a request
+            says otherwise.
         threads: Integer, images that are decoded at once.
     """
 
@@ -121,14 +119,13 @@ class Service:
         """Answers with the best classes of the image in the body."""
         body = bytearray()
         try:
+            top = _read_top(request.query_params.multi_items(), self._top)
             await self._read(request, body)
             with self._place():
-                work = self._classify(bytes(body))
+                kind = request.headers.get("content-type", "")
+                work = self._classify(kind, bytes(body))
                 scores = await self._in_time(request, work)
-            response = JSONResponse(self._describe(scores))
-        except ImageError as error:
-            refusal = HTTPException(STATUS[type(error)], str(error))
-            response = _response(refusal)
+            response = JSONResponse(self._describe(scores, top))
         except HTTPException as error:
             response = _response(error)
         except ClientDisconnect:
@@ -158,9 +155,7 @@ class Service:
 
     async def ready(self, request):
         """Answers whether the model does, by running an image through it."""
-        work = self._run(
-            self._callers, self._classifier, self._classifier.blank
-        )
+        work = self._ask(self._classifier.blank)
         await self._in_time(request, work)
         return JSONResponse({"status": "ready", "model": self._name})
 
@@ -202,13 +197,26 @@ class Service:
         finally:
             self._pending -= 1
 
-    async def _classify(self, body):
-        image = await self._run(self._decoders, self._decode, body)
-        return await self._run(self._callers, self._classifier, image)
+    async def _classify(self, kind, body):
+        image = await self._run(self._decoders, self._open, kind, body)
+        return await self._ask(image)
 
-    async def _run(self, executor, function, argument):
+    def _open(self, kind, body):
+        if forms.is_form(kind):
+            body = forms.read_file(kind, body)
+        return self._decode(body)
+
+    async def _ask(self, image):
+        scores = await self._run(self._callers, self._classifier, image)
+        if not np.isfinite(scores).all():
+            message = "The model's output is not a number (NaN) or infinite."
+            logging.error(message)
+            raise HTTPException(500, message)
+        return scores
+
+    async def _run(self, executor, function, *arguments):
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(executor, function, argument)
+        return await loop.run_in_executor(executor, function, *arguments)
 
     async def _in_time(self, request, work):
         """Awaits work, or gives it up: what has not begun never will."""
@@ -230,13 +238,34 @@ class Service:
             work.cancel()
             gone.cancel()
 
-    def _describe(self, scores):
-        best = Prediction("", scores).best(self._top, self._class_names)
+    def _describe(self, scores, top):
+        best = Prediction("", scores).best(top, self._class_names)
         keys = ("class", "index", "probability")
         return {
             "model": self._name,
             "predictions": [dict(zip(keys, x, strict=True)) for x in best],
         }
+
+
+def _read_top(parameters, default):
+    """Reads the query, in which nothing may be that is not known."""
+    for name, _ in parameters:
+        if name not in _PARAMETERS:
+            raise HTTPException(
+                400,
+                f"Unknown query parameter {name[:50]!r}. Known: "
+                f"{', '.join(_PARAMETERS)}",
+            )
+    values = [value for _, value in parameters]
+    if not values:
+        return default
+    if len(values) > 1 or not re.fullmatch("[1-9][0-9]{0,5}", values[0]):
+        raise HTTPException(
+            400,
+            "The query parameter `top` must be given once, as a whole number "
+            f"from 1 to 999999. Received: {', '.join(values)[:50]!r}",
+        )
+    return int(values[0])
 
 
 def _too_long(limits):

@@ -89,8 +89,9 @@ def server(service, limits, max_connections):
         A `Server`. Its `run` returns when all is answered that had
         begun at SIGTERM or Ctrl-C.
     """
-    # It would write a line for each request that is refused.
-    system_logging.getLogger("uvicorn.error").setLevel("ERROR")
+    # They would write a line for each request that is refused.
+    for name in ("uvicorn.error", "python_multipart"):
+        system_logging.getLogger(name).setLevel("ERROR")
     protocol = type(
         "Protocol", (ImpatientProtocol,), {"patience": limits.body_seconds}
     )

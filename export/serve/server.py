@@ -1,7 +1,8 @@
-"""Serves a classifier over HTTP: JPEG or PNG in, JSON out.
+"""Serves a classifier over HTTP: an image in, JSON out.
 
     python export/serve/server.py --model runs/mine/saved_model --port 8000
     curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+    curl -F file=@photo.jpg http://127.0.0.1:8000/predict
 
 `--model` is the folder of a SavedModel, of a TF Hub module or of a run, a
 `.keras` or `.tflite` file, or a variant with its weights. README.md in this
@@ -87,7 +88,7 @@ _MAX_BUFFERED = flags.DEFINE_integer(
     "max_buffered", _LIMITS.max_buffered, "Bytes of all bodies together.", 1
 )
 _MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", 25_000_000, "The most pixels of an image.", 1
+    "max_pixels", 50_000_000, "The most pixels of an image.", 1
 )
 _BODY_SECONDS = flags.DEFINE_float(
     "body_seconds",

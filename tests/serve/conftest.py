@@ -29,10 +29,10 @@ CLASSES = ("red", "green", "blue")
 PATIENCE = 20
 
 
-def encoded(colour, size=(12, 10), kind="PNG"):
+def encoded(colour, size=(12, 10), kind="PNG", **options):
     """Returns the bytes of a file of one colour."""
     file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, kind)
+    Image.new("RGB", size, colour).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -44,6 +44,7 @@ class Gate:
         self.open.set()
         self.sizes = []
         self.fails = False
+        self.scale = 1.0
         self.entered = threading.Event()
 
     def predict(self, pixels):
@@ -52,7 +53,7 @@ class Gate:
         assert not self.fails
         self.sizes.append(len(pixels))
         mean = pixels.mean(axis=(1, 2)) + 1
-        return mean / mean.sum(axis=1, keepdims=True)
+        return self.scale * mean / mean.sum(axis=1, keepdims=True)
 
 
 class CountedClassifier(batching.BatchedClassifier):
@@ -73,14 +74,17 @@ class Client:
     def __init__(self, port):
         self.port = port
 
-    def post(self, body, path="/predict"):
+    def post(self, body, path="/predict", kind=None):
         """Returns the status, the headers and the object of the answer."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=PATIENCE
         )
         with contextlib.closing(connection):
             connection.request(
-                "POST" if body is not None else "GET", path, body
+                "POST" if body is not None else "GET",
+                path,
+                body,
+                {"Content-Type": kind} if kind else {},
             )
             response = connection.getresponse()
             content = json.loads(response.read())
@@ -129,9 +133,9 @@ def head(length, more=""):
 
 
 @functools.cache
-def decoder():
+def decoder(orientation="exif"):
     """Makes one for all tests: its graph takes a second to build."""
-    return images.Decoder(SIZE, 1.0, max_pixels=10_000)
+    return images.Decoder(SIZE, 1.0, orientation, max_pixels=10_000)
 
 
 @contextlib.contextmanager
