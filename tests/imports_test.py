@@ -22,6 +22,7 @@ ALLOWED = {
     "export": {"layers", "models", "preprocessing", "data"},
     "analysis": {"layers", "models", "preprocessing"},
     "inference": {"models", "preprocessing", "weights", "data", "export"},
+    "serve": {"data", "inference"},
     "predict.py": {"data", "inference", "models"},
 }
 

@@ -206,7 +206,7 @@ class Decoder:
         """Decodes a file of each kind.
 
         Args:
-            image: uint8 tensor of shape (height, width, 3).
+            image: uint8 array of shape (height, width, 3).
         """
         for encode in (tf.io.encode_jpeg, tf.io.encode_png):
             self(encode(image).numpy())
@@ -218,13 +218,13 @@ class Decoder:
             encoded: Bytes of a file.
 
         Returns:
-            uint8 tensor of shape (size, size, 3).
+            uint8 array of shape (size, size, 3).
 
         Raises:
             HTTPException: If it is not accepted, or can't be decoded.
         """
         check_image(encoded, self._max_pixels)
         try:
-            return self._transform(tf.constant(encoded))
+            return self._transform(tf.constant(encoded)).numpy()
         except tf.errors.OpError as error:
             raise HTTPException(422, "The image can't be decoded.") from error

@@ -10,12 +10,9 @@ import collections
 import contextlib
 import dataclasses
 import logging
-import os
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import forms
 import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,20 +22,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from convmixer_tf.inference import Prediction
+from convmixer_tf.serve import forms
+from convmixer_tf.serve.batching import give_way
 
 # Query parameters of a prediction.
 _PARAMETERS = ("top",)
 # Counted only: nobody is there to read it. The number is nginx's.
 _GONE = Response(status_code=499)
-
-
-def give_way():
-    """Lets this thread compute only with what answering requests leaves.
-
-    Where all cores are busy, refusals would otherwise wait like the images.
-    """
-    if sys.platform == "linux":  # Elsewhere it would be the whole process.
-        os.nice(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +38,19 @@ class Limits:
     Attributes:
         max_bytes: The longest body.
         max_buffered: Bytes of all bodies together.
+        max_pixels: The most pixels of an image.
         max_pending: Images that are decoded or classified at once.
-        body_seconds: How long a body may take to arrive.
+        max_connections: Connections at once.
+        body_seconds: How long a header, a body or the next request of a
+            connection may take to arrive.
         answer_seconds: How long the answer may take from there.
     """
 
     max_bytes: int = 25_000_000
     max_buffered: int = 128_000_000
+    max_pixels: int = 50_000_000
     max_pending: int = 64
+    max_connections: int = 512
     body_seconds: float = 10.0
     answer_seconds: float = 10.0
 
@@ -85,8 +80,6 @@ class Service:
         self._class_names = class_names
         self._top = top
         self._decoders = ThreadPoolExecutor(threads, initializer=give_way)
-        # Each waits for the batch that its image is in; one is for `ready`.
-        self._callers = ThreadPoolExecutor(limits.max_pending + 1)
         self._pending = self._buffered = 0
         self._answers = collections.Counter()
 
@@ -132,8 +125,7 @@ class Service:
             response = _GONE
         except Exception:
             logging.exception("A request failed.")
-            refusal = HTTPException(500, "The server failed.")
-            response = _response(refusal)
+            response = _response(HTTPException(500, "The server failed."))
         finally:
             self._buffered -= len(body)
         self._answers[response.status_code] += 1
@@ -155,22 +147,23 @@ class Service:
 
     async def ready(self, request):
         """Answers whether the model does, by running an image through it."""
-        work = self._ask(self._classifier.blank)
-        await self._in_time(request, work)
+        await self._in_time(request, self._ask(self._classifier.blank))
         return JSONResponse({"status": "ready", "model": self._name})
 
     async def _read(self, request, body):
         limits = self._limits
-        length = request.headers.get("content-length", "0")
-        if int(length) > limits.max_bytes:
-            raise _too_long(limits)
+        too_long = HTTPException(
+            413, f"The body is longer than {limits.max_bytes} bytes."
+        )
+        if int(request.headers.get("content-length", 0)) > limits.max_bytes:
+            raise too_long
         try:
             async with asyncio.timeout(limits.body_seconds):
                 async for chunk in request.stream():
                     body += chunk
                     self._buffered += len(chunk)
                     if len(body) > limits.max_bytes:
-                        raise _too_long(limits)
+                        raise too_long
                     if self._buffered > limits.max_buffered:
                         raise _try_later("All bodies together are too long.")
         except TimeoutError as error:
@@ -198,7 +191,9 @@ class Service:
             self._pending -= 1
 
     async def _classify(self, kind, body):
-        image = await self._run(self._decoders, self._open, kind, body)
+        image = await asyncio.get_running_loop().run_in_executor(
+            self._decoders, self._open, kind, body
+        )
         return await self._ask(image)
 
     def _open(self, kind, body):
@@ -207,16 +202,12 @@ class Service:
         return self._decode(body)
 
     async def _ask(self, image):
-        scores = await self._run(self._callers, self._classifier, image)
+        scores = await self._classifier(image)
         if not np.isfinite(scores).all():
             message = "The model's output is not a number (NaN) or infinite."
             logging.error(message)
             raise HTTPException(500, message)
         return scores
-
-    async def _run(self, executor, function, *arguments):
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(executor, function, *arguments)
 
     async def _in_time(self, request, work):
         """Awaits work, or gives it up: what has not begun never will."""
@@ -266,12 +257,6 @@ def _read_top(parameters, default):
             f"from 1 to 999999. Received: {', '.join(values)[:50]!r}",
         )
     return int(values[0])
-
-
-def _too_long(limits):
-    return HTTPException(
-        413, f"The body is longer than {limits.max_bytes} bytes."
-    )
 
 
 def _try_later(reason):
