@@ -23,6 +23,7 @@ ALLOWED = {
     "export": {"layers", "models", "preprocessing", "weights", "data"},
     "analysis": {"layers", "models", "preprocessing", "weights"},
     "inference": {"models", "preprocessing", "weights", "data", "export"},
+    "serve": {"data", "inference"},
     "predict.py": {"data", "inference", "models"},
 }
 

@@ -277,9 +277,13 @@ COMMANDS = {
     "curl --data-binary @photo.jpg http://127.0.0.1:8000/predict": Elsewhere(
         "tests/serve/server_test.py", "def test_it_answers_as_the_model"
     ),
-    "python export/serve/load_test.py --model runs/mine/saved_model "
-    "--images FOLDER --output serve.json": Elsewhere(
-        "tests/serve/load_test_test.py", "def test_a_load_test"
+    'curl -F file=@photo.jpg "http://127.0.0.1:8000/predict?top=2"': Elsewhere(
+        "tests/serve/application_test.py", "def test_a_form_is_taken"
+    ),
+    "pip install locust": NotRun(_PIP),
+    "locust -f export/serve/locustfile.py --host http://127.0.0.1:8000 "
+    "--headless --users 8 --run-time 20s --images FOLDER": Elsewhere(
+        "tests/serve/server_test.py", "def test_locust_finds_no_failure"
     ),
     "python export/serve/server.py --model runs/mine/saved_model": Elsewhere(
         "tests/serve/server_test.py", "def test_it_answers_as_the_model"
@@ -287,10 +291,6 @@ COMMANDS = {
     "python export/serve/server.py --model runs/mine/saved_model "
     "--port 8000": Elsewhere(
         "tests/serve/server_test.py", "def test_it_answers_as_the_model"
-    ),
-    "python export/serve/load_test.py --model ... --images FOLDER "
-    "--output serve.json": Elsewhere(
-        "tests/serve/load_test_test.py", "def test_a_load_test"
     ),
     # This replaces the packaged weights by poor ones, so none may follow that
     # needs good ones.

@@ -5,34 +5,25 @@ import functools
 import http.client
 import io
 import json
-import os
 import socket
-import sys
 import threading
 import time
 
-import pytest
+import numpy as np
 from PIL import Image
 
+from convmixer_tf import serve
 from convmixer_tf.inference import Classifier
-from tests.helpers import ROOT
-
-sys.path.insert(0, str(ROOT / "export" / "serve"))
-
-import application
-import batching
-import connections
-import images
 
 SIZE = 8
 CLASSES = ("red", "green", "blue")
 PATIENCE = 20
 
 
-def encoded(colour, size=(12, 10), kind="PNG"):
+def encoded(colour, size=(12, 10), kind="PNG", **options):
     """Returns the bytes of a file of one colour."""
     file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, kind)
+    Image.new("RGB", size, colour).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -44,7 +35,7 @@ class Gate:
         self.open.set()
         self.sizes = []
         self.fails = False
-        self.value = None
+        self.scale = 1.0
         self.entered = threading.Event()
 
     def predict(self, pixels):
@@ -53,21 +44,19 @@ class Gate:
         assert not self.fails
         self.sizes.append(len(pixels))
         mean = pixels.mean(axis=(1, 2)) + 1
-        if self.value is not None:
-            return mean * self.value
-        return mean / mean.sum(axis=1, keepdims=True)
+        return self.scale * mean / mean.sum(axis=1, keepdims=True)
 
 
-class CountedClassifier(batching.BatchedClassifier):
+class CountedClassifier(serve.BatchedClassifier):
     """Knows of how many images it has been asked."""
 
     def __init__(self, *arguments):
         self.asked = 0
         super().__init__(*arguments)
 
-    def __call__(self, image):
+    async def __call__(self, image):
         self.asked += 1
-        return super().__call__(image)
+        return await super().__call__(image)
 
 
 class Client:
@@ -76,14 +65,17 @@ class Client:
     def __init__(self, port):
         self.port = port
 
-    def post(self, body, path="/predict"):
+    def post(self, body, path="/predict", kind=None):
         """Returns the status, the headers and the object of the answer."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=PATIENCE
         )
         with contextlib.closing(connection):
             connection.request(
-                "POST" if body is not None else "GET", path, body
+                "POST" if body is not None else "GET",
+                path,
+                body,
+                {"Content-Type": kind} if kind else {},
             )
             response = connection.getresponse()
             content = json.loads(response.read())
@@ -132,20 +124,22 @@ def head(length, more=""):
 
 
 @functools.cache
-def decoder():
+def decoder(orientation="exif"):
     """Makes one for all tests: its graph takes a second to build."""
-    return images.Decoder(SIZE, 1.0, "exif", max_pixels=10_000)
+    made = serve.Decoder(SIZE, 1.0, orientation, max_pixels=10_000)
+    made.warm_up(np.zeros((SIZE, SIZE, 3), np.uint8))
+    return made
 
 
 @contextlib.contextmanager
-def running(max_batch=4, max_connections=50, **limits):
+def running(max_batch=4, **limits):
     """Runs a server; yields a client and the classifier's gate."""
     gate = Gate()
-    limits = application.Limits(**{"max_pending": 8, **limits})
+    limits = serve.Limits(**{"max_pending": 8, **limits})
     classifier = Classifier(gate.predict, len(CLASSES), CLASSES, SIZE)
-    batched = CountedClassifier(classifier, max_batch, 0.0, limits.max_pending)
+    batched = CountedClassifier(classifier, max_batch, 0.0)
     gate.asked = lambda: batched.asked
-    service = application.Service(
+    service = serve.Service(
         decoder(),
         batched,
         limits,
@@ -154,7 +148,7 @@ def running(max_batch=4, max_connections=50, **limits):
         top=2,
         threads=1,
     )
-    server = connections.server(service, limits, max_connections)
+    server = serve.make_server(service, limits)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         client = Client(bound.getsockname()[1])
         thread = threading.Thread(target=server.run, args=([bound],))
@@ -165,9 +159,3 @@ def running(max_batch=4, max_connections=50, **limits):
             gate.open.set()
             server.should_exit = True
             thread.join(PATIENCE)
-
-
-@pytest.fixture(autouse=True)
-def _two_cores():
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("needs two cores: TensorFlow would have but one thread")

@@ -1,5 +1,6 @@
 """export/serve/server.py as a user runs it, with a SavedModel."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -116,6 +117,34 @@ def test_it_answers_as_the_model_until_it_is_told_to_stop(model, exported):
             begun.sendall(request[100:])
             assert begun.recv(4000).startswith(b"HTTP/1.1 200 ")
         assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.large
+def test_locust_finds_no_failure(exported, tmp_path):
+    if importlib.util.find_spec("locust") is None:
+        pytest.skip("needs pip install locust")
+    for i, file in enumerate(files()):
+        (tmp_path / f"{i}.jpg").write_bytes(file)
+    process, client = start(exported)
+    try:
+        command = (
+            "locust -f export/serve/locustfile.py --headless --users 8 "
+            f"--host http://127.0.0.1:{client.port} --run-time 5s "
+            f"--images {tmp_path}"
+        )
+        result = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        answers = client.health()["answers"]
+        assert answers["200"] > 10
+        assert set(answers) <= {"200", "415", "422", "499"}
     finally:
         process.kill()
         process.wait()

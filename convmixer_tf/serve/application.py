@@ -10,14 +10,10 @@ import collections
 import contextlib
 import dataclasses
 import logging
-import os
-import sys
+import re
 from concurrent.futures import ThreadPoolExecutor
 
-from images import DamagedImageError
-from images import ImageError
-from images import TooManyPixelsError
-from images import UnknownFormatError
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -25,24 +21,14 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response
 from starlette.routing import Route
 
-from convmixer_tf.inference import judged
+from convmixer_tf.inference import Prediction
+from convmixer_tf.serve import forms
+from convmixer_tf.serve.batching import give_way
 
-STATUS = {
-    UnknownFormatError: 415,
-    TooManyPixelsError: 413,
-    DamagedImageError: 422,
-}
+# Query parameters of a prediction.
+_PARAMETERS = ("top",)
 # Counted only: nobody is there to read it. The number is nginx's.
 _GONE = Response(status_code=499)
-
-
-def give_way():
-    """Lets this thread compute only with what answering requests leaves.
-
-    Where all cores are busy, refusals would otherwise wait like the images.
-    """
-    if sys.platform == "linux":  # Elsewhere it would be the whole process.
-        os.nice(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +38,19 @@ class Limits:
     Attributes:
         max_bytes: The longest body.
         max_buffered: Bytes of all bodies together.
+        max_pixels: The most pixels of an image.
         max_pending: Images that are decoded or classified at once.
-        body_seconds: How long a body may take to arrive.
+        max_connections: Connections at once.
+        body_seconds: How long a header, a body or the next request of a
+            connection may take to arrive.
         answer_seconds: How long the answer may take from there.
     """
 
-    max_bytes: int = 8_000_000
+    max_bytes: int = 25_000_000
     max_buffered: int = 128_000_000
+    max_pixels: int = 50_000_000
     max_pending: int = 64
+    max_connections: int = 512
     body_seconds: float = 10.0
     answer_seconds: float = 10.0
 
@@ -68,12 +59,14 @@ class Service:
     """Answers requests.
 
     Args:
-        decode: Function from a file's bytes to an image; raises `ImageError`.
+        decode: Function from a file's bytes to an image; raises
+            `HTTPException`.
         classifier: A `BatchedClassifier`.
         limits: A `Limits`.
         name: Name of the model.
         class_names: Names of its classes, or `None`.
-        top: Integer, how many of the best classes to name.
+        top: Integer, how many of the best classes to name unless a request
+            says otherwise.
         threads: Integer, images that are decoded at once.
     """
 
@@ -87,8 +80,6 @@ class Service:
         self._class_names = class_names
         self._top = top
         self._decoders = ThreadPoolExecutor(threads, initializer=give_way)
-        # Each waits for the batch that its image is in; one is for `ready`.
-        self._callers = ThreadPoolExecutor(limits.max_pending + 1)
         self._pending = self._buffered = 0
         self._answers = collections.Counter()
 
@@ -121,22 +112,20 @@ class Service:
         """Answers with the best classes of the image in the body."""
         body = bytearray()
         try:
+            top = _read_top(request.query_params.multi_items(), self._top)
             await self._read(request, body)
             with self._place():
-                work = self._classify(bytes(body))
+                kind = request.headers.get("content-type", "")
+                work = self._classify(kind, bytes(body))
                 scores = await self._in_time(request, work)
-            response = JSONResponse(self._describe(scores))
-        except ImageError as error:
-            refusal = HTTPException(STATUS[type(error)], str(error))
-            response = _response(refusal)
+            response = JSONResponse(self._describe(scores, top))
         except HTTPException as error:
             response = _response(error)
         except ClientDisconnect:
             response = _GONE
         except Exception:
             logging.exception("A request failed.")
-            refusal = HTTPException(500, "The server failed.")
-            response = _response(refusal)
+            response = _response(HTTPException(500, "The server failed."))
         finally:
             self._buffered -= len(body)
         self._answers[response.status_code] += 1
@@ -158,24 +147,23 @@ class Service:
 
     async def ready(self, request):
         """Answers whether the model does, by running an image through it."""
-        work = self._run(
-            self._callers, self._classifier, self._classifier.blank
-        )
-        await self._in_time(request, work)
+        await self._in_time(request, self._ask(self._classifier.blank))
         return JSONResponse({"status": "ready", "model": self._name})
 
     async def _read(self, request, body):
         limits = self._limits
-        length = request.headers.get("content-length", "0")
-        if int(length) > limits.max_bytes:
-            raise _too_long(limits)
+        too_long = HTTPException(
+            413, f"The body is longer than {limits.max_bytes} bytes."
+        )
+        if int(request.headers.get("content-length", 0)) > limits.max_bytes:
+            raise too_long
         try:
             async with asyncio.timeout(limits.body_seconds):
                 async for chunk in request.stream():
                     body += chunk
                     self._buffered += len(chunk)
                     if len(body) > limits.max_bytes:
-                        raise _too_long(limits)
+                        raise too_long
                     if self._buffered > limits.max_buffered:
                         raise _try_later("All bodies together are too long.")
         except TimeoutError as error:
@@ -202,13 +190,24 @@ class Service:
         finally:
             self._pending -= 1
 
-    async def _classify(self, body):
-        image = await self._run(self._decoders, self._decode, body)
-        return await self._run(self._callers, self._classifier, image)
+    async def _classify(self, kind, body):
+        image = await asyncio.get_running_loop().run_in_executor(
+            self._decoders, self._open, kind, body
+        )
+        return await self._ask(image)
 
-    async def _run(self, executor, function, argument):
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(executor, function, argument)
+    def _open(self, kind, body):
+        if forms.is_form(kind):
+            body = forms.read_file(kind, body)
+        return self._decode(body)
+
+    async def _ask(self, image):
+        scores = await self._classifier(image)
+        if not np.isfinite(scores).all():
+            message = "The model's output is not a number (NaN) or infinite."
+            logging.error(message)
+            raise HTTPException(500, message)
+        return scores
 
     async def _in_time(self, request, work):
         """Awaits work, or gives it up: what has not begun never will."""
@@ -230,11 +229,8 @@ class Service:
             work.cancel()
             gone.cancel()
 
-    def _describe(self, scores):
-        prediction = judged("", scores)
-        if prediction.error:
-            raise HTTPException(500, prediction.error)
-        best = prediction.best(self._top, self._class_names)
+    def _describe(self, scores, top):
+        best = Prediction("", scores).best(top, self._class_names)
         keys = ("class", "index", "probability")
         return {
             "model": self._name,
@@ -242,10 +238,25 @@ class Service:
         }
 
 
-def _too_long(limits):
-    return HTTPException(
-        413, f"The body is longer than {limits.max_bytes} bytes."
-    )
+def _read_top(parameters, default):
+    """Reads the query, in which nothing may be that is not known."""
+    for name, _ in parameters:
+        if name not in _PARAMETERS:
+            raise HTTPException(
+                400,
+                f"Unknown query parameter {name[:50]!r}. Known: "
+                f"{', '.join(_PARAMETERS)}",
+            )
+    values = [value for _, value in parameters]
+    if not values:
+        return default
+    if len(values) > 1 or not re.fullmatch("[1-9][0-9]{0,5}", values[0]):
+        raise HTTPException(
+            400,
+            "The query parameter `top` must be given once, as a whole number "
+            f"from 1 to 999999. Received: {', '.join(values)[:50]!r}",
+        )
+    return int(values[0])
 
 
 def _try_later(reason):
