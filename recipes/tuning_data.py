@@ -213,31 +213,32 @@ def read():
     """
     path = find_model(_MODEL.value)
     model, names = load_model(path), read_class_names(path)
-    crop = _CROP.value or read_crop_fraction(path) or data.CROP_FRACTION
     size = _side(model)
-    calibration = _CALIBRATION_IMAGES.value
-    sets = {}
-    for flag, limit in (
-        (_TRAIN_SPLIT, _TRAIN_IMAGES.value + calibration),
-        (_EVAL_SPLIT, _EVAL_IMAGES.value),
-    ):
-        dataset = _open(flag)
-        outputs = match_classes(
-            dataset.class_names, names, model.output_shape[-1]
-        )
-        images, labels = data.read_images(
-            dataset, size, limit, crop_fraction=crop
-        )
-        sets[flag.name] = images, outputs[labels]
-    (images, labels), test = sets["train_split"], sets["eval_split"]
-    if len(test[0]) < MIN_IMAGES:
+    crop = _CROP.value or read_crop_fraction(path) or data.CROP_FRACTION
+    train_set, test_set = _open(_TRAIN_SPLIT), _open(_EVAL_SPLIT)
+    if len(test_set) < MIN_IMAGES:
         raise ValueError(
-            f"--eval_split must have at least {MIN_IMAGES} images. "
-            f"Received: {len(test[0])} images in {_EVAL_SPLIT.value!r}"
+            f"--eval_split must have at least {MIN_IMAGES} images. Received: "
+            f"{len(test_set)} images in {_EVAL_SPLIT.value!r}"
         )
-    chosen = _shuffled_without(images, test[0])
-    available = len(chosen) - calibration
-    if available < _BATCH_SIZE.value:
+    outputs = [
+        match_classes(dataset.class_names, names, model.output_shape[-1])
+        for dataset in (train_set, test_set)
+    ]
+    calibration = _CALIBRATION_IMAGES.value
+    images, labels = data.read_images(
+        train_set,
+        size,
+        _TRAIN_IMAGES.value + calibration,
+        crop_fraction=crop,
+    )
+    labels = outputs[0][labels]
+    test_images, test_labels = data.read_images(
+        test_set, size, _EVAL_IMAGES.value, crop_fraction=crop
+    )
+    test = test_images, outputs[1][test_labels]
+    chosen = _shuffled_without(images, test_images)
+    if len(chosen) < calibration + _BATCH_SIZE.value:
         raise ValueError(
             f"--train_split must have at least {calibration} images for "
             f"--calibration_images and {_BATCH_SIZE.value} for one batch to "
@@ -249,7 +250,7 @@ def read():
     rest = chosen[calibration:]
     logging.info(
         "%d images to train on, %d to calibrate, %d to test",
-        *(len(rest), calibration, len(test[0])),
+        *(len(rest), calibration, len(test_images)),
     )
     return TuningData(
         model,

@@ -129,7 +129,6 @@ def places(folder):
         ("integers", integers),
         ("free", ConvMixer(4, 1, 3, 4, input_shape=(None, None, 3), classes=3)),
         ("gray", ConvMixer(4, 1, 3, 4, input_shape=(16, 16, 1), classes=3)),
-        ("wide", ConvMixer(4, 1, 3, 4, input_shape=(16, 20, 3), classes=3)),
         (
             "raw",
             ConvMixer(
@@ -164,12 +163,10 @@ def places(folder):
         ("--train_split=nowhere", "(`--train_split`)"),
         ("--data={}/few", "--eval_split must have at least 10 images. Recei"),
         ("--data={}/other", "does not know the classes cat, dog of the data"),
-        ("--data={}/nowhere", "There is no folder"),
         ("--model={}/none.keras", "There is no file"),
         ("--model={}/file", "must end in .keras"),
         ("--model={}/free.keras", "must take square images of a static size"),
         ("--model={}/gray.keras", "must take square images of a static size"),
-        ("--model={}/wide.keras", "must take square images of a static size"),
         ("--model={}/other.keras", "must be what `ConvMixer(...)` returns"),
         ("--model={}/integers.keras", "as it was before `model.quantize`"),
         ("--model={}/raw.keras", "include_preprocessing=True"),
