@@ -74,6 +74,7 @@ def export_verified(path, model, quantization, tuning):
         report,
         class_names=tuning.class_names,
         crop_fraction=tuning.crop_fraction,
+        orientation=tuning.orientation,
     )
     files.write_text(f"{path}.md", card.text())
 

@@ -19,6 +19,7 @@ from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import read_orientation
 from convmixer_tf.preprocessing import match_classes
 
 _MODEL = flags.DEFINE_string(
@@ -82,6 +83,7 @@ class TuningData:
         test: uint8 array of pixels and integer array of labels, of a third
             set of images.
         crop_fraction: Fraction of an image's side that was kept.
+        orientation: How images were turned, as in `data.decode_image`.
     """
 
     model: object
@@ -90,6 +92,7 @@ class TuningData:
     calibration: np.ndarray
     test: tuple
     crop_fraction: float
+    orientation: str
 
     def counts(self):
         """Returns how many images each set has."""
@@ -119,6 +122,7 @@ class TuningData:
             calibration_images=self._calibration_for(quantization),
             class_names=self.class_names,
             crop_fraction=self.crop_fraction,
+            orientation=self.orientation,
             overwrite=True,
         )
 
@@ -215,6 +219,8 @@ def read():
     model, names = load_model(path), read_class_names(path)
     size = _side(model)
     crop = _CROP.value or read_crop_fraction(path) or data.CROP_FRACTION
+    orientation = read_orientation(path) or data.ORIENTATION
+    transform = {"crop_fraction": crop, "orientation": orientation}
     train_set, test_set = _open(_TRAIN_SPLIT), _open(_EVAL_SPLIT)
     if len(test_set) < MIN_IMAGES:
         raise ValueError(
@@ -230,11 +236,11 @@ def read():
         train_set,
         size,
         _TRAIN_IMAGES.value + calibration,
-        crop_fraction=crop,
+        **transform,
     )
     labels = outputs[0][labels]
     test_images, test_labels = data.read_images(
-        test_set, size, _EVAL_IMAGES.value, crop_fraction=crop
+        test_set, size, _EVAL_IMAGES.value, **transform
     )
     test = test_images, outputs[1][test_labels]
     chosen = _shuffled_without(images, test_images)
@@ -258,7 +264,7 @@ def read():
         (images[rest], labels[rest]),
         images[chosen[:calibration]],
         test,
-        crop,
+        **transform,
     )
 
 

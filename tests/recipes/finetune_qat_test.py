@@ -17,7 +17,10 @@ from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import read_metadata
 from convmixer_tf.export.qat import tuning
 from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import read_orientation
 from convmixer_tf.training import save_model
+from tests.helpers import oriented
 from tests.helpers import randomize
 from tests.helpers import run_script
 from tests.helpers import tell_apart
@@ -201,16 +204,27 @@ def test_the_old_name_of_the_quantization(folder, tmp_path, recipe, caplog):
     assert (tmp_path / "quantize_int4" / "settings.json").exists()
 
 
-@pytest.mark.parametrize("flag", [None, 0.5])
-def test_images_are_cut_as_the_model_says(load_recipe, tmp_path, flag):
+@pytest.mark.parametrize(
+    ("flag", "orientation"), [(None, "stored"), (0.5, "exif")]
+)
+def test_images_are_read_as_the_model_says(
+    load_recipe, tmp_path, flag, orientation
+):
     write_images(tmp_path / "data" / "train", CLASSES, 10, 20)
     write_images(tmp_path / "data" / "test", CLASSES, 4, 20)
+    (tmp_path / "data" / "test" / "red" / "turned.jpg").write_bytes(oriented(6))
     model = ConvMixer(8, 1, 3, 4, input_shape=(16, 16, 3), classes=3)
-    save_model(model, tmp_path / "model.keras", CLASSES, 0.8)
+    save_model(model, tmp_path / "model.keras", CLASSES, 0.8, orientation)
     tuning_data = load_recipe("tuning_data")
     more = [f"--crop_fraction={flag}"] if flag else []
     line = ["tuning_data", *command(tmp_path), *more]
     flags.FLAGS(line, known_only=True)
     dataset = open_dataset(str(tmp_path / "data"), "test")
-    expected, _ = read_images(dataset, 16, crop_fraction=flag or 0.8)
-    np.testing.assert_array_equal(tuning_data.read().test[0], expected)
+    expected, _ = read_images(
+        dataset, 16, crop_fraction=flag or 0.8, orientation=orientation
+    )
+    found = tuning_data.read()
+    np.testing.assert_array_equal(found.test[0], expected)
+    found.export(tmp_path / "model.tflite", model, "int4")
+    assert read_crop_fraction(tmp_path / "model.tflite") == (flag or 0.8)
+    assert read_orientation(tmp_path / "model.tflite") == orientation
