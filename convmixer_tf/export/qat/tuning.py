@@ -22,6 +22,8 @@ from convmixer_tf.export.tflite import TARGETS
 from convmixer_tf.export.tflite import check_calibration
 from convmixer_tf.export.tflite import static_shape
 from convmixer_tf.files import dump_json
+from convmixer_tf.weights.effective import is_plain
+from convmixer_tf.weights.loading import kernel_layers
 
 # The Keras 2 model is compared with ours on so many images.
 _COMPARED_IMAGES = 32
@@ -111,7 +113,7 @@ def _prepare(model, images, labels, config, quantization, calibration):
         )
     check_image_model(model)
     shape = static_shape(model)
-    _check_not_quantized(model)
+    _check_plain(model)
     if quantization == "int8" or calibration is not None:
         calibration = check_calibration(calibration, shape)
     deployed = deploy(model, TARGETS[quantization])
@@ -150,16 +152,19 @@ def check_installed():
         )
 
 
-def _check_not_quantized(model):
-    """Raises `ValueError` if Keras already quantized a layer's weights."""
-    for layer in model.layers:
-        mode = getattr(layer, "quantization_mode", None)
-        if mode is not None:
-            raise ValueError(
-                "The model must have weights in floating point. Pass the model "
-                "as it was before `model.quantize`. Received: "
-                f"{model!r}, whose layer {layer.name!r} is quantized to {mode}"
-            )
+def _check_plain(model):
+    """Raises `ValueError` if a layer is quantized or has LoRA."""
+    changed = [
+        path.removesuffix("/kernel")
+        for path, layer in kernel_layers(model).items()
+        if not is_plain(layer)
+    ]
+    if changed:
+        raise ValueError(
+            "Argument `model` must be a model as it was before `quantize` or "
+            f"`enable_lora`. Received: {model!r}, whose layers "
+            f"{', '.join(changed[:3])} are quantized or have LoRA"
+        )
 
 
 def _check_examples(images, labels, shape, classes, config):
