@@ -99,7 +99,7 @@ def test_errors_leave_no_folder(tmp_path):
             IMAGES,
             labels,
             INT8,
-            "layers of a ConvMixer",
+            r"must be what `ConvMixer\(...\)`",
         ),
         (
             integers,
