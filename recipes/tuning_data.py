@@ -1,8 +1,6 @@
-"""What the recipes for smaller files share: a model, images, files."""
+"""What the recipes for quantization-aware training share: data and files."""
 
 import dataclasses
-import gzip
-import json
 import pathlib
 
 import numpy as np
@@ -12,14 +10,16 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf import data
-from convmixer_tf.export import artefact_card
 from convmixer_tf.export import export_tflite
-from convmixer_tf.export import verify
-from convmixer_tf.files import replaced
+from convmixer_tf.export.qat import QUANTIZATIONS
+from convmixer_tf.export.qat import TuningConfig
+from convmixer_tf.export.qat import fine_tune
+from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import find_model
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models import read_orientation
 from convmixer_tf.preprocessing import match_classes
 
 _MODEL = flags.DEFINE_string(
@@ -39,63 +39,156 @@ _EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
 _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Part of an image's side to keep. Default: the model's, or else "
+    "Fraction of an image's side to keep. Default: the model's, or else "
     f"{data.CROP_FRACTION}.",
+    0.01,
+    1,
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", 5000, "The most images to train on; they are in memory.", 1
 )
 _CALIBRATION_IMAGES = flags.DEFINE_integer(
-    "calibration_images", 300, "Others of them, for the ranges of int8.", 10
+    "calibration_images",
+    300,
+    "Images of --train_split to measure the ranges of int8 on. They are not "
+    "trained on.",
+    10,
 )
 _EVAL_IMAGES = flags.DEFINE_integer(
-    "eval_images", 2000, "The most images to evaluate on.", 10
+    "eval_images", 2000, "The most images to evaluate on.", MIN_IMAGES
+)
+_EPOCHS = flags.DEFINE_integer("epochs", 1, "Passes over the images.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.", 1)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", 1e-4, "Initial learning rate of Adam."
+)
+_FLIP = flags.DEFINE_bool("flip", True, "Whether to mirror half of the images.")
+_THREADS = flags.DEFINE_integer(
+    "threads", 0, "Threads to train with; 0 for one per core.", 0
+)
+_SAVE_EVERY = flags.DEFINE_integer(
+    "save_every", 100, "Updates between checkpoints.", 1
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
-    """What the flags name.
+class TuningData:
+    """The model and the images that the flags name.
 
     Attributes:
-        path: Path of the model's file.
         model: The `keras.Model`.
-        names: Names of its classes, or `None`.
-        train: uint8 array of pixels and integer array of labels, to train on.
+        class_names: Names of its classes, or `None`.
+        train: uint8 array of pixels and integer array of labels.
         calibration: uint8 array of pixels, of other images.
         test: uint8 array of pixels and integer array of labels, of a third
-            kind.
-        crop_fraction: Part of an image's side that was kept.
+            set of images.
+        crop_fraction: Fraction of an image's side that was kept.
+        orientation: How images were turned, as in `data.decode_image`.
     """
 
-    path: str
     model: object
-    names: tuple | None
+    class_names: tuple | None
     train: tuple
     calibration: np.ndarray
     test: tuple
     crop_fraction: float
+    orientation: str
 
     def counts(self):
-        """Returns how many images there are of each kind."""
+        """Returns how many images each set has."""
         return {
             "train": len(self.train[0]),
             "calibration": len(self.calibration),
             "test": len(self.test[0]),
         }
 
+    def tune(self, folder, quantization, config):
+        """Calls `fine_tune` with the training images."""
+        return fine_tune(
+            self.model,
+            folder,
+            *self.train,
+            config,
+            quantization=quantization,
+            calibration_images=self._calibration_for(quantization),
+        )
 
-def begin(argv):
-    """Checks the command line, and turns the log of ours on.
+    def export(self, path, model, quantization):
+        """Writes a model, tuned or not, as a TFLite file; replaces any."""
+        export_tflite(
+            model,
+            path,
+            quantization=quantization,
+            calibration_images=self._calibration_for(quantization),
+            class_names=self.class_names,
+            crop_fraction=self.crop_fraction,
+            orientation=self.orientation,
+            overwrite=True,
+        )
+
+    def _calibration_for(self, quantization):
+        return self.calibration if quantization == "int8" else None
+
+    def compare(self, outputs, expected):
+        """Returns the top-1 of outputs, and their agreement with others'."""
+        classes, (_, labels) = outputs.argmax(axis=-1), self.test
+        return {
+            "top1": float(np.mean(classes == labels)),
+            "agreement": float(np.mean(classes == expected.argmax(axis=-1))),
+        }
+
+
+def config(method, seed):
+    """Returns the `TuningConfig` that the flags describe."""
+    return TuningConfig(
+        method=method,
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH_SIZE.value,
+        learning_rate=_LEARNING_RATE.value,
+        flip=_FLIP.value,
+        seed=seed,
+        threads=_THREADS.value,
+        save_every=_SAVE_EVERY.value,
+    )
+
+
+def define_quantization(define, default, text):
+    """Defines `--quantization`, and `--scheme`, its deprecated name.
 
     Args:
-        argv: What is left of the command line after the flags.
+        define: `flags.DEFINE_enum` or `flags.DEFINE_multi_enum`.
+        default: The default value.
+        text: The text for `--help`.
+
+    Returns:
+        The flag's holder.
+    """
+    holder = define("quantization", default, QUANTIZATIONS, text)
+    flags.DEFINE_alias("scheme", "quantization")
+    return holder
+
+
+def start(argv, output):
+    """Checks the command line, and turns the log of the recipes on.
+
+    Args:
+        argv: The command line after the flags were parsed.
+        output: Path of the folder to write to.
+
+    Returns:
+        A `pathlib.Path`, the folder.
 
     Raises:
-        app.UsageError: If that is anything.
+        app.UsageError: If there are arguments that are no flags.
+        NotADirectoryError: If the folder is a file.
     """
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    folder = pathlib.Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"--output must be a folder. Received the file `{folder}`"
+        )
     logging.set_verbosity(logging.INFO)
     here = pathlib.Path(__file__).parent
     logging.get_absl_handler().addFilter(
@@ -105,180 +198,106 @@ def begin(argv):
         )
     )
     tf.get_logger().setLevel("ERROR")
+    if flags.FLAGS["scheme"].present:
+        logging.warning("--scheme is deprecated. Use --quantization.")
+    return folder
 
 
 def read():
-    """Reads what the flags name.
+    """Reads the model and the images that the flags name.
 
     Returns:
-        A `Material`.
+        A `TuningData`.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        ValueError: If the model does not take square photos of a static size,
-            or does not know the data's classes.
+        ValueError: If the model does not take square images of a static size,
+            if it does not know the data's classes, or if there are too few
+            images.
     """
     path = find_model(_MODEL.value)
     model, names = load_model(path), read_class_names(path)
-    crop = _CROP.value
-    if crop is None:
-        crop = read_crop_fraction(path) or data.CROP_FRACTION
     size = _side(model)
-    splits = [
-        data.open_dataset(_DATA.value, split, data_dir=_DATA_DIR.value)
-        for split in (_TRAIN_SPLIT.value, _EVAL_SPLIT.value)
-    ]
-    counts = (
-        _TRAIN_IMAGES.value + _CALIBRATION_IMAGES.value,
-        _EVAL_IMAGES.value,
-    )
-    read_splits = []
-    for dataset, count in zip(splits, counts, strict=True):
-        outputs = match_classes(
-            dataset.class_names, names, model.output_shape[-1]
-        )
-        images, labels = data.read_images(
-            dataset, size, count, crop_fraction=crop
-        )
-        read_splits.append((images, outputs[labels]))
-    (images, labels), test = read_splits
-    kept = _choose(images, test[0])
-    first = kept[: _CALIBRATION_IMAGES.value]
-    rest = kept[_CALIBRATION_IMAGES.value :]
-    if not len(rest):
+    crop = _CROP.value or read_crop_fraction(path) or data.CROP_FRACTION
+    orientation = read_orientation(path) or data.ORIENTATION
+    transform = {"crop_fraction": crop, "orientation": orientation}
+    train_set, test_set = _open(_TRAIN_SPLIT), _open(_EVAL_SPLIT)
+    if len(test_set) < MIN_IMAGES:
         raise ValueError(
-            f"--train_split must have more images than the {len(first)} that "
-            f"the ranges are measured on. Received: {len(kept)}"
+            f"--eval_split must have at least {MIN_IMAGES} images. Received: "
+            f"{len(test_set)} images in {_EVAL_SPLIT.value!r}"
         )
+    outputs = [
+        match_classes(dataset.class_names, names, model.output_shape[-1])
+        for dataset in (train_set, test_set)
+    ]
+    calibration = _CALIBRATION_IMAGES.value
+    images, labels = data.read_images(
+        train_set,
+        size,
+        _TRAIN_IMAGES.value + calibration,
+        **transform,
+    )
+    labels = outputs[0][labels]
+    test_images, test_labels = data.read_images(
+        test_set, size, _EVAL_IMAGES.value, **transform
+    )
+    test = test_images, outputs[1][test_labels]
+    chosen = _shuffled_without(images, test_images)
+    if len(chosen) < calibration + _BATCH_SIZE.value:
+        raise ValueError(
+            f"--train_split must have at least {calibration} images for "
+            f"--calibration_images and {_BATCH_SIZE.value} for one batch to "
+            f"train on. Received: {len(chosen)} images in "
+            f"{_TRAIN_SPLIT.value!r} that are not in {_EVAL_SPLIT.value!r}. "
+            "Pass a smaller --calibration_images or --batch_size, a larger "
+            "--train_images, or more images."
+        )
+    rest = chosen[calibration:]
     logging.info(
         "%d images to train on, %d to calibrate, %d to test",
-        *(len(rest), len(first), len(test[0])),
+        *(len(rest), calibration, len(test_images)),
     )
-    train = (images[rest], labels[rest])
-    return Material(path, model, names, train, images[first], test, crop)
+    return TuningData(
+        model,
+        names,
+        (images[rest], labels[rest]),
+        images[chosen[:calibration]],
+        test,
+        **transform,
+    )
 
 
 def _side(model):
+    """Returns the side of the model's images, in pixels."""
     shape = model.input_shape
-    if len(shape) != 4 or None in shape[1:] or shape[1] != shape[2]:
-        shape = (None, None, None, None)
-    if shape[3] != 3:
+    square = isinstance(shape, tuple) and len(shape) == 4
+    if not square or None in shape[1:] or shape[1] != shape[2] or shape[3] != 3:
         raise ValueError(
             "--model must take square images of a static size in 3 channels, "
-            "which is what the data are made into. Received: a model with "
-            f"input_shape={model.input_shape}"
+            "since the data are resized to them. Received: a model with "
+            f"input_shape={shape}"
         )
     return shape[1]
 
 
-def _choose(images, others):
-    """Lists those that are not among the others, in an order of no meaning."""
+def _open(flag):
+    try:
+        return data.open_dataset(
+            _DATA.value, flag.value, data_dir=_DATA_DIR.value
+        )
+    except ValueError as error:
+        raise ValueError(f"{error} (`--{flag.name}`)") from error
+
+
+def _shuffled_without(images, others):
+    """Returns the indices of images that are not among others, shuffled."""
     known = {image.tobytes() for image in others}
     new = [i for i, image in enumerate(images) if image.tobytes() not in known]
     if len(new) < len(images):
         logging.warning(
-            "%d images to train on are among those to evaluate on. They are "
-            "left out.",
-            len(images) - len(new),
+            "%d of %d images of --train_split are in --eval_split, too. They "
+            "are left out of the training.",
+            *(len(images) - len(new), len(images)),
         )
     return np.random.default_rng(0).permutation(new).astype(int)
-
-
-def export(path, model, quantization, material):
-    """Writes a TFLite file, replacing what is there.
-
-    Args:
-        path: Path of the file.
-        model: The model, or what `fine_tune` made of it.
-        quantization: As in `export_tflite`.
-        material: A `Material`.
-    """
-    int8 = quantization == "int8"
-    export_tflite(
-        model,
-        path,
-        quantization=quantization,
-        calibration_images=material.calibration if int8 else None,
-        class_names=material.names,
-        crop_fraction=material.crop_fraction,
-        overwrite=True,
-    )
-
-
-def export_verified(path, model, quantization, material, plain):
-    """Writes a TFLite file that appears only if it does what the model does.
-
-    Args:
-        path: Path of the file. Its report and model card appear beside it.
-        model: What `fine_tune` returned.
-        quantization: As in `export_tflite`.
-        material: A `Material`.
-        plain: Path of a `.tflite` file to compare the latency with.
-
-    Returns:
-        A `Report`.
-
-    Raises:
-        ValueError: If a limit is broken. Only the report stays, as
-            `.failed.json`.
-    """
-    with replaced(path) as unfinished:
-        export(unfinished, model, quantization, material)
-        report = verify(
-            model,
-            unfinished,
-            *material.test,
-            plain=plain,
-        )
-        report = dataclasses.replace(report, artefact=str(path))
-        if not report.passed:
-            report.save(f"{path}.failed.json")
-            raise ValueError(
-                f"`{path}` was not written, since it is outside the limits: "
-                f"{'; '.join(report.broken.values())}"
-            )
-    report.save(f"{path}.json")
-    card = artefact_card(
-        material.model,
-        f"a TFLite file, after fine-tuning for it ({pathlib.Path(path).stem})",
-        report,
-        class_names=material.names,
-        crop_fraction=material.crop_fraction,
-    )
-    with replaced(f"{path}.md") as unfinished:
-        pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
-    return report
-
-
-def sizes(path):
-    """Gives a file's bytes, as they are and by gzip."""
-    content = pathlib.Path(path).read_bytes()
-    return {"bytes": len(content), "gzip": len(gzip.compress(content, 9))}
-
-
-def compare(outputs, expected, labels):
-    """Compares what a file gives with the labels and with the model.
-
-    Args:
-        outputs: Array (images, classes).
-        expected: What the model gives for the same images.
-        labels: The right outputs.
-
-    Returns:
-        Dictionary of two fractions of the images, `"top1"` and `"agreement"`.
-    """
-    return {
-        "top1": top1(outputs, labels),
-        "agreement": top1(outputs, expected.argmax(axis=-1)),
-    }
-
-
-def write_json(path, content):
-    """Writes a JSON file, replacing it whole."""
-    with replaced(path) as unfinished:
-        pathlib.Path(unfinished).write_text(json.dumps(content, indent=1))
-
-
-def top1(outputs, labels):
-    """Gives the fraction of images whose best class is the right one."""
-    return float(np.mean(np.argmax(outputs, axis=-1) == labels))

@@ -153,13 +153,36 @@ def test_what_fine_tuning_gains_is_that_of_the_committed_runs(name):
         if row["method"] == "quantize":
             gains = row["gain"] > row["spread"]
             assert gains == (row["scheme"] == "int4")
-    for row in record["files"]:
-        if row["method"] in ("prune", "cluster"):
-            sizes = [row[x] / 1e3 for x in ("bytes", "gzip")]
-            text = "{:.2f} %, {:.0f}, {:.0f}, {:.2f}".format(
-                100 * row["top1"], *sizes, row["milliseconds"]
-            )
-            assert text in build
+
+
+@pytest.mark.parametrize(
+    ("method", "scheme", "text"),
+    [
+        ("prune", "float16", "pruning cost {0} to {1} points of top-1 for"),
+        ("cluster", "float16", "clustering at most {1} points for"),
+        ("prune", "int8", "pruning cost {0} to {1} points for"),
+        ("cluster", "int8", "clustering {0} to {1} points for"),
+    ],
+)
+def test_what_pruning_and_clustering_cost_is_that_of_the_committed_runs(
+    method, scheme, text
+):
+    losses, gains = [], []
+    for name in ("k9", "k7", "relu7"):
+        path = ROOT / "recipes" / "results" / f"qat_{name}.json"
+        files = {
+            (row["method"], row["scheme"]): row
+            for row in json.loads(path.read_text())["files"]
+        }
+        file, before = files[method, scheme], files[None, scheme]
+        losses.append(100 * (before["top1"] - file["top1"]))
+        gains.append(100 * (1 - file["gzip"] / before["gzip"]))
+        assert 0.999 < file["bytes"] / before["bytes"] < 1.0165
+        control = files.get(("float", scheme), file)["milliseconds"]
+        assert file["milliseconds"] > 0.97 * control
+    text = text.format(f"{min(losses):.2f}", f"{max(losses):.2f}")
+    text += f" {min(gains):.0f} to {max(gains):.0f} % less"
+    assert text in " ".join(documents.read("BUILD.md").split())
 
 
 def test_the_artefacts_are_those_of_the_committed_run():

@@ -14,7 +14,7 @@ def check_range(name, value, low, high, unit=""):
 
 def check_non_negative_integer(name, value):
     """Raises ValueError unless `value` is an integer of at least 0."""
-    if not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(
             f"Argument `{name}` must be a non-negative integer. "
             f"Received: {name}={value!r}"

@@ -173,7 +173,7 @@ def _deployed(model, target):
     deployment = getattr(model, "deployment", None)
     if deployment is None:
         return deploy(model, target)
-    # Float files can have normalisations as layers, too: see `qat`.
+    # Float files can have normalizations as layers, too.
     fitting = {target, "litert_dynamic"} if target == "litert" else {target}
     if deployment.target not in fitting:
         raise ValueError(

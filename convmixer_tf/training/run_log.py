@@ -245,7 +245,8 @@ def check_run(directory, config, notes=None):
         )
     path = directory / "config.json"
     if path.exists():
-        old = json.loads(path.read_text())
+        # Older runs do not say it: see `orientation_of_run`.
+        old = {"orientation": "stored", **json.loads(path.read_text())}
         _check_same(directory, old, _settings(config, notes))
 
 

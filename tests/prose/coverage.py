@@ -306,7 +306,7 @@ COMMANDS = {
     "python recipes/compare_qat.py --model runs/mine/model.keras "
     "--data FOLDER --eval_split test --output runs/compare_qat --threads 1": (
         NotRun(
-            "eight trainings; compare_qat_test.py tests its parts, and "
+            "twelve trainings; compare_qat_test.py tests its parts, and "
             "finetune_qat_test.py a training"
         )
     ),

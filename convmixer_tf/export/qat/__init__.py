@@ -1,12 +1,14 @@
-"""Fine-tuning for smaller files, by tensorflow-model-optimization.
+"""Quantization-aware training for int8 and int4 TFLite files.
 
-It knows only Keras 2, which therefore runs in a process of its own. `config`,
-`exchange`, `graph` and `tuning` belong to the caller's process; `worker`,
-`twin`, `methods`, `quantizers` and `loop` to the other.
+tensorflow-model-optimization runs on Keras 2 only, so the training runs in a
+process of its own. `config`, `exchange`, `graph` and `tuning` belong to the
+caller's process; `worker`, `legacy_model`, `rounding` and `training` to the
+other one.
 """
 
 from convmixer_tf.export.qat.config import METHODS
+from convmixer_tf.export.qat.config import QUANTIZATIONS
 from convmixer_tf.export.qat.config import TuningConfig
 from convmixer_tf.export.qat.tuning import fine_tune
 
-__all__ = ["METHODS", "TuningConfig", "fine_tune"]
+__all__ = ["METHODS", "QUANTIZATIONS", "TuningConfig", "fine_tune"]

@@ -1,12 +1,12 @@
-"""What the two processes write for each other into a folder.
+"""The files through which the two processes talk, in one folder.
 
-settings.json     what is to be done, and a fingerprint of the inputs
+settings.json     the settings, and fingerprints of the inputs
 graph.json        the model's layers, as `graph.describe` lists them
 weights.npz       their weights, by layer/number
 inputs.npz        images, labels, calibration images, expected outputs
 checkpoints/      of the training
-tuned.npz         the new weights, and the twin's outputs
-result.json       what came of it; written last
+tuned.npz         the new weights, and outputs before and after the training
+result.json       measurements; written last
 """
 
 import hashlib
@@ -22,15 +22,8 @@ SETTINGS, GRAPH, RESULT = "settings.json", "graph.json", "result.json"
 WEIGHTS, INPUTS, TUNED = "weights.npz", "inputs.npz", "tuned.npz"
 CHECKPOINTS = "checkpoints"
 
-# Exit status of a worker that says, in its output, what is wrong.
+# Exit status of a worker whose output is the message of a `ValueError`.
 EXPECTED_ERROR = 3
-
-
-def write_json(folder, name, content):
-    """Writes a JSON file, replacing it whole."""
-    path = os.path.join(folder, name)
-    with replaced(path) as unfinished:
-        pathlib.Path(unfinished).write_text(json.dumps(content, indent=1))
 
 
 def read_json(folder, name):
@@ -40,7 +33,7 @@ def read_json(folder, name):
 
 
 def write_arrays(folder, name, arrays):
-    """Writes a dictionary of arrays, replacing the file whole."""
+    """Writes a dictionary of arrays as one file, whole or not at all."""
     with replaced(os.path.join(folder, name)) as unfinished:
         np.savez(unfinished, **arrays)
 
@@ -61,7 +54,7 @@ def flatten(weights):
 
 
 def unflatten(arrays):
-    """Collects what `flatten` named into a list per layer."""
+    """Collects what `flatten` named into one list per layer."""
     weights = {}
     for name in arrays:
         layer, _, _ = name.rpartition("/")

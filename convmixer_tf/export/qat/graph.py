@@ -1,8 +1,8 @@
-"""A deployed model as a list of layers that any Keras can build."""
+"""A deployed model as a list of layers that Keras 2 can build, too."""
 
 import keras
 
-# Arguments, of the layers `deploy` builds with, that Keras 2 has as well.
+# The arguments that Keras 2 has, of the layers that `deploy` uses.
 _CONVOLUTION = (
     "kernel_size",
     "strides",
@@ -25,15 +25,15 @@ _ARGUMENTS = {
 
 
 def describe(model):
-    """Lists a deployed model's layers, each after what feeds it.
+    """Lists a deployed model's layers, each after those that feed it.
 
     Args:
-        model: What `deploy` returned for a classifier.
+        model: A classifier that `deploy` returned.
 
     Returns:
-        List of dictionaries, ready for JSON: `"name"`, `"kind"`, the class;
-        `"arguments"` of the class; `"inputs"`, names of layers. The first
-        one's arguments are the shape of an image.
+        List of dictionaries, ready for JSON: `"name"`; `"kind"`, the name of
+        the class; `"arguments"` of the class; `"inputs"`, names of layers.
+        The arguments of the first are the shape of an image.
 
     Raises:
         ValueError: If an activation is not one that Keras knows by name.
@@ -52,8 +52,8 @@ def describe(model):
         if not isinstance(arguments.get("activation", ""), str):
             raise ValueError(
                 "The model's activation must be one that Keras knows by name, "
-                "such as gelu or relu, to be rebuilt in Keras 2. Received: "
-                f"{arguments['activation']!r}"
+                "such as gelu or relu, since it is rebuilt in Keras 2. "
+                f"Received: {arguments['activation']!r}"
             )
         nodes.append(
             {

@@ -1,4 +1,4 @@
-"""Fine-tuning a ConvMixer for a smaller file, in another process."""
+"""Quantization-aware training of a ConvMixer, in another process."""
 
 import dataclasses
 import importlib.util
@@ -12,17 +12,21 @@ import numpy as np
 import convmixer_tf
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.qat import exchange
 from convmixer_tf.export.qat import graph
+from convmixer_tf.export.qat.config import QUANTIZATIONS
 from convmixer_tf.export.qat.config import TuningConfig
 from convmixer_tf.export.tflite import TARGETS
 from convmixer_tf.export.tflite import check_calibration
 from convmixer_tf.export.tflite import static_shape
+from convmixer_tf.files import dump_json
+from convmixer_tf.weights.effective import is_plain
+from convmixer_tf.weights.loading import kernel_layers
 
-# On so many images the twin is compared with the model.
-_PARITY_IMAGES = 32
-_ROUNDED = ("int8", "dynamic", "int4")
+# The Keras 2 model is compared with ours on so many images.
+_COMPARED_IMAGES = 32
 _PACKAGES = ("tensorflow_model_optimization", "tf_keras")
 
 
@@ -36,44 +40,45 @@ def fine_tune(
     quantization="int8",
     calibration_images=None,
 ):
-    """Fine-tunes a ConvMixer in the form in which it is to be exported.
+    """Fine-tunes a ConvMixer with numbers rounded as in a TFLite file.
 
     The model is rewritten by `deploy` for the file's number format, so that
-    what is trained are the weights of the file. That runs in a process of its
-    own, in Keras 2, by tensorflow-model-optimization, after it was checked
-    that both compute the same. `export_tflite` takes the result.
+    the weights that are trained are those of the file. The training runs in
+    a process of its own, in Keras 2, by tensorflow-model-optimization, after
+    a check that both models compute the same. `export_tflite` takes the
+    result.
 
-    A call that was interrupted goes on where the last checkpoint was; one
-    that was finished returns at once what it left. Its progress is logged.
+    A call that was interrupted resumes from its last checkpoint when it is
+    repeated. A call that was finished returns its result at once. Progress is
+    logged.
 
     Args:
-        model: What `ConvMixer` or a variant built, a classifier for images of
-            a static height and width. It is not changed.
-        folder: Path of a folder for the run's files. It is made if it isn't
-            there.
-        images: uint8 array of pixels, (images, height, width, channels), to
-            train on. They and their arrays of float32, batch by batch, must
-            fit into memory.
-        labels: Integer array (images,), the right output of each.
+        model: A model that `ConvMixer` or a variant built, a classifier for
+            images of a static height and width. It is not changed.
+        folder: Path of a folder for the run's files. It is made if it does
+            not exist.
+        images: uint8 array of pixels to train on, (images, height, width,
+            channels), at least one batch.
+        labels: Integer array (images,), the class of each image.
         config: A `TuningConfig`.
-        quantization: The number format of the file, as in `export_tflite`.
-        calibration_images: For `"int8"`, as in `export_tflite`. Rounding
-            starts from their ranges.
+        quantization: `"int8"` or `"int4"`, the number format of the file.
+        calibration_images: Array of pixels, as in `export_tflite`. `"int8"`
+            needs them: the ranges start from these images.
 
     Returns:
         A `keras.Model` that `deploy` made, with the new weights; and a
-        dictionary of what was found: `"parity"`, how far off the twin was;
-        `"updates"`; `"loss"` and `"top1"` of the last epoch; `"seconds"`;
-        `"before"` and `"after"`, logits of the twin, rounded as the method
-        does, for the first 256 calibration images; and `"zeros"` and
-        `"values"` of the kernels of the 1 x 1 convolutions: the fraction of
-        weights that are 0, and the most different values in a kernel.
+        dictionary: `"parity"`, the difference between the Keras 2 model and
+        ours before the training, relative to the largest output;
+        `"updates"`; `"loss"` and `"top1"`, means over the last epoch; and
+        `"before"` and `"after"`, the logits of the first 256 calibration
+        images, rounded as in training, before and after it.
 
     Raises:
         ImportError: If the extra `qat` is not installed.
+        NotADirectoryError: If `folder` is a file.
         RuntimeError: If the other process fails.
-        ValueError: If an argument is invalid, or the folder has a run with
-            others.
+        ValueError: If an argument is invalid, or the folder holds a run with
+            other arguments.
 
     Example:
 
@@ -90,27 +95,28 @@ def fine_tune(
     deployed, inputs = _prepare(
         model, images, labels, config, quantization, calibration_images
     )
-    settings = {"quantization": quantization, "config": config.decisive()}
-    _begin(folder, deployed, inputs, settings, config)
+    _write_inputs(folder, deployed, inputs, config, quantization)
     if exchange.read_json(folder, exchange.RESULT) is None:
         _run_worker(folder)
-    return _finish(folder, deployed)
+    return _read_result(folder, deployed)
 
 
 def _prepare(model, images, labels, config, quantization, calibration):
-    """Checks everything, and rewrites the model."""
+    """Checks the arguments and rewrites the model."""
     check_installed()
     check_backend("Models to be fine-tuned for TFLite")
-    schemes = _ROUNDED if config.method == "quantize" else tuple(TARGETS)
-    if quantization not in schemes:
+    if quantization not in QUANTIZATIONS:
         raise ValueError(
-            f"Argument `quantization` must be one of {schemes} for the method "
-            f"{config.method!r}. Received: quantization={quantization!r}"
+            f"Argument `quantization` must be one of {QUANTIZATIONS}, the "
+            "formats that can be trained for. "
+            f"Received: quantization={quantization!r}"
         )
+    check_image_model(model)
     shape = static_shape(model)
-    if quantization == "int8":
+    _check_plain(model)
+    if quantization == "int8" or calibration is not None:
         calibration = check_calibration(calibration, shape)
-    deployed = deploy(model, _target(config.method, quantization))
+    deployed = deploy(model, TARGETS[quantization])
     classifier = classifier_of(deployed)
     name = classifier and getattr(classifier.activation, "__name__", "")
     if name not in ("softmax", "linear"):
@@ -119,32 +125,18 @@ def _prepare(model, images, labels, config, quantization, calibration):
             'activation "softmax" or none. '
             f"Received: {model!r}, which ends in {name or 'features'}"
         )
-    labels = np.asarray(labels)
-    _check_examples(images, labels, shape, model.output_shape[-1])
-    images = np.asarray(images)
+    images, labels = np.asarray(images), np.asarray(labels)
+    _check_examples(images, labels, shape, model.output_shape[-1], config)
     if calibration is None:
         calibration = images[:0]
-    probes = np.float32(images[:_PARITY_IMAGES])
-    expected = deployed.predict(probes, batch_size=8, verbose=0)
+    compared = np.float32(images[:_COMPARED_IMAGES])
+    expected = deployed.predict(compared, batch_size=8, verbose=0)
     return deployed, {
         "images": images,
         "labels": labels.astype(np.int64),
         "calibration": np.uint8(np.rint(calibration)),
         "expected": expected,
     }
-
-
-def _target(method, quantization):
-    """Decides for what the model is rewritten.
-
-    Weights are pruned and clustered by their size in a whole kernel. With the
-    scales of the normalisations divided into the kernels, as for float files,
-    those of a nearly dead channel would dwarf all others.
-    """
-    target = TARGETS[quantization]
-    if method in ("prune", "cluster") and target == "litert":
-        return "litert_dynamic"
-    return target
 
 
 def check_installed():
@@ -154,65 +146,97 @@ def check_installed():
     ]
     if missing:
         raise ImportError(
-            f"Fine-tuning for small files needs {' and '.join(missing)}. "
-            'Install the extra: pip install "convmixer_tf[qat]".'
+            "Quantization-aware training needs "
+            f"{' and '.join(missing)}. Install the extra: "
+            'pip install "convmixer_tf[qat]".'
         )
 
 
-def _check_examples(images, labels, shape, classes):
-    if np.shape(images)[1:] != shape or not len(images):
+def _check_plain(model):
+    """Raises `ValueError` if a layer is quantized or has LoRA."""
+    changed = [
+        path.removesuffix("/kernel")
+        for path, layer in kernel_layers(model).items()
+        if not is_plain(layer)
+    ]
+    if changed:
+        raise ValueError(
+            "Argument `model` must be a model as it was before `quantize` or "
+            f"`enable_lora`. Received: {model!r}, whose layers "
+            f"{', '.join(changed[:3])} are quantized or have LoRA"
+        )
+
+
+def _check_examples(images, labels, shape, classes, config):
+    if images.shape[1:] != shape or not len(images):
         raise ValueError(
             "Argument `images` must be an array of shape (images, "
-            f"{', '.join(map(str, shape))}). Received: shape {np.shape(images)}"
+            f"{', '.join(map(str, shape))}). Received: shape {images.shape}"
         )
-    if np.asarray(images).dtype != np.uint8:
+    if images.dtype != np.uint8:
         raise ValueError(
-            "Argument `images` must be of pixels, uint8. "
-            f"Received: {np.asarray(images).dtype}"
+            "Argument `images` must hold pixels as uint8. "
+            f"Received: {images.dtype}"
         )
-    if (
-        labels.shape != (len(images),)
-        or labels.dtype.kind not in "iu"
-        or labels.min() < 0
-        or labels.max() >= classes
-    ):
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise ValueError(
-            "Argument `labels` must be an integer for each image, below "
-            f"{classes}, the number of the model's classes. Received: shape "
-            f"{labels.shape}, {labels.dtype}, up to {labels.max()}"
+            "Argument `labels` must be an integer array of shape "
+            f"({len(images)},), one label for each image. "
+            f"Received: shape {labels.shape}, {labels.dtype}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Argument `labels` must hold integers from 0 to {classes - 1}, "
+            f"since the model has {classes} classes. "
+            f"Received: from {labels.min()} to {labels.max()}"
+        )
+    if config.batch_size > len(images):
+        raise ValueError(
+            f"Argument `batch_size` must be at most {len(images)}, the number "
+            "of training images. Reduce it, or pass more images. "
+            f"Received: batch_size={config.batch_size}"
         )
 
 
-def _begin(folder, deployed, inputs, settings, config):
+def _write_inputs(folder, deployed, inputs, config, quantization):
     """Writes what the worker reads, unless it is there."""
+    folder = pathlib.Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"Argument `folder` must be a folder. Received the file `{folder}`"
+        )
     nodes = graph.describe(deployed)
     weights = exchange.flatten(graph.weights_of(deployed))
     given = {k: v for k, v in inputs.items() if k != "expected"}
     settings = {
-        **settings,
+        "quantization": quantization,
+        "config": config.result_settings(),
         "model": exchange.fingerprint(weights),
         "data": exchange.fingerprint(given),
     }
     known = exchange.read_json(folder, exchange.SETTINGS)
     if known is None:
-        os.makedirs(folder, exist_ok=True)
-        exchange.write_json(folder, exchange.GRAPH, nodes)
+        folder.mkdir(parents=True, exist_ok=True)
+        dump_json(folder / exchange.GRAPH, nodes)
         exchange.write_arrays(folder, exchange.WEIGHTS, weights)
         exchange.write_arrays(folder, exchange.INPUTS, inputs)
     else:
-        known["config"] = TuningConfig(**known["config"]).decisive()
+        # The folder of an older version has settings that were removed.
+        known["config"] = {
+            name: known["config"].get(name) for name in settings["config"]
+        }
         changed = [k for k in settings if known[k] != settings[k]]
         if changed:
             raise ValueError(
-                f"In `{folder}` is a run with another {', '.join(changed)}. "
-                "Choose another folder, or remove it."
+                f"The folder `{folder}` holds a run with another "
+                f"{', '.join(changed)}. Choose another folder, or remove it."
             )
     settings["config"] = dataclasses.asdict(config)
-    exchange.write_json(folder, exchange.SETTINGS, settings)
+    dump_json(folder / exchange.SETTINGS, settings)
 
 
 def _run_worker(folder):
-    # Where this package is imported from need not be on the other's path.
+    # The other process may not have this package on its path.
     root = str(pathlib.Path(convmixer_tf.__file__).parents[1])
     paths = [root, os.environ.get("PYTHONPATH")]
     environment = {
@@ -231,31 +255,20 @@ def _run_worker(folder):
         raise ValueError(result.stdout.strip())
     if result.returncode:
         raise RuntimeError(
-            f"Fine-tuning in `{folder}` ended with status {result.returncode}; "
-            "what it wrote to the standard error says why. The same call goes "
-            "on from its last checkpoint."
+            f"Training in `{folder}` ended with status {result.returncode}. "
+            "Its standard error says why. Repeat the call to resume from the "
+            "last checkpoint."
         )
 
 
-def _finish(folder, deployed):
-    """Gives the deployed model its new weights, and collects the findings."""
+def _read_result(folder, deployed):
+    """Gives the deployed model its new weights, and reads the findings."""
     arrays = exchange.read_arrays(folder, exchange.TUNED)
     kinds = {"weights": {}, "outputs": {}}
     for key, array in arrays.items():
         kind, _, name = key.partition(":")
         kinds[kind][name] = array
-    weights = exchange.unflatten(kinds["weights"])
-    for name, new in weights.items():
+    for name, new in exchange.unflatten(kinds["weights"]).items():
         deployed.get_layer(name).set_weights(new)
-    kernels = [
-        new[0]
-        for name, new in weights.items()
-        if new[0].shape[:2] == (1, 1) and name.partition("_pointwise")[1]
-    ]
-    zeros = sum(np.sum(kernel == 0) for kernel in kernels)
-    return deployed, {
-        **exchange.read_json(folder, exchange.RESULT),
-        **kinds["outputs"],
-        "zeros": float(zeros / sum(kernel.size for kernel in kernels)),
-        "values": max(len(np.unique(kernel)) for kernel in kernels),
-    }
+    found = exchange.read_json(folder, exchange.RESULT)
+    return deployed, {**found, **kinds["outputs"]}

@@ -1,12 +1,12 @@
-"""Fine-tunes with tensorflow-model-optimization, in a process of its own.
+"""Trains with tensorflow-model-optimization, in a process of its own.
 
     python -m convmixer_tf.export.qat.worker FOLDER
 
-Reads and writes what `exchange` lists. tensorflow-model-optimization computes
-with the package `tf_keras`, Keras 2, and sets an environment variable that
-makes TensorFlow take it for its Keras. Keras 3 is imported as well, with this
-package, and not used. If the inputs are wrong, what is wrong is the output,
-and the exit status `EXPECTED_ERROR`.
+Reads and writes the files that `exchange` lists. tensorflow-model-optimization
+uses the package `tf_keras`, Keras 2, and needs an environment variable that
+makes TensorFlow use it too. This package imports Keras 3 into the process,
+which is not used. A `ValueError` is printed, and the exit status is
+`EXPECTED_ERROR`.
 """
 
 import fcntl
@@ -19,45 +19,20 @@ import tf_keras
 from absl import logging
 
 from convmixer_tf.export.qat import exchange
-from convmixer_tf.export.qat import methods
 from convmixer_tf.export.qat.config import TuningConfig
-from convmixer_tf.export.qat.loop import count_steps
-from convmixer_tf.export.qat.loop import train
-from convmixer_tf.export.qat.twin import build_twin
-from convmixer_tf.export.qat.twin import check_parity
+from convmixer_tf.export.qat.legacy_model import build_legacy_model
+from convmixer_tf.export.qat.legacy_model import check_outputs
+from convmixer_tf.export.qat.rounding import Rounding
+from convmixer_tf.export.qat.rounding import measure_ranges
+from convmixer_tf.export.qat.training import train
+from convmixer_tf.files import dump_json
 
-# How many of the calibration images the twin's outputs are kept of.
-_PROBES = 256
-
-
-def choose_method(config, scheme, nodes, twin, inputs):
-    """Makes what the settings name.
-
-    Args:
-        config: A `TuningConfig`.
-        scheme: The number format of the file.
-        nodes: What `graph.describe` returns.
-        twin: A `Twin` without wrappers.
-        inputs: Dictionary of arrays, those of `inputs.npz`.
-
-    Returns:
-        One of the classes of `methods`.
-    """
-    if config.method == "quantize":
-        ranges = None
-        if scheme == "int8":
-            ranges = methods.measure_ranges(twin, inputs["calibration"])
-        return methods.Quantize(nodes, scheme, ranges)
-    if config.method == "prune":
-        steps = config.epochs * count_steps(len(inputs["images"]), config)
-        return methods.Prune(config.sparsity, steps)
-    if config.method == "cluster":
-        return methods.Cluster(config.clusters)
-    return methods.Float()
+# The outputs for so many calibration images are kept.
+_KEPT_OUTPUTS = 256
 
 
 def run(folder):
-    """Does what the folder says, and leaves the result there."""
+    """Trains as the files in a folder say, and writes the result there."""
     settings = exchange.read_json(folder, exchange.SETTINGS)
     config = TuningConfig(**settings["config"])
     tf.config.threading.set_intra_op_parallelism_threads(config.threads)
@@ -66,42 +41,51 @@ def run(folder):
     nodes = exchange.read_json(folder, exchange.GRAPH)
     weights = exchange.unflatten(exchange.read_arrays(folder, exchange.WEIGHTS))
     inputs = exchange.read_arrays(folder, exchange.INPUTS)
-    twin = build_twin(nodes, weights)
-    expected = inputs["expected"]
-    parity = check_parity(twin, inputs["images"][: len(expected)], expected)
-    logging.info("The twin is %.1e off, relative to the largest output", parity)
-    method = choose_method(
-        config, settings["quantization"], nodes, twin, inputs
+    images, labels = inputs["images"], inputs["labels"]
+    calibration, expected = inputs["calibration"], inputs["expected"]
+    legacy = build_legacy_model(nodes, weights)
+    difference = check_outputs(legacy, images[: len(expected)], expected)
+    logging.info(
+        "The Keras 2 model differs by %.1e, relative to the largest output.",
+        difference,
     )
-    twin = build_twin(nodes, weights, method.wrap)
-    method.prepare(twin)
-    before = _predict(twin, inputs["calibration"][:_PROBES])
-    found = train(
-        twin, method, inputs["images"], inputs["labels"], config, folder
-    )
-    tuned = exchange.flatten(method.weights())
-    after = _predict(twin, inputs["calibration"][:_PROBES])
-    arrays = {"weights": tuned, "outputs": {"before": before, "after": after}}
+    if config.method == "quantize":
+        rounding = Rounding(nodes, settings["quantization"])
+        plain, legacy = (
+            legacy,
+            build_legacy_model(nodes, weights, rounding.wrap),
+        )
+        if settings["quantization"] == "int8":
+            rounding.set_ranges(measure_ranges(plain.model, calibration))
+    before = _predict(legacy.model, calibration[:_KEPT_OUTPUTS])
+    found = train(legacy.model, images, labels, config, folder)
+    after = _predict(legacy.model, calibration[:_KEPT_OUTPUTS])
+    weights = exchange.flatten(legacy.weights())
     exchange.write_arrays(
         folder,
         exchange.TUNED,
-        {f"{k}:{n}": a for k, v in arrays.items() for n, a in v.items()},
+        {
+            **{f"weights:{name}": array for name, array in weights.items()},
+            "outputs:before": before,
+            "outputs:after": after,
+        },
     )
-    exchange.write_json(folder, exchange.RESULT, {"parity": parity, **found})
+    dump_json(
+        os.path.join(folder, exchange.RESULT), {"parity": difference, **found}
+    )
 
 
-def _predict(twin, images):
-    """Gives the logits of the twin, rounded if it rounds."""
+def _predict(model, images):
     if not len(images):
         return np.zeros(0, np.float32)
-    return np.asarray(twin.model(np.float32(images), training=False))
+    return np.asarray(model(np.float32(images), training=False))
 
 
 def main(folder):
-    """Runs alone in its folder; tells expected errors by the exit status."""
+    """Runs `run`, unless another process works in the folder."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
-    # At each checkpoint TensorFlow says how long it took to name its one part.
+    # At each checkpoint TensorFlow logs how long it took to name its one part.
     logging.get_absl_logger().addFilter(
         lambda record: record.filename != "functional_saver.py"
     )

@@ -1,5 +1,8 @@
 """What is checked before another process starts."""
 
+import json
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -39,10 +42,10 @@ def installed(monkeypatch):
         ({"batch_size": 1.5}, "`batch_size` must be a positive integer"),
         ({"save_every": 0}, "`save_every` must be a positive integer"),
         ({"log_every": 0}, "`log_every` must be a positive integer"),
-        ({"learning_rate": 0}, r"`learning_rate` must be in \(0, 1\)"),
-        ({"sparsity": 1.0}, r"`sparsity` must be in \(0, 1\)"),
-        ({"clusters": 1}, "`clusters` must be an integer of at least 2"),
-        ({"seed": -1}, "`seed` must be an integer of at least 0"),
+        ({"method": "prune"}, "`method` must be one of .* method='prune'"),
+        ({"learning_rate": 0}, "`learning_rate` must be a number between 0"),
+        ({"learning_rate": "1"}, "between 0 and 1. Received: .*='1'"),
+        ({"seed": -1}, "`seed` must be a non-negative integer"),
         ({"threads": True}, "`threads` must be .* threads=True"),
     ],
 )
@@ -76,30 +79,79 @@ def test_errors_leave_no_folder(tmp_path):
     features = convmixer(include_top=False, pooling="avg")
     sigmoid = convmixer(classifier_activation="sigmoid")
     custom = convmixer(activation=keras.ops.erfinv)
+    raw = convmixer(include_preprocessing=False)
+    integers = convmixer()
+    with warnings.catch_warnings(action="ignore"):  # Of what it leaves out.
+        integers.quantize("int8")
+    adapted = convmixer()
+    adapted.get_layer("block_0").pointwise.enable_lora(2)
+    large = {"config": config(batch_size=41), **INT8}
     for bad, images, numbers, arguments, message in (
         (free, IMAGES, labels, INT8, "a static height and width"),
-        (other, IMAGES, labels, INT8, r"must be what `ConvMixer\(...\)` retur"),
+        (other, IMAGES, labels, INT8, "with the layers of a ConvMixer"),
         (features, IMAGES, labels, INT8, "must end in a classifier .*features"),
         (sigmoid, IMAGES, labels, INT8, "must end in a classifier .*sigmoid"),
         (custom, IMAGES, labels, INT8, "one that Keras knows by name"),
+        (raw, IMAGES, labels, INT8, "include_preprocessing=True"),
+        ("m.keras", IMAGES, labels, INT8, "must be a `keras.Model`.*m.keras"),
+        (
+            deploy(model, "litert_int8"),
+            IMAGES,
+            labels,
+            INT8,
+            r"must be what `ConvMixer\(...\)`",
+        ),
+        (
+            integers,
+            IMAGES,
+            labels,
+            INT8,
+            "before `quantize` or `enable_lora`.*pred",
+        ),
+        (adapted, IMAGES, labels, INT8, "`enable_lora`.*block_0/pointwise"),
+        (model, IMAGES, labels, large, "`batch_size` must be at most 40, the"),
         (model, IMAGES[:, :9], labels, INT8, r"`images` must be an array of"),
         (model, IMAGES[:0], labels[:0], INT8, "`images` must be an array of"),
-        (model, IMAGES / 255, labels, INT8, "must be of pixels, uint8"),
+        (model, IMAGES / 255, labels, INT8, "must hold pixels as uint8"),
         (model, IMAGES, labels[:9], INT8, r"`labels` must be .*shape \(9,\)"),
-        (model, IMAGES, labels + 1, INT8, "below 5, .* up to 5"),
-        (model, IMAGES, labels - 1, INT8, "`labels` must be an integer"),
+        (model, IMAGES, labels[:0], INT8, r"`labels` must be .*shape \(0,\)"),
+        (model, IMAGES, labels + 1, INT8, "from 0 to 4, .* from 1 to 5"),
+        (model, IMAGES, labels - 1, INT8, "from 0 to 4, .* from -1 to 3"),
         (model, IMAGES, labels / 1, INT8, "`labels` must be .*float64"),
         (model, IMAGES, labels, {}, "needs `calibration_images`"),
         (
             model,
             IMAGES,
             labels,
-            {"quantization": "float16"},
-            r"`quantization` must be one of \('int8', 'dynamic', 'int4'\)",
+            {"calibration_images": IMAGES[:9]},
+            "at least 10",
+        ),
+        (
+            model,
+            IMAGES,
+            labels,
+            {"quantization": "int4", "calibration_images": IMAGES[:, :9]},
+            "needs `calibration_images`, an array",
+        ),
+        *(
+            (
+                model,
+                IMAGES,
+                labels,
+                {"quantization": wrong},
+                rf"one of \('int8', 'int4'\), .* quantization={wrong!r}",
+            )
+            for wrong in ("float16", "dynamic", "int7", None)
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            fine_tune(bad, tmp_path / "run", images, numbers, **arguments)
+            fine_tune(
+                bad,
+                tmp_path / "run",
+                images,
+                numbers,
+                **{"config": config(), **arguments},
+            )
         assert not (tmp_path / "run").exists(), message
 
 
@@ -188,38 +240,27 @@ def test_a_deployed_model_is_exported_as_it_is(tmp_path):
         )
 
 
-@pytest.mark.parametrize("method", ["prune", "cluster"])
-def test_sizes_are_compared_without_the_scales_of_dead_channels(
-    monkeypatch, tmp_path, method
-):
-    """A kernel's 16 values would else all be those of one channel."""
-    monkeypatch.setattr(tuning, "check_installed", lambda: None)
-    monkeypatch.setattr(tuning, "_run_worker", lambda folder: None)
-    monkeypatch.setattr(tuning, "_finish", lambda folder, deployed: deployed)
-    model = convmixer()
-    variance = model.get_layer("block_0").depthwise_norm.moving_variance
-    variance.assign(variance.numpy() * np.where(np.arange(8) == 2, 1e-3, 1))
+@pytest.mark.usefixtures("installed")
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="Received the file"):
+        fine_tune(
+            convmixer(), tmp_path / "run", IMAGES, LABELS, config(), **INT8
+        )
 
-    def range_of_kernel(method):
-        deployed = fine_tune(
-            model,
-            tmp_path / method,
-            IMAGES,
-            LABELS,
-            config(method),
-            quantization="float16",
-        )
-        export_tflite(
-            deployed, tmp_path / f"{method}.tflite", quantization="float16"
-        )
-        kernel = next(
-            layer.kernel.numpy()
-            for layer in deployed.layers
-            if getattr(layer, "kernel_size", None) == (1, 1)
-            and layer.kernel.shape[2:] == (8, 8)
-        )
-        sizes = np.abs(kernel).max(axis=(0, 1, 3))
-        return sizes.max() / np.median(sizes)
 
-    assert range_of_kernel("float") > 15
-    assert range_of_kernel(method) < 3
+@pytest.mark.usefixtures("installed")
+def test_a_run_of_an_older_version_resumes(tmp_path):
+    """Its settings have those of pruning and clustering."""
+    arguments = (convmixer(), tmp_path, IMAGES, LABELS)
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="A process was started"):
+            fine_tune(*arguments, config(), **INT8)
+        path = tmp_path / exchange.SETTINGS
+        settings = json.loads(path.read_text())
+        settings["config"] |= {"sparsity": 0.5, "clusters": 16}
+        path.write_text(json.dumps(settings))
+    settings["config"]["method"] = "prune"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="holds a run with another config"):
+        fine_tune(*arguments, config(), **INT8)

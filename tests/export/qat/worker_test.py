@@ -58,7 +58,7 @@ def export(path, model, quantization="int8"):
     ("activation", "dim", "kernel_size", "quantization"),
     [("relu", 8, 3, "int8"), ("gelu", 16, 9, "int8"), ("gelu", 64, 3, "int4")],
 )
-def test_the_twin_rounds_as_the_file_does(
+def test_training_rounds_as_the_file_does(
     tmp_path, activation, dim, kernel_size, quantization
 ):
     model = convmixer(activation, dim, kernel_size)
@@ -71,14 +71,14 @@ def test_the_twin_rounds_as_the_file_does(
     expected = model.predict(IMAGES, verbose=0)
     file = export(tmp_path / "before.tflite", model, quantization)
     error = np.abs(file - expected).mean()
-    twin = probabilities(found["before"])
-    assert np.abs(twin - file).mean() < 0.8 * error  # Independent: 1.4.
-    assert np.abs(twin - expected).mean() > 0.5 * error
+    rounded = probabilities(found["before"])
+    assert np.abs(rounded - file).mean() < 0.8 * error  # Independent: 1.4.
+    assert np.abs(rounded - expected).mean() > 0.5 * error
     # After training too.
     expected = tuned.predict(IMAGES, verbose=0)
     file = export(tmp_path / "after.tflite", tuned, quantization)
-    twin = probabilities(found["after"])
-    assert np.abs(twin - file).mean() < 4 * np.abs(file - expected).mean()
+    rounded = probabilities(found["after"])
+    assert np.abs(rounded - file).mean() < 4 * np.abs(file - expected).mean()
 
 
 def test_training_lowers_the_loss_and_leaves_the_stem(tmp_path):
@@ -105,25 +105,13 @@ def test_training_lowers_the_loss_and_leaves_the_stem(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("method", "quantization"),
-    [("prune", "float16"), ("cluster", None), ("quantize", "int4")],
-)
-def test_other_methods(tmp_path, method, quantization):
-    settings = config(
-        method, epochs=4, sparsity=0.75, clusters=5, learning_rate=0.003
-    )
-    tuned, found = tune(tmp_path / "run", settings, quantization=quantization)
-    kernel = tuned.get_layer("block_0_pointwise").get_weights()[0]
-    assert found["zeros"] == np.mean(kernel == 0)
-    assert found["values"] == len(np.unique(kernel))
-    assert found["zeros"] == (0.75 if method == "prune" else 0)
-    assert (found["values"] == 5) == (method == "cluster")
-    depthwise = tuned.get_layer("block_0_depthwise").get_weights()[0]
-    assert len(np.unique(depthwise)) > 60
-    outputs = export(tmp_path / "model.tflite", tuned, quantization)
+def test_int4_weights_train_to_the_file(tmp_path):
+    settings = config(epochs=4, learning_rate=0.003)
+    tuned, found = tune(tmp_path / "run", settings, quantization="int4")
+    assert found["updates"] == 20
+    outputs = export(tmp_path / "model.tflite", tuned, "int4")
     difference = np.abs(outputs - tuned.predict(IMAGES, verbose=0)).max()
-    assert difference < {None: 1e-5, "float16": 1e-3, "int4": 0.1}[quantization]
+    assert difference < 0.1
 
 
 SCRIPT = """
@@ -170,7 +158,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     )
 
 
-def test_a_twin_that_computes_something_else(tmp_path, monkeypatch):
+def test_a_keras_2_model_that_computes_something_else(tmp_path, monkeypatch):
     weights_of = graph.weights_of
 
     def wrong(model):
@@ -179,7 +167,7 @@ def test_a_twin_that_computes_something_else(tmp_path, monkeypatch):
         return weights
 
     monkeypatch.setattr(tuning.graph, "weights_of", wrong)
-    with pytest.raises(ValueError, match="twin must compute what the model"):
+    with pytest.raises(ValueError, match="must compute what the model does"):
         tune(tmp_path, config())
     assert not (tmp_path / exchange.CHECKPOINTS).exists()
 
@@ -194,5 +182,5 @@ def test_one_process_at_a_time_and_one_that_fails(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="Another process is at work in"):
             run(tmp_path)
     (tmp_path / exchange.GRAPH).unlink()
-    with pytest.raises(RuntimeError, match="ended with status 1; what it wrot"):
+    with pytest.raises(RuntimeError, match="ended with status 1"):
         run(tmp_path)

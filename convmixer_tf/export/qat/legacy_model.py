@@ -1,4 +1,4 @@
-"""The deployed model once more, in Keras 2.
+"""The deployed model, rebuilt in Keras 2.
 
 In the worker's process only.
 """
@@ -9,18 +9,18 @@ from collections.abc import Callable
 import numpy as np
 import tf_keras
 
-# Relative to the largest output: float32 sums in another order.
-PARITY = 1e-4
+# Relative to the largest output. Float32 sums in another order differ less.
+MAX_DIFFERENCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
-class Twin:
-    """A Keras 2 model with the deployed one's weights.
+class LegacyModel:
+    """A Keras 2 model with the deployed model's weights.
 
     Attributes:
         model: A `tf_keras.Model` from pixels to logits.
         variables: Dictionary from layers' names to lists of their variables.
-            A layer that is wrapped hides some of them.
+            A wrapped layer hides some of them.
         activation: Function from logits to the deployed model's outputs.
     """
 
@@ -28,20 +28,27 @@ class Twin:
     variables: dict
     activation: Callable
 
+    def weights(self):
+        """Returns a dictionary from layers' names to lists of arrays."""
+        return {
+            name: [variable.numpy() for variable in variables]
+            for name, variables in self.variables.items()
+        }
 
-def build_twin(nodes, weights, wrap=lambda node, layer: layer):
-    """Builds the twin of a model that `graph.describe` described.
+
+def build_legacy_model(nodes, weights, wrap=lambda node, layer: layer):
+    """Builds the Keras 2 form of a model that `graph.describe` described.
 
     Its first convolution, which takes the pixels, is not trained.
 
     Args:
         nodes: What `graph.describe` returns.
         weights: Dictionary from layers' names to lists of arrays.
-        wrap: Function of a node and its layer, which has its weights, that
-            returns what is to be called in its place.
+        wrap: Function of a node and its layer, with its weights, that returns
+            the layer to call instead.
 
     Returns:
-        A `Twin`.
+        A `LegacyModel`.
     """
     first, *others = nodes
     tensors = {first["name"]: tf_keras.Input(first["arguments"]["shape"])}
@@ -57,19 +64,19 @@ def build_twin(nodes, weights, wrap=lambda node, layer: layer):
             layer.build(x.shape)
             layer.set_weights(weights[name])
             variables[name] = list(layer.weights)
-            # It takes pixels: its weights are 60 times smaller than others',
-            # and updates of the same size would ruin it. It is not rounded.
+            # The stem takes pixels. Its weights are 60 times smaller than
+            # others', so Adam's updates, all of one size, would ruin it.
             layer.trainable = not name.startswith("patch_embed")
         tensors[name] = wrap(node, layer)(x)
     model = tf_keras.Model(tensors[first["name"]], tensors[name])
-    return Twin(model, variables, activation)
+    return LegacyModel(model, variables, activation)
 
 
-def check_parity(twin, images, expected):
-    """Checks that the twin computes what the deployed model does.
+def check_outputs(legacy, images, expected):
+    """Checks that the Keras 2 model computes what the deployed model does.
 
     Args:
-        twin: A `Twin` without wrappers.
+        legacy: A `LegacyModel` without wrappers.
         images: uint8 array of pixels.
         expected: The deployed model's outputs.
 
@@ -77,15 +84,15 @@ def check_parity(twin, images, expected):
         The largest difference, relative to the largest output.
 
     Raises:
-        ValueError: If that is above `PARITY`.
+        ValueError: If that is above `MAX_DIFFERENCE`.
     """
-    logits = twin.model(np.float32(images), training=False)
-    actual = np.asarray(twin.activation(logits))
+    logits = legacy.model(np.float32(images), training=False)
+    actual = np.asarray(legacy.activation(logits))
     difference = np.abs(actual - expected).max() / np.abs(expected).max()
-    if not difference <= PARITY:
+    if not difference <= MAX_DIFFERENCE:
         raise ValueError(
-            "The Keras 2 twin must compute what the model does. It is "
-            f"{difference:.3g} off, relative to the largest output; at most "
-            f"{PARITY:g} would be rounding."
+            "The model rebuilt in Keras 2 must compute what the model does. "
+            f"Expected a difference of at most {MAX_DIFFERENCE:g}, relative to "
+            f"the largest output. Received: {difference:.3g}"
         )
     return float(difference)
