@@ -1,8 +1,6 @@
 """What all export scripts share: which model, on which images it is checked."""
 
 import contextlib
-import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -17,9 +15,8 @@ from convmixer_tf import data
 from convmixer_tf import files
 from convmixer_tf import preprocessing
 from convmixer_tf import progress
-from convmixer_tf.export import artefact_card
+from convmixer_tf.export import publish
 from convmixer_tf.export import verify
-from convmixer_tf.export.model_card import EXPORTED
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import VARIANTS
@@ -332,39 +329,32 @@ def check(path, model, samples, **arguments):
     images, labels = samples
     logging.info("Verifying on %d images", len(images))
     progress.note("verifying on %d images", len(images))
-    chosen = {name: flags.FLAGS[name].value for name in _LIMITS}
+    features = classifier_of(model) is None
     return verify(
         model,
         path,
         images,
         labels,
-        limits={k: v for k, v in chosen.items() if v is not None},
-        features=classifier_of(model) is None,
-        rounds=_ROUNDS.value,
-        threads=_THREADS.value,
+        features=features,
+        **_verification(),
         **arguments,
     )
 
 
-def finish(
-    kind,
-    write,
-    model,
-    names=None,
-    *,
-    path=None,
-    beside=None,
-    samples=None,
-    replaced=files.replaced,
-    inside="",
-    confirm=None,
-    **arguments,
-):
-    """Writes an artefact, which appears at its path only if it is right.
+def _verification():
+    """Collects the arguments of `verify` that the flags give."""
+    chosen = {name: flags.FLAGS[name].value for name in _LIMITS}
+    return {
+        "limits": {k: v for k, v in chosen.items() if v is not None},
+        "rounds": _ROUNDS.value,
+        "threads": _THREADS.value,
+    }
 
-    A report in JSON lies beside it, with `.json` added to its name, and a
-    model card, with `.md`. Of an artefact that breaks a limit only the report
-    stays, as `.failed.json`.
+
+def finish(
+    kind, write, model, names=None, *, path=None, samples=None, **arguments
+):
+    """Publishes an artefact as the flags say.
 
     Args:
         kind: What it is, such as `"an ONNX file"`.
@@ -372,92 +362,51 @@ def finish(
         model: The `keras.Model` to compare with.
         names: Names of its classes, or `None`.
         path: Where it is to appear. Default: `--output`.
-        beside: Path that the report and the card add their suffixes to.
-            Default: `path`.
         samples: What `load_images` returns, to verify on; it is called if
             this is `None`, but for `--noverify`.
-        replaced: Context manager from the final path to a temporary one, like
-            `files.replaced`, which is for a single file.
-        inside: Path in the artefact of what `verify` opens.
-        confirm: Function of the unfinished artefact's path and the images,
-            which raises `ValueError` if more is wrong than `verify` sees.
-        **arguments: Further ones of `verify`.
+        **arguments: Further ones of `publish`.
 
     Returns:
         A `Report`, or `None` with `--noverify`.
 
     Raises:
-        FileExistsError: If something else is where the report or the card
-            belongs.
-        ValueError: If a limit is broken, or the artefact doesn't run.
+        FileExistsError: As `publish`.
+        ValueError: As `publish`.
     """
     path = os.path.normpath(path or OUTPUT.value)
-    beside = beside or path
-    _check_beside(path, beside)
     if VERIFY.value and samples is None:
         samples = load_images(model, names)
-    report = None
-    with replaced(path) as unfinished:
-        logging.info("Exporting to %s", path)
-        progress.note("exporting to %s", path)
-        write(unfinished)
-        if samples:
-            opened = os.path.join(unfinished, inside) if inside else unfinished
-            report = check(opened, model, samples, **arguments)
-            report = dataclasses.replace(report, artefact=path)
-            _judge(report, path, beside)
-            if confirm:
-                confirm(opened, samples[0])
-    if report:
-        report.save(f"{beside}.json")
-        pathlib.Path(f"{beside}.failed.json").unlink(missing_ok=True)
-    card = _card(model, kind, report, names, arguments.get("max_pixel", 255))
-    with files.replaced(f"{beside}.md") as unfinished:
-        pathlib.Path(unfinished).write_text(card.text(), encoding="utf-8")
+    images, labels = samples or (None, None)
+    logging.info("Exporting to %s", path)
+    report = publish(
+        write,
+        path,
+        model,
+        kind,
+        images=images,
+        labels=labels,
+        class_names=names,
+        card=_card(),
+        on_report=lambda report: print(report.table(), flush=True),
+        **_verification(),
+        **arguments,
+    )
     print(f"{path}: {files.size_of(path):,} bytes")
     return report
 
 
-def _check_beside(path, beside):
-    """Refuses to replace what is no report or card of such an artefact."""
-    for suffix, is_ours in ((".json", _is_report), (".md", _is_card)):
-        file = pathlib.Path(f"{beside}{suffix}")
-        if file.exists() and not is_ours(file.read_bytes(), path):
-            raise FileExistsError(
-                f"`{file}` is something else, and the report or the model card "
-                "would be written there. Pass another --output."
-            )
-
-
-def _is_report(content, path):
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        artefact = json.loads(content)["artefact"]
-        return os.path.basename(artefact) == os.path.basename(path)
-    return False
-
-
-def _is_card(content, path):
-    del path  # It does not say where it was written.
-    return EXPORTED.encode() in content
-
-
-def _card(model, kind, report, names, max_pixel):
-    """Makes the model card; of a variant, with what is published about it."""
+def _card():
+    """Collects what the flags and the published table say for a card."""
     published = published_weights()
     trained_on = _TRAINED_ON.value
     if published and not trained_on:
         trained_on = f"{DATASETS[published.dataset]}. {published_accuracy()}"
-    return artefact_card(
-        model,
-        kind,
-        report,
-        class_names=names,
-        trained_on=trained_on,
-        license=_LICENSE.value or (published and published.license),
-        crop_fraction=crop_fraction(),
-        orientation=ORIENTATION.value,
-        max_pixel=max_pixel,
-    )
+    return {
+        "trained_on": trained_on,
+        "license": _LICENSE.value or (published and published.license),
+        "crop_fraction": crop_fraction(),
+        "orientation": ORIENTATION.value,
+    }
 
 
 def published_weights():
@@ -487,21 +436,6 @@ def published_accuracy():
         f"measured with this file): top-1 {published.top1} %, top-5 "
         f"{published.top5} %."
     )
-
-
-def _judge(report, path, beside):
-    print(report.table(), flush=True)
-    if not report.passed:
-        report.save(f"{beside}.failed.json")
-        raise ValueError(
-            f"`{path}` was not written, since what was exported is outside "
-            f"the limits: {describe(report.broken)}"
-        )
-
-
-def describe(broken):
-    """Puts the broken limits of a report into one line."""
-    return "; ".join(f"{name}: {text}" for name, text in broken.items())
 
 
 def print_table(rows):

@@ -144,7 +144,7 @@ def main(argv):
             write,
             model,
             names,
-            replaced=replaced_folder,
+            appear=replaced_folder,
             confirm=confirm,
         )
     if differences:

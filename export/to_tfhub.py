@@ -121,7 +121,7 @@ def main(argv):
             write,
             reference(model),
             names,
-            replaced=replaced_folder,
+            appear=replaced_folder,
             inside=SAVED_MODEL,
             max_pixel=max_pixel,
         )

@@ -83,7 +83,7 @@ def main(argv):
             names,
             beside=unpublished(export_flags.OUTPUT.value),
             samples=samples,
-            replaced=replaced_folder,
+            appear=replaced_folder,
             inside=MODEL_FILE,
         )
 

@@ -20,6 +20,7 @@ import export_flags
 from absl import app
 from absl import flags
 
+from convmixer_tf.export.publish import describe
 from convmixer_tf.export.verification import RUNTIMES
 from convmixer_tf.files import check_destination
 from convmixer_tf.models import find_model
@@ -83,7 +84,7 @@ def main(argv):
             report.save(output)
     print(report.table())
     if not report.passed:
-        broken = export_flags.describe(report.broken)
+        broken = describe(report.broken)
         sys.exit(f"Outside the limits: {broken}")
 
 

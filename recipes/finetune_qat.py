@@ -17,16 +17,13 @@ Time: half a minute before the first update, then 100 images of CIFAR-10 in a
 second for a 128/6 network, on one core. Result: results/qat_packaged*.json.
 """
 
-import dataclasses
-
 import launch
 import tuning_data
 from absl import flags
 
 from convmixer_tf import files
 from convmixer_tf.export import LiteRTModel
-from convmixer_tf.export import artefact_card
-from convmixer_tf.export import verify
+from convmixer_tf.export import publish
 from convmixer_tf.export.qat import METHODS
 
 flags.adopt_module_key_flags(tuning_data)
@@ -44,39 +41,33 @@ _OVERWRITE = flags.DEFINE_bool(
 
 
 def export_verified(path, model, quantization, tuning):
-    """Writes a TFLite file, which appears only if it is within the limits.
+    """Publishes the TFLite file of what `fine_tune` returned.
 
     Args:
-        path: Path of the file. Its report and model card appear beside it.
+        path: Path of the file.
         model: What `fine_tune` returned.
         quantization: As in `export_tflite`.
         tuning: A `tuning_data.TuningData`.
 
     Raises:
-        ValueError: If a limit is broken. Only the report stays, as
-            `.failed.json`.
+        ValueError: If a limit is broken.
     """
-    with files.replaced(path) as unfinished:
-        tuning.export(unfinished, model, quantization)
-        report = verify(model, unfinished, *tuning.test, rounds=0)
-        report = dataclasses.replace(report, artefact=str(path))
-        print(report.table(), flush=True)
-        if not report.passed:
-            report.save(f"{path}.failed.json")
-            raise ValueError(
-                f"`{path}` was not written, since it is outside the limits: "
-                f"{'; '.join(report.broken.values())}"
-            )
-    report.save(f"{path}.json")
-    card = artefact_card(
-        tuning.model,
+    images, labels = tuning.test
+    publish(
+        lambda unfinished: tuning.export(unfinished, model, quantization),
+        path,
+        model,
         f"a TFLite file, after fine-tuning for it ({path.stem})",
-        report,
+        images=images,
+        labels=labels,
         class_names=tuning.class_names,
-        crop_fraction=tuning.crop_fraction,
-        orientation=tuning.orientation,
+        card={
+            "crop_fraction": tuning.crop_fraction,
+            "orientation": tuning.orientation,
+        },
+        on_report=lambda report: print(report.table(), flush=True),
+        rounds=0,
     )
-    files.write_text(f"{path}.md", card.text())
 
 
 def table(rows):

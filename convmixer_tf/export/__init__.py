@@ -12,6 +12,7 @@ from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.export.model_card import artefact_card
 from convmixer_tf.export.onnx_export import export_onnx
+from convmixer_tf.export.publish import publish
 from convmixer_tf.export.saved_model import export_saved_model
 from convmixer_tf.export.tfhub import export_tfhub
 from convmixer_tf.export.tflite import export_tflite
@@ -39,6 +40,7 @@ __all__ = [
     "export_tfhub",
     "export_tflite",
     "export_web",
+    "publish",
     "read_metadata",
     "verify",
     "write_metadata",
