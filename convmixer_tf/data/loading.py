@@ -2,9 +2,12 @@
 
 import dataclasses
 import logging
+import os
 
 import tensorflow as tf
 
+from convmixer_tf.data.unreadable import why_unreadable
+from convmixer_tf.files import printable_name
 from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
@@ -131,12 +134,15 @@ class UnreadableLog:
         return tf.numpy_function(self._write, [names], [], stateful=True)
 
     def _write(self, names):
-        for name in names:
+        for name in map(os.fsdecode, names):
             self.count += 1
+            # Records are no paths of their own.
+            why = why_unreadable(name) if os.path.lexists(name) else ""
             _LOG.warning(
-                "Skipped an unreadable image, the %d. so far: %s",
+                "Skipped an unreadable image, number %d so far: %s. %s",
                 self.count,
-                name.decode("utf-8", "replace"),
+                printable_name(name),
+                why,
             )
 
 

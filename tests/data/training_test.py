@@ -191,13 +191,14 @@ def test_skips_names_and_counts_the_unreadable(broken_folder, caplog):
     assert len(batches) == 3
     assert all(np.isfinite(images).all() for images, _ in batches)
     lines = caplog.messages
-    assert lines.pop(0).startswith("No folders of images")
+    assert lines.pop(0).startswith("Empty folders")
     assert len(lines) == 3
     assert [line.split(":")[0] for line in sorted(lines)] == [
-        f"Skipped an unreadable image, the {n}. so far" for n in (1, 2, 3)
+        f"Skipped an unreadable image, number {n} so far" for n in (1, 2, 3)
     ]
-    named = {line.split("/")[-1] for line in lines}
+    named = {line.split("/")[-1].split(". It is ")[0] for line in lines}
     assert named == {"text.jpg", "empty.png", "truncated.jpg"}
+    assert any(line.endswith("empty.png. It is empty.") for line in lines)
     # Still the same after a step is skipped.
     assert_equal(batches[1:], run(dataset, size=16, batch=5, skip_steps=1))
 
