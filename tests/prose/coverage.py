@@ -192,9 +192,6 @@ COMMANDS = {
         "tests/web/page_test.py", '"export/compare_web.py"'
     ),
     # Measuring.
-    "python recipes/measure_remat.py": Run(
-        "--batch_size 1 --output remat.json", "remat.json"
-    ),
     "taskset -c 0 python export/benchmark_split.py": Run(
         "--case 3,8,16 --precision float32 --width 16 --rounds 3", "split.json"
     ),
@@ -223,24 +220,18 @@ COMMANDS = {
         **_PEER,
         needs=("timm",),
     ),
-    "taskset -c 0 python recipes/benchmark_operations.py": Run(
-        "--case gelu --rounds 3 --output operations.json", "operations.json"
-    ),
     "taskset -c 0 python recipes/benchmark.py --clock cpu": Elsewhere(
         "tests/recipes/benchmark_test.py", "def test_short_run_against_timm"
     ),
     "KERAS_BACKEND=jax python recipes/benchmark.py --device gpu "
-    "--dtype bfloat16 --model 1536_20 --model 768_32 --model 1024_20 "
-    "--minutes 8 --resume --output h200.json": Elsewhere(
+    "--dtype bfloat16 --output h200.json": Elsewhere(
         "tests/recipes/benchmark_test.py",
         "def test_short_runs_on_other_backends",
     ),
-    'pip install "jax[cuda13]"': NotRun(_PIP),
-    "python recipes/compile_for_gpu.py": Elsewhere(
-        "tests/recipes/compile_for_gpu_test.py", "def test_a_block_for_an_h200"
-    ),
-    "KERAS_BACKEND=jax python recipes/benchmark_depthwise.py --probe": (
-        Elsewhere("tests/recipes/benchmark_depthwise_test.py", "def test_")
+    "python recipes/benchmark.py --against ../before --model 1024_20 "
+    "--model 768_32 --model 256_8 --clock cpu --rounds 31": Elsewhere(
+        "tests/recipes/benchmark_test.py",
+        "def test_another_checkout_takes_turns_with_this_one",
     ),
     "KERAS_BACKEND=jax JAX_DEFAULT_MATMUL_PRECISION=highest "
     "python -m tests.layers.depthwise_cases": Elsewhere(
