@@ -80,11 +80,6 @@ COMMANDS = {
     "python recipes/train_cifar10.py --data FOLDER --preset 25": Run(
         _SHORT, "runs/cifar10/model.keras"
     ),
-    "python recipes/train_cifar10_jax.py --data FOLDER --preset 200 "
-    "--batch_size 512 --minutes 9": Elsewhere(
-        "tests/recipes/train_cifar10_jax_test.py",
-        "def test_a_run_that_was_stopped_ends_the_same",
-    ),
     "python recipes/finetune.py --data FOLDER --model 256_8 "
     "--output runs/mine": Run(_SHORT, "runs/mine/model.keras"),
     "python recipes/train_imagenet.py --data imagenet2012 --model 1536_20": (
@@ -112,10 +107,6 @@ COMMANDS = {
             "tests/recipes/sweep_test.py",
             "def test_a_sweep_goes_on_with_another_trend",
         )
-    ),
-    "python recipes/compare_pytorch.py --data FOLDER": Elsewhere(
-        "tests/recipes/compare_pytorch_test.py",
-        "def test_both_learn_the_same_though_pytorch_was_killed",
     ),
     "export TF_CONFIG='"
     '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
@@ -209,10 +200,6 @@ COMMANDS = {
     ),
     "python export/benchmark_mediapipe.py --images FOLDER": Run(
         "--split train", "mediapipe.json", **_PEER, needs=("mediapipe",)
-    ),
-    "python recipes/compare_evaluation_transform.py --data FOLDER "
-    "--split validation": Run(
-        "--output transform.json", "transform.json", **_PEER, needs=("timm",)
     ),
     "python recipes/benchmark_data.py --data FOLDER --split train": Run(
         "--rounds 1 --batches 3 --output data.json",
@@ -326,9 +313,6 @@ COMMANDS = {
         "tests/packaging_test.py", '"-m", "build", "--wheel"'
     ),
     'pip install -e ".[train,export,qat]"': NotRun(_PIP),
-    'pip install keras "jax[cuda13]" pillow h5py absl-py safetensors': NotRun(
-        _PIP
-    ),
     "pip install keras-hub": Elsewhere(".ci/run", "keras-hub"),
     "pip install keras-cv": NotRun(_PIP),
     "pip install mediapipe": Elsewhere(".ci/run", "mediapipe"),
