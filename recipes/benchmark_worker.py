@@ -46,8 +46,8 @@ class KerasFramework:
         if self.backend == "torch":
             device = _torch_device()
         else:
-            gpus = self.keras.distribution.list_devices("gpu")
-            device = "gpu" if gpus else "cpu"
+            names = self.keras.distribution.list_devices()
+            device = "cpu" if names[0].startswith("cpu") else "gpu"
         package = pathlib.Path(self.convmixer_tf.__file__).parent
         return {
             "device": device,

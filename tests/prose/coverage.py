@@ -96,17 +96,15 @@ COMMANDS = {
     "python recipes/evaluate.py --model runs/mine --data FOLDER": Run(
         makes="runs/mine/evaluation/confusion.png"
     ),
-    'python recipes/plot_cifar10.py --run "25 epochs=runs/cifar10" '
-    "--output curves.png": Run(makes="curves.png"),
     "python recipes/compare.py --data FOLDER --epochs 1 --threads 1": Elsewhere(
         "tests/recipes/compare_test.py",
         "def test_a_comparison_goes_on_where_it_was_stopped",
     ),
-    "python recipes/sweep.py --data FOLDER --epochs 1 --steps_per_epoch 390": (
-        Elsewhere(
-            "tests/recipes/sweep_test.py",
-            "def test_a_sweep_goes_on_with_another_trend",
-        )
+    "python recipes/compare.py --data FOLDER --output runs/trends --dim 64 "
+    "--depth 4 --epochs 1 --steps_per_epoch 390 --trend patch_size=2,4,8 "
+    "--trend kernel_size=3,5,9,16 --trend dim=32,64,128 "
+    "--trend depth=2,4,8": Elsewhere(
+        "tests/recipes/compare_test.py", "def test_another_trend_is_added"
     ),
     "export TF_CONFIG='"
     '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
@@ -118,12 +116,9 @@ COMMANDS = {
     "python recipes/segment.py --model runs/cifar10": Run(
         "--steps 5", "runs/segment/segment.png"
     ),
-    "python recipes/draw_architecture.py --output architecture.png": Run(
-        makes="architecture.png"
-    ),
-    "python recipes/api_reference.py --output build/api": Elsewhere(
-        "tests/prose/api_reference_test.py", "recipe.write_reference(folder)"
-    ),
+    "pdoc -d google --no-show-source -o build/api convmixer_tf{,.analysis,"
+    ".data,.export,.inference,.layers,.models,.preprocessing,.training,"
+    ".weights}": Run(makes="build/api/convmixer_tf/models.html"),
     "jupyter execute --inplace recipes/tour.ipynb": Elsewhere(
         "tests/prose/notebook_test.py", '"jupyter", "execute", "--inplace"'
     ),
@@ -178,28 +173,11 @@ COMMANDS = {
     "npm ci && npm run build && npm start": Elsewhere(
         "tests/web/page_test.py", '"npm", "run", "build"'
     ),
-    "python export/compare_web.py --page_model export/web/public/model "
-    "--photos FOLDER --output comparison.json": Elsewhere(
-        "tests/web/page_test.py", '"export/compare_web.py"'
-    ),
     # Measuring.
-    "taskset -c 0 python export/benchmark_split.py": Run(
-        "--case 3,8,16 --precision float32 --width 16 --rounds 3", "split.json"
-    ),
-    "taskset -c 0 python export/benchmark_deploy.py": Run(
-        "--model 256_8 --precision float32 --rounds 3", "deploy.json"
-    ),
-    "taskset -c 0 python export/benchmark_tflite.py "
-    "--model runs/mine/model.keras --images FOLDER --calibration FOLDER "
-    "--output formats.json": Run("--turns 3", "formats.json"),
-    "python export/benchmark_artefacts.py --model 256_8 --images FOLDER "
+    "taskset -c 0 python export/benchmark.py --model 256_8 --images FOLDER "
     "--split test --limit 10000 --calibration FOLDER "
-    "--output artefacts.json": Elsewhere(
-        "tests/export_scripts/benchmark_artefacts_test.py",
-        "def test_every_kind",
-    ),
-    "python export/benchmark_mediapipe.py --images FOLDER": Run(
-        "--split train", "mediapipe.json", **_PEER, needs=("mediapipe",)
+    "--output artifacts.json": Elsewhere(
+        "tests/export_scripts/benchmark_test.py", "def test_every_kind"
     ),
     "python recipes/benchmark_data.py --data FOLDER --split train": Run(
         "--rounds 1 --batches 3 --output data.json",

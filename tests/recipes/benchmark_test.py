@@ -104,9 +104,9 @@ def test_rounds_alternate_and_a_failure_stops_one_only(benchmark):
     assert log[6:9] == ["bad", "timm", "ours"]
     assert log[9:] == ["ours", "timm", "timm", "ours"]
     times = result["milliseconds_an_image"]
-    assert times == pytest.approx(
-        {"ours": [1, 1.5, 2, 2.5], "timm": [2, 3, 4, 5]}
-    )
+    assert set(times) == {"ours", "timm"}
+    assert times["ours"] == pytest.approx([1, 1.5, 2, 2.5])
+    assert times["timm"] == pytest.approx([2, 3, 4, 5])
     assert result["failed"] == {"bad": "out of memory"}
     summary = benchmark.summarize(times, "ours")
     assert summary["ours"]["milliseconds_an_image"] == pytest.approx(1.75)
@@ -127,7 +127,7 @@ def test_without_the_reference_there_is_no_ratio(benchmark):
     assert not any("ratio" in row for row in summary.values())
 
 
-@pytest.mark.parametrize("name", ["256_8", "768_32", "1024_20", "1536_20"])
+@pytest.mark.parametrize("name", ["256_8", "1024_20"])
 def test_what_is_timed_is_the_published_model(benchmark, load_recipe, name):
     from convmixer_tf import models
 
@@ -139,9 +139,7 @@ def test_what_is_timed_is_the_published_model(benchmark, load_recipe, name):
         framework.build(benchmark.MODELS[name], **CASE)
     ours = models.ConvMixer(*built[0], **built[1])
     published = getattr(models, f"ConvMixer{name}")(weights=None)
-    assert ours.count_params() == published.count_params() - 7 * (
-        "normalization" in {layer.name for layer in published.layers}
-    )
+    assert ours.count_params() == published.count_params()
     assert ours.input_shape[1:] == published.input_shape[1:]
 
 
