@@ -233,6 +233,9 @@ COMMANDS = {
     "curl --data-binary @photo.jpg http://127.0.0.1:8000/predict": Elsewhere(
         "tests/serve/server_test.py", "def test_it_answers_as_the_model"
     ),
+    "curl -F file=@photo.jpg": Elsewhere(
+        "tests/serve/application_test.py", "def test_a_form_is_taken"
+    ),
     'curl -F file=@photo.jpg "http://127.0.0.1:8000/predict?top=2"': Elsewhere(
         "tests/serve/application_test.py", "def test_a_form_is_taken"
     ),
