@@ -1,7 +1,8 @@
-"""Timing contestants fairly on a machine that has other work to do."""
+"""Timing several steps fairly on a machine that has other work to do."""
 
 import os
 import pathlib
+import platform
 import time
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -40,3 +41,18 @@ def cpu(path="/proc/cpuinfo"):
     facts = {key.strip(): value.strip() for key, value in facts.items()}
     names = ("model name", "cpu family", "model", "cache size", "flags")
     return {name: facts[name] for name in names if name in facts}
+
+
+def machine():
+    """Describes this machine, ready for JSON, with the date."""
+    driver = pathlib.Path("/proc/driver/nvidia/version")
+    return {
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "gpu_driver": (
+            driver.read_text().splitlines()[0] if driver.exists() else None
+        ),
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+    }

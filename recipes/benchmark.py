@@ -1,76 +1,76 @@
-"""Times ConvMixer, ours against timm's, on a CPU or a GPU, in one run.
+"""Times ConvMixer, ours against timm's or another checkout's, in one run.
 
-    taskset -c 0 python recipes/benchmark.py
-    KERAS_BACKEND=jax python recipes/benchmark.py --dtype bfloat16
+    taskset -c 0 python recipes/benchmark.py --clock cpu
+    KERAS_BACKEND=jax python recipes/benchmark.py --device gpu --dtype bfloat16
+    python recipes/benchmark.py --against ../before
 
-Needs `pip install torch timm`. Our steps run on Keras' backend. A training step
-is forward, backward and AdamW; inference is a forward pass to the logits. Each
-framework is a process of its own. On a CPU, contestants take turns, one step
-each, so that whatever else the machine does falls on all of them: only the
-ratios mean something. `taskset` keeps one thread on one core. On a GPU they
-come one after the other, so that each has all the memory, and the batch grows
-until images/s don't.
+Needs `pip install torch timm`, but not for `--against` alone. A training step
+is forward, backward and AdamW, and ends with the loss on the host; inference is
+a forward pass that ends with the logits there. Ours are Keras' own
+`train_on_batch` and `predict_on_batch`, on the backend that `KERAS_BACKEND`
+names. Each implementation has a process of its own. In every round they take
+turns, in the order of the round before reversed, so that whatever else the
+machine does falls on all of them: only the ratios mean something. A ratio is
+the median over the rounds of our time divided by the other's in that round.
 
-Next to the times stand those of the device's own limits, a large matrix product
-and a large copy, and what was predicted beforehand:
+Writes JSON after each case, and prints a Markdown table.
 
-    python recipes/benchmark.py --predict --output predictions.json
-
-Time: twenty minutes. Result: results/benchmark.json, and "Speed" in BUILD.md.
+Time: twenty minutes for all models in float32 on one core. The figures are in
+BUILD.md, "Speed"; those in `results/benchmark*.json` were made by an earlier
+form of this script, at commit f1af6dd.
 """
 
+import dataclasses
 import itertools
 import json
 import os
 import pathlib
-import time
+import statistics
+import subprocess
+import sys
 
 import launch
 from absl import app
 from absl import flags
-from speed import report
-from speed.cases import DTYPES
-from speed.cases import STEPS
-from speed.cases import Case
-from speed.cases import find_contestant
-from speed.costs import H200
-from speed.costs import MODELS
-from speed.costs import predictions
-from speed.device import begin
-from speed.device import highest
-from speed.rounds import FEWEST_ROUNDS
-from speed.rounds import OutOfTimeError
-from speed.rounds import Plan
-from speed.rounds import Store
-from speed.rounds import measure
-from speed.rounds import schedule
-from speed.workers import CLOCKS
-from speed.workers import Settings
-from speed.workers import Workers
+from absl import logging
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import dump_json
-from convmixer_tf.files import replaced
-from convmixer_tf.layers import set_depthwise
+from convmixer_tf.timing import CLOCKS
+from convmixer_tf.timing import machine
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
-PUBLISHED = [name for name in MODELS if name != "16_2"]
-DEFAULT_CONTESTANTS = {
-    "cpu": ["ours", "timm NCHW", "timm NHWC"],
-    "gpu": [
-        "ours",
-        "ours pallas",
-        "ours auto",
-        "ours auto pure",
-        "timm NCHW",
-        "timm NHWC",
-        "timm NCHW compiled",
-        "timm NHWC compiled",
-        "timm NCHW pure",
-        "timm NHWC pure",
-        "timm NHWC compiled pure",
-    ],
+STEPS = ("infer", "train")
+DTYPES = ("float32", "bfloat16")
+IMPLEMENTATIONS = {  # Name: framework, and its options.
+    "ours": ("keras", {"compiled": False}),
+    "ours_compiled": ("keras", {"compiled": True}),
+    "timm": ("timm", {"compiled": False, "channels_last": False}),
+    "timm_nhwc": ("timm", {"compiled": False, "channels_last": True}),
+    "timm_compiled": ("timm", {"compiled": True, "channels_last": False}),
+    "timm_nhwc_compiled": ("timm", {"compiled": True, "channels_last": True}),
 }
-GPU_ROUND_SECONDS = 0.1
+AGAINST = "against"
+
+
+_FIELDS = (
+    *("dim", "depth", "kernel_size", "patch_size", "activation"),
+    *("image_size", "classes"),
+)
+MODELS = {
+    name.removeprefix("convmixer_"): {x: getattr(facts, x) for x in _FIELDS}
+    for name, facts in PUBLISHED_WEIGHTS.items()
+}
+PUBLISHED = list(MODELS)
+# A tiny one, to try the command.
+MODELS["16_2"] = dict(zip(_FIELDS, (16, 2, 3, 4, "gelu", 32, 10), strict=True))
+BATCH_SIZES = {
+    "cpu": {"1536_20": 2, "768_32": 4, "1024_20": 4, "256_8": 64, "16_2": 8},
+    "gpu": {
+        **{"1536_20": 128, "768_32": 128, "1024_20": 256},
+        **{"256_8": 1024, "16_2": 1024},
+    },
+}
 
 _MODEL = flags.DEFINE_multi_enum(
     "model", PUBLISHED, list(MODELS), "What to time; repeatable."
@@ -78,216 +78,358 @@ _MODEL = flags.DEFINE_multi_enum(
 _STEP = flags.DEFINE_multi_enum("step", STEPS, STEPS, "Repeatable.")
 _DTYPE = flags.DEFINE_multi_enum(
     "dtype",
+    ["float32"],
     DTYPES,
-    DTYPES,
-    "float32, or mixed precision with bfloat16; repeatable.",
+    "bfloat16 is mixed precision, with float32 weights; repeatable.",
 )
-_CONTESTANT = flags.DEFINE_multi_string(
-    "contestant",
+_IMPLEMENTATION = flags.DEFINE_multi_enum(
+    "implementation",
     None,
-    "Who is timed; repeatable. ours, timm NCHW or timm NHWC (channels last), "
-    "then compiled (by XLA, in TensorFlow, or by torch.compile) or pure "
-    "(inference with bfloat16 weights) or both; ours also with a word that "
-    "CONVMIXER_DEPTHWISE can have, such as auto. Default: on a CPU ours and "
-    "timm's uncompiled, on a GPU all.",
+    list(IMPLEMENTATIONS),
+    "What is timed; repeatable. `compiled` is XLA for TensorFlow and "
+    "torch.compile for timm; `nhwc` is PyTorch's channels_last. Default: ours, "
+    "timm, timm_nhwc; with --against, ours.",
 )
-_BATCH_SIZE = flags.DEFINE_multi_string(
-    "batch_size",
-    None,
-    "Images a step; repeatable. auto: doubled while images/s grow, from the "
-    "largest given. Default: one that suits the model, on a GPU auto.",
-)
-_ROUNDS = flags.DEFINE_integer(
-    "rounds", 11, "Timed rounds of each.", FEWEST_ROUNDS
-)
-_WARMUP = flags.DEFINE_integer("warmup", 2, "Untimed steps before.", 1)
-_SECONDS = flags.DEFINE_float(
-    "seconds", 600, "For a contestant and a batch size, at most.", 1
-)
-_MINUTES = flags.DEFINE_float(
-    "minutes", None, "After which it ends; go on with --resume.", 0.1
+_AGAINST = flags.DEFINE_string(
+    "against", None, "Another checkout of convmixer_tf to time as well."
 )
 _DEVICE = flags.DEFINE_enum(
     "device", "auto", ["auto", "cpu", "gpu"], "auto: an NVIDIA GPU if any."
 )
-_TOGETHER = flags.DEFINE_bool(
-    "together", None, "Whether contestants take turns. Default: on a CPU."
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Images a step. Default: by model and device.", 1
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 11, "Turns of each.", 3)
+_STEPS_A_TURN = flags.DEFINE_integer(
+    "steps_a_turn", None, "Timed steps. Default: 1 on a CPU, 10 on a GPU.", 1
 )
 _THREADS = flags.DEFINE_integer(
-    "threads", None, "Threads for each. Default: on a CPU 1.", 1
+    "threads", None, "Threads of each process. Default: on a CPU 1.", 1
 )
 _CLOCK = flags.DEFINE_enum(
     "clock",
     "wall",
     list(CLOCKS),
-    "cpu leaves out the time in which other processes had the core.",
+    "cpu counts all threads, and no time in which other processes ran.",
 )
-_TF32 = flags.DEFINE_bool(
-    "tf32", True, "Whether a GPU may multiply float32 in TensorFloat-32."
-)
-_OUTPUT = flags.DEFINE_string(
-    "output", "benchmark.json", "JSON file to write; a picture lies beside it."
-)
-_RESUME = flags.DEFINE_bool(
-    "resume",
-    False,
-    "Whether to go on with --output. What failed, but not for lack of memory, "
-    "is tried again.",
-)
+_OUTPUT = flags.DEFINE_string("output", "benchmark.json", "JSON to write.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether to replace it.")
-_REPORT = flags.DEFINE_bool(
-    "report", False, "Sum up what --output has, and time nothing."
-)
-_PREDICT = flags.DEFINE_bool(
-    "predict", False, "Write how long an H200 should take, and time nothing."
-)
-_PREDICTIONS = flags.DEFINE_string(
-    "predictions",
-    str(
-        pathlib.Path(__file__).parent / "results" / "benchmark_predictions.json"
-    ),
-    "What --predict wrote; shown if it is of the device that is there.",
-)
 
 
-def main(arguments):
-    """Times every case, and writes the JSON file after each of them."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
-    replace = _OVERWRITE.value or _RESUME.value or _REPORT.value
-    check_destination(_OUTPUT.value, (".json",), replace)
-    if _REPORT.value:
-        finish(json.loads(pathlib.Path(_OUTPUT.value).read_text()))
-        return
-    if _PREDICT.value:
-        content = predictions(_MODEL.value, H200)
-        dump_json(_OUTPUT.value, content)
-        print(report.predictions_table(content))
-        return
-    settings, plan, names = read_flags()
-    former = pathlib.Path(_OUTPUT.value)
-    goes_on = _RESUME.value and former.exists()
-    content = json.loads(former.read_text()) if goes_on else {}
-    with Workers(settings, plan.together, plan.deadline) as workers:
-        content = begin(content, plan, workers, names, _DTYPE.value)
+class WorkerError(RuntimeError):
+    """An implementation failed; the message says why."""
+
+
+class Worker:
+    """The process of an implementation.
+
+    Args:
+        environment: Dictionary, its environment variables.
+    """
+
+    def __init__(self, environment):
+        script = pathlib.Path(__file__).with_name("benchmark_worker.py")
+        self._process = subprocess.Popen(
+            [sys.executable, script],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, method, **arguments):
+        """Calls a method of `benchmark_worker.Worker`.
+
+        Raises:
+            WorkerError: If it fails.
+        """
         try:
-            run(content, plan, names, workers)
-        except OutOfTimeError:
-            print(f"{_MINUTES.value} minutes are over: go on with --resume.")
-    finish(content)
+            print(
+                json.dumps([method, arguments]),
+                file=self._process.stdin,
+                flush=True,
+            )
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            status = self._process.wait()
+            raise WorkerError(f"The process ended with status {status}.")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer["result"]
+
+    def close(self):
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
 
 
-def read_flags():
-    """Collects what the flags say.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How everything is timed."""
 
-    Returns:
-        A `Settings`, a `Plan`, and the list of contestants.
+    device: str
+    threads: int | None
+    clock: str
+    rounds: int
+    steps_a_turn: int
+
+
+def read_settings():
+    """Makes `Settings` from the flags, and checks the other flags.
 
     Raises:
-        ValueError: If flags don't go together.
+        ValueError: If a flag is wrong.
     """
     device = _DEVICE.value
     if device == "auto":
         device = "gpu" if os.path.exists("/dev/nvidiactl") else "cpu"
-    gpu = device == "gpu"
-    if gpu and _CLOCK.value == "cpu":
-        raise ValueError("--clock cpu does not see what a GPU does.")
-    settings = Settings(
-        device,
-        _THREADS.value or (None if gpu else 1),
-        _CLOCK.value,
-        _WARMUP.value,
-        GPU_ROUND_SECONDS if gpu else 0.0,
-        _TF32.value,
-    )
-    given = _BATCH_SIZE.value or (["auto"] if gpu else [])
-    sizes = [size for size in given if size != "auto"]
-    if not all(size.isdigit() and int(size) for size in sizes):
+    if (device, _CLOCK.value) == ("gpu", "cpu"):
         raise ValueError(
-            "--batch_size must be a positive integer or auto. "
-            f"Received: {sizes}"
+            "`--clock cpu` does not count the time of a GPU: use `--clock wall`"
         )
-    minutes = _MINUTES.value
-    plan = Plan(
+    path = _AGAINST.value
+    if path and not pathlib.Path(path, "convmixer_tf/__init__.py").is_file():
+        raise ValueError(
+            "`--against` must be a checkout, a folder with `convmixer_tf` in "
+            f"it. Received: {path!r}"
+        )
+    cpu = device == "cpu"
+    return Settings(
         device,
-        (not gpu) if _TOGETHER.value is None else _TOGETHER.value,
-        tuple(map(int, sizes)),
-        "auto" in given,
+        _THREADS.value or (1 if cpu else None),
+        _CLOCK.value,
         _ROUNDS.value,
-        _SECONDS.value,
-        time.monotonic() + 60 * minutes if minutes else float("inf"),
+        _STEPS_A_TURN.value or (1 if cpu else 10),
     )
-    names = _CONTESTANT.value or DEFAULT_CONTESTANTS[device]
-    for name in names:
-        words = find_contestant(name).depthwise
-        if words:
-            set_depthwise(*words.split(","))  # Refuses what is no word.
-    set_depthwise()
-    return settings, plan, names
 
 
-def run(content, plan, names, workers):
-    """Times all cases.
+def implementations():
+    """Lists what is timed: ours first, the other checkout second."""
+    against = [AGAINST] if _AGAINST.value else []
+    default = [] if against else ["timm", "timm_nhwc"]
+    names = _IMPLEMENTATION.value or ["ours", *default]
+    return list(dict.fromkeys([*names[:1], *against, *names[1:]]))
+
+
+def environment(name, settings):
+    """Sets what frameworks read at their start."""
+    checkout = pathlib.Path(__file__).parents[1]
+    if name == AGAINST:
+        checkout = pathlib.Path(_AGAINST.value).resolve()
+    path = [str(checkout), os.environ.get("PYTHONPATH")]
+    variables = {
+        # On a GPU the implementations share the memory.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+    }
+    if settings.device == "cpu":
+        variables |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    if settings.threads:
+        # NPROC is what XLA takes for the number of cores.
+        threads = str(settings.threads)
+        variables |= {"OMP_NUM_THREADS": threads, "NPROC": threads}
+    return variables
+
+
+def start(name, settings):
+    """Starts the process of an implementation.
 
     Args:
-        content: Dictionary, ready for JSON, that takes up the results.
-        plan: A `Plan`.
-        names: List of contestants.
-        workers: A `Workers`.
+        name: A name in `IMPLEMENTATIONS`, or `"against"`.
+        settings: A `Settings`.
+
+    Returns:
+        A `Worker`, and a dictionary that describes it.
 
     Raises:
-        OutOfTimeError: If the minutes are over.
+        WorkerError: If it does not start, or not on the device.
     """
-    ceilings = highest(content["ceilings"])
-    store = Store(content["results"], lambda: dump_json(_OUTPUT.value, content))
-    cases = [
-        Case(*case)
-        for case in itertools.product(_MODEL.value, _STEP.value, _DTYPE.value)
-    ]
-    backend = content["frameworks"].get("keras", {}).get("backend")
-    for case, together in schedule(cases, names, backend, plan.together):
-        measure(
-            case,
-            together,
-            plan,
-            workers,
-            store,
-            lambda *what: print(report.line(*what, ceilings), flush=True),
+    key = "ours" if name == AGAINST else name
+    framework, options = IMPLEMENTATIONS[key]
+    variables = environment(name, settings)
+    worker = Worker(variables)
+    try:
+        facts = worker.ask(
+            "start",
+            framework=framework,
+            options={"threads": settings.threads, **options},
+            clock=settings.clock,
         )
+        if facts["device"] != settings.device:
+            raise WorkerError(
+                f"it must run on a {settings.device}. Received: "
+                f"{facts['device']}"
+            )
+        if package := facts.pop("package", None):
+            facts["commit"] = _commit(package)
+            checkout = variables["PYTHONPATH"].partition(os.pathsep)[0]
+            if pathlib.Path(package).parent != pathlib.Path(checkout):
+                raise WorkerError(f"it imports {package}, not {checkout}")
+    except WorkerError as error:
+        worker.close()
+        raise WorkerError(f"`{name}` can't start: {error}") from error
+    return worker, facts
 
 
-def finish(content):
-    """Sums up: into the JSON file, as a table, and as a picture.
+def _commit(package):
+    """Asks git which commit a package is of, or gives `None`."""
+    command = ("git", "-C", package, "describe", "--always", "--dirty")
+    try:
+        result = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return None
+    return result.stdout.strip() or None
+
+
+def measure(workers, case, settings):
+    """Times one case.
 
     Args:
-        content: Dictionary, what the JSON file has.
+        workers: Dictionary from names to `Worker`; one that fails is left out.
+        case: Dictionary: the arguments of `benchmark_worker.Worker.build`.
+        settings: A `Settings`.
+
+    Returns:
+        Dictionary: by implementation, the milliseconds an image of each round,
+        the seconds of the first step, and why it failed.
     """
-    predicted = pathlib.Path(_PREDICTIONS.value)
-    known = json.loads(predicted.read_text()) if predicted.exists() else None
-    devices = {facts["device"] for facts in content["frameworks"].values()}
-    if known and known["rates"]["device"] not in devices:
-        known = None
-    content["summary"] = report.summarise(
-        content["results"],
-        highest(content["ceilings"]),
-        known and known["ms_per_image"],
-        content["settings"]["together"],
-    )
-    dump_json(_OUTPUT.value, content)
-    print(report.table(content["summary"]))
-    if content["summary"]:
-        title = ", ".join(
-            f"{key} {value}"
-            for facts in content["frameworks"].values()
-            for key, value in facts.items()
-            if key in ("device", "backend", "keras", "torch", "timm")
-        )
-        picture = pathlib.Path(_OUTPUT.value).with_suffix(".png")
+    first, failed, times = {}, {}, {}
+    for name, worker in workers.items():
         try:
-            with replaced(picture) as unfinished:
-                report.save_plot(unfinished, content["summary"], title)
-        except ImportError as error:
-            print(f"No picture: {error}")
+            first[name] = worker.ask("build", **case)
+            worker.ask("time", steps=settings.steps_a_turn)  # Warms up.
+            times[name] = []
+        except WorkerError as error:
+            failed[name] = str(error)
+    for turn in range(settings.rounds):
+        for name in list(times)[:: -1 if turn % 2 else 1]:
+            try:
+                one = workers[name].ask("time", steps=settings.steps_a_turn)
+                times[name].append(1e3 * one / case["batch_size"])
+            except WorkerError as error:
+                failed[name] = str(error)
+                del times[name]
+    return {
+        "milliseconds_an_image": times,
+        "first_step_seconds": first,
+        "failed": failed,
+    }
+
+
+def summarize(times, reference):
+    """Sums up the rounds of a case.
+
+    Args:
+        times: Dictionary from names to lists, the milliseconds of each round.
+        reference: The name that the others are compared with.
+
+    Returns:
+        Dictionary from names to dictionaries: median and quartiles of the
+        milliseconds, images per second, and median and quartiles of the ratios
+        of the reference's time to this one's in the same round.
+    """
+    rows = {}
+    for name, values in times.items():
+        low, median, high = _quartiles(values)
+        rows[name] = {
+            "milliseconds_an_image": median,
+            "quartiles": [low, high],
+            "images_per_second": 1e3 / median,
+        }
+        if name != reference and reference in times:
+            pairs = zip(times[reference], values, strict=True)
+            low, median, high = _quartiles([a / b for a, b in pairs])
+            rows[name] |= {"ratio": median, "ratio_quartiles": [low, high]}
+    return rows
+
+
+def _quartiles(values):
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+def table(results):
+    """Formats the results as a Markdown table.
+
+    Args:
+        results: List of dictionaries, as in the JSON file.
+
+    Returns:
+        String, a line for each implementation of each case.
+    """
+    lines = [
+        "| model | step | dtype | batch | implementation | ms an image "
+        "(quartiles) | images/s | ratio (quartiles) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        case = [result[x] for x in ("model", "step", "dtype", "batch_size")]
+        for name, row in result["summary"].items():
+            cells = [*map(str, case), name]
+            cells.append(
+                "{:.4g} ({:.4g} to {:.4g})".format(
+                    row["milliseconds_an_image"], *row["quartiles"]
+                )
+            )
+            rate = row["images_per_second"]
+            cells.append(f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}")
+            cells.append(
+                "{:.3f} ({:.3f} to {:.3f})".format(
+                    row["ratio"], *row["ratio_quartiles"]
+                )
+                if "ratio" in row
+                else "-"
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        for name, reason in result["failed"].items():
+            cells = [*map(str, case), name, reason.replace("|", "/"), "-", "-"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments):
+    """Times every case as the flags say."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
+    check_destination(_OUTPUT.value, (".json",), _OVERWRITE.value)
+    logging.set_verbosity(logging.INFO)
+    settings = read_settings()
+    content = {
+        "arguments": sys.argv[1:],
+        "machine": machine(),
+        "settings": dataclasses.asdict(settings),
+        "implementations": {},
+        "results": [],
+    }
+    workers = {}
+    try:
+        for name in implementations():
+            worker, facts = start(name, settings)
+            workers[name] = worker
+            content["implementations"][name] = facts
+            logging.info("%s: %s", name, facts)
+        for name, step, dtype in itertools.product(
+            _MODEL.value, _STEP.value, _DTYPE.value
+        ):
+            size = _BATCH_SIZE.value or BATCH_SIZES[settings.device][name]
+            case = {"step": step, "dtype": dtype, "batch_size": size}
+            case = {"model": MODELS[name], **case}
+            result = case | measure(workers, case, settings) | {"model": name}
+            result["summary"] = summarize(
+                result["milliseconds_an_image"], next(iter(workers))
+            )
+            content["results"].append(result)
+            dump_json(_OUTPUT.value, content)
+            logging.info("\n%s", table([result]))
+    finally:
+        for worker in workers.values():
+            worker.close()
+    print(table(content["results"]))
 
 
 if __name__ == "__main__":

@@ -75,8 +75,7 @@ def test_mediapipe(tmp_path):
     assert set(names) <= set(CIFAR10_CLASSES)
 
 
-def test_readme_is_short_and_has_pictures():
-    assert README.count("\n") < 250
+def test_readme_has_pictures():
     assert len(re.findall(r"^!\[[^\]]{20,}\]\(\S+\.png\)$", README, re.M)) >= 3
 
 

@@ -1,4 +1,4 @@
-"""export/to_web.py and compare_web.py, as a user runs them."""
+"""export/to_web.py, as a user runs it."""
 
 import json
 
@@ -28,14 +28,3 @@ def test_a_folder_and_its_report(model, images, tmp_path):
     again = run_script("export/to_web.py", model, f"--output={path}")
     assert again.returncode == 1
     assert "exists. To replace it" in again.stderr
-
-
-def test_comparing_without_images(tmp_path):
-    result = run_script(
-        "export/compare_web.py",
-        f"--page_model={tmp_path}",
-        f"--photos={tmp_path}",
-        f"--output={tmp_path / 'report.json'}",
-    )
-    assert result.returncode == 1
-    assert "Error: There are no images in" in result.stderr

@@ -80,11 +80,6 @@ COMMANDS = {
     "python recipes/train_cifar10.py --data FOLDER --preset 25": Run(
         _SHORT, "runs/cifar10/model.keras"
     ),
-    "python recipes/train_cifar10_jax.py --data FOLDER --preset 200 "
-    "--batch_size 512 --minutes 9": Elsewhere(
-        "tests/recipes/train_cifar10_jax_test.py",
-        "def test_a_run_that_was_stopped_ends_the_same",
-    ),
     "python recipes/finetune.py --data FOLDER --model 256_8 "
     "--output runs/mine": Run(_SHORT, "runs/mine/model.keras"),
     "python recipes/train_imagenet.py --data imagenet2012 --model 1536_20": (
@@ -101,21 +96,15 @@ COMMANDS = {
     "python recipes/evaluate.py --model runs/mine --data FOLDER": Run(
         makes="runs/mine/evaluation/confusion.png"
     ),
-    'python recipes/plot_cifar10.py --run "25 epochs=runs/cifar10" '
-    "--output curves.png": Run(makes="curves.png"),
     "python recipes/compare.py --data FOLDER --epochs 1 --threads 1": Elsewhere(
         "tests/recipes/compare_test.py",
         "def test_a_comparison_goes_on_where_it_was_stopped",
     ),
-    "python recipes/sweep.py --data FOLDER --epochs 1 --steps_per_epoch 390": (
-        Elsewhere(
-            "tests/recipes/sweep_test.py",
-            "def test_a_sweep_goes_on_with_another_trend",
-        )
-    ),
-    "python recipes/compare_pytorch.py --data FOLDER": Elsewhere(
-        "tests/recipes/compare_pytorch_test.py",
-        "def test_both_learn_the_same_though_pytorch_was_killed",
+    "python recipes/compare.py --data FOLDER --output runs/trends --dim 64 "
+    "--depth 4 --epochs 1 --steps_per_epoch 390 --trend patch_size=2,4,8 "
+    "--trend kernel_size=3,5,9,16 --trend dim=32,64,128 "
+    "--trend depth=2,4,8": Elsewhere(
+        "tests/recipes/compare_test.py", "def test_another_trend_is_added"
     ),
     "export TF_CONFIG='"
     '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
@@ -127,12 +116,9 @@ COMMANDS = {
     "python recipes/segment.py --model runs/cifar10": Run(
         "--steps 5", "runs/segment/segment.png"
     ),
-    "python recipes/draw_architecture.py --output architecture.png": Run(
-        makes="architecture.png"
-    ),
-    "python recipes/api_reference.py --output build/api": Elsewhere(
-        "tests/prose/api_reference_test.py", "recipe.write_reference(folder)"
-    ),
+    "pdoc -d google --no-show-source -o build/api convmixer_tf{,.analysis,"
+    ".data,.export,.inference,.layers,.models,.preprocessing,.training,"
+    ".weights}": Run(makes="build/api/convmixer_tf/models.html"),
     "jupyter execute --inplace recipes/tour.ipynb": Elsewhere(
         "tests/prose/notebook_test.py", '"jupyter", "execute", "--inplace"'
     ),
@@ -187,35 +173,11 @@ COMMANDS = {
     "npm ci && npm run build && npm start": Elsewhere(
         "tests/web/page_test.py", '"npm", "run", "build"'
     ),
-    "python export/compare_web.py --page_model export/web/public/model "
-    "--photos FOLDER --output comparison.json": Elsewhere(
-        "tests/web/page_test.py", '"export/compare_web.py"'
-    ),
     # Measuring.
-    "python recipes/measure_remat.py": Run(
-        "--batch_size 1 --output remat.json", "remat.json"
-    ),
-    "taskset -c 0 python export/benchmark_split.py": Run(
-        "--case 3,8,16 --precision float32 --width 16 --rounds 3", "split.json"
-    ),
-    "taskset -c 0 python export/benchmark_deploy.py": Run(
-        "--model 256_8 --precision float32 --rounds 3", "deploy.json"
-    ),
-    "taskset -c 0 python export/benchmark_tflite.py "
-    "--model runs/mine/model.keras --images FOLDER --calibration FOLDER "
-    "--output formats.json": Run("--turns 3", "formats.json"),
-    "python export/benchmark_artefacts.py --model 256_8 --images FOLDER "
+    "taskset -c 0 python export/benchmark.py --model 256_8 --images FOLDER "
     "--split test --limit 10000 --calibration FOLDER "
-    "--output artefacts.json": Elsewhere(
-        "tests/export_scripts/benchmark_artefacts_test.py",
-        "def test_every_kind",
-    ),
-    "python export/benchmark_mediapipe.py --images FOLDER": Run(
-        "--split train", "mediapipe.json", **_PEER, needs=("mediapipe",)
-    ),
-    "python recipes/compare_evaluation_transform.py --data FOLDER "
-    "--split validation": Run(
-        "--output transform.json", "transform.json", **_PEER, needs=("timm",)
+    "--output artifacts.json": Elsewhere(
+        "tests/export_scripts/benchmark_test.py", "def test_every_kind"
     ),
     "python recipes/benchmark_data.py --data FOLDER --split train": Run(
         "--rounds 1 --batches 3 --output data.json",
@@ -223,24 +185,18 @@ COMMANDS = {
         **_PEER,
         needs=("timm",),
     ),
-    "taskset -c 0 python recipes/benchmark_operations.py": Run(
-        "--case gelu --rounds 3 --output operations.json", "operations.json"
-    ),
     "taskset -c 0 python recipes/benchmark.py --clock cpu": Elsewhere(
         "tests/recipes/benchmark_test.py", "def test_short_run_against_timm"
     ),
     "KERAS_BACKEND=jax python recipes/benchmark.py --device gpu "
-    "--dtype bfloat16 --model 1536_20 --model 768_32 --model 1024_20 "
-    "--minutes 8 --resume --output h200.json": Elsewhere(
+    "--dtype bfloat16 --output h200.json": Elsewhere(
         "tests/recipes/benchmark_test.py",
         "def test_short_runs_on_other_backends",
     ),
-    'pip install "jax[cuda13]"': NotRun(_PIP),
-    "python recipes/compile_for_gpu.py": Elsewhere(
-        "tests/recipes/compile_for_gpu_test.py", "def test_a_block_for_an_h200"
-    ),
-    "KERAS_BACKEND=jax python recipes/benchmark_depthwise.py --probe": (
-        Elsewhere("tests/recipes/benchmark_depthwise_test.py", "def test_")
+    "python recipes/benchmark.py --against ../before --model 1024_20 "
+    "--model 768_32 --model 256_8 --clock cpu --rounds 31": Elsewhere(
+        "tests/recipes/benchmark_test.py",
+        "def test_another_checkout_takes_turns_with_this_one",
     ),
     "KERAS_BACKEND=jax JAX_DEFAULT_MATMUL_PRECISION=highest "
     "python -m tests.layers.depthwise_cases": Elsewhere(
@@ -276,6 +232,9 @@ COMMANDS = {
     "curl http://localhost:8501/v1/models/mine": NotRun(_DOCKER),
     "curl --data-binary @photo.jpg http://127.0.0.1:8000/predict": Elsewhere(
         "tests/serve/server_test.py", "def test_it_answers_as_the_model"
+    ),
+    "curl -F file=@photo.jpg": Elsewhere(
+        "tests/serve/application_test.py", "def test_a_form_is_taken"
     ),
     'curl -F file=@photo.jpg "http://127.0.0.1:8000/predict?top=2"': Elsewhere(
         "tests/serve/application_test.py", "def test_a_form_is_taken"
@@ -335,9 +294,6 @@ COMMANDS = {
         "tests/packaging_test.py", '"-m", "build", "--wheel"'
     ),
     'pip install -e ".[train,export,qat]"': NotRun(_PIP),
-    'pip install keras "jax[cuda13]" pillow h5py absl-py safetensors': NotRun(
-        _PIP
-    ),
     "pip install keras-hub": Elsewhere(".ci/run", "keras-hub"),
     "pip install keras-cv": NotRun(_PIP),
     "pip install mediapipe": Elsewhere(".ci/run", "mediapipe"),

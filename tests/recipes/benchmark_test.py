@@ -1,43 +1,23 @@
-"""The benchmark's command line, and short runs against timm."""
+"""The benchmark: its command line, its sums, short runs."""
 
 import json
 import math
 import os
 import pathlib
-import sys
-import time
 
 import pytest
 from absl import flags
-from PIL import Image
 
 from tests.helpers import ROOT
-from tests.helpers import run_python
 from tests.peers import import_timm
 
-RECIPE = ROOT / "recipes" / "benchmark.py"
-RUN = f"""
-import runpy, sys
-
-sys.argv[0] = {str(RECIPE)!r}
-sys.path.insert(0, {str(RECIPE.parent)!r})
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+TWO = ("ours", "timm")
+CASE = {"step": "infer", "dtype": "float32", "batch_size": 2}
 
 
 @pytest.fixture
 def benchmark(load_recipe):
     return load_recipe("benchmark")
-
-
-@pytest.fixture
-def set_flags(benchmark):
-    def set_flags(*arguments):
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["benchmark.py", *arguments])
-
-    set_flags("--device=cpu")
-    return set_flags
 
 
 @pytest.mark.parametrize(
@@ -47,114 +27,131 @@ def set_flags(benchmark):
         (["--output=table.txt"], "must end in .json"),
         (["--output=there.json"], "there.json` exists"),
         (["--rounds=2"], "rounds"),
+        (["--steps_a_turn=0"], "steps_a_turn"),
         (["surplus"], "Unexpected arguments"),
-        (["--batch_size=many"], "must be a positive integer or auto"),
-        (["--batch_size=auto", "--batch_size=0"], "positive integer or auto"),
-        (["--contestant=theirs"], "A contestant is ours, timm NCHW or"),
-        (["--contestant=ours shfted"], "has the forms .* Received: 'shfted'"),
-        (["--minutes=0"], "minutes"),
-        (["--device=gpu", "--clock=cpu"], "does not see what a GPU does"),
+        (["--batch_size=0"], "batch_size"),
+        (["--implementation=theirs"], "implementation"),
+        (["--device=gpu", "--clock=cpu"], "does not count the time of a GPU"),
+        (["--against=.", "--device=cpu"], "must be a checkout, .* '.'"),
     ],
 )
 def test_wrong_flags_end_it_at_once(
-    benchmark, set_flags, arguments, message, tmp_path, monkeypatch
+    benchmark, arguments, message, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("there.json").write_text("{}")
     with pytest.raises(Exception, match=message):  # noqa: PT012
-        set_flags(*[a for a in arguments if a.startswith("--")])
-        rest = [a for a in arguments if not a.startswith("--")]
-        benchmark.main(["benchmark.py", *rest])
+        rest = flags.FLAGS(["benchmark.py", *arguments])
+        benchmark.main(rest)
     assert [path.name for path in tmp_path.iterdir()] == ["there.json"]
 
 
-def test_a_cpu_has_one_thread_and_turns(benchmark, set_flags):
-    settings, plan, names = benchmark.read_flags()
-    assert (settings.device, settings.threads, plan.together) == ("cpu", 1, 1)
-    assert (plan.sizes("1536_20"), plan.deadline) == ([2], math.inf)
-    assert names == ["ours", "timm NCHW", "timm NHWC"]
-    set_flags("--threads=3", "--batch_size=auto", "--minutes=1")
-    settings, plan, _ = benchmark.read_flags()
-    assert settings.threads == 3
-    assert plan.sizes("256_8")[:3] == [64, 128, 256]
-    assert 50 < plan.deadline - time.monotonic() <= 60
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["ours", "timm", "timm_nhwc"]),
+        ([f"--against={ROOT}"], ["ours", "against"]),
+        (
+            [f"--against={ROOT}", *(f"--implementation={x}" for x in TWO)],
+            ["ours", "against", "timm"],
+        ),
+    ],
+)
+def test_what_is_timed(benchmark, arguments, expected):
+    flags.FLAGS(["benchmark.py", "--device=cpu", *arguments])
+    assert benchmark.implementations() == expected
+    settings = benchmark.read_settings()
+    assert (settings.threads, settings.steps_a_turn) == (1, 1)
 
 
-def test_a_gpu_has_all_its_memory_for_each(benchmark, set_flags):
-    set_flags("--device=gpu")
-    settings, plan, names = benchmark.read_flags()
-    assert (settings.threads, plan.together, plan.search) == (None, False, True)
-    assert settings.round_seconds > 0
-    assert "timm NHWC compiled" in names
-    set_flags("--device=gpu", "--batch_size=96", "--contestant=ours")
-    _, plan, names = benchmark.read_flags()
-    assert (plan.sizes("256_8"), names) == ([96], ["ours"])
+def test_a_gpu_has_several_steps_a_turn_and_its_own_threads(benchmark):
+    flags.FLAGS(["benchmark.py", "--device=gpu"])
+    settings = benchmark.read_settings()
+    assert (settings.threads, settings.steps_a_turn) == (None, 10)
+    assert "CUDA_VISIBLE_DEVICES" not in set(
+        benchmark.environment("ours", settings)
+    ) - set(os.environ)
 
 
-@pytest.fixture
-def content():
-    result = {
-        "model": "1536_20",
-        "step": "infer",
-        "dtype": "bfloat16",
-        "batch_size": 2,
-        "ms_per_image": {"ours": 1.0},
-        "all_ms_per_image": {"ours": [1.0] * 3},
-        "first_step_s": {"ours": 1.0},
-        "failed": {},
+class FakeWorker:
+    """Takes 1, 2, 3 ... times `seconds` a step."""
+
+    def __init__(self, module, log, name, seconds, fail_after=99):
+        self.error, self.log, self.name = module.WorkerError, log, name
+        self.seconds, self.fail_after, self.turn = seconds, fail_after, 0
+
+    def ask(self, method, **arguments):
+        if method == "build":
+            return 1.5
+        self.log.append(self.name)
+        if self.turn > self.fail_after:
+            raise self.error("out of memory")
+        self.turn += 1
+        return self.turn * self.seconds
+
+
+def test_rounds_alternate_and_a_failure_stops_one_only(benchmark):
+    log = []
+    workers = {
+        "ours": FakeWorker(benchmark, log, "ours", 1e-3),
+        "timm": FakeWorker(benchmark, log, "timm", 2e-3),
+        "bad": FakeWorker(benchmark, log, "bad", 1, fail_after=1),
     }
-    return {
-        "settings": {"together": True},
-        "frameworks": {"keras": {"backend": "jax"}},
-        "ceilings": {"keras": {"matrix": {"bfloat16": 1e12}, "copy": 1e9}},
-        "results": [result],
-    }
+    settings = benchmark.Settings("cpu", 1, "wall", 4, 1)
+    result = benchmark.measure(workers, CASE, settings)
+    # A step to warm up, then the rounds.
+    assert log[:3] == log[3:6] == ["ours", "timm", "bad"]
+    assert log[6:9] == ["bad", "timm", "ours"]
+    assert log[9:] == ["ours", "timm", "timm", "ours"]
+    times = result["milliseconds_an_image"]
+    assert set(times) == {"ours", "timm"}
+    assert times["ours"] == pytest.approx([1, 1.5, 2, 2.5])
+    assert times["timm"] == pytest.approx([2, 3, 4, 5])
+    assert result["failed"] == {"bad": "out of memory"}
+    summary = benchmark.summarize(times, "ours")
+    assert summary["ours"]["milliseconds_an_image"] == pytest.approx(1.75)
+    assert "ratio" not in summary["ours"]
+    assert summary["timm"]["ratio"] == pytest.approx(0.5)
+    assert summary["timm"]["ratio_quartiles"] == pytest.approx([0.5, 0.5])
+    row = {"model": "m", **CASE, **result, "summary": summary}
+    lines = benchmark.table([row]).splitlines()
+    assert (
+        "| m | infer | float32 | 2 | ours | 1.75 (1.375 to 2.125)" in lines[2]
+    )
+    assert lines[3].endswith("| 286 | 0.500 (0.500 to 0.500) |")
+    assert lines[4].endswith("| bad | out of memory | - | - |")
 
 
-@pytest.mark.parametrize("device", ["fake", "NVIDIA H200"])
-def test_report_says_what_was_predicted_of_the_device(
-    benchmark, set_flags, content, tmp_path, capsys, device
-):
-    content["frameworks"]["keras"]["device"] = device
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps(content))
-    set_flags(f"--output={path}", "--report")
-    benchmark.main(["benchmark.py"])
-    (summary,) = json.loads(path.read_text())["summary"]
-    predicted = summary["predicted_ms_per_image"]
-    cell = capsys.readouterr().out.splitlines()[-1].split(" | ")[-1]
-    if device == "fake":
-        assert (predicted, cell) == (None, "- |")
-    else:
-        # 102 GFLOP at 790 TFLOP/s.
-        assert predicted["roofline"] == pytest.approx(0.129, abs=5e-4)
-        assert cell == f"{predicted['unfused']:.3g} |"
-    with Image.open(path.with_suffix(".png")) as image:
-        assert image.width > 300
+def test_without_the_reference_there_is_no_ratio(benchmark):
+    summary = benchmark.summarize({"timm": [1, 2, 3], "b": [1, 2, 3]}, "ours")
+    assert not any("ratio" in row for row in summary.values())
 
 
-def test_without_matplotlib_there_is_all_but_the_picture(
-    benchmark, set_flags, content, tmp_path, capsys, monkeypatch
-):
-    content["frameworks"]["keras"]["device"] = "fake"
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps(content))
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    set_flags(f"--output={path}", "--report")
-    benchmark.main(["benchmark.py"])
-    assert json.loads(path.read_text())["summary"]
-    assert "No picture: " in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize("name", ["256_8", "1024_20"])
+def test_what_is_timed_is_the_published_model(benchmark, load_recipe, name):
+    from convmixer_tf import models
+
+    worker = load_recipe("benchmark_worker")
+    framework = worker.KerasFramework(threads=None, compiled=False)
+    built = []
+    framework.convmixer_tf = FakePackage(built)
+    with pytest.raises(StopIteration):
+        framework.build(benchmark.MODELS[name], **CASE)
+    ours = models.ConvMixer(*built[0], **built[1])
+    published = getattr(models, f"ConvMixer{name}")(weights=None)
+    assert ours.count_params() == published.count_params()
+    assert ours.input_shape[1:] == published.input_shape[1:]
 
 
-def test_predictions_are_written(benchmark, set_flags, tmp_path, capsys):
-    path = tmp_path / "predictions.json"
-    set_flags(f"--output={path}", "--predict", "--model=1024_20")
-    benchmark.main(["benchmark.py"])
-    written = json.loads(path.read_text())
-    assert written["rates"]["device"] == "NVIDIA H200"
-    assert len(written["ms_per_image"]) == 4
-    assert "| 1024_20 | infer | float32 | 11.9 |" in capsys.readouterr().out
+class FakePackage:
+    """Notes what a model is built of, and stops there."""
+
+    def __init__(self, built):
+        self.built = built
+
+    def ConvMixer(self, *arguments, **options):
+        self.built += [arguments, options]
+        raise StopIteration
 
 
 # timm has to be imported in another process as `import_timm` does it.
@@ -173,75 +170,84 @@ sys.meta_path.insert(0, Finder())
 
 
 @pytest.fixture
-def run_benchmark(tmp_path, monkeypatch):
-    import_timm()
-    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZE)
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    monkeypatch.setenv("PYTHONPATH", path)
-
-    def run(*arguments, **environment):
-        common = ["--device=cpu", "--model=16_2", "--rounds=3", "--warmup=1"]
-        output = f"--output={tmp_path / 'result.json'}"
-        printed = run_python(RUN, *common, output, *arguments, **environment)
-        return json.loads((tmp_path / "result.json").read_text()), printed
+def run_benchmark(run_recipe, tmp_path, monkeypatch):
+    def run(*arguments):
+        path = tmp_path / "result.json"
+        code, printed, log = run_recipe(
+            *("benchmark.py", "--device=cpu", "--model=16_2", "--rounds=3"),
+            *("--batch_size=2", f"--output={path}", *arguments),
+        )
+        assert code == 0, log[-4000:]
+        content = json.loads(path.read_text())
+        for result in content["results"]:
+            assert not result["failed"]
+            for name, row in result["summary"].items():
+                assert 0 < row["milliseconds_an_image"] < math.inf
+                assert f"| {name} |" in printed
+        return content
 
     return run
 
 
-@pytest.mark.peer
-def test_short_run_against_timm(run_benchmark):
-    content, printed = run_benchmark("--batch_size=1", "--dtype=bfloat16")
+@pytest.mark.large
+def test_another_checkout_takes_turns_with_this_one(run_benchmark, tmp_path):
+    # The package alone, changed so that it can be told from this one.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "convmixer_tf").symlink_to(ROOT / "convmixer_tf")
+    content = run_benchmark(f"--against={tmp_path / 'other'}")
+    assert list(content["implementations"]) == ["ours", "against"]
+    assert [x["step"] for x in content["results"]] == ["infer", "train"]
+    for result in content["results"]:
+        assert len(result["milliseconds_an_image"]["against"]) == 3
+        assert result["summary"]["against"]["ratio"] > 0
     assert content["settings"]["threads"] == 1
-    assert content["frameworks"]["torch"]["device"] == "cpu"
-    cases = [(r["step"], r["dtype"]) for r in content["results"]]
-    assert cases == [("infer", "bfloat16"), ("train", "bfloat16")]
-    for result, summary in zip(
-        content["results"], content["summary"], strict=True
-    ):
-        names = {"ours", "timm NCHW", "timm NHWC"}
-        assert set(result["ms_per_image"]) == set(summary["best"]) == names
-        assert all(len(t) == 3 for t in result["all_ms_per_image"].values())
-        assert all(0 < b["share"] < 1 for b in summary["best"].values())
-        assert f"{summary['ratio']:.2f}" in printed
+    assert content["machine"]["cores"] == os.cpu_count()
+
+
+@pytest.mark.peer
+def test_short_run_against_timm(run_benchmark, tmp_path, monkeypatch):
+    import_timm()
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZE)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    monkeypatch.setenv("PYTHONPATH", path)
+    content = run_benchmark("--dtype=bfloat16", "--clock=cpu")
+    for result in content["results"]:
+        assert set(result["summary"]) == {"ours", "timm", "timm_nhwc"}
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_short_runs_on_other_backends(run_benchmark, backend):
+def test_short_runs_on_other_backends(run_benchmark, monkeypatch, backend):
     pytest.importorskip(backend)
-    common = ["--batch_size=2", "--dtype=bfloat16"]
-    begun, _ = run_benchmark(
-        *common,
-        "--step=infer",
-        "--contestant=ours pure",
-        KERAS_BACKEND=backend,
-    )
-    assert begun["frameworks"]["keras"]["backend"] == backend
-    content, _ = run_benchmark(
-        *common,
-        "--step=train",
-        "--contestant=ours",
-        "--resume",
-        KERAS_BACKEND=backend,
-    )
-    infer, train = content["results"]
-    assert [infer] == begun["results"]
-    assert set(infer["ms_per_image"]) == {"ours pure"}
-    assert set(train["ms_per_image"]) == {"ours"}
-    assert not infer["failed"] | train["failed"]
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    content = run_benchmark("--implementation=ours")
+    assert content["implementations"]["ours"]["backend"] == backend
+    assert len(content["results"]) == 2
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("name", ["256_8", "768_32", "1024_20"])
-def test_both_are_the_same_model(benchmark, load_recipe, name):
+def test_timm_has_the_same_parameters(benchmark, load_recipe, name):
     import_timm()
-    model, case = benchmark.MODELS[name], benchmark.Case(name, "", "float32")
-    weights = load_recipe("speed.keras_steps").build_model(case, model)
-    theirs = load_recipe("speed.timm_steps").build_model(model, False)
+    import torch
+
+    from convmixer_tf import models
+
+    worker = load_recipe("benchmark_worker")
+    framework = worker.TimmFramework(
+        threads=None, compiled=False, channels_last=True
+    )
+    infer = framework.build(benchmark.MODELS[name], **CASE)
+    network = next(
+        cell.cell_contents
+        for cell in infer.__wrapped__.__closure__
+        if isinstance(cell.cell_contents, torch.nn.Module)
+    )
+    published = getattr(models, f"ConvMixer{name}")(weights=None)
     assert sum(
-        math.prod(weight.shape) for weight in weights.trainable_weights
-    ) == sum(parameter.numel() for parameter in theirs.parameters())
-    activations = {type(module).__name__ for module in theirs.modules()}
+        math.prod(weight.shape) for weight in published.trainable_weights
+    ) == sum(parameter.numel() for parameter in network.parameters())
+    activations = {type(module).__name__ for module in network.modules()}
     assert activations & {"ReLU", "GELU"} == (
         {"ReLU"} if name == "768_32" else {"GELU"}
     )

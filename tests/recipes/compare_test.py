@@ -1,13 +1,10 @@
-"""The comparison: its contestants, its checks, its tables, a tiny run."""
+"""The comparison: its models, its checks, its tables, tiny runs."""
 
-import csv
-import dataclasses
 import functools
 import importlib.util
 import json
 import math
 import pathlib
-import re
 
 import numpy as np
 import pytest
@@ -17,7 +14,6 @@ from scipy import special
 from convmixer_tf.analysis import count_macs
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.training.averages import batch_norms
-from convmixer_tf.training.run_log import open_run
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
@@ -25,6 +21,7 @@ from tests.helpers import relative_difference
 RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
 RESULTS = json.loads((RECIPES / "results" / "compare.json").read_text())
 ROWS = {row["name"]: row for row in RESULTS["rows"]}
+TRENDS = json.loads((RECIPES / "results" / "sweep.json").read_text())["rows"]
 
 
 @pytest.fixture
@@ -32,20 +29,8 @@ def compare(load_recipe):
     return load_recipe("compare")
 
 
-@pytest.fixture
-def open_contest(compare, tmp_path):
-    """Opens a contest on scikit-learn's digits, with further flags."""
-
-    def open_one(*arguments):
-        common = ("--data=digits", f"--output={tmp_path}", "--notensorboard")
-        flags.FLAGS(["compare.py", *common, *arguments])
-        return compare.contests.open_contest()
-
-    return open_one
-
-
 def build(compare, name, **settings):
-    features = functools.partial(compare.FEATURES[name], **settings)
+    features = functools.partial(compare.ARCHITECTURES[name][0], **settings)
     return compare.classifier(features, (32, 32, 3), 10, None, name)
 
 
@@ -54,11 +39,11 @@ def settings_of(row):
     return {name: row[name] for name in names if name in row}
 
 
-def check_contestant(compare, name):
+def check_model(compare, name):
     """Holds a model against the committed results, and does what all must."""
     row = ROWS[name]
     model = build(compare, name, **settings_of(row))
-    assert compare.contests.trainable_parameters(model) == row["parameters"]
+    assert compare.trainable_parameters(model) == row["parameters"]
     assert row["parameters"] == pytest.approx(
         ROWS["convmixer"]["parameters"], rel=0.1
     )
@@ -74,7 +59,7 @@ def check_contestant(compare, name):
 
 
 def test_resnet(compare):
-    model = check_contestant(compare, "resnet")
+    model = check_model(compare, "resnet")
     body = next(layer for layer in model.layers if hasattr(layer, "layers"))
     assert body.output_shape[1:3] == (8, 8)
     assert body.get_layer("conv2_block3_out").output.shape[1:3] == (16, 16)
@@ -85,7 +70,7 @@ def test_resnet(compare):
 
 
 def test_mobilenet(compare):
-    model = check_contestant(compare, "mobilenet")
+    model = check_model(compare, "mobilenet")
     body = next(layer for layer in model.layers if hasattr(layer, "layers"))
     assert body.output_shape[1:3] == (2, 2)
 
@@ -93,11 +78,11 @@ def test_mobilenet(compare):
 @pytest.mark.peer
 def test_vit(compare):
     pytest.importorskip("keras_hub", reason="needs KerasHub")
-    check_contestant(compare, "vit")
+    check_model(compare, "vit")
 
 
 def test_mixer(compare):
-    check_contestant(compare, "mixer")
+    check_model(compare, "mixer")
 
 
 def numpy_mixer(weights, images, patch, depth):
@@ -154,21 +139,48 @@ def test_closest_width(compare):
     assert compare.closest_width(count, widths, 10**9) == 999
 
 
-def test_opponents_get_the_depth_and_the_size_wanted(compare, open_contest):
-    contest = open_contest("--depth=2", "--image_size=16")
-    opponent = compare.opponent(contest, "mixer", 10_000)
-    assert opponent.settings["depth"] == 2
-    model = opponent.build("softmax")
+def test_others_get_the_depth_and_the_size_wanted(compare):
+    flags.FLAGS(["compare.py", "--depth=2", "--image_size=16"])
+    other = compare.other_entry("mixer", 10, 10_000)
+    assert other.settings["depth"] == 2
+    model = other.build("softmax")
     assert model.input_shape == (None, 16, 16, 3)
-    size = compare.contests.trainable_parameters(model)
+    size = compare.trainable_parameters(model)
     assert size == pytest.approx(10_000, rel=0.1)
     assert model(np.zeros((1, 16, 16, 3))).numpy().sum() == pytest.approx(1)
+
+
+def test_each_trend_changes_one_thing(compare):
+    base = ["--dim=64", "--depth=4", "--trend=depth=8,1,8"]
+    flags.FLAGS(["compare.py", *base, "--trend=kernel_size=3,9"])
+    assert compare.trends() == {"depth": [1, 4, 8], "kernel_size": [3, 5, 9]}
+    found = compare.entries(10)
+    # The one that both trends start from is trained once.
+    assert [entry.name for entry in found] == [
+        "convmixer_64_1_k5_p2",
+        "convmixer_64_4_k5_p2",
+        "convmixer_64_8_k5_p2",
+        "convmixer_64_4_k3_p2",
+        "convmixer_64_4_k9_p2",
+    ]
+    assert found[0].settings == {**compare.base(), "depth": 1}
+    model = found[4].build(None)
+    assert model.input_shape == (None, 32, 32, 3)
+    assert model.output_shape == (None, 10)
+    row = next(x for x in TRENDS if x["name"] == "convmixer_64_4_k9_p2")
+    assert count_macs(model) == row["macs"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models=resnet,alexnet"], "--models knows resnet, .*alexnet"),
+        (["--models=resnet,alexnet"], "must be some of resnet, .*alexnet"),
+        (["--trend=width=1,2"], "one of dim, depth, .*Received: width=1,2"),
+        (["--trend=depth"], "such as dim=32,64. Received: depth"),
+        (["--trend=depth=2,x"], "positive integers .*: depth=2,x"),
+        (["--trend=dim=0"], "positive integers .*: dim=0"),
+        (["--trend=patch_size=3"], "must divide the images, of 32 pixels"),
+        (["--trend=patch_size=16"], "at most 3: .* a kernel of 5 on patches"),
         (["--patch_size=3"], "divide the images, of 32 pixels. .*a patch of 3"),
         (["--token_size=0"], "Patches must divide"),
         (["--kernel_size=32"], "at most 31: .* a kernel of 32 on patches of 2"),
@@ -195,62 +207,9 @@ def test_without_keras_hub_the_error_says_what_to_do(compare, monkeypatch):
     compare.check_flags()
 
 
-def contestant(compare, width=8):
-    return compare.contests.Contestant("one", {"width": width}, None)
-
-
-def test_a_folder_of_other_settings_is_refused_before_work(
-    compare, open_contest, tmp_path, monkeypatch
-):
-    contests = compare.contests
-    monkeypatch.setattr(contests, "costs", lambda contestant: {})
-    monkeypatch.setattr(contests, "_train", lambda *_: pytest.fail("trained"))
-    contest, known = open_contest(), contestant(compare)
-    notes = contests._notes(contest, known)
-    open_run(tmp_path / "one", contest.config, notes)
-    before = sorted(tmp_path.rglob("*"))
-    for arguments, width, changed in (
-        ([], 16, "model was {'width': 8} and is {'width': 16}"),
-        (["--epochs=9"], 8, "epochs was 5 and is 9"),
-        (["--augmentation=imagenet"], 8, "recipe was "),
-    ):
-        others = [contestant(compare, width)]
-        with pytest.raises(ValueError, match=re.escape(changed)):
-            contests.train_all(open_contest(*arguments), others)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_what_is_finished_is_read(compare, open_contest, tmp_path):
-    summary = {"last": {"top1": 0.5}}
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "summary.json").write_text(json.dumps(summary))
-    found = compare.contests._train(open_contest(), contestant(compare))
-    assert found == summary
-
-
-def test_results_are_json_and_csv(compare, open_contest, tmp_path):
-    rows = [{"name": "a", "macs": 3}, {"name": "b", "macs": 4, "depth": 2}]
-    contest = open_contest()
-    compare.contests.write_results(contest, "table", rows, {"note": 1})
-    content = json.loads((tmp_path / "table.json").read_text())
-    assert content["rows"] == rows
-    assert content["note"] == 1
-    assert content["images"] == [
-        len(contest.train_set),
-        len(contest.eval_set),
-    ]
-    assert content["config"] == dataclasses.asdict(contest.config)
-    with open(tmp_path / "table.csv", newline="") as file:
-        assert list(csv.DictReader(file)) == [
-            {"name": "a", "macs": "3", "depth": ""},
-            {"name": "b", "macs": "4", "depth": "2"},
-        ]
-
-
-def test_speed_is_relative_to_the_convmixer(compare, open_contest, monkeypatch):
-    contest = open_contest("--dim=4", "--depth=1", "--rounds=3")
-    reference = compare.convmixer(contest)
-    other = dataclasses.replace(reference, name="other")
+def test_speed_is_relative_to_the_convmixer(compare, monkeypatch):
+    flags.FLAGS(["compare.py", "--dim=4", "--depth=1", "--rounds=3"])
+    build = compare.convmixer_entry("convmixer", compare.base(), 10).build
     seconds = iter(
         [
             {"convmixer": [4.0, 2.0, 3.0], "other": [1.0, 9.0, 1.0]},
@@ -259,33 +218,37 @@ def test_speed_is_relative_to_the_convmixer(compare, open_contest, monkeypatch):
     )
 
     def take_turns(steps, rounds, warmup, clock):
+        assert rounds == 3
         for step in steps.values():
             assert np.isfinite(step()).all()
         return next(seconds)
 
     monkeypatch.setattr(compare, "take_turns", take_turns)
-    rows, timing = compare.measure_speed(contest, [reference, other])
+    names = ("convmixer", "other")
+    rows = [{"name": name, "precision": "float32"} for name in names]
+    compare.add_speed(rows, [build, build])
     assert rows[1] == {
+        **{"name": "other", "precision": "float32"},
         "inference_images_per_second": 64,
         "inference_ratio": 3,
         "training_images_per_second": 4,
         "training_ratio": 0.5,
     }
     assert rows[0]["inference_ratio"] == rows[0]["training_ratio"] == 1
-    assert timing["rounds"] == 3
 
 
-def test_committed_table_and_picture(compare, tmp_path):
-    rows = list(ROWS.values())
+@pytest.mark.parametrize(
+    ("draw", "rows"),
+    [("draw_costs", list(ROWS.values())), ("draw_trends", TRENDS)],
+    ids=["compare", "trends"],
+)
+def test_committed_table_and_picture(compare, tmp_path, draw, rows):
     lines = compare.table(rows).splitlines()
     assert len(lines) == 2 + len(rows)
     assert f"{rows[0]['parameters']:,}" in lines[2]
     assert f"{rows[-1]['top1']:.2%}" in lines[-1]
-    compare.draw(tmp_path / "picture.png", rows)
+    getattr(compare, draw)(tmp_path / "picture.png", rows)
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-    with open(RECIPES / "results" / "compare.csv", newline="") as file:
-        for read, row in zip(csv.DictReader(file), rows, strict=True):
-            assert float(read["top1"]) == row["top1"]
 
 
 @pytest.mark.large
@@ -306,12 +269,9 @@ def test_a_comparison_goes_on_where_it_was_stopped(run_recipe, tmp_path):
     for row in first["rows"]:
         assert f"{row['top1']:.2%}" in printed
         assert math.isfinite(row["loss"])
-    # As if it had been killed before the last model's end.
-    (tmp_path / "mixer" / "summary.json").unlink()
     code, _, log = run_recipe("compare.py", *flags)
     assert code == 0, log[-3000:]
-    assert "convmixer is at its end." in log
-    assert "Goes on from step 3 of 3." in log
+    assert log.count("step 3 of 3") == 3  # Nothing is trained again.
     second = json.loads((tmp_path / "compare.json").read_text())
     for old, new in zip(first["rows"], second["rows"], strict=True):
         assert old["top1"] == new["top1"]
@@ -326,5 +286,31 @@ def test_wrong_flags_end_it_at_once(run_recipe, tmp_path):
         f"--output={tmp_path / 'new'}",
     )
     assert code != 0
-    assert "--models knows" in log
+    assert "`--models` must be some of" in log
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.large
+def test_another_trend_is_added(run_recipe, tmp_path):
+    flags = (
+        *("--data=digits", "--dim=8", "--depth=1", "--patch_size=4"),
+        *("--trend=kernel_size=3", "--epochs=1", "--batch_size=16"),
+        *("--steps_per_epoch=2", "--notensorboard", f"--output={tmp_path}"),
+    )
+    code, _, log = run_recipe("compare.py", *flags)
+    assert code == 0, log[-3000:]
+    first = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert [row["kernel_size"] for row in first] == [3, 5]
+    code, printed, log = run_recipe("compare.py", *flags, "--trend=depth=2")
+    assert code == 0, log[-3000:]
+    rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert [(row["trend"], row[row["trend"]]) for row in rows] == [
+        ("kernel_size", 3),
+        ("kernel_size", 5),
+        ("depth", 1),
+        ("depth", 2),
+    ]
+    assert [row["top1"] for row in rows[:2]] == [row["top1"] for row in first]
+    assert rows[2]["top1"] == first[1]["top1"]
+    assert len(printed.splitlines()) == 2 + 4 + 1
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""The learning curve of one run; `plot_cifar10_test.py` has several."""
+"""The learning curves of runs."""
 
 import math
 
@@ -39,6 +39,29 @@ def test_the_curve_of_a_run(recipe, folder):
         "evaluation": [1.5, 1, 1.25],
         "training, augmented": [2, 1.25, 1],
     }
+
+
+def test_several_runs_are_told_apart(recipe, folder):
+    log = recipe.read_log(folder)
+    figure = recipe.draw({"a": log, "b": log})
+    assert [line.get_label() for line in figure.axes[0].lines] == [
+        "a: 62.50 % after 3",
+        "b: 62.50 % after 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, FileNotFoundError, "writes it after its first epoch"),
+        ("epoch,top1\n", ValueError, "has no epoch in it"),
+    ],
+)
+def test_errors(recipe, tmp_path, content, error, message):
+    if content:
+        (tmp_path / "log.csv").write_text(content)
+    with pytest.raises(error, match=message):
+        recipe.read_log(tmp_path)
 
 
 def test_the_picture(recipe, folder, monkeypatch):

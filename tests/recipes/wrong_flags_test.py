@@ -87,19 +87,15 @@ WRONG = {
         "--model={GOOD} --data={ONE}/train": "did you mean its parent, ",
     },
     "compare": {
-        "--models=alexnet": "--models knows resnet, mobilenet, vit, mixer",
+        "--models=alexnet": "`--models` must be some of resnet, mobilenet",
         "--models= --patch_size=5": "Patches must divide the images",
         "--models= --kernel_size=32": "at most 31: the rest would see padding",
         "--models= --epochs=0": TRAINING["--epochs=0"],
         "--models= --batch_size=0": TRAINING["--batch_size=0"],
         "--models= --data=/no/where": TRAINING["--data=/no/where"],
-    },
-    "sweep": {
-        "--trends=width": "--trends takes some of patch_size, kernel_size",
-        "--depths=2,x": "--depths must be positive integers",
-        "--patch_sizes=16": "must have a side of at least 1 and at most 3",
-        "--learning_rate=0": TRAINING["--learning_rate=0"],
-        "--steps_per_epoch=4": TRAINING["--steps_per_epoch=4"],
+        "--trend=width=2": "`--trend` must be one of dim, depth, kernel_size",
+        "--trend=dim=2 --learning_rate=0": TRAINING["--learning_rate=0"],
+        "--trend=dim=2 --steps_per_epoch=4": TRAINING["--steps_per_epoch=4"],
     },
     "evaluate": {
         "--split=nowhere": "Received: split='nowhere' (`--split`)",

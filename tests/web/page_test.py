@@ -26,7 +26,7 @@ from tests.helpers import exif
 from tests.helpers import jpeg
 from tests.helpers import oriented
 from tests.helpers import randomize
-from tests.helpers import run_script
+from tests.web.comparison import compare
 
 PAGE = ROOT / "export" / "web"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -106,18 +106,11 @@ def models(photos, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("scheme", "bound"), [(None, 1e-5), ("int8", 0.03)])
-def test_it_finds_what_litert_finds(models, photos, tmp_path, scheme, bound):
-    path = tmp_path / "reports.json"
-    result = run_script(
-        "export/compare_web.py",
-        f"--page_model={models / str(scheme)}",
-        *(f"--photos={photos / kind}" for kind in ("tiles", "jpeg")),
-        f"--output={path}",
-    )
-    assert result.returncode == 0, result.stderr
-    assert "| agreement | 1 | 1 |" in result.stdout
-    for report in json.loads(path.read_text()):
-        exact = report["photos"] == "tiles" and scheme is None
+def test_it_finds_what_litert_finds(models, photos, scheme, bound):
+    for kind in ("tiles", "jpeg"):
+        paths = sorted((photos / kind).iterdir())
+        report = compare(models / str(scheme), paths)
+        exact = kind == "tiles" and scheme is None
         assert report["images"] == 20
         assert report["same_pixels_difference"] < bound
         assert report["map_difference"] < bound

@@ -1,16 +1,17 @@
-"""Measures every kind of artefact of one model, in the runtime it is for.
+"""Measures every kind of artifact of one model, in the runtime it is for.
 
-    taskset -c 0 python export/benchmark_artefacts.py --model 256_8 \
-        --images FOLDER --split test --limit 10000 --calibration FOLDER \
-        --output export/results/artefacts.json
+    taskset -c 0 python export/benchmark.py --model 256_8 --images FOLDER \
+        --split test --limit 10000 --calibration FOLDER --output artifacts.json
 
-Exports the model in every format, `--artefact NAME=PATH` adds files that are
-there, and compares all of them on the same images: size, top-1 accuracy,
-agreement with the Keras model, and the processor time of one image on one
-thread, by turns. Writes JSON, and prints a table in Markdown.
+Exports the model as SavedModel, TF Hub module, ONNX and TFLite (float32,
+float16, dynamic, int4, int8); `--artifact NAME=PATH` adds files that exist.
+Compares all of them on the same images: size, top-1 accuracy, agreement with
+the Keras model, and the processor time of one image on one thread, by turns.
+Writes JSON, and prints a Markdown table.
 
 Time: a forward pass of each over the images; five minutes of processor time
-for a CIFAR-10 network and 10,000 images. Result: see `results/`.
+for a CIFAR-10 network and 10,000 images. Result: `results/artefacts.json`, by
+an earlier form of this script, export/benchmark_artefacts.py of commit f1af6dd.
 """
 
 import contextlib
@@ -20,7 +21,6 @@ import tempfile
 
 import calibration_flags
 import export_flags
-import litert_timing
 import tensorflow as tf
 from absl import app
 from absl import flags
@@ -37,32 +37,28 @@ from convmixer_tf.export.verification import open_runtime
 from convmixer_tf.export.verification.comparison import compare_classifiers
 from convmixer_tf.export.verification.runtimes import predict
 from convmixer_tf.files import check_destination
+from convmixer_tf.files import dump_json
 from convmixer_tf.files import size_of
+from convmixer_tf.timing import machine
 
 KERAS = "Keras"
 
 _TURNS = flags.DEFINE_integer("turns", 31, "Timed runs of each.", 3)
-_ARTEFACT = flags.DEFINE_multi_string(
-    "artefact", [], "NAME=PATH of a further file or folder; repeatable."
+_ARTIFACT = flags.DEFINE_multi_string(
+    "artifact", [], "NAME=PATH of a further file or folder; repeatable."
 )
 flags.mark_flags_as_required(["model", "output", "images", "calibration"])
 
 
-def further_artefacts():
-    """Reads `--artefact`.
-
-    Returns:
-        Dictionary from names to paths.
-
-    Raises:
-        FileNotFoundError: If there is nothing at a path.
-        ValueError: If a flag has another form.
-    """
+def further_artifacts():
+    """Reads `--artifact`: a dictionary from names to paths."""
     found = {}
-    for text in _ARTEFACT.value:
+    for text in _ARTIFACT.value:
         name, separator, path = text.partition("=")
         if not (name and separator and path):
-            raise ValueError(f"--artefact must be NAME=PATH. Received: {text}")
+            raise ValueError(
+                f"`--artifact` must be NAME=PATH. Received: {text}"
+            )
         if not pathlib.Path(path).exists():
             raise FileNotFoundError(f"There is nothing at `{path}`.")
         found[name] = pathlib.Path(path)
@@ -70,17 +66,7 @@ def further_artefacts():
 
 
 def export_all(model, names, calibration, folder):
-    """Exports a model in every format.
-
-    Args:
-        model: A `keras.Model`.
-        names: Names of its classes, or `None`.
-        calibration: uint8 array of pixels, for int8.
-        folder: Path of an empty folder.
-
-    Returns:
-        Dictionary from names to paths; the first is `KERAS`.
-    """
+    """Exports a model in every format: a dictionary from names to paths."""
     size = model.input_shape[1]
     paths = {
         KERAS: folder / "model.keras",
@@ -111,7 +97,7 @@ def export_all(model, names, calibration, folder):
 
 
 def measure(paths, samples, rounds):
-    """Compares artefacts with the Keras model, and times them by turns.
+    """Compares artifacts with the first, and times them by turns.
 
     Args:
         paths: Dictionary from names to paths; the first is the Keras model.
@@ -119,7 +105,7 @@ def measure(paths, samples, rounds):
         rounds: Integer, how often each is timed.
 
     Returns:
-        List of a dictionary for each artefact.
+        List of a dictionary for each artifact.
     """
     images, labels = samples
     results, expected = [], None
@@ -133,7 +119,7 @@ def measure(paths, samples, rounds):
             found = compare_classifiers(outputs, expected, labels)
             results.append(
                 {
-                    "artefact": name,
+                    "artifact": name,
                     "runtime": runtimes[name].name,
                     "bytes": size_of(path),
                     "top1": found["accuracy"] and found["accuracy"]["artefact"],
@@ -146,19 +132,19 @@ def measure(paths, samples, rounds):
         logging.info("Timing, by turns")
         seconds = latency.take_turns(runtimes, images[0], rounds)
     for result in results:
-        median = statistics.median(seconds[result["artefact"]])
+        median = statistics.median(seconds[result["artifact"]])
         result["milliseconds"] = 1e3 * median
     return results
 
 
 def print_results(results):
-    """Prints a line for each artefact."""
-    rows = [("artefact", "kB", "top-1", "same class as Keras", "ms")]
+    """Prints a line for each artifact."""
+    rows = [("artifact", "kB", "top-1", "same class as Keras", "ms")]
     for r in results:
         top1 = "-" if r["top1"] is None else f"{r['top1']:.2%}"
         rows.append(
             (
-                r["artefact"],
+                r["artifact"],
                 f"{r['bytes'] / 1e3:,.0f}",
                 top1.replace("%", " %"),
                 f"{r['agreement']:.2%}".replace("%", " %"),
@@ -176,7 +162,7 @@ def main(argv):
     with export_flags.errors_end_it():
         output = export_flags.OUTPUT.value
         check_destination(output, (".json",), export_flags.OVERWRITE.value)
-        further = further_artefacts()
+        further = further_artifacts()
         model, names = export_flags.load_model()
         samples = export_flags.load_images(model, names)
         calibration = calibration_flags.load_images(model, samples)
@@ -184,13 +170,16 @@ def main(argv):
             folder = pathlib.Path(folder)
             paths = export_all(model, names, calibration, folder)
             results = measure({**paths, **further}, samples, _TURNS.value)
-        litert_timing.write(
+        dump_json(
             output,
             {
+                "machine": {**machine(), "tensorflow": tf.__version__},
+                "clock": "processor time of the process that computes",
+                "threads": 1,
                 "model": flags.FLAGS.model,
                 "images": len(samples[0]),
-                "calibration images": len(calibration),
-                "artefacts": results,
+                "calibration_images": len(calibration),
+                "artifacts": results,
             },
         )
     print_results(results)

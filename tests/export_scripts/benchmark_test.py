@@ -1,4 +1,4 @@
-"""export/benchmark_artefacts.py, as a user runs it."""
+"""export/benchmark.py, as a user runs it."""
 
 import json
 
@@ -9,17 +9,17 @@ from tests.helpers import run_script
 
 @pytest.mark.large
 def test_every_kind(folder, model, images, tmp_path):
-    output = tmp_path / "artefacts.json"
+    output = tmp_path / "artifacts.json"
     result = run_script(
-        "export/benchmark_artefacts.py",
+        "export/benchmark.py",
         *(model, f"--output={output}", *images, "--turns=3"),
         f"--calibration={folder / 'calibration'}",
-        f"--artefact=once more={folder / 'model.keras'}",
+        f"--artifact=once more={folder / 'model.keras'}",
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    results = json.loads(output.read_text())["results"]
+    results = json.loads(output.read_text())
     assert results["images"] == 36
-    found = {row["artefact"]: row for row in results["artefacts"]}
+    found = {row["artifact"]: row for row in results["artifacts"]}
     assert list(found) == [
         "Keras",
         "SavedModel",
@@ -46,9 +46,9 @@ def test_every_kind(folder, model, images, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--artefact=model.tflite", "--artefact must be NAME=PATH. Received"),
+        ("--artifact=model.tflite", "`--artifact` must be NAME=PATH. Received"),
         pytest.param(
-            "--artefact=qat=/no/file",
+            "--artifact=qat=/no/file",
             "There is nothing at `/no/file`",
             marks=pytest.mark.large,
         ),
@@ -56,7 +56,7 @@ def test_every_kind(folder, model, images, tmp_path):
 )
 def test_wrong_flags(folder, model, images, tmp_path, flag, message):
     result = run_script(
-        "export/benchmark_artefacts.py",
+        "export/benchmark.py",
         *(model, f"--output={tmp_path / 'x.json'}", *images, flag),
         f"--calibration={folder / 'calibration'}",
     )
