@@ -133,3 +133,37 @@ def test_batches_are_normalised_as_in_double_precision():
     assert len(errors) == 6 * len(limits)
     for key, error in errors.items():
         assert error < limits[key.partition(" ")[2]], (key, error)
+
+
+EXPORT = """
+import sys
+import keras, numpy as np, tensorflow as tf
+from convmixer_tf import ConvMixer
+from tests.helpers import asymmetric_image, randomize, relative_difference
+
+for policy, activation, data_format, tolerance in (
+    ("float32", "gelu", "channels_last", 1e-6),
+    ("float32", "relu", "channels_first", 1e-6),
+    ("mixed_bfloat16", "gelu", "channels_first", 1e-2),
+):
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_image_data_format(data_format)
+    images, shape = asymmetric_image(16, 24), (16, 24, 3)
+    if data_format == "channels_first":
+        images, shape = images.transpose(0, 3, 1, 2), (3, 16, 24)
+    images = images.astype("float32")
+    model = randomize(
+        ConvMixer(8, 2, 5, 2, activation, input_shape=shape, classes=5)
+    )
+    folder = f"{sys.argv[1]}/{policy}_{data_format}"
+    model.export(folder, verbose=False)
+    module = tf.saved_model.load(folder)
+    error = relative_difference(module.serve(images), model(images))
+    assert error < tolerance, (folder, error)
+"""
+
+
+def test_an_exported_model_runs_in_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    pytest.importorskip("tensorflow")
+    run_python(EXPORT, tmp_path, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
