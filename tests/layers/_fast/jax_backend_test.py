@@ -1,4 +1,4 @@
-"""What is computed otherwise in JAX must be the same numbers."""
+"""What is computed otherwise in JAX must be the same numbers, in files too."""
 
 import json
 
@@ -12,7 +12,8 @@ GELU = """
 import json, sys
 import jax, jax.numpy as jnp, keras, numpy as np
 from scipy import special
-from convmixer_tf.layers.acceleration import activate, plain_operations
+from convmixer_tf.layers._fast.choice import plain_operations
+from convmixer_tf.layers.conv_act_norm import activate
 
 jax.config.update("jax_enable_x64", True)
 gelu = keras.activations.gelu
@@ -22,11 +23,11 @@ errors = {}
 for dtype in ("float64", "float32", "float16", "bfloat16"):
     largest = 3e4 if dtype == "float16" else 1e30
     x = jnp.asarray(np.clip(points, -largest, largest), dtype)
-    y = activate(gelu, x, training=True)
+    y = activate(x, gelu, training=True)
     assert y.dtype == dtype
     single = "float64" if dtype == "float64" else "float32"
-    assert activate(gelu, x, training=False).dtype == single
-    slope = jax.grad(lambda x: activate(gelu, x, True).sum())(x)
+    assert activate(x, gelu, training=False).dtype == single
+    slope = jax.grad(lambda x: activate(x, gelu, True).sum())(x)
     wide = np.float64(x)
     density = np.exp(-wide * wide / 2) / np.sqrt(2 * np.pi)
     for what, actual, exact in (
@@ -37,7 +38,7 @@ for dtype in ("float64", "float32", "float16", "bfloat16"):
         errors[f"{what} {dtype}"] = (error / np.maximum(1, abs(wide))).max()
 x = jnp.linspace(-3, 3, 101, dtype="bfloat16")
 with plain_operations():
-    np.testing.assert_array_equal(activate(gelu, x, True), gelu(x))
+    np.testing.assert_array_equal(activate(x, gelu, True), gelu(x))
 print(json.dumps(errors))
 """
 
@@ -64,9 +65,20 @@ def test_gelu_is_exact_and_rounded_once():
 NORM = """
 import json
 import jax, jax.numpy as jnp, keras, numpy as np
-from convmixer_tf.layers import BatchNormalization
-from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.layers._fast.choice import plain_operations
+from convmixer_tf.layers.conv_act_norm import batch_norm, normalize
 from tests.helpers import randomize, relative_difference
+
+class Normalized(keras.Layer):
+    def __init__(self, policy):
+        super().__init__(dtype=policy)
+        self.norm = batch_norm("channels_last", policy, "norm")
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x, training=None):
+        return normalize(x, self.norm, training)
 
 errors = {}
 rng = np.random.default_rng(0)
@@ -77,7 +89,7 @@ for policy, mean in (
     ("mixed_float16", 3.0),
 ):
     x, dy = rng.normal([[[[[mean]]]], [[[[0.0]]]]], 1, (2, 4, 6, 5, 3))
-    norm = BatchNormalization(epsilon=1e-5, momentum=0.9, dtype=policy)
+    norm = Normalized(policy)
     norm.build(x.shape)
     randomize(norm)
     weights = [w.value for w in norm.trainable_variables]
@@ -133,6 +145,94 @@ def test_batches_are_normalised_as_in_double_precision():
     assert len(errors) == 6 * len(limits)
     for key, error in errors.items():
         assert error < limits[key.partition(" ")[2]], (key, error)
+
+
+DEPTHWISE = """
+import json
+import jax, jax.numpy as jnp, keras, numpy as np
+from convmixer_tf.layers._fast import jax_backend
+from convmixer_tf.layers._fast.choice import plain_operations
+from convmixer_tf.layers.conv_act_norm import convolve
+
+def exact(x, dy, kernel):
+    x, dy, kernel = (np.float64(a) for a in (x, dy, kernel))
+    (height, width), (rows, columns) = x.shape[1:3], kernel.shape[:2]
+    above, left = (rows - 1) // 2, (columns - 1) // 2
+    pad = [(above, rows - 1 - above), (left, columns - 1 - left)]
+    padded = np.pad(x, [(0, 0), *pad, (0, 0)])
+    y, dpadded = np.zeros_like(x), np.zeros_like(padded)
+    dkernel = np.zeros_like(kernel)
+    for i in range(rows):
+        for j in range(columns):
+            window = np.s_[:, i : i + height, j : j + width]
+            y += padded[window] * kernel[i, j, :, 0]
+            dkernel[i, j, :, 0] = (padded[window] * dy).sum((0, 1, 2))
+            dpadded[window] += dy * kernel[i, j, :, 0]
+    dx = dpadded[:, above : above + height, left : left + width]
+    return y, dx, dkernel
+
+errors = {}
+rng = np.random.default_rng(0)
+# Maps smaller than the kernel, even kernels, and one line too long.
+for size, shape, data_format in (
+    ((4, 4), (3, 3, 2, 5), "channels_last"),
+    ((5, 5), (2, 16, 8, 3), "channels_first"),
+    ((6, 5), (1, 7, 9, 2), "channels_last"),
+    ((3, 4), (2, 2, 65, 2), "channels_first"),
+):
+    for dtype in ("float32", "bfloat16"):
+        conv = keras.layers.DepthwiseConv2D(
+            size, padding="same", dtype=dtype, data_format=data_format
+        )
+        first = data_format == "channels_first"
+        to = (0, 3, 1, 2) if first else (0, 1, 2, 3)
+        back = (0, 2, 3, 1) if first else (0, 1, 2, 3)
+        conv.build(tuple(shape[axis] for axis in to))
+        both = jnp.asarray(rng.normal(size=(2, *shape)), dtype)
+        x, dy = both
+        kernel = jnp.asarray(rng.normal(size=conv.kernel.shape), dtype)
+        conv.kernel.assign(kernel)
+        expected = exact(x, dy, kernel)
+
+        @jax.jit
+        def step(x, dy, kernel):
+            def output(x, kernel):
+                with keras.StatelessScope([(conv.kernel, kernel)]):
+                    y = convolve(x.transpose(to), conv, True)
+                return y.transpose(back)
+
+            y, pull = jax.vjp(output, x, kernel)
+            return y, *pull(dy)
+
+        inference = convolve(x.transpose(to), conv, False).transpose(back)
+        actual = *step(x, dy, kernel), inference
+        for name, ours, theirs in zip(
+            ("y", "dx", "dkernel", "inference"),
+            actual,
+            (*expected, expected[0]),
+            strict=True,
+        ):
+            assert ours.dtype == dtype
+            error = abs(np.float64(ours) - theirs).max() / abs(theirs).max()
+            key = f"{name} {dtype}"
+            errors[key] = max(error, errors.get(key, 0))
+ones = jnp.ones((1, 20, 20, 1), "bfloat16")
+sums = jax_backend._forward(ones, jnp.ones((9, 9, 1, 1), "bfloat16"))
+assert (sums[:, 4:-4, 4:-4] == 81).all()
+for size, columns in ((3, 3), (9, 3)):
+    conv = keras.layers.DepthwiseConv2D((size, columns), padding="same")
+    conv.build((1, 8, 8, 1))
+    x, kernel = jnp.ones((1, 8, 8, 1)), conv.kernel.value
+    assert jax_backend.convolve(x, kernel, conv, True) is None
+print(json.dumps(errors))
+"""
+
+
+def test_depthwise_convolutions_are_exact():
+    errors = run(DEPTHWISE)
+    assert len(errors) == 8
+    for key, error in errors.items():
+        assert error < (2e-6 if "float32" in key else 1.5e-2), (key, error)
 
 
 EXPORT = """
