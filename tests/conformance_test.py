@@ -52,18 +52,6 @@ CASES = {
         _layer(convmixer_tf.ConvMixerBlock, (30, 45, 3), kernel_size=5),
         IMAGES / 128 - 1,
     ),
-    "DepthwiseConv2D": Case(
-        _layer(
-            layers.DepthwiseConv2D, (30, 45, 3), kernel_size=5, padding="same"
-        ),
-        IMAGES / 128 - 1,
-        has_remat=False,
-    ),
-    "BatchNormalization": Case(
-        _layer(layers.BatchNormalization, (30, 45, 3)),
-        IMAGES / 128 - 1,
-        has_remat=False,
-    ),
     "ConvMixer": Case(
         _model(convmixer_tf.ConvMixer, 8, 2, 5, 4, classes=5, **SMALL), IMAGES
     ),
@@ -80,7 +68,7 @@ CASES = {
         _model(convmixer_tf.ConvMixer1536_20, **SMALL), IMAGES
     ),
 }
-FUNCTIONS = {"decode_predictions", "preprocess_input", "set_depthwise"}
+FUNCTIONS = {"decode_predictions", "preprocess_input"}
 EVERY = pytest.mark.parametrize(
     "case",
     [

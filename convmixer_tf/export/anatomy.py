@@ -106,7 +106,7 @@ def read_anatomy(model):
     """
     chain = [layer for layer in _chain(model) if not is_inactive(layer)]
     normalization = None
-    if chain and isinstance(chain[0], layers.Normalization):
+    if chain and isinstance(chain[0], layers.Rescaling | layers.Normalization):
         normalization = chain.pop(0)
     if not (chain and isinstance(chain[0], PatchEmbed)):
         raise _not_a_convmixer(model, "There is no PatchEmbed at its start")
@@ -237,20 +237,25 @@ def _image_shape(model, stem):
 
 def _preprocessing(layer, channels):
     config = layer.get_config()
+    rescales = isinstance(layer, layers.Rescaling)
     # `None` if the layer was adapted to images.
-    mean, variance = (
+    values = [
         _float64(
             getattr(layer, name) if config[name] is None else config[name]
         ).ravel()
-        for name in ("mean", "variance")
-    )
-    if layer.invert or len(mean) not in (1, channels):
+        for name in (("scale", "offset") if rescales else ("mean", "variance"))
+    ]
+    sizes = {len(value) for value in values}
+    if not sizes <= {1, channels} or (not rescales and layer.invert):
         raise ValueError(
             "The model's normalization must be over all pixels or over the "
             f"channels, and not inverted. Received: {config}"
         )
-    scale = np.broadcast_to(1 / np.sqrt(variance), (channels,))
-    return Affine(scale, -mean * scale)
+    first, second = (np.broadcast_to(value, (channels,)) for value in values)
+    if rescales:
+        return Affine(first, second)
+    scale = 1 / np.sqrt(second)
+    return Affine(scale, -first * scale)
 
 
 def _block(block):

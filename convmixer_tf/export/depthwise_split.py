@@ -1,7 +1,7 @@
 """A large depthwise convolution as a sum of small ones, exactly.
 
 The k x k taps of a kernel are dealt out to parts, each of which takes some of
-the rows and some of the columns: see `layers.depthwise_parts`.
+the rows and some of the columns: see `depthwise_parts`.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from keras import layers
 
 from convmixer_tf.export.construction import STOCK
 from convmixer_tf.export.construction import apply
-from convmixer_tf.layers.depthwise_parts import offsets
+from convmixer_tf.export.depthwise_parts import offsets
 
 
 def depthwise(x, kernel, bias, parts, name):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from convmixer_tf.export.preparation import is_inactive
 from convmixer_tf.export.preparation import rebuilt
-from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.layers._fast.choice import plain_operations
 
 _SIDES = ("batch", "height", "width")  # those that may be open
 

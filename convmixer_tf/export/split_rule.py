@@ -5,7 +5,7 @@ processor (AMD EPYC, Zen 5, AVX-512). Not measured on Arm.
 """
 
 from convmixer_tf.export.channel_order import equal_groups
-from convmixer_tf.layers.depthwise_parts import phases
+from convmixer_tf.export.depthwise_parts import phases
 
 TARGETS = ("float", "litert", "litert_dynamic", "litert_int8")
 

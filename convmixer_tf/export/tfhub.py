@@ -22,7 +22,7 @@ from convmixer_tf.export.saved_model import names_function
 from convmixer_tf.export.saved_model import write_saved_model
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
-from convmixer_tf.layers.acceleration import plain_operations
+from convmixer_tf.layers._fast.choice import plain_operations
 from convmixer_tf.models.additions import ImageReading
 from convmixer_tf.models.additions import write_reading
 from convmixer_tf.validation import check_orientation

@@ -1,13 +1,20 @@
-"""Convolution, activation, batch normalisation: ConvMixer's one motif."""
+"""Convolution, activation, batch normalization: ConvMixer's one motif.
+
+The layers are Keras' own and hold the weights. How they are computed is
+decided here, operation by operation: see `faster_than_keras`.
+"""
+
+import operator
 
 import keras
+from keras import layers
+from keras import ops
 
-from convmixer_tf.layers.acceleration import activate
-from convmixer_tf.layers.batch_normalization import BatchNormalization
+from convmixer_tf.layers._fast.choice import faster_than_keras
 
 
 def batch_norm(data_format, dtype, name):
-    """Builds a batch normalisation with PyTorch's constants.
+    """Builds a batch normalization with PyTorch's constants.
 
     Args:
         data_format: `"channels_last"` or `"channels_first"`.
@@ -15,10 +22,10 @@ def batch_norm(data_format, dtype, name):
         name: The layer's name.
 
     Returns:
-        A `BatchNormalization` over the channels.
+        A `keras.layers.BatchNormalization` over the channels.
     """
     # Keras' defaults, 1e-3 and 0.99, are not what the models trained with.
-    return BatchNormalization(
+    return layers.BatchNormalization(
         axis=1 if data_format == "channels_first" else -1,
         epsilon=1e-5,
         momentum=0.9,
@@ -29,22 +36,32 @@ def batch_norm(data_format, dtype, name):
 
 
 def conv_act_norm(
-    inputs, conv, activation, norm, training, remat=False, residual=None
+    inputs,
+    conv,
+    activation,
+    norm,
+    training,
+    remat=False,
+    shortcut=None,
+    drop=None,
 ):
-    """Computes `norm(activation(conv(inputs)))`, in a residual or not.
+    """Computes `norm(activation(conv(inputs)))`, and adds it to a shortcut.
 
     Args:
-        inputs: Tensor, what `conv` takes.
-        conv: A convolution layer, or a function of a tensor.
+        inputs: Tensor (batch, height, width, channels), or (batch, channels,
+            height, width) if the layers are so.
+        conv: A `keras.layers.Conv2D` or `DepthwiseConv2D`, built.
         activation: A function of a tensor, element by element.
-        norm: A `BatchNormalization`.
-        training: Boolean, whether to normalise with the batch's own
+        norm: A layer that `batch_norm` built.
+        training: Boolean, whether to normalize with the batch's own
             statistics and to move the running ones.
         remat: Boolean, whether to keep nothing but `inputs` for the backward
             pass and to compute the rest again there.
-        residual: A layer between the result and its sum with `inputs`, which
-            in inference gives what it takes, such as a dropout. `None`: no
-            sum.
+        shortcut: Tensor of the shape of the result, or `None`, which adds
+            nothing.
+        drop: Layer that the result goes through before it is added to
+            `shortcut`. In inference it must give what it takes, as a dropout
+            does.
 
     Returns:
         Tensor of the shape that `conv` gives.
@@ -52,14 +69,16 @@ def conv_act_norm(
     if remat and training and norm.trainable:
         outputs = _recomputed(inputs, conv, activation, norm)
     else:
-        x = conv(inputs)
-        loop = None if training else norm.inference_loop(activation, x)
+        x = convolve(inputs, conv, training)
+        fast = None if training else faster_than_keras()
+        loop = fast and fast.inference_loop(x, activation, norm)
         if loop:
-            return loop(x, inputs if residual else None)
-        outputs = norm(activate(activation, x, training), training=training)
-    if residual is None:
+            return loop(x, shortcut)
+        x = activate(x, activation, training)
+        outputs = normalize(x, norm, training)
+    if shortcut is None:
         return outputs
-    return inputs + residual(outputs, training=training)
+    return shortcut + drop(outputs, training=training)
 
 
 def _recomputed(inputs, conv, activation, norm):
@@ -67,8 +86,101 @@ def _recomputed(inputs, conv, activation, norm):
     # statistics twice. Here only pure functions are run again.
     @keras.remat
     def compute(inputs):
-        return norm.normalize_batch(activate(activation, conv(inputs), True))
+        x = convolve(inputs, conv, training=True)
+        x = activate(x, activation, training=True)
+        return normalize_batch(x, norm)
 
     outputs, mean, variance = compute(inputs)
-    norm.move_statistics(mean, variance)
+    _move_statistics(norm, mean, variance)
     return outputs
+
+
+def convolve(x, conv, training):
+    """Computes `conv(x)`, with a bias whose gradient is right."""
+    dtype = conv.compute_dtype
+    if keras.backend.standardize_dtype(x.dtype) != dtype:
+        return conv(x)  # It has a dtype policy of its own, and casts.
+    with keras.name_scope(conv.name):
+        # No layer is called when a backward pass recomputes, so none casts.
+        kernel, bias = ops.cast(conv.kernel, dtype), ops.cast(conv.bias, dtype)
+        fast = faster_than_keras()
+        y = fast and fast.convolve(x, kernel, conv, training)
+        if y is None:
+            y = _convolve_by_keras(x, kernel, conv)
+        return _add_bias(y, bias, conv.data_format, training)
+
+
+def _convolve_by_keras(x, kernel, conv):
+    if isinstance(conv, layers.DepthwiseConv2D):
+        return ops.depthwise_conv(
+            x, kernel, padding=conv.padding, data_format=conv.data_format
+        )
+    return conv.convolution_op(x, kernel)
+
+
+def _add_bias(x, bias, data_format, training):
+    # Keras 3.15's layers add by `keras.ops.add`. With TensorFlow that adds
+    # along the width in `"channels_first"` if the width equals the number of
+    # channels. And on a CPU the bias' gradient is summed up in bfloat16 where
+    # the images are: with 16,384 locations it is wrong by half or more.
+    if data_format == "channels_first":
+        return x + ops.reshape(bias, (-1, 1, 1))
+    if x.dtype != "bfloat16":
+        return ops.add(x, bias)
+    fast = faster_than_keras() if training else None
+    add = fast.add_bias if fast else operator.add  # Whose gradient is right.
+    return add(x, bias)
+
+
+def activate(x, activation, training):
+    """Computes `activation(x)`, the exact GELU in single precision.
+
+    In inference what is fast does not round a GELU to half precision: the
+    normalization that follows computes in single precision.
+    """
+    fast = faster_than_keras()
+    if not fast or activation is not keras.activations.gelu:
+        return activation(x)
+    return fast.trained_gelu(x) if training else fast.gelu(x)
+
+
+def normalize(x, norm, training):
+    """Computes `norm(x, training=training)`."""
+    fast = faster_than_keras() if training and norm.trainable else None
+    batch = fast and fast.normalize_batch(x, norm)
+    if not batch:
+        return norm(x, training=training)
+    outputs, mean, variance = batch
+    _move_statistics(norm, mean, variance)
+    return outputs
+
+
+def normalize_batch(x, norm):
+    """Normalizes a batch by its own mean and variance, and gives these too."""
+    fast = faster_than_keras()
+    batch = fast and fast.normalize_batch(x, norm)
+    if batch:
+        return batch
+    x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    axes = [axis for axis in range(4) if axis != norm.axis % 4]
+    mean, variance = ops.moments(x, axes, synchronized=norm.synchronized)
+    outputs = ops.batch_normalization(
+        x,
+        mean,
+        variance,
+        axis=norm.axis,
+        offset=ops.cast(norm.beta, x.dtype),
+        scale=ops.cast(norm.gamma, x.dtype),
+        epsilon=norm.epsilon,
+    )
+    return ops.cast(outputs, norm.compute_dtype), mean, variance
+
+
+def _move_statistics(norm, mean, variance):
+    """Moves the running statistics towards those of a batch, as Keras does."""
+    for moving, batch in (
+        (norm.moving_mean, mean),
+        (norm.moving_variance, variance),
+    ):
+        old = ops.cast(moving, batch.dtype)
+        moving.assign(old * norm.momentum + batch * (1 - norm.momentum))

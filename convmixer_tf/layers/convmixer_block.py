@@ -1,20 +1,16 @@
 """The block: mix in space, channel by channel, then mix the channels."""
 
-import functools
-
 import keras
 from keras import activations
 from keras import layers
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
-from convmixer_tf.layers.convolution import Conv2D
-from convmixer_tf.layers.depthwise import DepthwiseConv2D
 from convmixer_tf.layers.freezing import frozen_names
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
+from convmixer_tf.layers.validation import check_positive_integer
 from convmixer_tf.layers.validation import check_rate
-from convmixer_tf.validation import check_positive_integer
 
 
 @keras.saving.register_keras_serializable("convmixer_tf")
@@ -23,7 +19,7 @@ class ConvMixerBlock(layers.Layer):
 
     A depthwise convolution with a large kernel mixes locations, within a
     residual connection; a 1 x 1 convolution mixes channels, without one. Each
-    is followed by the activation and then by the normalisation:
+    is followed by the activation and then by the normalization:
 
         x = x + norm(activation(depthwise(x)))
         x = norm(activation(pointwise(x)))
@@ -97,7 +93,7 @@ class ConvMixerBlock(layers.Layer):
     def build(self, input_shape):
         dim = channels_of(input_shape, self.data_format)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
-        self.depthwise = DepthwiseConv2D(
+        self.depthwise = layers.DepthwiseConv2D(
             self.kernel_size,
             padding="same",
             depthwise_initializer=torch_uniform(self.kernel_size**2),
@@ -106,7 +102,7 @@ class ConvMixerBlock(layers.Layer):
             **common,
         )
         self.depthwise_norm = batch_norm(name="depthwise_norm", **common)
-        self.pointwise = Conv2D(
+        self.pointwise = layers.Conv2D(
             dim,
             1,
             kernel_initializer=torch_uniform(dim),
@@ -125,20 +121,27 @@ class ConvMixerBlock(layers.Layer):
             layer.trainable = self.trainable and layer.name not in self.frozen
 
     def call(self, inputs, training=None):
-        first = self.activation, self.depthwise_norm
-        x = None if training else self.depthwise.residual(inputs, *first)
-        if x is None:
-            x = conv_act_norm(
-                inputs,
-                functools.partial(self.depthwise, training=training),
-                *first,
-                training,
-                self.remat,
-                self.residual_dropout,
-            )
+        x = self.mix_space(inputs, training)
+        return self.mix_channels(x, training)
+
+    def mix_space(self, inputs, training=None):
+        """Adds `norm(activation(depthwise(inputs)))` to `inputs`."""
         return conv_act_norm(
-            x,
-            functools.partial(self.pointwise, training=training),
+            inputs,
+            self.depthwise,
+            self.activation,
+            self.depthwise_norm,
+            training,
+            self.remat,
+            shortcut=inputs,
+            drop=self.residual_dropout,
+        )
+
+    def mix_channels(self, inputs, training=None):
+        """Computes `norm(activation(pointwise(inputs)))`."""
+        return conv_act_norm(
+            inputs,
+            self.pointwise,
             self.activation,
             self.pointwise_norm,
             training,

@@ -6,11 +6,10 @@ from keras import layers
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
-from convmixer_tf.layers.convolution import Conv2D
 from convmixer_tf.layers.freezing import frozen_names
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
-from convmixer_tf.validation import check_positive_integer
+from convmixer_tf.layers.validation import check_positive_integer
 
 
 @keras.saving.register_keras_serializable("convmixer_tf")
@@ -19,7 +18,7 @@ class PatchEmbed(layers.Layer):
 
     `norm(activation(conv(image)))`, where the convolution's kernel and stride
     are one patch, so patches do not overlap; a rest of the image smaller than
-    a patch is not used. The activation comes before the normalisation.
+    a patch is not used. The activation comes before the normalization.
 
     Reference: Trockman and Kolter, "Patches Are All You Need?",
     https://arxiv.org/abs/2201.09792
@@ -79,7 +78,7 @@ class PatchEmbed(layers.Layer):
     def build(self, input_shape):
         channels = channels_of(input_shape, self.data_format)
         fan_in = self.patch_size**2 * channels
-        self.conv = Conv2D(
+        self.conv = layers.Conv2D(
             self.dim,
             self.patch_size,
             strides=self.patch_size,

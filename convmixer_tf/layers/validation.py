@@ -1,5 +1,20 @@
 """Checks of the arguments that the layers and the models share."""
 
+import numbers
+
+
+def check_positive_integer(name, value):
+    """Raises `ValueError` unless `value` is an integer of at least 1."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or value < 1
+    ):
+        raise ValueError(
+            f"Argument `{name}` must be a positive integer. "
+            f"Received: {name}={value!r}"
+        )
+
 
 def check_rate(name, value):
     """Raises `ValueError` unless `value` is a number in [0, 1)."""

@@ -61,14 +61,34 @@ def normalization(shape, mean=None, std=None, dataset="imagenet"):
     std = _per_channel("std", std, default_std, channels)
     if min(std) <= 0:
         raise ValueError(f"Argument `std` must be positive. Received: {std}")
-    # `layers.Rescaling` can't give each channel its offset in channels_first.
-    return layers.Normalization(
-        axis=1 if channels_first() else -1,
-        mean=[255 * m for m in mean],
-        variance=[(255 * s) ** 2 for s in std],
+    # As images, so that no global data format has a say in what a file means.
+    shape = (channels, 1, 1) if channels_first() else (1, 1, channels)
+    std = np.reshape(std, shape)
+    return layers.Rescaling(
+        scale=(1 / (255 * std)).tolist(),
+        offset=(-np.reshape(mean, shape) / std).tolist(),
         dtype=keras.config.dtype_policy().variable_dtype,
         name="normalization",
     )
+
+
+def statistics_in(config):
+    """Reads the mean and deviation of pixels scaled to [0, 1].
+
+    Args:
+        config: Configuration of the layer that `normalization` builds, or of
+            the `keras.layers.Normalization` that it once built.
+
+    Returns:
+        Two lists with a number for each channel.
+    """
+    if "variance" in config:
+        mean = np.ravel(config["mean"]) / 255
+        std = np.sqrt(np.ravel(config["variance"])) / 255
+    else:
+        std = 1 / (255 * np.ravel(config["scale"]))
+        mean = -np.ravel(config["offset"]) * std
+    return mean.tolist(), std.tolist()
 
 
 def _per_channel(name, values, default, channels):

@@ -12,7 +12,7 @@ from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.models.additions import EVALUATION_FILE
 from convmixer_tf.models.additions import LABELS_FILE
 from convmixer_tf.models.additions import ImageReading
-from convmixer_tf.models.saved import statistics_in
+from convmixer_tf.models.normalization import statistics_in
 from convmixer_tf.validation import check_orientation
 
 

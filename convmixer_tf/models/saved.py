@@ -5,20 +5,8 @@ import os
 import numpy as np
 
 from convmixer_tf.models.contract import activation_name
+from convmixer_tf.models.normalization import statistics_in
 from convmixer_tf.weights.keras_files import read_configs
-
-
-def statistics_in(config):
-    """Reads the mean and deviation of pixels scaled to [0, 1].
-
-    Args:
-        config: Configuration of the layer that `normalization` builds.
-
-    Returns:
-        Two lists with a number for each channel.
-    """
-    mean = [mean / 255 for mean in config["mean"]]
-    return mean, [variance**0.5 / 255 for variance in config["variance"]]
 
 
 def check_saved(path, activation, normalization):

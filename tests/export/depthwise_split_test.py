@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
+from convmixer_tf.export.depthwise_parts import Part
+from convmixer_tf.export.depthwise_parts import offsets
+from convmixer_tf.export.depthwise_parts import phases
 from convmixer_tf.export.depthwise_split import depthwise
 from convmixer_tf.export.split_rule import choose_parts
-from convmixer_tf.layers.depthwise_parts import Part
-from convmixer_tf.layers.depthwise_parts import offsets
-from convmixer_tf.layers.depthwise_parts import phases
 from tests.helpers import relative_difference
 
 

@@ -198,10 +198,6 @@ COMMANDS = {
         "tests/recipes/benchmark_test.py",
         "def test_another_checkout_takes_turns_with_this_one",
     ),
-    "KERAS_BACKEND=jax JAX_DEFAULT_MATMUL_PRECISION=highest "
-    "python -m tests.layers.depthwise_cases": Elsewhere(
-        "tests/layers/pallas_depthwise_test.py", "depthwise_cases"
-    ),
     # A phone.
     "python export/to_tflite.py --model 256_8 --output runs/phone "
     "--images FOLDER --split test --scheme float32": Run(

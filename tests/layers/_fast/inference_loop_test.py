@@ -7,13 +7,13 @@ from scipy import special
 
 from convmixer_tf import ConvMixer
 from convmixer_tf.layers import ConvMixerBlock
-from convmixer_tf.layers.acceleration import plain_operations
-from convmixer_tf.layers.acceleration import tensorflow_cpu
+from convmixer_tf.layers._fast.choice import plain_operations
 from tests.helpers import graph_nodes
 from tests.helpers import randomize
 from tests.helpers import relative_difference
 
 tf = pytest.importorskip("tensorflow")
+tensorflow_cpu = pytest.importorskip("convmixer_tf.layers._fast.tensorflow_cpu")
 saved_model_pb2 = pytest.importorskip(
     "tensorflow.core.protobuf.saved_model_pb2"
 )
@@ -75,9 +75,8 @@ def test_loop_equals_plain_operations(policy, tolerance, activation):
 def test_large_values_stay_exact():
     norm = _block().pointwise_norm
     x = tf.reshape(tf.constant([-1e30, -1e3, -9, 0, 1e3, 1e30]), (1, 1, 1, 6))
-    np.testing.assert_allclose(
-        norm.inference_loop(GELU, x)(x, None), norm(GELU(x)), rtol=1e-5
-    )
+    loop = tensorflow_cpu.inference_loop(x, GELU, norm)
+    np.testing.assert_allclose(loop(x, None), norm(GELU(x)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +92,9 @@ def test_half_precision_is_rounded_once(dtype, digits, tolerance):
     exact.build(SHAPE)
     exact.set_weights([np.float32(w) for w in norm.get_weights()])
     expected = exact(GELU(tf.cast(x, "float32"))) + tf.cast(shortcut, "float32")
+    loop = tensorflow_cpu.inference_loop(x, GELU, norm)
     np.testing.assert_allclose(
-        tf.cast(norm.inference_loop(GELU, x)(x, shortcut), "float32"),
+        tf.cast(loop(x, shortcut), "float32"),
         expected,
         rtol=2.0**-digits,
         atol=tolerance,
@@ -104,7 +104,7 @@ def test_half_precision_is_rounded_once(dtype, digits, tolerance):
 def test_gelu_of_bfloat16_is_off_by_less_than_it_is_rounded():
     points = np.concatenate([np.linspace(-40, 40, 40001), [-1e30, 1e30]])
     x = tf.cast(points, "bfloat16")
-    y = tf.function(tensorflow_cpu()._loop_gelu, jit_compile=True)(x)
+    y = tf.function(tensorflow_cpu._loop_gelu, jit_compile=True)(x)
     assert y.dtype == "float32"
     x = tf.cast(x, "float64").numpy()
     exact = x * special.ndtr(x)
@@ -205,13 +205,13 @@ def test_nan_in_the_weights_stays():
 
 
 def test_predict_and_evaluate_have_the_loops(monkeypatch):
-    loop, calls = tensorflow_cpu()._gelu_loop, []
+    loop, calls = tensorflow_cpu._gelu_loop, []
 
     def counted(*args):
         calls.append(tf.executing_eagerly())
         return loop(*args)
 
-    monkeypatch.setattr(tensorflow_cpu(), "_gelu_loop", counted)
+    monkeypatch.setattr(tensorflow_cpu, "_gelu_loop", counted)
     network = _network()
     network.compile(loss="categorical_crossentropy")
     x = np.float32(np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)))

@@ -1,7 +1,6 @@
 """What TensorFlow computes slowly on a CPU, computed fast.
 
-Same numbers, other operations: what each gains is in BUILD.md, "Speed". This
-module imports TensorFlow; see `acceleration` for where it is used.
+Same numbers, other operations: what each gains is in BUILD.md, "Speed".
 """
 
 import functools
@@ -9,6 +8,9 @@ import math
 
 import keras
 import tensorflow as tf
+from keras import ops
+
+from convmixer_tf.layers._fast import tensorflow_depthwise
 
 _HALF = (tf.float16, tf.bfloat16)
 
@@ -28,7 +30,7 @@ def only_cpus():
 def gelu(x):
     """Computes the exact GELU: x times the normal distribution's CDF.
 
-    `tf.nn.gelu` goes through `erfc`, which TensorFlow does not vectorise, and
+    `tf.nn.gelu` goes through `erfc`, which TensorFlow does not vectorize, and
     computes in half precision where `x` is. As PyTorch's, this one goes
     through `erf`, in single precision: the absolute error stays below 1e-6.
 
@@ -40,7 +42,7 @@ def gelu(x):
         of its dtype.
     """
     x = _at_least_single(x)
-    # Written so that the TFLite converter recognises its GELU.
+    # Written so that the TFLite converter recognizes its GELU.
     return 0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5)))
 
 
@@ -103,21 +105,41 @@ def trained_gelu(x):
     return _fused_gelu(x), lambda dy: _fused_gelu_gradient(x, dy)
 
 
-def patchwise(x, kernel):
-    """Computes a convolution of patches that do not overlap, for training.
-
-    Its gradients are matrix products, as which TensorFlow computes them faster
-    than as a convolution's. A 1 x 1 convolution has patches of one pixel.
+def convolve(x, kernel, conv, training):
+    """Computes a convolution for training, without its bias.
 
     Args:
-        x: Tensor (batch, height, width, dim).
-        kernel: Tensor (size, size, dim, filters).
+        x: Tensor, a batch of images.
+        kernel: Tensor of the dtype of `x`, the kernel of `conv`.
+        conv: A `keras.layers.DepthwiseConv2D` with "same" padding, or a
+            `Conv2D` of square patches that do not overlap, 1 x 1 among them.
+        training: Boolean, whether gradients are going to be asked for.
 
     Returns:
-        Tensor (batch, height // size, width // size, filters).
+        Tensor; `None` where Keras' own is as fast: in inference, for a frozen
+        layer, for depthwise kernels of fewer columns, and for other
+        convolutions of channels first.
     """
-    # A custom gradient must not see a variable, only its value.
-    kernel = tf.convert_to_tensor(kernel)
+    if not (training and conv.trainable):
+        return None
+    first = conv.data_format == "channels_first"
+    if not isinstance(conv, keras.layers.DepthwiseConv2D):
+        return None if first else _patchwise(x, kernel)
+    if conv.kernel_size[1] < tensorflow_depthwise.FEWEST_COLUMNS:
+        return None
+    if not first:
+        return tensorflow_depthwise.convolve(x, kernel)
+    x = tf.transpose(x, (0, 2, 3, 1))
+    x = tensorflow_depthwise.convolve(x, kernel)
+    return tf.transpose(x, (0, 3, 1, 2))
+
+
+def _patchwise(x, kernel):
+    """Convolves patches that do not overlap.
+
+    The gradients are matrix products, as which TensorFlow computes them faster
+    than as a convolution's.
+    """
     size, _, _, filters = kernel.shape
     if size > 1:
         # A rest of the image smaller than a patch is not used.
@@ -140,6 +162,7 @@ def _pointwise(x, kernel):
     return tf.nn.conv2d(x, kernel, 1, "VALID"), gradient
 
 
+@tf.custom_gradient
 def add_bias(x, bias):
     """Adds a bias, for training in bfloat16: the gradient's sum is in float32.
 
@@ -150,11 +173,7 @@ def add_bias(x, bias):
     Returns:
         Tensor of the shape of `x`.
     """
-    return _add_bias(x, tf.convert_to_tensor(bias))
 
-
-@tf.custom_gradient
-def _add_bias(x, bias):
     def gradient(dy):
         # As a matrix product, which has sums in single precision.
         rows = tf.reshape(dy, (-1, bias.shape[0]))
@@ -164,43 +183,73 @@ def _add_bias(x, bias):
     return tf.nn.bias_add(x, bias), gradient
 
 
-def normalize_batch(x, gamma, beta, epsilon):
-    """Normalises a batch by its own statistics, in one operation.
+def normalize_batch(x, norm):
+    """Normalizes a batch by its own statistics, in one operation.
 
     Args:
         x: Tensor (batch, height, width, dim), single precision or half.
-        gamma: Tensor (dim,), float32, the scale.
-        beta: Tensor (dim,), float32, the offset.
-        epsilon: Float, added to the variance.
+        norm: A `keras.layers.BatchNormalization`.
 
     Returns:
-        The normalised tensor, of the shape and dtype of `x`, and the mean and
-        the (biased) variance, (dim,), float32, which pass no gradient.
+        The normalized tensor, of the norm's dtype, and the mean and the
+        (biased) variance, (dim,), float32, which pass no gradient. `None` for
+        channels first, for float64 and for statistics of all replicas.
     """
+    single = x.dtype != tf.float64 and norm.variable_dtype == "float32"
+    if norm.axis != -1 or norm.synchronized or not single:
+        return None
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x,
-        scale=gamma,
-        offset=beta,
+        scale=tf.convert_to_tensor(norm.gamma),
+        offset=tf.convert_to_tensor(norm.beta),
         mean=tf.zeros([0]),
         variance=tf.zeros([0]),
-        epsilon=epsilon,
+        epsilon=norm.epsilon,
         is_training=True,
     )
     # The operation gives the unbiased variance, with n - 1 as divisor.
     n = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
     variance *= (n - 1) / n
+    outputs = tf.cast(outputs, norm.compute_dtype)
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def runs_here():
+def inference_loop(x, activation, norm):
+    """Gives what inference does between convolutions as one XLA loop.
+
+    XLA compiles it anew for each shape, in about 0.1 s for a whole network.
+
+    Args:
+        x: Tensor (batch, height, width, dim).
+        activation: A function of a tensor, element by element.
+        norm: A `keras.layers.BatchNormalization`.
+
+    Returns:
+        Function of `x` and of a tensor to add, or `None`, which computes
+        `norm(activation(x)) + shortcut` in the shape and dtype of `x`. `None`
+        for activations other than Keras' `gelu` and `relu`, for channels
+        first, for float64, and where another process may run it.
+    """
+    # By identity: an activation of the user's need not be hashable.
+    if activation is keras.activations.gelu:
+        loop = _gelu_loop
+    elif activation is keras.activations.relu:
+        loop = _relu_loop
+    else:
+        return None
+    fits = x.dtype == norm.compute_dtype and x.dtype != tf.float64
+    if norm.axis != -1 or not fits or not _runs_here():
+        return None
+    scale, offset = _scale_and_offset(norm)
+    return lambda x, shortcut: loop(x, scale, offset, shortcut)
+
+
+def _runs_here():
     """Tells whether what is computed now is for this process to run.
 
     It is in eager execution and within `tf.distribute.Strategy.run`, as all of
     `fit`, `evaluate` and `predict` are. Any other graph may be on its way to
     a file, and to a runtime that has no XLA.
-
-    Returns:
-        Boolean.
     """
     if tf.executing_eagerly():
         return True
@@ -215,26 +264,19 @@ def _default_replica_context():
         return tf.distribute.get_replica_context()
 
 
-def activation_loop(activation):
-    """Gives what inference does between convolutions as one XLA loop.
-
-    XLA compiles it anew for each shape, in about 0.1 s for a whole network.
-
-    Args:
-        activation: A function of a tensor, element by element.
-
-    Returns:
-        Function of a tensor, the normalisation's scale and offset, of shape
-        (dim,), and a tensor to add or `None`; it gives `activation(x) * scale
-        + offset + shortcut` in the shape and dtype of `x`. `None` for an
-        activation other than Keras' `gelu` and `relu`.
-    """
-    # By identity: an activation of the user's need not be hashable.
-    if activation is keras.activations.gelu:
-        return _gelu_loop
-    if activation is keras.activations.relu:
-        return _relu_loop
-    return None
+def _scale_and_offset(norm):
+    """What inference multiplies by and then adds, float32 (dim,)."""
+    gamma, beta, mean, variance = (
+        ops.cast(weight, "float32")
+        for weight in (
+            norm.gamma,
+            norm.beta,
+            norm.moving_mean,
+            norm.moving_variance,
+        )
+    )
+    scale = gamma * ops.rsqrt(variance + norm.epsilon)
+    return scale, beta - mean * scale
 
 
 def _loop_gelu(x):

@@ -1,0 +1,12 @@
+"""Layers that were ours and are Keras' own now, for files and for imports.
+
+Deprecated: they go with the next release.
+"""
+
+import keras
+from keras.layers import BatchNormalization
+from keras.layers import DepthwiseConv2D
+
+for _layer in (BatchNormalization, DepthwiseConv2D):
+    _name = f"convmixer_tf>{_layer.__name__}"
+    keras.saving.get_custom_objects()[_name] = _layer
