@@ -24,9 +24,6 @@ from convmixer_tf import analysis
 from convmixer_tf import data
 from convmixer_tf import models
 from convmixer_tf.files import check_destination
-from convmixer_tf.models import VARIANTS
-from convmixer_tf.preprocessing import class_names
-from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 FILES = (
     "feature_maps.png",
@@ -59,23 +56,6 @@ _OUTPUT = flags.DEFINE_string("output", "runs/look_inside", "Folder to write.")
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Whether to replace what is there."
 )
-
-
-def load_model(name):
-    """Loads the model, its class names, crop and orientation, or `None`."""
-    if name in VARIANTS:
-        facts = PUBLISHED_WEIGHTS[f"convmixer_{name}"]
-        size = facts.image_size if facts.dataset == "cifar10" else None
-        model = VARIANTS[name](input_shape=(size, size, 3))
-        names = class_names(facts.dataset)
-        return model, names, facts.crop_fraction, data.ORIENTATION
-    path = models.find_model(name)
-    return (
-        models.load_model(path),
-        models.read_class_names(path),
-        models.read_crop_fraction(path),
-        models.read_orientation(path),
-    )
 
 
 def read_images(model, crop_fraction, orientation):
@@ -152,9 +132,12 @@ def draw(folder, model, images, names, **options):
 def main(argv):
     """Looks inside as the flags say."""
     run_flags.begin(argv)
-    model, names, crop_fraction, orientation = load_model(_MODEL.value)
-    crop_fraction = run_flags.given(_CROP, crop_fraction) or data.CROP_FRACTION
-    images = read_images(model, crop_fraction, orientation)
+    opened = models.open_model(_MODEL.value, _IMAGE_SIZE.value)
+    model, names = opened.model, opened.class_names
+    crop_fraction = run_flags.given(_CROP, opened.crop_fraction)
+    images = read_images(
+        model, crop_fraction or data.CROP_FRACTION, opened.orientation
+    )
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:

@@ -31,8 +31,7 @@ from sklearn.datasets import load_sample_image
 from convmixer_tf import analysis
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
-from convmixer_tf.models import find_model
-from convmixer_tf.models import load_model
+from convmixer_tf.models import open_model
 from convmixer_tf.validation import check_positive_integer
 
 # Boxes (left, top, right, bottom), in pixels of the photograph: class ->
@@ -196,7 +195,7 @@ def main(argv):
     run_flags.begin(argv)
     check_positive_integer("steps", _STEPS.value)
     # A copy of the model that takes images of any size.
-    model = analysis.dense_classifier(load_model(find_model(_MODEL.value)))
+    model = analysis.dense_classifier(open_model(_MODEL.value).model)
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     picture, record = folder / "segment.png", folder / "segment.json"

@@ -15,11 +15,7 @@ from convmixer_tf.export.qat import QUANTIZATIONS
 from convmixer_tf.export.qat import TuningConfig
 from convmixer_tf.export.qat import fine_tune
 from convmixer_tf.export.verification import MIN_IMAGES
-from convmixer_tf.models import find_model
-from convmixer_tf.models import load_model
-from convmixer_tf.models import read_class_names
-from convmixer_tf.models import read_crop_fraction
-from convmixer_tf.models import read_orientation
+from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import match_classes
 
 _MODEL = flags.DEFINE_string(
@@ -215,11 +211,11 @@ def read():
             if it does not know the data's classes, or if there are too few
             images.
     """
-    path = find_model(_MODEL.value)
-    model, names = load_model(path), read_class_names(path)
+    opened = open_model(_MODEL.value)
+    model, names = opened.model, opened.class_names
     size = _side(model)
-    crop = _CROP.value or read_crop_fraction(path) or data.CROP_FRACTION
-    orientation = read_orientation(path) or data.ORIENTATION
+    crop = _CROP.value or opened.crop_fraction or data.CROP_FRACTION
+    orientation = opened.orientation or data.ORIENTATION
     transform = {"crop_fraction": crop, "orientation": orientation}
     train_set, test_set = _open(_TRAIN_SPLIT), _open(_EVAL_SPLIT)
     if len(test_set) < MIN_IMAGES:

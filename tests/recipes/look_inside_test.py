@@ -68,9 +68,9 @@ def test_look_inside_crops_as_in_evaluation(
 ):
     received = []
 
-    def read(*arguments, crop_fraction):
+    def read(*arguments, crop_fraction, **others):
         received.append(crop_fraction)
-        return read_images(*arguments, crop_fraction=crop_fraction)
+        return read_images(*arguments, crop_fraction=crop_fraction, **others)
 
     monkeypatch.setattr(data, "read_images", read)
     monkeypatch.chdir(tmp_path)
