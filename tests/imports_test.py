@@ -95,6 +95,7 @@ def test_import_has_no_side_effects(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.large
 def test_import_adds_little_to_that_of_keras():
     # Seconds of the processor, so that a busy machine does not matter.
     code = (

@@ -147,6 +147,7 @@ def model():
     return model
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("orientation", ["exif", "stored"])
 def test_scripts_follow_the_model(photos, model, tmp_path, orientation):
     path = tmp_path / "model.keras"

@@ -353,6 +353,7 @@ def test_no_model(run, images):
     assert "or one of 1536_20, 768_32, 1024_20, 256_8" in message
 
 
+@pytest.mark.large
 def test_needs_core_dependencies_only(images, tmp_path):
     """The model of the package, in a process without any extra."""
     write_packaged(randomize(ConvMixer256_8(weights=None)), tmp_path)
@@ -377,6 +378,7 @@ def test_needs_core_dependencies_only(images, tmp_path):
     assert re.search(r"0\.png  \w+ \d+\.\d%, ", result.stdout)
 
 
+@pytest.mark.large
 def test_jax(images, tmp_path, capsys):
     pytest.importorskip("jax")
     model = ConvMixer(8, 1, 3, 4, input_shape=(16, 16, 3), classes=3)

@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.large
 def test_python(tmp_path):
     blocks = [
         block.text

@@ -208,6 +208,7 @@ def test_the_description():
     assert report.last_norm == "kept"
 
 
+@pytest.mark.large
 def test_it_loads_without_this_package(tmp_path):
     model = build(9)
     deploy(model, "litert_int8").save(tmp_path / "deployed.keras")

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "train_digits.py"
 
 
@@ -19,6 +21,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.large
 def test_it_does_what_the_readme_says_and_again(tmp_path):
     output = tmp_path / "digits"
     result = run("--output", output)

@@ -109,6 +109,7 @@ def kill_and_rerun(tmp_path, kills, *options):
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
+@pytest.mark.large
 def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
     kill_and_rerun(tmp_path, [("update", 5)])
 
