@@ -274,9 +274,9 @@ def _response(error):
 
 
 async def _refuse(request, error):
-    """Answers what no route takes."""
-    detail = f"{error.detail}. {_ROUTES}"
-    return _response(HTTPException(error.status_code, detail, error.headers))
+    if error.status_code in (404, 405):  # No route takes it.
+        error.detail = f"{error.detail}. {_ROUTES}"
+    return _response(error)
 
 
 async def _leave(request, error):
