@@ -24,7 +24,8 @@ def read_lines(path, unique=False):
 
     Args:
         path: Path of a UTF-8 file, with or without a byte order mark, with
-            line ends of any kind. Blank lines at its end are ignored.
+            line ends of any kind. Spaces at the end of a line and blank lines
+            at the end of the file are ignored.
         unique: Boolean, whether no two lines may be equal.
 
     Returns:
@@ -36,6 +37,7 @@ def read_lines(path, unique=False):
             before others, or if lines must be unique and are not.
     """
     content = pathlib.Path(path).read_bytes()
+    content = re.sub(rb"[ \t]+(?=[\r\n]|\Z)", b"", content)
     return parse_lines(content, os.fspath(path), unique)
 
 
@@ -47,8 +49,9 @@ def parse_lines(content, name, unique=False, paths=False):
         name: String, what errors call it.
         unique: Boolean, whether no two lines may be equal.
         paths: Boolean, whether the lines are paths of files: then blank lines
-            are ignored everywhere, and a line that is not UTF-8 may name a
-            file whose name is those bytes.
+            are ignored everywhere, a line that is not UTF-8 may name a file
+            whose name is those bytes, and spaces and quotes around the path
+            of a file that exists are removed.
 
     Returns:
         Tuple of strings, at least one, none of them blank.
@@ -99,6 +102,16 @@ def _decode_line(line, where, is_path):
             f"{where} is blank, and other lines follow. Remove the line, or "
             "write there what is missing."
         )
+    return _unquote(text) if is_path else text
+
+
+def _unquote(text):
+    """Removes what stands around a path, if there is a file without it."""
+    stripped = text.strip()
+    if len(stripped) > 2 and stripped[0] == stripped[-1] in "\"'":
+        stripped = stripped[1:-1]
+    if os.path.lexists(stripped) and not os.path.lexists(text):
+        return stripped
     return text
 
 

@@ -1,14 +1,11 @@
 """The picture of how a run went, from the table that it leaves."""
 
 import csv
-import os
 import pathlib
-
-# As in launch.py, before TensorFlow is imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import matplotlib.figure
 import matplotlib.ticker
+import quiet_import  # noqa: F401  Before TensorFlow is imported.
 
 from convmixer_tf.files import replaced
 

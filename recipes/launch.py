@@ -6,10 +6,7 @@ import re
 import sys
 import traceback
 
-# Before TensorFlow is imported: what it has to say below an error is not for
-# whoever trains a model.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import quiet_import  # noqa: F401  Before TensorFlow is imported.
 from absl import app
 from absl import logging
 

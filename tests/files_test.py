@@ -158,6 +158,7 @@ def test_lines_of_a_text_file_as_any_editor_writes_it(tmp_path):
         "\ufeffcat\r\nGans, weiß\r\n".encode(),
         "cat\rGans, weiß\r".encode(),
         "cat\nGans, weiß\n\n \n\r\n".encode(),
+        "cat  \r\nGans, weiß\t".encode(),
     ):
         path.write_bytes(content)
         assert read_lines(path) == ("cat", "Gans, weiß")
@@ -207,6 +208,12 @@ def test_lines_that_are_paths(tmp_path):
         "a.png",
         os.fsdecode(name),
     )
+    path = tmp_path / "a photo.png"
+    path.touch()
+    for line in (f'"{path}"', f"'{path}'", f"\t{path}  ", f' "{path}" '):
+        assert parse_lines(line.encode(), "list", paths=True) == (str(path),)
+    # What is no file stays as it is, for the message.
+    assert parse_lines(b'"a.png"', "list", paths=True) == ('"a.png"',)
     with pytest.raises(ValueError, match="Line 2 of `list` is not"):
         parse_lines(b"a.png\nmissing \xdf.png\n", "list", paths=True)
     with pytest.raises(ValueError, match="`list` is empty"):

@@ -245,6 +245,11 @@ def _open_image_folder(folder, split):
     others += sum(entry.is_file() for entry in _visible(folder / split))
     empty = []
     for entry in _visible(folder / split):
+        if not os.path.exists(entry.path):
+            raise FileNotFoundError(
+                f"{printable_name(entry.path)!r} is a link to something that "
+                "is not there. Make its target available, or remove it."
+            )
         if not entry.is_dir() or entry.name in class_folders:
             continue
         _, left_out = _walk(entry.path)

@@ -11,6 +11,7 @@ from convmixer_tf.data.loading import UnreadableLog
 from convmixer_tf.data.loading import check_labels
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
+from convmixer_tf.data.loading import readable_names
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
@@ -104,7 +105,7 @@ def _pad(log, batch_size, names, tensors, position):
             [
                 "Unreadable image. Repair or remove it, or pass "
                 "skip_unreadable=True:",
-                names,
+                readable_names(names),
             ],
         )
     with tf.control_dependencies([report]):

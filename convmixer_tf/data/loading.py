@@ -112,6 +112,21 @@ def check_labels(labels, class_names):
         return tf.identity(labels)
 
 
+def readable_names(names):
+    """Replaces in a graph what is not UTF-8 in names of files by U+FFFD.
+
+    TensorFlow's errors are not raised if their text is not UTF-8: Python
+    raises a `UnicodeDecodeError` in their place.
+
+    Args:
+        names: String tensor.
+
+    Returns:
+        String tensor of the same shape.
+    """
+    return tf.strings.unicode_transcode(names, "UTF-8", "UTF-8")
+
+
 class UnreadableLog:
     """Logs and counts the images that could not be read.
 

@@ -150,7 +150,7 @@ class ImageRecords:
 def find_record_files(folder, split):
     """Finds the TFRecord files of a split by their names.
 
-    The name must have the split as a whole word, such as
+    The name must have the split as a whole word, in any case, such as
     `pets-train.tfrecord-00000-of-00010`, `train-00000-of-01024` or
     `val.tfrecords.gz`. Of several splits in a name the last one counts: the
     file `train-test.tfrecord` belongs to the split `test`.
@@ -176,8 +176,9 @@ def find_record_files(folder, split):
 def _split_of(name, split):
     """Says whether the last split in a name is this one."""
     words = "|".join(map(re.escape, (split, *_SPLITS)))
-    found = re.findall(rf"(?<![^\W_])(?:{words})(?![^\W_])", name)
-    return bool(found) and found[-1] == split
+    word = rf"(?<![^\W_])(?:{words})(?![^\W_])"
+    found = re.findall(word, name, re.IGNORECASE)
+    return bool(found) and found[-1].lower() == split.lower()
 
 
 def open_records(files, class_names, num_examples=None):

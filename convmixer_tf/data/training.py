@@ -12,6 +12,7 @@ from convmixer_tf.data.loading import UnreadableLog
 from convmixer_tf.data.loading import check_labels
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
+from convmixer_tf.data.loading import readable_names
 from convmixer_tf.data.mixing import mix
 from convmixer_tf.data.mixing import smooth_labels
 from convmixer_tf.data.rand_augment import rand_augment_with
@@ -179,7 +180,9 @@ def _replace(log, batch_size, names, tensors, position):
     """Puts the successor of each missing image in its place."""
     count = tf.shape(position)[0]
     some = tf.debugging.Assert(
-        count > 0, ["No image of a batch could be read:", names], summarize=9
+        count > 0,
+        ["No image of a batch could be read:", readable_names(names)],
+        summarize=9,
     )
     source = tf.searchsorted(position, tf.range(batch_size))
     source = tf.minimum(source, count - 1)

@@ -74,11 +74,15 @@ def _why_undecodable(content):
     for start, what in _KINDS:
         if content.startswith(start):
             return what
+    if content[8:16] == b"WEBPVP8X" and content[20:21] and content[20] & 2:
+        return f"It is an animated WebP; {_READ}; save one picture of it."
     whole = _whole(content)
     if whole is not None:
         name, whole = whole
         if not whole:
             return f"It is a {name} that is cut off. Copy it again."
+        if name.startswith("BMP with"):
+            return f"It is a {name}, which is not read. Save it as PNG."
         return f"It is a {name} that is damaged. Save it again as PNG."
     text = content[:1000].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")) or b"<html" in text:

@@ -27,6 +27,7 @@ from convmixer_tf.serve.batching import give_way
 
 # Query parameters of a prediction.
 _PARAMETERS = ("top",)
+_ROUTES = "There are POST /predict, GET /health and GET /health/ready."
 # Counted only: nobody is there to read it. The number is nginx's.
 _GONE = Response(status_code=499)
 
@@ -96,6 +97,7 @@ class Service:
                 ClientDisconnect: _leave,
             },
         )
+        routes.router.redirect_slashes = False  # curl doesn't follow.
         busy = _response(self._busy())
 
         async def application(scope, receive, send):
@@ -272,6 +274,8 @@ def _response(error):
 
 
 async def _refuse(request, error):
+    if error.status_code in (404, 405):  # No route takes it.
+        error.detail = f"{error.detail}. {_ROUTES}"
     return _response(error)
 
 

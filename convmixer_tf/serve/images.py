@@ -40,7 +40,7 @@ def check_image(encoded, max_pixels):
         width, height, pixels = measure(encoded)
     except (struct.error, IndexError, tf.errors.InvalidArgumentError) as error:
         raise HTTPException(
-            422, f"The {name} file has no valid header or ends early."
+            422, f"The {name} file has no valid header or ends early. {_SEND}"
         ) from error
     if pixels > max_pixels:
         raise HTTPException(

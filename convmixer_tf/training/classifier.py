@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import unicodedata
 
 import numpy as np
 from absl import logging
@@ -307,8 +308,25 @@ def _check_all_classes(dataset):
             f"There are no training images of {', '.join(missing[:5])}"
             f"{' ...' if missing[5:] else ''}: {len(missing)} of "
             f"{len(counts)} classes. Add some, or remove the folders of these "
-            "classes from all splits."
+            f"classes from all splits.{_twins(missing, dataset.class_names)}"
         )
+
+
+def _twins(missing, class_names):
+    """Names a class that looks like a missing one, for an error."""
+
+    def looks(name):
+        return unicodedata.normalize("NFKC", name).strip().casefold()
+
+    for name in missing:
+        for other in class_names:
+            if other != name and looks(other) == looks(name):
+                return (
+                    f" The names {name!a} and {other!a} differ in "
+                    "case, spaces or the form of Unicode: give the folders "
+                    "one name."
+                )
+    return ""
 
 
 def _check_classes(model, dataset):

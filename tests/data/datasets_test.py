@@ -379,3 +379,14 @@ def test_names_that_are_not_utf_8(tmp_path):
     save_model(model, tmp_path / "model.keras", dataset.class_names, 1.0)
     names = read_class_names(tmp_path / "model.keras")
     assert names == dataset.class_names
+
+
+@pytest.mark.parametrize("name", ["dog", "b"])
+def test_a_class_whose_folder_is_not_there(tmp_path, save, name):
+    image = np.zeros((8, 8, 3), "uint8")
+    save(tmp_path, {"train/a/1.png": image, "test/b/2.png": image})
+    save(tmp_path, {"test/a/1.png": image})
+    os.symlink(tmp_path / "unplugged", tmp_path / "train" / name)
+    message = f"train/{name}' is a link to something that is not there"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_dataset(tmp_path, "train")

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 
 import keras
@@ -10,6 +11,7 @@ from convmixer_tf.data import Shard
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import open_dataset
+from convmixer_tf.data import open_files
 from convmixer_tf.data import resize_and_center_crop
 
 
@@ -94,6 +96,17 @@ def test_names_an_unreadable_image(broken):
     ) as error:
         list(evaluation_batches(broken, 16, 3))
     assert "t\\303\\251.jpg" in str(error.value) or "été" in str(error.value)
+
+
+def test_names_an_unreadable_image_whose_name_is_not_utf_8(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"kap\xfctt.jpg")
+    with open(path, "wb") as file:
+        file.write(b"This is no image.")
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="Unreadable image"
+    ) as error:
+        list(evaluation_batches(open_files([os.fsdecode(path)]), 16, 3))
+    assert re.search("kap.*tt.jpg", str(error.value))
 
 
 def test_skips_an_unreadable_image_if_asked(broken, caplog):

@@ -73,6 +73,8 @@ def labels_of(dataset):
         ("train.tfrecords.gz", "train"),
         ("flowers_train.tfrecord", "train"),
         ("my_split.tfrecord", "my_split"),
+        ("Train.tfrecord", "train"),
+        ("TRAIN-TEST-00000-of-00002", "test"),
     ],
 )
 def test_the_split_is_a_whole_word_of_the_name(tmp_path, name, split):

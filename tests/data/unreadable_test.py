@@ -21,6 +21,13 @@ def encoded(kind, mode="RGB"):
     return file.getvalue()
 
 
+def animated_webp():
+    file = io.BytesIO()
+    frames = [IMAGE.transpose(Image.Transpose.ROTATE_180)]
+    IMAGE.save(file, "WEBP", save_all=True, append_images=frames)
+    return file.getvalue()
+
+
 def media(brand):
     return b"\0\0\0\x18ftyp" + brand + bytes(4) + b"mif1" + bytes(100)
 
@@ -50,7 +57,8 @@ def media(brand):
         (encoded("GIF")[:-300], "a GIF that is cut off"),
         (encoded("WEBP")[:-300], "a WebP that is cut off"),
         (encoded("BMP")[:-300], "a BMP that is cut off"),
-        (encoded("BMP", "P"), "a BMP with a palette"),
+        (animated_webp(), "an animated WebP; .* save one picture of it"),
+        (encoded("BMP", "P"), "a BMP with a palette, which is not read"),
         (
             encoded("PNG")[:60] + bytes(30) + encoded("PNG")[90:],
             "a PNG that is damaged. Save it again",

@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import time
 
 import pytest
@@ -93,3 +96,16 @@ def test_without_an_error_nothing_happens(launch):
     seen = []
     launch.run(seen.append)
     assert seen == [["script"]]
+
+
+def test_recipes_start_without_the_log_of_tensorflow():
+    # In a fresh process: TensorFlow logs while it is imported.
+    command = [sys.executable, "-c", "import curves, launch"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (RECIPES.parent, RECIPES))),
+    }
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import zipfile
 
 import keras
@@ -18,6 +19,7 @@ from convmixer_tf.training import evaluation_inputs
 from convmixer_tf.training import save_model
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
+from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.classifier import training_inputs
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import orientation_of_run
@@ -165,6 +167,18 @@ def test_a_class_without_training_images_is_an_error(
     )
     with pytest.raises(ValueError, match="no training images of 0: 1 of 10"):
         train_digits(tmp_path, one_device, digits, train_set=without)
+
+
+@pytest.mark.parametrize("other", ["Café", "cafe\u0301", "café "])
+def test_a_class_that_is_spelled_in_two_ways(digits, other):
+    names = ("café", other, *digits[0].class_names[2:])
+    labels = tf.where(digits[0].labels == 1, 0, digits[0].labels)
+    train_set, eval_set = (
+        dataclasses.replace(x, class_names=names, labels=labels) for x in digits
+    )
+    message = re.escape(f"{other!a} and {'café'!a} differ in case")
+    with pytest.raises(ValueError, match=message):
+        check_classes(train_set, eval_set)
 
 
 def test_a_label_without_a_name_is_an_error(tmp_path, one_device, digits):
