@@ -98,7 +98,7 @@ _TRAINED_ON = flags.DEFINE_string(
     "dataset", None, "What the weights were trained on, for the model card."
 )
 _LICENSE = flags.DEFINE_string(
-    "license", None, "Licence of the weights, for the model card."
+    "license", None, "License of the weights, for the model card."
 )
 _THREADS = flags.DEFINE_integer("threads", 1, "Threads for the artifact.", 1)
 

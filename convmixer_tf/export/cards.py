@@ -88,9 +88,9 @@ def _tensors(tensors):
 
 
 def _measured(report):
-    labelled = f"{report.labelled:,}" if report.labelled else "none"
+    labeled = f"{report.labelled:,}" if report.labelled else "none"
     return (
-        f"on {report.images:,} images, {labelled} of them labelled, in "
+        f"on {report.images:,} images, {labeled} of them labeled, in "
         f"{report.runtime}, against the\nKeras model that it was made from. "
         "The report in JSON lies beside this card."
     )
@@ -110,7 +110,7 @@ class HubCard:
         description: One line about the module.
         dataset: What the weights were trained on, as TF Hub names it, such as
             `imagenet-ilsvrc-2012-cls`; `None` if that is not to be said.
-        license: Licence of the weights, as SPDX names it, in lower case.
+        license: License of the weights, as SPDX names it, in lower case.
         asset_path: Where the archive will be served: its URL, or its name.
         notes: More paragraphs, such as the accuracy and where it is from.
     """
