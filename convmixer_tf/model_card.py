@@ -23,7 +23,7 @@ _PAGE = """\
 in it, and how sure it is does not tell. It is as good as measured on images
 like those that it was measured on; measure it on yours.
 
-**Licence of the weights**: {license}
+**License of the weights**: {license}
 """
 
 
@@ -40,7 +40,7 @@ class ModelCard:
         trained_on: On what, or `None`.
         figures: Dictionary from what was measured to the result, as text.
         measured: A sentence on how it was measured, or why it was not.
-        license: Licence of the weights, or `None`.
+        license: License of the weights, or `None`.
     """
 
     title: str
@@ -117,7 +117,7 @@ def run_card(
         title=f"{model.name}, a run of {last['epoch']} epochs",
         about=f"`{model.name}` ({model.count_params():,} weights), trained by "
         "convmixer_tf: `model.keras`.",
-        input=f"pixels in [0, 255], {height} x {width}, three colours. Images "
+        input=f"pixels in [0, 255], {height} x {width}, three colors. Images "
         f"were cut for evaluation to\n{kept_part(crop)}, bicubic, and were "
         f"{turned(orientation)}.",
         output="probabilities of the classes, which add up to 1.",

@@ -21,6 +21,7 @@ import tempfile
 
 import calibration_flags
 import export_flags
+import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
@@ -32,10 +33,9 @@ from convmixer_tf.export import export_tfhub
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export.tfhub import SAVED_MODEL
 from convmixer_tf.export.tflite import QUANTIZATIONS
-from convmixer_tf.export.verification import latency
 from convmixer_tf.export.verification import open_runtime
-from convmixer_tf.export.verification.comparison import compare_classifiers
 from convmixer_tf.export.verification.runtimes import predict
+from convmixer_tf.export.verification.verify import compare_classifiers
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import size_of
@@ -130,11 +130,33 @@ def measure(paths, samples, rounds):
                 }
             )
         logging.info("Timing, by turns")
-        seconds = latency.take_turns(runtimes, images[0], rounds)
+        seconds = take_turns(runtimes, images[0], rounds)
     for result in results:
         median = statistics.median(seconds[result["artifact"]])
         result["milliseconds"] = 1e3 * median
     return results
+
+
+def take_turns(runtimes, image, rounds):
+    """Times runtimes on one image by turns, after one untimed run of each.
+
+    Args:
+        runtimes: Dictionary from names to `Runtime`s.
+        image: Pixels, (height, width, channels).
+        rounds: Integer, how often each is timed.
+
+    Returns:
+        Dictionary from names to lists of seconds of processor time, in the
+        process that computes.
+    """
+    seconds = {name: [] for name in runtimes}
+    batch = np.float32(image)[None]
+    for number in range(rounds + 1):
+        for name, runtime in runtimes.items():
+            _, spent = runtime.run(batch)
+            if number:
+                seconds[name].append(spent)
+    return seconds
 
 
 def print_results(results):

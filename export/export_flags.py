@@ -98,12 +98,9 @@ _TRAINED_ON = flags.DEFINE_string(
     "dataset", None, "What the weights were trained on, for the model card."
 )
 _LICENSE = flags.DEFINE_string(
-    "license", None, "Licence of the weights, for the model card."
+    "license", None, "License of the weights, for the model card."
 )
-_ROUNDS = flags.DEFINE_integer(
-    "latency_rounds", 7, "How often the latency is measured; 0 for never.", 0
-)
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads for the artefact.", 1)
+_THREADS = flags.DEFINE_integer("threads", 1, "Threads for the artifact.", 1)
 
 
 def begin(argv):
@@ -346,7 +343,6 @@ def _verification():
     chosen = {name: flags.FLAGS[name].value for name in _LIMITS}
     return {
         "limits": {k: v for k, v in chosen.items() if v is not None},
-        "rounds": _ROUNDS.value,
         "threads": _THREADS.value,
     }
 

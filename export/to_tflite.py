@@ -17,7 +17,6 @@ import os
 
 import calibration_flags
 import export_flags
-import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
@@ -75,10 +74,9 @@ def export(scheme, path, model, names, samples, images):
 
 def print_table(reports):
     """Prints one line for each file."""
-    rows = [("scheme", "kB", "agreement", "top-1", "ms", "against plain")]
+    rows = [("scheme", "kB", "agreement", "top-1")]
     for scheme, report in reports.items():
         accuracy = report.accuracy and f"{report.accuracy['artefact']:.2%}"
-        times = report.latency or {}
         agreement = report.agreement
         rows.append(
             (
@@ -86,8 +84,6 @@ def print_table(reports):
                 f"{report.size / 1e3:.0f}",
                 "-" if agreement is None else f"{agreement:.2%}",
                 accuracy or "-",
-                f"{times.get('artefact_ms', np.nan):.2f}",
-                f"{times.get('ratio', np.nan):.2f}",
             )
         )
     export_flags.print_table(rows)

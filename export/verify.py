@@ -9,8 +9,7 @@ compared. Prints a table, and ends with status 1 if a limit is broken, which it
 names. Without flags the limits are those of the number format, see
 `convmixer_tf.export.Limits`.
 
-Time: a forward pass of each over the images, and a plain conversion of the
-model to compare the latency with (`--latency_rounds 0` leaves it out).
+Time: a forward pass of each over the images.
 """
 
 import os
@@ -36,9 +35,6 @@ _SIGNATURE = flags.DEFINE_string(
 )
 _MAX_PIXEL = flags.DEFINE_enum(
     "max_pixel", "255", ["255", "1"], "What the file takes for white."
-)
-_PLAIN = flags.DEFINE_string(
-    "plain", None, "A .tflite file to compare the latency with."
 )
 
 
@@ -78,7 +74,6 @@ def main(argv):
             runtime=_RUNTIME.value,
             signature=_SIGNATURE.value,
             max_pixel=int(_MAX_PIXEL.value),
-            plain=_PLAIN.value,
         )
         if output:
             report.save(output)

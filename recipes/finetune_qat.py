@@ -66,7 +66,6 @@ def export_verified(path, model, quantization, tuning):
             "orientation": tuning.orientation,
         },
         on_report=lambda report: print(report.table(), flush=True),
-        rounds=0,
     )
 
 

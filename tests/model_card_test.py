@@ -48,4 +48,7 @@ def test_the_best_five_of_five_are_left_out():
 )
 def test_the_crop(crop, text):
     assert kept_part(crop) == text
-    assert f"cut for evaluation to\n{text}, bicubic." in card(crop=crop)
+    assert (
+        f"cut for evaluation to\n{text}, bicubic, and were turned upright"
+        in card(crop=crop)
+    )

@@ -1,16 +1,16 @@
 """From a Keras model to files that other runtimes execute."""
 
 from convmixer_tf.export.android import export_android
+from convmixer_tf.export.cards import HubCard
+from convmixer_tf.export.cards import artefact_card
 from convmixer_tf.export.deployment import DeployedBlock
 from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
-from convmixer_tf.export.hub_card import HubCard
 from convmixer_tf.export.hub_layer import HubLayer
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.metadata import write_metadata
-from convmixer_tf.export.model_card import artefact_card
 from convmixer_tf.export.onnx_export import export_onnx
 from convmixer_tf.export.publish import publish
 from convmixer_tf.export.saved_model import export_saved_model

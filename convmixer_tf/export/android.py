@@ -17,10 +17,10 @@ from convmixer_tf.data import resize_and_center_crop
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
+from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.export.tflite_model import ends_in_probabilities
 from convmixer_tf.export.tflite_model import last_operators
 from convmixer_tf.export.tflite_model import unpack
-from convmixer_tf.export.verification.inspection import describe_tflite
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.validation import check_orientation

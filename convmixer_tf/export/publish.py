@@ -8,8 +8,8 @@ import pathlib
 
 from convmixer_tf import files
 from convmixer_tf import progress
-from convmixer_tf.export.model_card import EXPORTED
-from convmixer_tf.export.model_card import artefact_card
+from convmixer_tf.export.cards import EXPORTED
+from convmixer_tf.export.cards import artefact_card
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import verify
 

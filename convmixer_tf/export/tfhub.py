@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from convmixer_tf.data.validation import check_crop_fraction
-from convmixer_tf.export.hub_card import HubCard
+from convmixer_tf.export.cards import HubCard
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_convmixer
 from convmixer_tf.export.preparation import check_image_model

@@ -1,10 +1,16 @@
-"""TFLite files as objects that can be changed, and back."""
+"""TFLite files: unpacked, described, and packed again."""
 
+import collections
+import pathlib
 import struct
 
 import flatbuffers
+import numpy as np
 
+from convmixer_tf.export.litert import allocate
 from convmixer_tf.export.litert import litert_module
+from convmixer_tf.export.litert import names_of_tensors
+from convmixer_tf.export.litert import open_interpreter
 
 
 def unpack(content):
@@ -55,14 +61,11 @@ def last_operators(model):
         List of a name for each output, such as `"SOFTMAX"`; `None` for one
         that is an input. Operators that compute nothing are passed over.
     """
-    operators = vars(litert_module("schema_py_generated").BuiltinOperator)
-    names = {code: name for name, code in operators.items()}
     graph = model.subgraphs[0]
     makers = {}
-    for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        # Files of before 2020 have the one, today's have both.
-        name = names[max(code.deprecatedBuiltinCode, code.builtinCode)]
+    for name, operator in zip(
+        operator_names(model), graph.operators, strict=True
+    ):
         makers.update((tensor, (name, operator)) for tensor in operator.outputs)
     found = []
     for tensor in graph.outputs:
@@ -71,6 +74,21 @@ def last_operators(model):
             name, operator = makers.get(operator.inputs[0], (None, None))
         found.append(name)
     return found
+
+
+def operator_names(model):
+    """Names the operators of a `ModelT`, in their order."""
+    codes = vars(litert_module("schema_py_generated").BuiltinOperator)
+    builtin = {code: name for name, code in codes.items()}
+    names = []
+    for operator in model.subgraphs[0].operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        # Files of before 2020 have the one, today's have both.
+        name = builtin[max(code.deprecatedBuiltinCode, code.builtinCode)]
+        if name == "CUSTOM":
+            name = bytes(code.customCode).decode()
+        names.append(name)
+    return names
 
 
 def ends_in_probabilities(model):
@@ -112,3 +130,116 @@ class _AlignedBuffer:
         if self.data is not None:
             builder.PrependUOffsetTRelativeSlot(0, vector, 0)
         return builder.EndObject()
+
+
+def describe_tflite(path):
+    """Describes a TFLite file.
+
+    Args:
+        path: Path of a `.tflite` file.
+
+    Returns:
+        Dictionary, ready for JSON: `"scheme"`, the number format, as
+        `default_limits` takes it; `"inputs"` and `"outputs"`, lists of
+        dictionaries of name, shape, dtype, scale and zero point;
+        `"operators"`, how often each occurs; `"custom_operators"`, names of
+        those that are not built into LiteRT; `"delegation"`, a dictionary of
+        `"partitions"`, how many sequences of operators XNNPACK runs, and
+        `"not_delegated"`, how many of each operator LiteRT's own kernels run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If `ai-edge-litert` is not installed.
+        ValueError: If the file is not a TFLite file, or LiteRT lacks an
+            operator of it.
+    """
+    interpreter = open_interpreter(path)
+    model = unpack(pathlib.Path(path).read_bytes())
+    builtin = vars(litert_module("schema_py_generated").BuiltinOperator)
+    names = operator_names(model)
+    custom = sorted(set(names) - set(builtin))
+    try:
+        allocate(interpreter, path)
+    except ValueError as error:
+        if not custom:
+            raise
+        raise ValueError(
+            f"`{path}` has operators that are not built into LiteRT: "
+            f"{', '.join(custom)}."
+        ) from error
+    tensor_names = names_of_tensors(interpreter)
+    return {
+        "scheme": _number_format(model.subgraphs[0], names),
+        "inputs": _tensors(interpreter.get_input_details(), tensor_names),
+        "outputs": _tensors(interpreter.get_output_details(), tensor_names),
+        "operators": count(names),
+        "custom_operators": custom,
+        "delegation": _delegation(interpreter, names),
+    }
+
+
+def count(names):
+    """Counts names; the most frequent come first."""
+    return dict(collections.Counter(names).most_common())
+
+
+def _number_format(graph, names):
+    """Finds the number format of a graph, as `default_limits` takes it."""
+    types = litert_module("schema_py_generated").TensorType
+    integers = {types.INT4, types.INT8, types.UINT8, types.INT16}
+    kernels = [
+        [graph.tensors[number].type for number in operator.inputs[:2]]
+        for name, operator in zip(names, graph.operators, strict=True)
+        if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    ]
+    found = {tensor.type for tensor in graph.tensors}
+    if any(inputs in integers for inputs, _ in kernels):
+        return "int8"
+    if any(weights in integers for _, weights in kernels):
+        return "int4" if types.INT4 in found else "dynamic"
+    return "float16" if types.FLOAT16 in found else "float32"
+
+
+def _delegation(interpreter, names):
+    """Counts what XNNPACK runs, and the operators that it does not.
+
+    A delegate node lists the tensors that it reads and those that it writes.
+    The operators between them, found from the latter, are delegated.
+    """
+    nodes = interpreter._get_ops_details()
+    operators, added = nodes[: len(names)], nodes[len(names) :]
+    delegates = [node for node in added if node["op_name"] == "DELEGATE"]
+    producers = {
+        int(tensor): number
+        for number, operator in enumerate(operators)
+        for tensor in operator["outputs"]
+    }
+    delegated = set()
+    for delegate in delegates:
+        seen = {int(tensor) for tensor in delegate["inputs"]}
+        pending = [int(tensor) for tensor in delegate["outputs"]]
+        while pending:
+            tensor = pending.pop()
+            if tensor in seen or tensor not in producers:
+                continue
+            seen.add(tensor)
+            delegated.add(producers[tensor])
+            pending.extend(map(int, operators[producers[tensor]]["inputs"]))
+    left = [name for i, name in enumerate(names) if i not in delegated]
+    return {"partitions": len(delegates), "not_delegated": count(left)}
+
+
+def _tensors(details, names):
+    described = []
+    for tensor in details:
+        scale, zero_point = tensor["quantization"]
+        described.append(
+            {
+                "name": names.get(tensor["index"], tensor["name"]),
+                "shape": [int(side) for side in tensor["shape"]],
+                "dtype": np.dtype(tensor["dtype"]).name,
+                "scale": float(scale) if scale else None,
+                "zero_point": int(zero_point) if scale else None,
+            }
+        )
+    return described

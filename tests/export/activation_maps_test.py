@@ -10,7 +10,7 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export import read_metadata
 from convmixer_tf.export.activation_maps import MAPS
 from convmixer_tf.export.activation_maps import add_activation_maps
-from convmixer_tf.export.verification import describe_tflite
+from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize

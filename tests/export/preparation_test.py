@@ -165,7 +165,7 @@ def test_a_quantized_model_keeps_its_limits_and_half_precision(tmp_path):
     model, _ = changed("int8")
     keras.config.set_dtype_policy("float32")
     export_onnx(model, tmp_path / "model.onnx")
-    report = verify(model, tmp_path / "model.onnx", IMAGES, rounds=0)
+    report = verify(model, tmp_path / "model.onnx", IMAGES)
     assert report.passed, report.broken
 
 

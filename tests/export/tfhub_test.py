@@ -259,13 +259,6 @@ def test_the_page_is_in_tf_hubs_format(model, exported, tmp_path):
     assert "module.class_names()" in page
 
 
-def test_cards_that_tf_hub_would_not_read():
-    with pytest.raises(ValueError, match="must be publisher/name/version"):
-        HubCard("mine")
-    with pytest.raises(ValueError, match="Argument `dataset` must be one line"):
-        HubCard("me/mine/1", dataset="two\nlines")
-
-
 def test_errors_leave_nothing(model, tmp_path):
     grid = build(include_top=False)
     other = keras.Sequential([keras.Input((24, 20, 3)), keras.layers.Flatten()])

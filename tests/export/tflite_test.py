@@ -12,9 +12,9 @@ from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import deploy
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import read_metadata
+from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.export.tflite_model import ends_in_probabilities
 from convmixer_tf.export.tflite_model import unpack
-from convmixer_tf.export.verification import describe_tflite
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize

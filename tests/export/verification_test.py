@@ -15,8 +15,8 @@ from convmixer_tf.export import deploy
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import verify
+from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.export.verification import MIN_IMAGES
-from convmixer_tf.export.verification import describe_tflite
 from convmixer_tf.export.verification import saved_model_worker
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
@@ -79,7 +79,7 @@ def test_a_right_file(model, tflite):
     labels = best.copy()
     labels[:10] = (labels[:10] + 1) % CLASSES  # wrong
     labels[30:] = -1  # unknown
-    report = verify(model, tflite, IMAGES, labels, rounds=3)
+    report = verify(model, tflite, IMAGES, labels)
     assert report.passed
     assert report.agreement == 1
     assert report.classes_seen == len(np.unique(best)) > 2
@@ -100,9 +100,6 @@ def test_a_right_file(model, tflite):
             "zero_point": None,
         }
     ]
-    assert report.latency["rounds"] == 3
-    assert report.latency["baseline"].startswith("plain float32")
-    assert 0.2 < report.latency["ratio"] < 5  # It is the plain conversion.
     assert json.loads(json.dumps(report.to_dict()))["passed"]
     assert "| within limits |" in report.table()
 
@@ -115,7 +112,7 @@ def test_a_right_file(model, tflite):
     ],
 )
 def test_other_kinds(model, artefacts, name, runtime):
-    report = verify(model, artefacts / name, IMAGES, rounds=1)
+    report = verify(model, artefacts / name, IMAGES)
     assert report.passed, report.broken
     assert report.agreement == 1
     assert report.runtime.startswith(runtime)
@@ -123,17 +120,15 @@ def test_other_kinds(model, artefacts, name, runtime):
     assert report.accuracy is None
     assert report.inputs[0]["shape"] == [None, 24, 20, 3]
     assert len(report.operators) > 3
-    assert report.latency["artefact_ms"] > 0
 
 
 @pytest.mark.large
 def test_a_saved_model(model, artefacts):
-    report = verify(model, artefacts / "saved_model", IMAGES, rounds=1)
+    report = verify(model, artefacts / "saved_model", IMAGES)
     assert report.passed, report.broken
     assert report.agreement == 1
     assert report.operators["DepthwiseConv2dNative"] >= 2
     assert report.inputs[0]["shape"] == [None, 24, 20, 3]
-    assert report.latency["ratio"] > 0
 
 
 @pytest.mark.large  # Each starts a process that imports TensorFlow.
@@ -169,7 +164,7 @@ def test_a_saved_model_is_loaded_without_our_package():
 
 
 def test_another_models_file(tflite):
-    report = verify(convmixer(seed=1), tflite, IMAGES, rounds=0)
+    report = verify(convmixer(seed=1), tflite, IMAGES)
     assert set(report.broken) == {
         "min_agreement",
         "max_difference",
@@ -177,7 +172,6 @@ def test_another_models_file(tflite):
         "max_total_variation",
     }
     assert not report.passed
-    assert report.latency is None
     assert "agreement" in report.table().splitlines()[-1]
 
 
@@ -192,7 +186,7 @@ def test_accuracy_alone_can_break_a_limit(model, tflite):
             "max_total_variation",
         )
     )
-    report = verify(other, tflite, IMAGES, labels, limits=off, rounds=0)
+    report = verify(other, tflite, IMAGES, labels, limits=off)
     assert report.limits.max_accuracy_loss == 0.001
     assert set(report.broken) == {"max_accuracy_loss"}
     assert report.accuracy["model"] == 1
@@ -203,9 +197,7 @@ def test_a_wrong_file_of_many_classes(tmp_path):
     export_tflite(convmixer(classes=300), tmp_path / "model.tflite")
     other = convmixer(seed=1, classes=300)
     limits = default_limits("int8")
-    report = verify(
-        other, tmp_path / "model.tflite", IMAGES, limits=limits, rounds=0
-    )
+    report = verify(other, tmp_path / "model.tflite", IMAGES, limits=limits)
     assert set(report.broken) == {"min_agreement", "max_total_variation"}
     found = report.differences["probabilities"]
     assert found["total_variation"] == pytest.approx(150 * found["mean"])
@@ -219,7 +211,7 @@ def test_a_single_output(tmp_path, activation):
     path = tmp_path / "model.tflite"
     export_tflite(model, path)
     yes = np.ones(40, int)
-    report = verify(model, path, IMAGES, yes, rounds=0)
+    report = verify(model, path, IMAGES, yes)
     assert report.passed, report.broken
     assert (report.agreement, report.classes_seen) == (1, 2)
     share = report.accuracy["model"]
@@ -229,7 +221,7 @@ def test_a_single_output(tmp_path, activation):
     assert share == said.mean()
     dense = model.layers[-1]
     dense.set_weights([-weight for weight in dense.get_weights()])
-    report = verify(model, path, IMAGES, yes, rounds=0)
+    report = verify(model, path, IMAGES, yes)
     assert report.agreement == 0
     assert report.accuracy == {
         "model": pytest.approx(1 - share),
@@ -306,7 +298,7 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
     found = describe_tflite(path)
     assert found["scheme"] == scheme
     assert found["delegation"]["not_delegated"] == left
-    report = verify(model, path, IMAGES, rounds=0)
+    report = verify(model, path, IMAGES)
     assert report.limits == default_limits(scheme)
     assert 0 < report.differences["logits"]["max_relative"] < 0.5
     if scheme == "int8":
@@ -315,22 +307,20 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
         assert report.inputs[0]["zero_point"] == 0
 
 
-def test_4_bits_are_compared_with_what_there_is(model, tmp_path):
+def test_4_bits(model, tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(model, path, quantization="int4")
-    report = verify(model, path, IMAGES, rounds=1)
+    report = verify(model, path, IMAGES)
     assert report.scheme == "int4"
     assert report.limits == default_limits("int4")
-    assert report.latency["baseline"].startswith("plain dynamic")
 
 
-def test_equal_images_do_not_fail_a_file_of_8_bits(model, tmp_path):
-    path = tmp_path / "model.tflite"
-    export_tflite(model, path, quantization="int8", calibration_images=IMAGES)
-    some = IMAGES[[0, 0, *range(1, 30)]]
-    latency = verify(model, path, some, rounds=1).latency
-    assert latency["baseline"].startswith("plain int8")
-    assert verify(model, path, IMAGES[[0, 1] * 6], rounds=1).latency is None
+@pytest.mark.parametrize("arguments", [{"rounds": 0}, {"plain": "x.tflite"}])
+def test_latency_is_no_longer_measured(model, tflite, arguments):
+    with pytest.warns(DeprecationWarning, match=r"Use export/benchmark\.py"):
+        report = verify(model, tflite, IMAGES, **arguments)
+    assert report.passed
+    assert "latency" not in report.to_dict()
 
 
 @pytest.mark.large
@@ -339,7 +329,7 @@ def test_half_precision_is_compared_as_it_is_exported(model, tmp_path):
     half = convmixer()
     keras.config.set_dtype_policy("float32")
     export_tflite(half, tmp_path / "model.tflite")
-    report = verify(half, tmp_path / "model.tflite", IMAGES, rounds=0)
+    report = verify(half, tmp_path / "model.tflite", IMAGES)
     assert report.passed, report.broken
 
 
@@ -355,8 +345,8 @@ def test_mediapipe(model, tmp_path):
         calibration_images=IMAGES,
         plain=True,
     )
-    ours = verify(model, path, IMAGES, rounds=0)
-    report = verify(model, path, IMAGES, runtime="mediapipe", rounds=1)
+    ours = verify(model, path, IMAGES)
+    report = verify(model, path, IMAGES, runtime="mediapipe")
     assert report.runtime.startswith("mediapipe")
     assert report.differences == ours.differences
     assert report.agreement == ours.agreement > 0.5
@@ -369,12 +359,12 @@ def test_features(tmp_path):
     body = convmixer(include_top=False, pooling="avg")
     path = tmp_path / "body.tflite"
     export_tflite(body, path)
-    report = verify(body, path, IMAGES, features=True, rounds=0)
+    report = verify(body, path, IMAGES, features=True)
     assert report.passed
     assert report.agreement is None
     assert 0 < report.differences["features"]["max_relative"] < 1e-5
     other = convmixer(1, include_top=False, pooling="avg")
-    report = verify(other, path, IMAGES, features=True, rounds=0)
+    report = verify(other, path, IMAGES, features=True)
     assert set(report.broken) == {"max_difference", "max_mean_difference"}
 
 
@@ -383,8 +373,8 @@ def test_an_artefact_whose_white_is_1(model, tmp_path):
     outputs = model(keras.layers.Rescaling(255.0)(images))
     path = tmp_path / "scaled.keras"
     keras.Model(images, outputs).save(path)
-    assert verify(model, path, IMAGES, max_pixel=1, rounds=0).passed
-    assert not verify(model, path, IMAGES, rounds=0).passed
+    assert verify(model, path, IMAGES, max_pixel=1).passed
+    assert not verify(model, path, IMAGES).passed
 
 
 def test_an_operator_that_the_runtime_lacks(tmp_path):

@@ -33,11 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def images(folder):
     """The flags that name the images to compare on."""
-    return (
-        f"--images={folder / 'images'}",
-        "--split=test",
-        "--latency_rounds=1",
-    )
+    return (f"--images={folder / 'images'}", "--split=test")
 
 
 @pytest.fixture(scope="session")

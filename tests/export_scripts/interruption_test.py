@@ -18,8 +18,18 @@ OUTPUTS = {
     "to_saved_model": ("saved_model", "saved_model"),
     "to_tfhub": ("module", "module"),
 }
-# The lines of the log at which it is hit: what follows takes seconds.
-WRITING, VERIFYING = "Exporting to", "Verifying on"
+# The lines at which it is hit. Seconds follow: of an export, or of sleep.
+WRITING, VERIFYING = "Exporting to", "Verifying"
+SLOW = f"""
+import time
+import convmixer_tf.export
+module = sys.modules["convmixer_tf.export.verification.verify"]
+def predict(*arguments, run=module.predict):
+    print("{VERIFYING}", file=sys.stderr, flush=True)
+    time.sleep(60)
+    return run(*arguments)
+module.predict = predict
+"""
 
 
 def arguments(script, model, images, folder):
@@ -29,16 +39,21 @@ def arguments(script, model, images, folder):
 
 
 def hit(script, line, number, flags):
-    """Sends a signal to a script as soon as it logs a line.
+    """Sends a signal to a script, slow to verify, as soon as it logs a line.
 
     All its processes get it, as from a terminal.
 
     Returns:
         Its exit status, and what it wrote to its standard error.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    path = [str(ROOT / "export"), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    code = (
+        f"import runpy, sys\n{SLOW}\nsys.argv.pop(0)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     with subprocess.Popen(
-        [sys.executable, ROOT / "export" / f"{script}.py", *flags],
+        [sys.executable, "-c", code, ROOT / f"export/{script}.py", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,9 +77,7 @@ def hit(script, line, number, flags):
 def test_an_export_that_is_interrupted(script, model, images, tmp_path):
     name = OUTPUTS[script][0]
     flags = arguments(script, model, images, tmp_path)
-    slow = [*flags, "--latency_rounds=20000"]
-
-    code, lines = hit(script, VERIFYING, signal.SIGINT, slow)
+    code, lines = hit(script, VERIFYING, signal.SIGINT, flags)
     assert code == 130, lines
     assert lines[-1] == "Interrupted. What was unfinished is gone.\n"
     assert "Traceback (most recent call last):\n" not in lines
@@ -72,7 +85,7 @@ def test_an_export_that_is_interrupted(script, model, images, tmp_path):
 
     left = set()
     for line in (WRITING, VERIFYING):
-        code, lines = hit(script, line, signal.SIGKILL, slow)
+        code, lines = hit(script, line, signal.SIGKILL, flags)
         assert code == -signal.SIGKILL, lines
         left |= {path.name for path in tmp_path.iterdir()}
         assert name not in left

@@ -15,7 +15,7 @@ def test_a_folder_and_its_report(model, images, tmp_path):
         *("--description=Three colors.", "--orientation=stored"),
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert "| top-1 agreement | 1.0000 |" in result.stdout
+    assert "| top-1 agreement | 100.00% |" in result.stdout
     known = json.loads((path / "model.json").read_text())
     assert known["class_names"] == list(CLASSES)
     assert (known["image_size"], known["crop_fraction"]) == (16, 0.96)

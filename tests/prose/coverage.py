@@ -50,7 +50,7 @@ _PEER = {"tier": ("peer", "large")}
 _SHORT = "--epochs 1 --steps_per_epoch 2 --batch_size 4 --notensorboard"
 # What two updates teach is no basis for limits; they have their own tests.
 _ANY_RESULT = (
-    "--latency_rounds 1 --min_agreement 0 --max_mean_difference 1 "
+    "--min_agreement 0 --max_mean_difference 1 "
     "--max_difference 1 --max_accuracy_loss 1 --max_total_variation 1"
 )
 _PIP = "the index is not always there; .ci/run installs what it needs"

@@ -5,24 +5,24 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What an artefact must keep to; `None` switches a limit off.
+    """The limits of an exported file; `None` switches one off.
 
-    Differences are of probabilities, in [0, 1]. Of features they are relative
-    to the largest feature. A single output gives a class if it is above 0.5,
-    or as a logit above 0.
+    Differences are of probabilities, in [0, 1]. Those of features are relative
+    to the largest feature. A single output is compared as two classes.
 
     Attributes:
-        min_agreement: Least fraction of the images to which the artefact and
-            the model give the same best class.
+        min_agreement: Least fraction of the images to which the file and the
+            model give the same best class.
         max_difference: Largest absolute difference.
-        max_mean_difference: Largest mean absolute difference. Of probabilities
-            it is at most 2 / classes: little, where there are many.
+        max_mean_difference: Largest mean absolute difference. That of
+            probabilities is at most 2 / classes, which is small where there
+            are many classes.
         max_accuracy_loss: Most that top-1 accuracy may fall, a fraction.
         max_total_variation: Largest mean over the images of the total
             variation distance of the probabilities, half the sum of their
-            absolute differences. However many classes there are, it is 1 if
-            artefact and model agree in nothing. It does not hold for features.
-        builtin_only: Whether operators that the runtime doesn't bring along
+            absolute differences. It is in [0, 1] for any number of classes.
+            It does not apply to features.
+        builtin_only: Whether operators that are not built into the runtime
             break a limit.
     """
 
@@ -57,28 +57,29 @@ class Limits:
             figure that is not a number breaks its limit.
         """
         broken = {}
-        for name, finding, sign in (
-            ("min_agreement", "agreement", -1),
-            ("max_difference", "max_difference", 1),
-            ("max_mean_difference", "mean_difference", 1),
-            ("max_accuracy_loss", "accuracy_loss", 1),
-            ("max_total_variation", "total_variation", 1),
+        for name, finding in (
+            ("min_agreement", "agreement"),
+            ("max_difference", "max_difference"),
+            ("max_mean_difference", "mean_difference"),
+            ("max_accuracy_loss", "accuracy_loss"),
+            ("max_total_variation", "total_variation"),
         ):
             limit, value = getattr(self, name), findings[finding]
             if limit is None or value is None:
                 continue
+            least = name.startswith("min")
             # Written so that NaN breaks it.
-            if not sign * value <= sign * limit:
-                side = "above" if sign > 0 else "below"
-                words = finding.replace("_", " ")
-                broken[name] = f"{words} {value:.4g} is {side} {limit:.4g}"
+            if not (value >= limit if least else value <= limit):
+                side = "below" if least else "above"
+                quantity = finding.replace("_", " ")
+                broken[name] = f"{quantity} {value:.4g} is {side} {limit:.4g}"
         custom = findings["custom_operators"]
         if self.builtin_only and custom:
             broken["builtin_only"] = f"operators {', '.join(custom)}"
         return broken
 
 
-# Of float16, 8 and 4 bits: about twice what networks trained on CIFAR-10 lose
+# float16, 8 and 4 bits: about twice the losses of networks trained on CIFAR-10,
 # in export/results.
 _DEFAULTS = {
     "float32": Limits(),

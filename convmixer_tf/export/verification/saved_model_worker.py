@@ -1,14 +1,13 @@
-"""Runs a SavedModel in a process that knows nothing of how it was made.
+"""Runs a SavedModel in a process that cannot import this package.
 
     python -I saved_model_worker.py FOLDER SIGNATURE THREADS
 
-Reads pickled batches of pixels from its standard input, and writes pairs to
-its standard output: an answer and `None`, or `None` and what went wrong. The
-first answer describes the signature; the others are of a batch: its outputs
-and the seconds of processor time.
+Reads pickled batches of pixels from standard input, and writes pickled pairs to
+standard output: an answer and `None`, or `None` and an error message. The first
+answer describes the signature. The others belong to a batch: its outputs and
+the seconds of processor time.
 """
 
-import collections
 import os
 import pickle
 import sys
@@ -56,31 +55,19 @@ def load(folder, name):
 
 
 def describe(signature, argument, spec, output):
-    """Describes a signature, as `describe_tflite` does a file."""
+    """Gives (name, shape, dtype) of input and output, and the operators."""
     graph = signature.graph.as_graph_def()
     nodes = list(graph.node)
     for function in graph.library.function:
         nodes += function.node_def
-    operators = collections.Counter(node.op for node in nodes)
-    result = signature.structured_outputs[output]
-    return {
-        "scheme": "float32",
-        "inputs": [_tensor(argument, spec)],
-        "outputs": [_tensor(output, result)],
-        "operators": dict(operators.most_common()),
-        "custom_operators": [],
-        "delegation": None,
-    }
-
-
-def _tensor(name, spec):
-    return {
-        "name": name,
-        "shape": spec.shape.as_list(),
-        "dtype": spec.dtype.name,
-        "scale": None,
-        "zero_point": None,
-    }
+    tensors = [
+        (name, tensor.shape.as_list(), tensor.dtype.name)
+        for name, tensor in (
+            (argument, spec),
+            (output, signature.structured_outputs[output]),
+        )
+    ]
+    return *tensors, [node.op for node in nodes]
 
 
 def main(folder, name, threads):

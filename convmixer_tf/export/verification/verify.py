@@ -1,27 +1,148 @@
-"""Running an exported file against its model, on the same images."""
+"""Comparing an exported file with its model, on the same images."""
 
 import dataclasses
+import json
 import os
-import tempfile
+import warnings
 
 import numpy as np
 
 from convmixer_tf.export.preparation import in_float32
-from convmixer_tf.export.verification import latency
-from convmixer_tf.export.verification.comparison import compare_classifiers
-from convmixer_tf.export.verification.comparison import compare_features
 from convmixer_tf.export.verification.limits import Limits
 from convmixer_tf.export.verification.limits import default_limits
-from convmixer_tf.export.verification.report import Report
-from convmixer_tf.export.verification.runtimes import KerasRuntime
+from convmixer_tf.export.verification.runtimes import keras_runtime
 from convmixer_tf.export.verification.runtimes import open_runtime
 from convmixer_tf.export.verification.runtimes import predict
+from convmixer_tf.files import replaced
 from convmixer_tf.files import size_of
 from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.models.probabilities import num_classes
+from convmixer_tf.models.probabilities import probabilities
+from convmixer_tf.models.probabilities import settle_activation
 
 # Fewer say nothing; a thousand tell an agreement of .999 from one of .99.
 MIN_IMAGES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The result of `verify`.
+
+    Attributes:
+        artefact: Path of the file or folder.
+        runtime: What ran it, with its version.
+        scheme: The number format, as `default_limits` takes it.
+        size: Integer, in bytes.
+        images: Integer, the number of images.
+        labelled: Integer, how many of them have a label.
+        differences: Dictionary from a quantity (`"probabilities"`,
+            `"logits"`, `"features"`) to the `"max"`, `"mean"`,
+            `"max_relative"` and `"mean_relative"` absolute difference from the
+            model's, or `None`; of probabilities also the mean
+            `"total_variation"` distance.
+        agreement: Fraction of the images with the same best class.
+        classes_seen: Integer, how many classes the model found in the images.
+            If there is one, the agreement says nothing.
+        accuracy: Top-1 of `"model"` and `"artefact"`, or `None`.
+        inputs: List of a dictionary per input: name, shape, dtype, scale,
+            zero point.
+        outputs: The same of the outputs.
+        operators: Dictionary from names to counts.
+        custom_operators: Names of those that are not built into the runtime.
+        delegation: `"partitions"` and `"not_delegated"`, the operators that
+            XNNPACK does not run; `None` if the runtime has no delegates.
+        limits: The `Limits` that were asked for.
+        broken: Dictionary from the name of each broken limit to a sentence.
+    """
+
+    artefact: str
+    runtime: str
+    scheme: str
+    size: int
+    images: int
+    labelled: int
+    differences: dict
+    agreement: float | None
+    classes_seen: int | None
+    accuracy: dict | None
+    inputs: list
+    outputs: list
+    operators: dict
+    custom_operators: list
+    delegation: dict | None
+    limits: Limits
+    broken: dict
+
+    @property
+    def passed(self):
+        """Whether no limit is broken."""
+        return not self.broken
+
+    def to_dict(self):
+        """Returns everything as a dictionary, ready for JSON."""
+        return {**dataclasses.asdict(self), "passed": self.passed}
+
+    def save(self, path):
+        """Writes a JSON file; it replaces what is there.
+
+        Args:
+            path: Path of the file.
+        """
+        with replaced(path) as unfinished, open(unfinished, "w") as file:
+            json.dump(self.to_dict(), file, indent=1)
+
+    def figures(self):
+        """Formats size and comparison: a dictionary from names to texts."""
+        rows = {"number format": self.scheme, "size": f"{self.size:,} bytes"}
+        if self.accuracy:
+            theirs, ours = self.accuracy["artefact"], self.accuracy["model"]
+            rows["top-1 accuracy"] = f"{theirs:.2%}, of the model {ours:.2%}"
+        if self.agreement is not None:
+            note = ""
+            if self.classes_seen == 1:
+                note = ", but the model gives all images the same class"
+            rows["top-1 agreement"] = f"{self.agreement:.2%}{note}"
+        for quantity, found in self.differences.items():
+            if found:
+                text = f"max {found['max']:.3g}, mean {found['mean']:.3g}"
+                if "total_variation" in found:
+                    text += f", total variation {found['total_variation']:.3g}"
+                rows[f"difference of {quantity}"] = text
+        return rows
+
+    def table(self):
+        """Formats the report as a Markdown table."""
+        rows = {
+            "artifact": self.artefact,
+            "runtime": self.runtime,
+            "images": f"{self.images}, {self.labelled} with a label",
+            **self.figures(),
+            "inputs": "; ".join(map(describe_tensor, self.inputs)),
+            "outputs": "; ".join(map(describe_tensor, self.outputs)),
+            "operators": _counts(self.operators),
+            "custom operators": ", ".join(self.custom_operators) or "none",
+        }
+        if self.delegation:
+            left = _counts(self.delegation["not_delegated"]) or "nothing"
+            partitions = self.delegation["partitions"]
+            rows["not in XNNPACK"] = f"{left} ({partitions} partitions)"
+        rows["verdict"] = "; ".join(self.broken.values()) or "within limits"
+        lines = [f"| {name} | {value} |" for name, value in rows.items()]
+        return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def describe_tensor(tensor):
+    """Formats an input or output of a `Report`."""
+    sides = " x ".join(str(side or "?") for side in tensor["shape"])
+    text = f"{tensor['name']}: {sides}, {tensor['dtype']}"
+    if tensor["scale"]:
+        text += f", scale {tensor['scale']:g}"
+        text += f", zero point {tensor['zero_point']}"
+    return text
+
+
+def _counts(counts):
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
 def verify(
@@ -35,15 +156,15 @@ def verify(
     signature=None,
     features=False,
     max_pixel=255,
-    plain=None,
-    rounds=7,
     threads=1,
+    rounds=None,
+    plain=None,
 ):
     """Compares an exported file with its model, in another runtime.
 
     Args:
-        model: The `keras.Model` that the artefact was made from. Models in
-            half precision are compared in float32, as they are exported.
+        model: The `keras.Model` that the file was made from. Models in half
+            precision are compared in float32, as they are exported.
         artefact: Path of a SavedModel's folder or of a `.tflite`, `.onnx` or
             `.keras` file.
         images: Real images, as the model takes them: an array of pixels in
@@ -51,18 +172,16 @@ def verify(
             `data.read_images` gives it. At least `MIN_IMAGES`.
         labels: Integer array of shape (images,), the right class of each
             image, or -1 where it is not known. `None` if none is.
-        limits: `Limits`, or a dictionary of what of `default_limits` of the
-            artefact's scheme to change.
+        limits: `Limits`, or a dictionary of those to change in
+            `default_limits` of the file's number format.
         runtime: One of `RUNTIMES`, as in `open_runtime`.
         signature: Which signature of a SavedModel to call.
         features: Whether the model gives features in place of predictions.
-        max_pixel: What the artefact takes for white, such as 1 for a TF Hub
+        max_pixel: What the file takes for white, such as 1 for a TF Hub
             module of that convention. The model takes 255.
-        plain: Path of a `.tflite` file to compare the latency of a `.tflite`
-            file with. Defaults to the plain conversion, which is made for it.
-            Other artefacts are compared with Keras.
-        rounds: Integer, how often the latency is measured; 0 for not at all.
-        threads: Integer, how many threads the artefact may use.
+        threads: Integer, how many threads the file's runtime may use.
+        rounds: Deprecated and ignored. `export/benchmark.py` measures latency.
+        plain: Deprecated and ignored, as `rounds`.
 
     Returns:
         A `Report`. Its `broken` names the limits that are broken, if any.
@@ -70,7 +189,7 @@ def verify(
     Raises:
         FileNotFoundError: If there is nothing at `artefact`.
         ImportError: If the runtime is not installed.
-        ValueError: If the artefact is damaged, or takes or gives other shapes
+        ValueError: If the file is damaged, or takes or gives other shapes
             than the model, or an argument is invalid.
 
     Example:
@@ -80,39 +199,42 @@ def verify(
     print(report.table())
     ```
     """
+    if (rounds, plain) != (None, None):
+        warnings.warn(
+            "Arguments `rounds` and `plain` are ignored and will be removed: "
+            "`verify` measures no latency. Use export/benchmark.py.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     images, labels = _check_images(images, labels)
-    reference = KerasRuntime(in_float32(model))
     with open_runtime(
         artefact, runtime=runtime, threads=threads, signature=signature
     ) as opened:
         actual = predict(opened, images, max_pixel)
-        expected = predict(reference, images)
-        _check_outputs(actual, expected, labels)
-        if features:
-            found = compare_features(actual, expected)
-        else:
-            activation = activation_of_keras(model)
-            found = _compare(actual, expected, labels, activation)
-        description = dict(opened.description)
-        seconds = None
-        if rounds:
-            seconds = _measure(
-                model, opened, reference, images, rounds, threads, plain
-            )
-        name = opened.name
+    expected = predict(keras_runtime(in_float32(model)), images)
+    _check_outputs(actual, expected, labels)
+    if features:
+        found = compare_features(actual, expected)
+    else:
+        found = compare_classifiers(
+            actual, expected, labels, activation_of_keras(model)
+        )
+    description = opened.description
     if not isinstance(limits, Limits):
         limits = dataclasses.replace(
             default_limits(description["scheme"]), **(limits or {})
         )
+    custom = description["custom_operators"]
     return Report(
         artefact=os.fspath(artefact),
-        runtime=name,
+        runtime=opened.name,
         size=size_of(artefact),
         images=len(images),
         labelled=int(np.sum(labels >= 0)),
-        latency=seconds,
         limits=limits,
-        broken=limits.broken_by(_findings(found, description)),
+        broken=limits.broken_by(
+            {**_findings(found), "custom_operators": custom}
+        ),
         **found,
         **description,
     )
@@ -145,67 +267,96 @@ def _check_images(images, labels):
 def _check_outputs(actual, expected, labels):
     if actual.shape != expected.shape:
         raise ValueError(
-            "The artefact must give what the model gives, an array of shape "
+            "The artifact must give what the model gives, an array of shape "
             f"{expected.shape}, for these images: it was made from another "
             "model, or from a part of it, as features are. Received: shape "
             f"{actual.shape}"
         )
-    if labels.max() >= num_classes(expected.shape[-1]):
+    classes = num_classes(expected.shape[-1])
+    if labels.max() >= classes:
         raise ValueError(
-            "Argument `labels` must be below "
-            f"{num_classes(expected.shape[-1])}, the number "
-            f"of the model's classes. Received: {labels.max()}"
+            f"Argument `labels` must be below {classes}, the number of the "
+            f"model's classes. Received: {labels.max()}"
         )
 
 
-def _compare(actual, expected, labels, activation):
-    """Compares classifiers, over all of their classes too."""
-    found = compare_classifiers(actual, expected, labels, activation)
-    probabilities = found["differences"]["probabilities"]
-    # Over all classes: a mean of theirs is small where there are many.
-    probabilities["total_variation"] = (
-        probabilities["mean"] * num_classes(expected.shape[-1]) / 2
-    )
-    return found
+def _difference(actual, expected):
+    """Measures the absolute difference, also over the largest `expected`."""
+    expected = np.asarray(expected, np.float64)
+    distance = np.abs(np.asarray(actual, np.float64) - expected)
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    largest, mean = float(distance.max()), float(distance.mean())
+    return {
+        "max": largest,
+        "mean": mean,
+        "max_relative": largest / scale,
+        "mean_relative": mean / scale,
+    }
 
 
-def _measure(model, opened, reference, images, rounds, threads, plain):
-    """Times the artefact against Keras or, if it is TFLite, its like."""
-    if opened.description["delegation"] is None:
-        runtimes = {"artefact": opened, "baseline": reference}
-        seconds = latency.take_turns(runtimes, images[0], rounds)
-        return latency.summarise(seconds, reference.name)
-    with tempfile.TemporaryDirectory() as directory:
-        what = f"`{plain}`"
-        if plain is None:
-            made = latency.export_plain(
-                model, opened.description["scheme"], images, directory
-            )
-            if made is None:
-                return None
-            plain, what = made
-        with open_runtime(plain, threads=threads) as other:
-            runtimes = {"artefact": opened, "baseline": other}
-            seconds = latency.take_turns(runtimes, images[0], rounds)
-    return latency.summarise(seconds, what)
+def compare_classifiers(actual, expected, labels, activation="unknown"):
+    """Compares the outputs of a file with those of its model.
+
+    Args:
+        actual: The file's outputs, of shape (images, outputs).
+        expected: The model's.
+        labels: Integer array of shape (images,), the right class of each
+            image, or -1 where that is not known.
+        activation: The model's last one, as for `probabilities`. If it is
+            `"unknown"`, `expected` decides.
+
+    Returns:
+        Dictionary of the `"differences"`, `"agreement"`, `"classes_seen"` and
+        `"accuracy"` of a `Report`.
+
+    Raises:
+        ValueError: If `expected` doesn't decide, or as `probabilities`.
+    """
+    activation = settle_activation(activation, expected)
+    ours = probabilities(expected, activation)
+    theirs = probabilities(actual, activation)
+    distance = _difference(theirs, ours)
+    # Summed over the classes: the mean is small where there are many.
+    distance["total_variation"] = distance["mean"] * ours.shape[-1] / 2
+    logits = activation == "linear"
+    best, other = ours.argmax(axis=-1), theirs.argmax(axis=-1)
+    known = labels >= 0
+    accuracy = None
+    if known.any():
+        accuracy = {
+            name: float(np.mean(classes[known] == labels[known]))
+            for name, classes in (("model", best), ("artefact", other))
+        }
+    return {
+        "differences": {
+            "probabilities": distance,
+            "logits": _difference(actual, expected) if logits else None,
+        },
+        "agreement": float(np.mean(best == other)),
+        "classes_seen": len(np.unique(best)),
+        "accuracy": accuracy,
+    }
 
 
-def _findings(found, description):
-    """Collects what there are limits for."""
-    if "features" in found["differences"]:
-        features = found["differences"]["features"]
-        largest, mean = features["max_relative"], features["mean_relative"]
-        variation = None
-    else:
-        probabilities = found["differences"]["probabilities"]
-        largest, mean = probabilities["max"], probabilities["mean"]
-        variation = probabilities["total_variation"]
+def compare_features(actual, expected):
+    """Compares features, as `compare_classifiers` compares predictions."""
+    return {
+        "differences": {"features": _difference(actual, expected)},
+        "agreement": None,
+        "classes_seen": None,
+        "accuracy": None,
+    }
+
+
+def _findings(found):
+    """Gives what `Limits.broken_by` takes, but for the operators."""
+    ((quantity, distance), *_) = found["differences"].items()
+    suffix = "_relative" if quantity == "features" else ""
     accuracy = found["accuracy"]
     return {
         "agreement": found["agreement"],
-        "max_difference": largest,
-        "mean_difference": mean,
-        "total_variation": variation,
+        "max_difference": distance[f"max{suffix}"],
+        "mean_difference": distance[f"mean{suffix}"],
+        "total_variation": distance.get("total_variation"),
         "accuracy_loss": accuracy and accuracy["model"] - accuracy["artefact"],
-        "custom_operators": description["custom_operators"],
     }

@@ -18,7 +18,7 @@ from convmixer_tf.export.qat import exchange
 from convmixer_tf.export.qat import fine_tune
 from convmixer_tf.export.qat import graph
 from convmixer_tf.export.qat import tuning
-from convmixer_tf.export.verification.comparison import probabilities
+from convmixer_tf.models.probabilities import probabilities
 from tests.export.qat.samples import IMAGES
 from tests.export.qat.samples import LABELS
 from tests.export.qat.samples import config

@@ -1,4 +1,4 @@
-"""Model cards say what the report says, and nothing else."""
+"""The cards of artifacts say what their reports say, and nothing else."""
 
 import dataclasses
 import re
@@ -6,6 +6,7 @@ import re
 import keras
 import pytest
 
+from convmixer_tf.export import HubCard
 from convmixer_tf.export import Limits
 from convmixer_tf.export import Report
 from convmixer_tf.export import artefact_card
@@ -19,7 +20,14 @@ REPORT = Report(
     size=12345,
     images=2000,
     labelled=1500,
-    differences={"probabilities": {"max": 0.0123, "mean": 4.5e-5}, "x": None},
+    differences={
+        "probabilities": {
+            "max": 0.0123,
+            "mean": 4.5e-5,
+            "total_variation": 6.7e-5,
+        },
+        "logits": None,
+    },
     agreement=0.9985,
     classes_seen=3,
     accuracy={"model": 0.8765, "artefact": 0.8754},
@@ -36,7 +44,6 @@ REPORT = Report(
     operators={},
     custom_operators=[],
     delegation=None,
-    latency=None,
     limits=Limits(),
     broken={},
 )
@@ -63,20 +70,22 @@ def test_the_figures_are_the_reports(model):
     for part in (
         "height 16, width any,",
         "the central 0.875 of",
-        "`image` (? x 16 x 16 x 3, uint8)",
+        "Tensors: image: ? x 16 x 16 x 3, uint8.",
         "probabilities of the classes, which add up to 1.",
         "ant, bee, cat.",
         "**Trained on**: insects.",
-        "on 2,000 images, 1,500 of them labelled, in onnxruntime 1.32",
-        "| bytes | 12,345 |",
-        "| top-1 | 87.54% |",
-        "| top-1 of the Keras model | 87.65% |",
-        "| same best class as the Keras model | 99.85% |",
-        "| difference of probabilities | 0.012 at most, 4.5e-05 in the mean |",
-        "**Licence of the weights**: MIT",
+        "on 2,000 images, 1,500 of them labeled, in onnxruntime 1.32",
+        "| number format | float32 |",
+        "| size | 12,345 bytes |",
+        "| top-1 accuracy | 87.54%, of the model 87.65% |",
+        "| top-1 agreement | 99.85% |",
+        "| difference of probabilities | max 0.0123, mean 4.5e-05, "
+        "total variation 6.7e-05 |",
+        "**License of the weights**: MIT",
     ):
         assert part in text, part
     assert "secret" not in text
+    assert "difference of logits" not in text
 
 
 def test_without_a_report_there_is_no_figure(model):
@@ -94,14 +103,18 @@ def test_images_without_labels(model):
         REPORT, labelled=0, accuracy=None, agreement=None
     )
     text = artefact_card(model, "an ONNX file", report).text()
-    assert "none of them labelled" in text
+    assert "none of them labeled" in text
     assert "top-1" not in text
-    assert "same best class" not in text
 
 
 @pytest.mark.parametrize(
     ("activation", "words"),
-    [("sigmoid", "each for itself"), (None, "logits of the classes")],
+    [
+        ("sigmoid", "each for itself"),
+        ("hard_sigmoid", "each for itself"),
+        (None, "logits of the classes"),
+        ("tanh", "a number for each class"),
+    ],
 )
 def test_what_comes_out(activation, words):
     model = ConvMixer(
@@ -121,3 +134,10 @@ def test_what_comes_out(activation, words):
 def test_many_classes_are_counted():
     card = ModelCard("t", "a", "i", "o", class_names=tuple(map(str, range(99))))
     assert "**Classes**: 99, from 0 to 98." in card.text()
+
+
+def test_cards_that_tf_hub_would_not_read():
+    with pytest.raises(ValueError, match="must be publisher/name/version"):
+        HubCard("mine")
+    with pytest.raises(ValueError, match="Argument `dataset` must be one line"):
+        HubCard("me/mine/1", dataset="two\nlines")

@@ -1,7 +1,100 @@
-"""The page of a TF Hub module, in the format of TF Hub's documentation."""
+"""The cards of exported models: of artifacts, and of TF Hub modules."""
 
 import dataclasses
 import re
+
+from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.export.preparation import classifier_of
+from convmixer_tf.export.verification.verify import describe_tensor
+from convmixer_tf.model_card import ModelCard
+from convmixer_tf.model_card import kept_part
+from convmixer_tf.model_card import turned
+from convmixer_tf.models.probabilities import activation_of_keras
+
+# Identifies the card of an artifact; that of a training run lacks it.
+EXPORTED = "exported by convmixer_tf as"
+
+_OUTPUTS = {
+    "softmax": "probabilities of the classes, which add up to 1.",
+    "sigmoid": "probabilities of the classes, each for itself.",
+    "linear": "logits of the classes.",
+    "unknown": "a number for each class.",
+}
+
+
+def artefact_card(
+    model,
+    kind,
+    report=None,
+    *,
+    class_names=None,
+    trained_on=None,
+    license=None,
+    crop_fraction=CROP_FRACTION,
+    orientation=None,
+    max_pixel=255,
+):
+    """Makes the model card of an exported file or folder.
+
+    Its figures are those of the report, and no others.
+
+    Args:
+        model: The `keras.Model` that was exported.
+        kind: String, what the artifact is, such as `"an ONNX file"`.
+        report: The `Report` of `verify`, or `None` if it was not compared.
+        class_names: Names of the classes, or `None`.
+        trained_on: String, on what, and whatever is published about it.
+        license: String, license of the weights.
+        crop_fraction: Part of an image's side that is kept in evaluation.
+        orientation: As for `data.decode_image`, or `None`.
+        max_pixel: What white is, 1 or 255.
+
+    Returns:
+        A `ModelCard`.
+
+    Example:
+
+    ```python
+    report = verify(model, "model.onnx", images, labels)
+    card = artefact_card(model, "an ONNX file", report, license="MIT")
+    print(card.text())
+    ```
+    """
+    height, width, channels = (side or "any" for side in model.input_shape[1:])
+    output = "features."
+    if classifier_of(model) is not None:
+        output = _OUTPUTS[activation_of_keras(model) or "unknown"]
+    return ModelCard(
+        title=f"{model.name}, {kind}",
+        about=f"`{model.name}` ({model.count_params():,} weights), a ConvMixer "
+        "(Trockman and Kolter,\n*Patches Are All You Need?*, arXiv "
+        f"2201.09792), {EXPORTED} {kind}.",
+        input=f"pixels in [0, {max_pixel}], which the model normalizes itself: "
+        f"height {height}, width {width},\n{channels} channels. Photographs "
+        f"are cut as in evaluation: bicubic,\n{kept_part(crop_fraction)}. "
+        f"They are {turned(orientation)}."
+        f"{_tensors(report.inputs) if report else ''}",
+        output=output + (_tensors(report.outputs) if report else ""),
+        class_names=class_names and tuple(class_names),
+        trained_on=trained_on,
+        figures=report.figures() if report else {},
+        measured=_measured(report) if report else "not measured.",
+        license=license,
+    )
+
+
+def _tensors(tensors):
+    return f" Tensors: {'; '.join(map(describe_tensor, tensors))}."
+
+
+def _measured(report):
+    labeled = f"{report.labelled:,}" if report.labelled else "none"
+    return (
+        f"on {report.images:,} images, {labeled} of them labeled, in "
+        f"{report.runtime}, against the\nKeras model that it was made from. "
+        "The report in JSON lies beside this card."
+    )
+
 
 # https://www.tensorflow.org/hub/writing_documentation; the first line must
 # name the publisher, the module and its version.
@@ -17,7 +110,7 @@ class HubCard:
         description: One line about the module.
         dataset: What the weights were trained on, as TF Hub names it, such as
             `imagenet-ilsvrc-2012-cls`; `None` if that is not to be said.
-        license: Licence of the weights, as SPDX names it, in lower case.
+        license: License of the weights, as SPDX names it, in lower case.
         asset_path: Where the archive will be served: its URL, or its name.
         notes: More paragraphs, such as the accuracy and where it is from.
     """
@@ -98,11 +191,11 @@ _PIXELS = {
     255: """\
 **Pixels are in [0, 255], as files hold them.** This is not TF Hub's common
 convention, which is [0, 1]. Do not divide by 255 and do not subtract a mean:
-the module normalises. With pixels in [0, 1] every image looks black to it,
+the module normalizes. With pixels in [0, 1] every image looks black to it,
 and nothing reports an error.""",
     1: """\
 **Pixels are in [0, 1]**, TF Hub's common convention: divide those of a file by
-255. Do not subtract a mean: the module normalises.""",
+255. Do not subtract a mean: the module normalizes.""",
 }
 
 _PAGE = """\
@@ -158,7 +251,7 @@ layer = convmixer_tf.export.HubLayer(FOLDER)
 
 ## Fine-tuning
 
-Call it with `training=True`: batch normalisation then uses the batch's own
+Call it with `training=True`: batch normalization then uses the batch's own
 statistics and moves the running ones. All weights can be trained; add
 `regularization_losses`, if there are any, to the loss.
 """
