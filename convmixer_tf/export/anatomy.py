@@ -128,7 +128,7 @@ def read_anatomy(model):
         name=model.name,
         image_shape=image_shape,
         preprocessing=normalization
-        and _preprocessing(normalization, image_shape[-1]),
+        and _preprocessing(normalization, image_shape[-1], stem.data_format),
         stem=_convolution(stem.conv, stem.activation, stem.norm),
         blocks=tuple(_block(block) for block in blocks),
         pooling=pooling,
@@ -235,7 +235,7 @@ def _image_shape(model, stem):
     return shape
 
 
-def _preprocessing(layer, channels):
+def _preprocessing(layer, channels, data_format):
     config = layer.get_config()
     rescales = isinstance(layer, layers.Rescaling)
     # `None` if the layer was adapted to images.
@@ -246,7 +246,18 @@ def _preprocessing(layer, channels):
         for name in (("scale", "offset") if rescales else ("mean", "variance"))
     ]
     sizes = {len(value) for value in values}
-    if not sizes <= {1, channels} or (not rescales and layer.invert):
+    # As images: what is as long as the channels may lie along another side.
+    images = (layer.scale, layer.offset) if rescales else (layer.mean[0],)
+    side = -3 if data_format == "channels_first" else -1
+    along = all(
+        np.ndim(x) < 3 or np.size(x) == 1 or np.shape(x)[side] == channels
+        for x in images
+    )
+    if (
+        not along
+        or not sizes <= {1, channels}
+        or (not rescales and layer.invert)
+    ):
         raise ValueError(
             "The model's normalization must be over all pixels or over the "
             f"channels, and not inverted. Received: {config}"
@@ -254,7 +265,7 @@ def _preprocessing(layer, channels):
     first, second = (np.broadcast_to(value, (channels,)) for value in values)
     if rescales:
         return Affine(first, second)
-    scale = 1 / np.sqrt(second)
+    scale = 1 / np.maximum(np.sqrt(second), keras.config.epsilon())
     return Affine(scale, -first * scale)
 
 

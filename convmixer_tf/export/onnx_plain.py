@@ -76,10 +76,14 @@ def _change(layer):
     """Replaces what tf2onnx can't convert by what is the same in inference."""
     if is_inactive(layer):
         return keras.layers.Identity(name=layer.name)
-    if isinstance(layer, keras.layers.Normalization) and not layer.invert:
-        # Its constants would become inputs of the file.
-        scale = 1 / np.sqrt(np.ravel(layer.variance))
-        offset = -np.ravel(layer.mean) * scale
+    if isinstance(layer, keras.layers.Normalization):
+        # Its constants would become inputs of the file. They have the shape
+        # of one image, so that no global data format has a say.
+        mean, variance = map(np.float64, (layer.mean[0], layer.variance[0]))
+        std = np.maximum(np.sqrt(variance), keras.config.epsilon())
+        scale, offset = 1 / std, -mean / std
+        if layer.invert:
+            scale, offset = std, mean
         return keras.layers.Rescaling(
             scale.tolist(), offset.tolist(), name=layer.name
         )

@@ -96,7 +96,7 @@ def check_image_model(model):
         )
     if any(
         getattr(layer, "data_format", None) == "channels_first"
-        for layer in model.layers
+        for layer in _layers(model)
     ):
         raise ValueError(
             "The model must take its channels last. Build it again after "

@@ -325,6 +325,80 @@ def test_other_normalizations():
     assert relative_difference(deploy(model)(IMAGES), model(IMAGES)) < 1e-5
 
 
+def normalized(layer, shape=(24, 20, 3)):
+    """A ConvMixer of what `layer` makes of images."""
+    image = keras.Input(shape)
+    body = convmixer(include_preprocessing=False, input_shape=shape)
+    return keras.Model(image, body(layer(image)))
+
+
+def statistics(*shape):
+    generator = np.random.default_rng(0)
+    return {
+        "mean": generator.uniform(50, 150, shape),
+        "variance": generator.uniform(1000, 4000, shape),
+    }
+
+
+NORMALIZATIONS = {
+    "channels": {"axis": -1, **statistics(3)},
+    "rows": {"axis": 1, **statistics(24)},
+    "columns and channels": {"axis": (2, 3), **statistics(20, 3)},
+    "all": {"axis": None, "mean": 100.0, "variance": 3000.0},
+    "nothing varies": {"mean": [9.0, 9, 9], "variance": [4.0, 0, 1e4]},
+    "inverted": {"invert": True, **statistics(3)},
+}
+
+
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
+def test_normalization_in_plain_onnx(tmp_path, kind):
+    model = normalized(keras.layers.Normalization(**NORMALIZATIONS[kind]))
+    outputs = onnx_plain(model, tmp_path)
+    assert relative_difference(outputs, model(IMAGES)) < 1e-5
+
+
+def test_normalization_whatever_the_global_data_format(tmp_path):
+    model = normalized(keras.layers.Normalization(**statistics(3)))
+    expected = model(IMAGES)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        outputs = onnx_plain(model, tmp_path)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert relative_difference(outputs, expected) < 1e-5
+
+
+def test_normalization_of_a_channel_that_does_not_vary():
+    arguments = NORMALIZATIONS["nothing varies"]
+    model = normalized(keras.layers.Normalization(**arguments))
+    assert relative_difference(deploy(model)(IMAGES), model(IMAGES)) < 1e-5
+
+
+def test_normalization_of_rows():
+    """There are as many rows as channels."""
+    layers = (
+        keras.layers.Normalization(axis=1, **statistics(4)),
+        keras.layers.Rescaling(np.ones((4, 1, 1)).tolist()),
+    )
+    for layer in layers:
+        model = normalized(layer, (4, 20, 4))
+        with pytest.raises(ValueError, match="or over the channels"):
+            deploy(model)
+
+
+def test_channels_first_within_another_model(tmp_path):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        body = convmixer(input_shape=(3, 24, 20))
+        model = keras.Sequential([keras.Input((3, 24, 20)), body])
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    for export in (onnx_plain, saved_model):
+        with pytest.raises(ValueError, match="must take its channels last"):
+            export(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 INACTIVE_ARGUMENTS = {
     "ActivityRegularization": {},
     "Identity": {},
