@@ -218,7 +218,9 @@ def _check_elementwise(activation):
         together, *apart = (
             np.ravel(keras.ops.convert_to_numpy(activation(x))) for x in groups
         )
-        elementwise = np.allclose(together, np.concatenate(apart), atol=1e-5)
+        elementwise = np.allclose(
+            together, np.concatenate(apart), atol=1e-5, equal_nan=True
+        )
     except (TypeError, ValueError):
         elementwise = False
     if not elementwise:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 
+import keras
 import tensorflow as tf
 
 from convmixer_tf.data import CROP_FRACTION
@@ -250,9 +251,10 @@ def _ranking(model, class_names, top):
         return lambda outputs: {}
     activation = activation_of_keras(model)
     if activation == "unknown":
+        received = keras.activations.serialize(classifier.activation)
         raise ValueError(
             "The model's classifier must have the activation None, softmax or "
-            f"sigmoid. Received: {classifier.activation!r}"
+            f"sigmoid. Received: {received!r}"
         )
     outputs = model.output_shape[-1]
     if outputs == 1:
