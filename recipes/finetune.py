@@ -260,7 +260,8 @@ def main(argv):
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
     if is_chief(strategy):
-        logging.info("%s", curves.draw_run(_OUTPUT.value))
+        curve = curves.draw_run(_OUTPUT.value)
+        logging.info("Wrote model.keras and its curve, %s", curve)
 
 
 if __name__ == "__main__":
