@@ -232,7 +232,7 @@ def _open_image_folder(folder, split):
     class_folders = sorted(_find_classes(folder, split))
     names, labels, others = [], [], 0
     for label, class_folder in enumerate(class_folders):
-        paths, left_out = _walk(folder / split / class_folder)
+        paths, left_out = walk_images(folder / split / class_folder)
         others += len(left_out)
         if not paths:
             _LOG.warning(
@@ -252,7 +252,7 @@ def _open_image_folder(folder, split):
             )
         if not entry.is_dir() or entry.name in class_folders:
             continue
-        _, left_out = _walk(entry.path)
+        _, left_out = walk_images(entry.path)
         if left_out:
             raise ValueError(_explain_lost(entry.path, left_out))
         empty.append(printable_name(entry.name))
@@ -318,7 +318,7 @@ def _has_images(folder):
     return any(_is_image(entry) for entry in _entries(folder))
 
 
-def _walk(folder):
+def walk_images(folder):
     """Lists the images in a folder and in its folders, and all other files."""
     images, others = [], []
     for entry in _entries(folder):

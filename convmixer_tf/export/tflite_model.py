@@ -59,7 +59,8 @@ def last_operators(model):
 
     Returns:
         List of a name for each output, such as `"SOFTMAX"`; `None` for one
-        that is an input. Operators that compute nothing are passed over.
+        that is an input. Operators that compute nothing are passed over. An
+        operator with an activation in it has another name than one without.
     """
     graph = model.subgraphs[0]
     makers = {}
@@ -72,6 +73,9 @@ def last_operators(model):
         name, operator = makers.get(tensor, (None, None))
         while name in _PASSED_ON:
             name, operator = makers.get(operator.inputs[0], (None, None))
+        options = operator and operator.builtinOptions
+        if getattr(options, "fusedActivationFunction", 0):
+            name = f"{name} with an activation"
         found.append(name)
     return found
 

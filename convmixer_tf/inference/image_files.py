@@ -5,6 +5,7 @@ import urllib.parse
 import urllib.request
 
 from convmixer_tf.data.datasets import EXTENSIONS
+from convmixer_tf.data.datasets import walk_images
 
 
 def find_images(names, skipped=None):
@@ -29,17 +30,21 @@ def find_images(names, skipped=None):
     paths, others = [], []
     for name in names:
         path = _local_path(name)
-        for file in _files_in(path) if path.is_dir() else [path]:
-            taken = file is path or file.suffix.lower() in EXTENSIONS
-            (paths if taken else others).append(file)
+        if path.is_dir():
+            images, rest = walk_images(path)
+            paths += images
+            others += rest
+        else:
+            paths.append(path)
+    paths, others = list(map(str, paths)), set(map(str, others))
     if skipped is not None:
-        skipped += sorted(map(str, set(others) - set(paths)))
+        skipped += sorted(others - set(paths))
     if not paths:
         raise FileNotFoundError(
             f"There are no images in {', '.join(map(str, names)) or 'nothing'}."
             f" Expected files *{{{','.join(EXTENSIONS)}}}."
         )
-    return list(dict.fromkeys(map(str, paths)))
+    return list(dict.fromkeys(paths))
 
 
 def _local_path(name):
@@ -52,12 +57,3 @@ def _local_path(name):
             f"others first. Received: {name}"
         )
     return pathlib.Path(urllib.request.url2pathname(url.path))
-
-
-def _files_in(folder):
-    found = (p for p in folder.rglob("*") if not p.is_dir())
-    return sorted(p for p in found if _is_shown(p.relative_to(folder)))
-
-
-def _is_shown(path):
-    return not any(part.startswith(".") for part in path.parts)

@@ -106,6 +106,17 @@ def test_a_crop_that_is_none(files, tmp_path, text):
         load_classifier(tmp_path / "model")
 
 
+def test_a_single_output_of_unknown_meaning(tmp_path):
+    """A ReLU that the converter puts into the last operator."""
+    images = keras.Input((24, 24, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    model = keras.Model(images, keras.layers.Dense(1, "relu")(pooled))
+    path = tmp_path / "model.tflite"
+    export_tflite(model, path, plain=True)
+    with pytest.raises(ValueError, match="It can't be told whether the class"):
+        load_classifier(path)
+
+
 def test_a_file_from_before_orientations(files, tmp_path, caplog):
     shutil.copytree(files / "saved_model", tmp_path / "model")
     path = tmp_path / "model" / "assets.extra" / "evaluation.json"
