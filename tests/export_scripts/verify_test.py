@@ -56,7 +56,7 @@ def test_the_crop_is_the_models_or_else_the_files(folder, images, tmp_path):
     silent, odd = tmp_path / "silent.keras", tmp_path / "odd.keras"
     result = run_script("export/verify.py", silent, odd, *images)
     assert result.returncode == 1
-    assert "must hold a `crop_fraction`, a number from" in result.stderr
+    assert "must hold a `crop_fraction` from 0.01 to 1" in result.stderr
 
 
 def test_a_wrong_file_does_not_and_the_limit_is_named(folder, images, tmp_path):

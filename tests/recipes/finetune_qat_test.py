@@ -74,7 +74,7 @@ def test_it_ends_in_a_file_that_is_verified(folder, tmp_path):
     assert report["passed"]
     assert report["labelled"] == 12
     card = (tmp_path / "quantize_int8.tflite.md").read_text()
-    assert f"| top-1 | {report['accuracy']['artefact']:.2%} |" in card
+    assert f"| top-1 accuracy | {report['accuracy']['artefact']:.2%}, " in card
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["images"] == {"train": 30, "calibration": 12, "test": 12}
     assert results["found"]["parity"] < 1e-6
