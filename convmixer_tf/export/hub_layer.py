@@ -19,7 +19,8 @@ class HubLayer(layers.Layer):
     layer's weights, training moves its batch statistics, and its
     regularization losses are the layer's. If `trainable` is false it computes
     as in inference. A module that takes no argument `training` computes the
-    same in both. It computes in float32, whatever the policy is.
+    same in both. It computes in the module's own types, whatever the policy
+    is: images are cast to what it takes, such as float32 or uint8.
 
     A saved model that contains the layer holds its weights, not its graph: the
     folder must be where it was when the model is loaded.
@@ -33,7 +34,8 @@ class HubLayer(layers.Layer):
         **kwargs: What every `keras.layers.Layer` takes: `name`.
 
     Input shape:
-        What the module takes: (batch, height, width, channels).
+        What the module takes: (batch, height, width, channels), or a list or
+        dictionary of shapes.
 
     Output shape:
         What the module returns: (batch, classes), (batch, dim), or a
@@ -90,7 +92,25 @@ class HubLayer(layers.Layer):
             for loss in getattr(self._module, "regularization_losses", ()):
                 self.add_loss(loss())
         mode = {"training": training} if self._takes_training else {}
-        return self._module(ops.cast(inputs, "float32"), **mode)
+        return self._module(self._cast(inputs), **mode)
+
+    @property
+    def _takes(self):
+        """What the module takes, a `tf.TensorSpec` or several packed."""
+        function = self._module.__call__.concrete_functions[0]
+        return function.structured_input_signature[0][0]
+
+    def _cast(self, inputs):
+        """Casts what is of another type than the module takes."""
+        tensors = [
+            x if x.dtype == spec.dtype else ops.cast(x, spec.dtype.name)
+            for x, spec in zip(
+                tf.nest.flatten(inputs),
+                tf.nest.flatten(self._takes),
+                strict=True,
+            )
+        ]
+        return tf.nest.pack_sequence_as(self._takes, tensors)
 
     def compute_output_shape(self, input_shape):
         return tf.nest.map_structure(
@@ -102,14 +122,19 @@ class HubLayer(layers.Layer):
             lambda output: keras.KerasTensor(
                 tuple(output.shape), output.dtype.name
             ),
-            self._trace(inputs.shape),
+            self._trace(tf.nest.map_structure(lambda x: x.shape, inputs)),
         )
 
     def _trace(self, input_shape):
         """Traces the module in inference; returns its symbolic outputs."""
         traced = tf.function(self.call, autograph=False)
-        spec = tf.TensorSpec(input_shape, tf.float32)
-        return traced.get_concrete_function(spec).structured_outputs
+        specs = keras.tree.map_structure_up_to(
+            self._takes,
+            lambda spec, shape: tf.TensorSpec(shape, spec.dtype),
+            self._takes,
+            input_shape,
+        )
+        return traced.get_concrete_function(specs).structured_outputs
 
     def get_config(self):
         return {**super().get_config(), "folder": self.folder}

@@ -202,11 +202,17 @@ def _dictionaries(torch, checkpoint):
 
 def _described(value):
     """Says what a checkpoint without tensors is."""
-    kind = type(value).__name__.removeprefix("_Ignored") or "another object"
     if not isinstance(value, dict | list | tuple):
-        return f"one value of type {kind}"
+        return f"one value: {_kind(value)}"
     if isinstance(value, dict):
-        items = [f"{key} ({type(x).__name__})" for key, x in value.items()]
+        items = [f"{key} ({_kind(x)})" for key, x in value.items()]
     else:
-        items = [type(x).__name__ for x in value]
-    return f"a {kind} of {few(items) or 'nothing'}"
+        items = [_kind(x) for x in value]
+    return f"a {_kind(value)} of {few(items) or 'nothing'}"
+
+
+def _kind(value):
+    """Names the type of a value, or says that it was not read."""
+    if isinstance(value, _Ignored):
+        return "an object that is not read"
+    return type(value).__name__

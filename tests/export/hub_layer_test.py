@@ -118,6 +118,57 @@ def test_several_outputs(tmp_path):
     assert np.array_equal(found["best"], INPUTS.argmax(1))
 
 
+def module(folder, compute, takes):
+    """Writes a SavedModel without weights."""
+    written = tf.Module()
+    written.__call__ = tf.function(compute, input_signature=[takes])
+    tf.saved_model.save(written, folder)
+    return folder
+
+
+def test_whatever_type_the_module_takes(tmp_path):
+    spec = tf.TensorSpec((None, 4), tf.uint8)
+    folder = module(tmp_path, lambda x: tf.cast(x, tf.float32) / 2, spec)
+    layer = HubLayer(folder)
+    images = np.arange(8, dtype="uint8").reshape(2, 4)
+    for dtype in ("uint8", "int64", "float32"):
+        assert np.array_equal(layer(images.astype(dtype)), images / 2)
+    assert layer.compute_output_shape((None, 4)) == (None, 4)
+    image = keras.Input((4,), dtype="uint8")
+    model = keras.Model(image, layer(image))
+    assert np.array_equal(model.predict(images, verbose=0), images / 2)
+
+
+def test_a_module_of_words(tmp_path):
+    spec = tf.TensorSpec((None,), tf.string)
+    layer = HubLayer(module(tmp_path, tf.strings.length, spec))
+    assert np.array_equal(layer(tf.constant(["a", "bcd"])), [1, 3])
+    assert layer(keras.Input((), dtype="string")).shape == (None,)
+
+
+@pytest.mark.parametrize("kind", ["list", "dictionary"])
+def test_several_inputs(tmp_path, kind):
+    spec = tf.TensorSpec((None, 4), tf.float32)
+    names = [0, 1] if kind == "list" else ["a", "b"]
+
+    def pack(values):
+        return (
+            values if kind == "list" else dict(zip(names, values, strict=True))
+        )
+
+    def subtract(x):
+        return x[names[0]] - x[names[1]]
+
+    layer = HubLayer(module(tmp_path, subtract, pack([spec, spec])))
+    assert not np.any(layer(pack([INPUTS, INPUTS])))
+    shapes = pack([(None, 4), (None, 4)])
+    assert layer.compute_output_shape(shapes) == (None, 4)
+    images = pack([keras.Input((4,), name="a"), keras.Input((4,), name="b")])
+    model = keras.Model(images, layer(images))
+    found = model.predict(pack([3 * INPUTS, INPUTS]), verbose=0)
+    np.testing.assert_allclose(found, 2 * INPUTS, 1e-6)
+
+
 def test_a_fixed_batch_and_no_lists_of_variables(tmp_path):
     layer = HubLayer(write(tmp_path, by_keyword, batch=3, lists=False))
     assert layer.weights == []

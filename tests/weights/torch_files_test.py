@@ -187,13 +187,14 @@ def test_truncated_anywhere(torch, tmp_path):
 @pytest.mark.parametrize(
     ("content", "received"),
     [
-        (3, "no tensors, but one value of type int"),
+        (3, "no tensors, but one value: int"),
         ([1, 2], "no tensors, but a list of int, int"),
         ({}, "no tensors, but a dict of nothing"),
         ({"state_dict": 3}, r"a dict of state_dict \(int\)"),
         ({"head.weight": 3}, r"a dict of head\.weight \(int\)"),
         ({7: None}, r"a dict of 7 \(NoneType\)"),
-        (argparse.Namespace(lr=1), "one value of type another object"),
+        (argparse.Namespace(lr=1), "one value: an object that is not read"),
+        ({"a": np.ones(1)}, r"a dict of a \(an object that is not read\)"),
     ],
 )
 def test_no_tensors(torch, tmp_path, content, received):
