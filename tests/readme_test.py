@@ -69,7 +69,9 @@ def test_mediapipe(tmp_path):
     photo = tf.io.encode_jpeg(asymmetric_image(300, 400)[0])
     (tmp_path / "photo.jpg").write_bytes(photo.numpy())
     model = randomize(ConvMixer256_8(weights=None))
-    export_tflite(model, tmp_path / "model.tflite", class_names=CIFAR10_CLASSES)
+    path = tmp_path / "runs" / "mine" / "convmixer_256_8_int8.tflite"
+    path.parent.mkdir(parents=True)
+    export_tflite(model, path, class_names=CIFAR10_CLASSES)
     printed = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{code}")
     names = [line.split()[0] for line in printed.splitlines()]
     assert len(names) == 3
