@@ -91,8 +91,8 @@ def test_models_and_images(folder, model, tmp_path):
             ): "ValueError There is no folder .* It has nothing. Put images",
             (model, images, "--image_size=32"): "ValueError The model takes "
             "images of 16 x 16 pixels. Received: --image_size=32",
-            (f"--model={weights}", *twelve): "ValueError `.*toy.weights.h5` "
-            "does not tell the activation of its ConvMixer",
+            (f"--model={weights}", *twelve): "ValueError The file "
+            "`.*toy.weights.h5` does not say the activation of its ConvMixer",
             (
                 *(f"--model={weights}", "--activation=gelu"),
                 *("--image_size=16", *twelve),
