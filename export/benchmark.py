@@ -10,8 +10,8 @@ the Keras model, and the processor time of one image on one thread, by turns.
 Writes JSON, and prints a Markdown table.
 
 Time: a forward pass of each over the images; five minutes of processor time
-for a CIFAR-10 network and 10,000 images. Result: `results/artefacts.json`, by
-an earlier form of this script, export/benchmark_artefacts.py of commit f1af6dd.
+for a CIFAR-10 network and 10,000 images. Result: `results/artifacts.json`, by
+an earlier form of this script, export/benchmark_artifacts.py of commit f1af6dd.
 """
 
 import contextlib
@@ -122,7 +122,7 @@ def measure(paths, samples, rounds):
                     "artifact": name,
                     "runtime": runtimes[name].name,
                     "bytes": size_of(path),
-                    "top1": found["accuracy"] and found["accuracy"]["artefact"],
+                    "top1": found["accuracy"] and found["accuracy"]["artifact"],
                     "agreement": found["agreement"],
                     "largest_difference": found["differences"]["probabilities"][
                         "max"

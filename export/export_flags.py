@@ -67,7 +67,7 @@ _IMAGES = flags.DEFINE_string(
     "images",
     None,
     "Real images to compare on: a folder split/class/*.jpg, a name in "
-    "tensorflow-datasets, or a folder of images that nobody labelled.",
+    "tensorflow-datasets, or a folder of images that nobody labeled.",
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "Which part of the images.")
 _LIMIT = flags.DEFINE_integer("limit", 2000, "The most images to take.", 1)
@@ -228,13 +228,13 @@ def image_size(model, way_out):
         Integer: the model's own; where that is open, `--image_size` or 224.
 
     Raises:
-        ValueError: If its images are not square or not in three colours.
+        ValueError: If its images are not square or not in three colors.
     """
     height, width, channels = model.input_shape[1:]
     size = side(model)
     if {height, width} - {None, size} or channels != 3:
         raise ValueError(
-            "Photos are cut to squares of three colours. The model takes "
+            "Photos are cut to squares of three colors. The model takes "
             f"images of shape {model.input_shape[1:]}; pass {way_out}."
         )
     return size
@@ -293,7 +293,7 @@ def load_images(model, names):
 
 
 def open_images(name, split):
-    """Opens real images, labelled or not.
+    """Opens real images, labeled or not.
 
     Args:
         name: Path of a folder split/class/*.jpg or of a folder of images, or
@@ -306,15 +306,15 @@ def open_images(name, split):
     folder = pathlib.Path(name)
     if folder.is_dir() and not (folder / split).is_dir():
         with contextlib.suppress(FileNotFoundError):
-            return data.open_unlabelled(folder)
+            return data.open_unlabeled(folder)
     return data.open_dataset(name, split)
 
 
 def check(path, model, samples, **arguments):
-    """Verifies an artefact as the flags say.
+    """Verifies an artifact as the flags say.
 
     Args:
-        path: Path of the artefact.
+        path: Path of the artifact.
         model: The `keras.Model`; if it is no classifier, features are
             compared.
         samples: What `load_images` returns.
@@ -350,11 +350,11 @@ def _verification():
 def finish(
     kind, write, model, names=None, *, path=None, samples=None, **arguments
 ):
-    """Publishes an artefact as the flags say.
+    """Publishes an artifact as the flags say.
 
     Args:
         kind: What it is, such as `"an ONNX file"`.
-        write: Function of a path, which writes the artefact there.
+        write: Function of a path, which writes the artifact there.
         model: The `keras.Model` to compare with.
         names: Names of its classes, or `None`.
         path: Where it is to appear. Default: `--output`.

@@ -76,7 +76,7 @@ def print_table(reports):
     """Prints one line for each file."""
     rows = [("scheme", "kB", "agreement", "top-1")]
     for scheme, report in reports.items():
-        accuracy = report.accuracy and f"{report.accuracy['artefact']:.2%}"
+        accuracy = report.accuracy and f"{report.accuracy['artifact']:.2%}"
         agreement = report.agreement
         rows.append(
             (

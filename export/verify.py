@@ -1,9 +1,9 @@
 """Compares an exported file with its model, in the runtime that it is for.
 
-    python export/verify.py MODEL ARTEFACT --images FOLDER --output report.json
+    python export/verify.py MODEL ARTIFACT --images FOLDER --output report.json
 
 MODEL is a `.keras` file, the folder of a run, a file of weights or a variant
-(1536_20, 768_32, 1024_20, 256_8), ARTEFACT a SavedModel's folder or a
+(1536_20, 768_32, 1024_20, 256_8), ARTIFACT a SavedModel's folder or a
 `.tflite`, `.onnx` or `.keras` file. If MODEL is no classifier, features are
 compared. Prints a table, and ends with status 1 if a limit is broken, which it
 names. Without flags the limits are those of the number format, see
@@ -52,8 +52,8 @@ def check_order(name):
 def main(argv):
     """Verifies as the command line says."""
     if len(argv) != 3:
-        raise app.UsageError("Expected two arguments: MODEL ARTEFACT.")
-    _, name, artefact = argv
+        raise app.UsageError("Expected two arguments: MODEL ARTIFACT.")
+    _, name, artifact = argv
     output = export_flags.OUTPUT.value
     export_flags.begin(argv[:1])
     with export_flags.errors_end_it():
@@ -62,13 +62,13 @@ def main(argv):
             check_destination(output, (".json",), export_flags.OVERWRITE.value)
         model, names = export_flags.load_model(name)
         if export_flags.CROP.value is None:
-            fraction = read_crop_fraction(artefact)
+            fraction = read_crop_fraction(artifact)
             flags.FLAGS.set_default("crop_fraction", fraction)
         if export_flags.ORIENTATION.value is None:
-            orientation = read_orientation(artefact)
+            orientation = read_orientation(artifact)
             flags.FLAGS.set_default("orientation", orientation)
         report = export_flags.check(
-            artefact,
+            artifact,
             model,
             export_flags.load_images(model, names),
             runtime=_RUNTIME.value,

@@ -68,7 +68,7 @@ def draw(logs):
             label=f"{prefix}training, augmented",
             **style,
         )
-    accuracy.set(ylabel="evaluation images recognised, %", ylim=(None, 100))
+    accuracy.set(ylabel="evaluation images recognized, %", ylim=(None, 100))
     loss.set(ylabel="cross entropy", ylim=(0, 1.1 * loss.dataLim.y1))
     for axes in (accuracy, loss):
         axes.set(xlabel="epoch", xlim=(0, None))

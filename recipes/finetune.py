@@ -8,7 +8,7 @@ weights, or a `.keras` file or the folder of a run, such as the other recipes
 end in: the same model then learns other classes. The weights of `256_8`, for
 images of 32 pixels, are in this package; those of the others, for 224, are
 fetched. Trains all weights, with a learning rate that falls
-from block to block towards the image (`--layer_decay`), or only a new
+from block to block toward the image (`--layer_decay`), or only a new
 classifier on frozen features (`--frozen`). Ends in `model.keras`, which has the
 names of the classes in it, and `curve.png`.
 
@@ -126,7 +126,7 @@ def find_origin(name, weights=None):
         An `Origin`.
 
     Raises:
-        ValueError: If there is no such model, or not one for colour images.
+        ValueError: If there is no such model, or not one for color images.
     """
     origin = _find_variant(name) if name in VARIANTS else _find_file(name)
     if not weights:

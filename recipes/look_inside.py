@@ -5,7 +5,7 @@
 
 `--model` is a `.keras` file, the folder of a run or a pretrained variant:
 1536_20, 768_32, 1024_20, 256_8. `--images` is a folder split/class/*.jpg, a
-name in tensorflow-datasets, or a folder of images that nobody labelled. Writes
+name in tensorflow-datasets, or a folder of images that nobody labeled. Writes
 PNGs and `costs.{md,csv,json}` to `--output`, and prints the costs.
 
 Time: ten seconds for a CIFAR-10 network. Result: `recipes/results/look_inside`.
@@ -64,12 +64,12 @@ def read_images(model, crop_fraction, orientation):
     size = _IMAGE_SIZE.value or height or 224
     if (height or size, width or size, channels) != (size, size, 3):
         raise ValueError(
-            "Images are cut to squares of three colours. Received: a model "
+            "Images are cut to squares of three colors. Received: a model "
             f"with input_shape={model.input_shape}, and --image_size={size}"
         )
     folder = pathlib.Path(_IMAGES.value)
     if folder.is_dir() and not (folder / _SPLIT.value).is_dir():
-        dataset = data.open_unlabelled(folder)
+        dataset = data.open_unlabeled(folder)
     else:
         (dataset,) = run_flags.open_datasets(_IMAGES.value, _SPLIT.value)
     images, _ = data.read_images(

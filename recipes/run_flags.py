@@ -23,7 +23,7 @@ _ACCUMULATION = flags.DEFINE_integer(
     "accumulation_steps", 1, "Batches per update; each is that much smaller."
 )
 _SYNC = flags.DEFINE_bool(
-    "sync_batch_norm", False, "Normalise over all replicas, not over each."
+    "sync_batch_norm", False, "Normalize over all replicas, not over each."
 )
 _EMA = flags.DEFINE_float(
     "ema_decay", None, "Evaluate the weights' running mean of this decay."
@@ -45,7 +45,7 @@ _PROFILE = flags.DEFINE_list(
 
 
 def open_datasets(name, *splits):
-    """Opens labelled images.
+    """Opens labeled images.
 
     Args:
         name: What `data.open_dataset` takes.

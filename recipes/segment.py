@@ -9,7 +9,7 @@ patches, and what the last block or all blocks add to it. Writes `segment.png`
 (boxes to learn from in white, to test on in yellow) and `segment.json`.
 
 This shows how to get at dense features and how to train on them. It is no
-benchmark: one image, few boxes, and colour goes a long way.
+benchmark: one image, few boxes, and color goes a long way.
 
 Time: half a minute for a CIFAR-10 network. Result: `recipes/results/segment`.
 """
@@ -70,7 +70,7 @@ _OVERWRITE = flags.DEFINE_bool(
 
 
 def rasterise(boxes, photograph, grid):
-    """Labels the patches whose centres are in a box.
+    """Labels the patches whose centers are in a box.
 
     Args:
         boxes: A list of boxes for each class.
@@ -95,7 +95,7 @@ def rasterise(boxes, photograph, grid):
             labels[inside] = index
         if not (labels == index).any():
             raise ValueError(
-                f"On a grid of {grid[0]} x {grid[1]} patches no centre lies in "
+                f"On a grid of {grid[0]} x {grid[1]} patches no center lies in "
                 f"the boxes {listed}. Pass a larger --width."
             )
     return labels
@@ -110,7 +110,7 @@ def features_of(model, blocks, image):
 
 
 def train_head(features, labels, classes, steps):
-    """Fits a 1 x 1 convolution to the labelled patches."""
+    """Fits a 1 x 1 convolution to the labeled patches."""
     known = labels >= 0
     counts = np.bincount(labels[known], minlength=classes)
     # A large box must not outweigh a small one.
@@ -148,9 +148,9 @@ def draw(path, photograph, scores):
     image = photograph.copy()
     pen = ImageDraw.Draw(image)
     for pair in BOXES.values():
-        for colour, boxes in zip(("white", "yellow"), pair, strict=True):
+        for color, boxes in zip(("white", "yellow"), pair, strict=True):
             for box in boxes:
-                pen.rectangle(box, outline=colour, width=3)
+                pen.rectangle(box, outline=color, width=3)
     analysis.save_label_map(
         path,
         np.asarray(image),

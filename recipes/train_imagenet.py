@@ -8,7 +8,7 @@ were 64 on each of 10 GPUs), 150 epochs (300 for 768/32), AdamW with epsilon
 `data.get_recipe("imagenet")` and `TrainConfig` have every number.
 
 On fewer devices, keep the update and divide it: `--accumulation_steps 10`
-runs 64 images at a time on one GPU, and normalises over 64 as they did.
+runs 64 images at a time on one GPU, and normalizes over 64 as they did.
 `--remat` halves the memory once more. Another `--batch_size` scales the
 learning rate in proportion, 0.01 x batch_size / 640, unless `--learning_rate`
 is given; that rule is common, and not tried here.

@@ -115,7 +115,7 @@ def run_script(script, *arguments, before=""):
 
 
 def write_images(folder, classes, count, size):
-    """Writes noise as PNG files, `count` of each class, each of one colour."""
+    """Writes noise as PNG files, `count` of each class, each of one color."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)

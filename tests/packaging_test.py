@@ -42,8 +42,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     }
     assert names == expected
     assert "convmixer_tf/preprocessing/imagenet_classes.csv" in names
-    licences = [n for n in wheel.namelist() if n.endswith("LICENSE")]
-    assert len(licences) == 1
+    licenses = [n for n in wheel.namelist() if n.endswith("LICENSE")]
+    assert len(licenses) == 1
 
 
 def test_metadata(wheel):

@@ -1,6 +1,6 @@
 """Our models against timm's, at the boundary that users see.
 
-uint8 pixels go into the default model, normalisation inside, and logits or
+uint8 pixels go into the default model, normalization inside, and logits or
 probabilities come out. Every weight is random, the batch statistics too.
 """
 
@@ -59,7 +59,7 @@ def check_parity(ours, theirs, images=IMAGES):
     expected = timm_logits(load_into_timm(theirs, ours), images)
     actual = ours.predict(images, verbose=0)
     assert relative_difference(actual, expected) < 1e-4
-    # And the test would see it, were the image mirrored or not normalised.
+    # And the test would see it, were the image mirrored or not normalized.
     for wrong in (images[:, :, ::-1], images[:, ::-1], images / 255):
         assert relative_difference(ours.predict(wrong, verbose=0), expected) > (
             1e-3
@@ -113,7 +113,7 @@ def test_variants_with_the_weights_of_timm(name, tmp_path):
     theirs = timm.create_model(VARIANTS[name])
     generator = torch.Generator().manual_seed(0)
     for tensor in theirs.state_dict().values():
-        if tensor.ndim == 1:  # Biases, and all of the batch normalisation.
+        if tensor.ndim == 1:  # Biases, and all of the batch normalization.
             tensor.uniform_(0.5, 1.5, generator=generator)
     state_dict = {k: v.numpy() for k, v in theirs.state_dict().items()}
     save_file(state_dict, tmp_path / "model.safetensors")
@@ -142,7 +142,7 @@ def test_the_small_variant():
         weights=None,
         input_shape=(31, 45, 3),
         classifier_activation=None,
-        # What `timm_logits` normalises by.
+        # What `timm_logits` normalizes by.
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )

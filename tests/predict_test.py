@@ -299,7 +299,7 @@ def test_one_logit(run, folder, images):
 
 
 def test_the_crop_is_the_models(run, images, tmp_path):
-    """A frame of another colour is seen, or cut off."""
+    """A frame of another color is seen, or cut off."""
     pixels = np.full((100, 100, 3), (0, 0, 255), np.uint8)
     pixels[30:70, 30:70] = (255, 0, 0)
     Image.fromarray(pixels).save(tmp_path / "framed.png")

@@ -187,13 +187,13 @@ def test_what_pruning_and_clustering_cost_is_that_of_the_committed_runs(
     assert text in " ".join(documents.read("BUILD.md").split())
 
 
-def test_the_artefacts_are_those_of_the_committed_run():
-    path = ROOT / "export" / "results" / "artefacts.json"
+def test_the_artifacts_are_those_of_the_committed_run():
+    path = ROOT / "export" / "results" / "artifacts.json"
     record = json.loads(path.read_text())["results"]
     assert record["images"] == 10_000
-    for row in record["artefacts"]:
+    for row in record["artifacts"]:
         text = "| {} | {:,.0f} | {:.2f} % | {:.2f} % | {:.2f} |".format(
-            row["artefact"],
+            row["artifact"],
             row["bytes"] / 1e3,
             100 * row["top1"],
             100 * row["agreement"],

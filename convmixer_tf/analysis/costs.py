@@ -58,13 +58,13 @@ def layer_costs(model, input_shape=None):
     The multiply-accumulates are counted in the graph, layer by layer, by what
     `count_macs` counts in the whole model. timm's published figures leave out
     `depthwise_macs`; the rest is theirs if one counts two operations for each
-    value of a batch normalisation.
+    value of a batch normalization.
 
     Activations are counted as in Radosavovic et al., "Designing Network
     Design Spaces", https://arxiv.org/abs/2003.13678: the outputs of
     convolutions and dense layers. They are what memory goes with: inference
     holds two or three of these maps at a time, while a training step keeps
-    about three for each, as activation and normalisation keep theirs.
+    about three for each, as activation and normalization keep theirs.
 
     Args:
         model: A ConvMixer.

@@ -97,10 +97,10 @@ def save_label_map(path, image, labels, class_names=None, *, overwrite=False):
         from matplotlib import colormaps
         from matplotlib.patches import Patch
 
-        colours = np.array(colormaps["tab20"].colors)
+        colors = np.array(colormaps["tab20"].colors)
         # Strong ones first, which are at the even places.
-        colours = np.concatenate([colours[::2], colours[1::2]])
-        chosen = colours[np.arange(len(seen)) % len(colours)]
+        colors = np.concatenate([colors[::2], colors[1::2]])
+        chosen = colors[np.arange(len(seen)) % len(colors)]
         picture = chosen[places.reshape(labels.shape)]
         for axes, shown in zip(
             figure.subplots(1, 2), (np.uint8(image), picture), strict=True
@@ -114,8 +114,8 @@ def save_label_map(path, image, labels, class_names=None, *, overwrite=False):
             hide_ticks(axes)
         figure.legend(
             handles=[
-                Patch(color=colour, label=_name(index, class_names))
-                for index, colour in zip(seen, chosen, strict=True)
+                Patch(color=color, label=_name(index, class_names))
+                for index, color in zip(seen, chosen, strict=True)
             ],
             loc="outside lower center",
             ncols=8,

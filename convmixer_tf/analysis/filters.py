@@ -13,8 +13,8 @@ from convmixer_tf.validation import check_positive_integer
 def save_patch_filters(path, model, *, columns=16, overwrite=False):
     """Draws the kernels of the patch embedding, the strongest first.
 
-    Grey is 0, and each kernel has its own scale. Kernels of three input
-    channels are in colour, of others the mean over the channels is shown.
+    Gray is 0, and each kernel has its own scale. Kernels of three input
+    channels are in color, of others the mean over the channels is shown.
 
     Args:
         path: Path of the PNG to write.

@@ -17,7 +17,7 @@ def count_macs(model, input_shape=None):
 
     The model's graph is traced, so it counts what is computed, whatever layers
     the model consists of: convolutions, depthwise ones too, and matrix
-    products, those of attention too. Biases, activations, normalisations,
+    products, those of attention too. Biases, activations, normalizations,
     pooling and resizing are not counted.
 
     Args:

@@ -40,7 +40,7 @@ def receptive_fields(model):
 
 
 def save_receptive_fields(path, model, image, *, most=8, overwrite=False):
-    """Draws the receptive field of each block around an image's centre.
+    """Draws the receptive field of each block around an image's center.
 
     Args:
         path: Path of the PNG to write.
@@ -71,15 +71,15 @@ def save_receptive_fields(path, model, image, *, most=8, overwrite=False):
             extent=(-width / 2, width / 2, height / 2, -height / 2),
             interpolation="nearest",
         )
-        colours = colormaps["plasma"](np.linspace(0, 0.9, len(chosen)))
-        for colour, index in zip(colours, chosen.astype(int), strict=True):
+        colors = colormaps["plasma"](np.linspace(0, 0.9, len(chosen)))
+        for color, index in zip(colors, chosen.astype(int), strict=True):
             name, side = fields[index]
             square = Rectangle(
                 (-side / 2, -side / 2),
                 side,
                 side,
                 fill=False,
-                edgecolor=colour,
+                edgecolor=color,
                 linewidth=2.5,
                 label=f"{name.replace('_', ' ')}: {side} pixels",
             )

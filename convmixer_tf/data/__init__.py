@@ -27,7 +27,7 @@ from convmixer_tf.data.recipes import Recipe
 from convmixer_tf.data.recipes import get_recipe
 from convmixer_tf.data.records import ImageRecords
 from convmixer_tf.data.samples import open_files
-from convmixer_tf.data.samples import open_unlabelled
+from convmixer_tf.data.samples import open_unlabeled
 from convmixer_tf.data.samples import read_images
 from convmixer_tf.data.training import train_batches
 from convmixer_tf.data.unreadable import why_unreadable
@@ -55,7 +55,7 @@ __all__ = [
     "mix",
     "open_dataset",
     "open_files",
-    "open_unlabelled",
+    "open_unlabeled",
     "rand_augment",
     "random_erase",
     "read_images",

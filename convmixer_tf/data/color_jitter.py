@@ -16,7 +16,7 @@ _ORDERS = tuple(itertools.permutations(range(len(_BRANCHES))))
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-    """Settings of colour jitter; factors are drawn from 1 - x to 1 + x.
+    """Settings of color jitter; factors are drawn from 1 - x to 1 + x.
 
     Attributes:
         brightness: Range of the brightness factor.
@@ -36,7 +36,7 @@ class ColorJitter:
 
 
 def color_jitter(images, seed, config):
-    """Jitters each image's colours, in an order drawn for each image.
+    """Jitters each image's colors, in an order drawn for each image.
 
     Args:
         images: uint8 tensor of shape (batch, height, width, 3).

@@ -140,7 +140,7 @@ def resize_and_center_crop(image, size, crop_fraction=CROP_FRACTION):
     """The evaluation transform of the published weights, as in timm.
 
     The shorter side is brought to `floor(size / crop_fraction)` pixels with
-    Pillow's bicubic filter, then the centre is taken. It consists of graph
+    Pillow's bicubic filter, then the center is taken. It consists of graph
     operations only, so it may be part of a SavedModel.
 
     Args:

@@ -1,4 +1,4 @@
-"""Opens labelled images: folders, TFRecords, tensorflow-datasets, digits.
+"""Opens labeled images: folders, TFRecords, tensorflow-datasets, digits.
 
 Two kinds of storage come out, with the same members. `ImageList` knows
 every image by number (files, or bytes in memory), so its order is a true
@@ -118,7 +118,7 @@ class ImageList:
 
 
 def open_dataset(name, split, *, data_dir=None, download=False):
-    """Opens a labelled image data set.
+    """Opens a labeled image data set.
 
     Args:
         name: One of

@@ -1,9 +1,9 @@
 """From the bytes of an image file to pixels: the one way for all images.
 
 JPEG is decoded with the accurate inverse cosine transform, which makes the
-pixels equal to Pillow's; TensorFlow's default differs by up to 19 grey levels
+pixels equal to Pillow's; TensorFlow's default differs by up to 19 gray levels
 on photographs and is not faster. PNG, WebP, BMP and the first frame of a GIF
-are decoded, too; grey and CMYK become RGB, transparency is dropped.
+are decoded, too; gray and CMYK become RGB, transparency is dropped.
 """
 
 import tensorflow as tf
@@ -20,7 +20,7 @@ ORIENTATION = "exif"
 _ACCURATE = "INTEGER_ACCURATE"
 
 # Of a BMP: blue, green, red and nothing, for each index.
-_GREY_PALETTE = bytes(x for i in range(256) for x in (i, i, i, 0))
+_GRAY_PALETTE = bytes(x for i in range(256) for x in (i, i, i, 0))
 
 
 def decode_image(encoded, orientation=ORIENTATION):
@@ -110,8 +110,8 @@ def _decode_other(encoded):
 def _has_no_palette(encoded):
     """Says whether TensorFlow reads a BMP as it should be: it skips palettes.
 
-    What it takes for a shade of grey is an index if there is one.
+    What it takes for a shade of gray is an index if there is one.
     """
     depth = tf.strings.substr(encoded, 28, 1)
-    palette = tf.strings.substr(encoded, 54, len(_GREY_PALETTE))
-    return (depth != b"\x08") | (palette == _GREY_PALETTE)
+    palette = tf.strings.substr(encoded, 54, len(_GRAY_PALETTE))
+    return (depth != b"\x08") | (palette == _GRAY_PALETTE)

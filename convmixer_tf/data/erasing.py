@@ -1,4 +1,4 @@
-"""Random erasing in normalised space, on pixels."""
+"""Random erasing in normalized space, on pixels."""
 
 import dataclasses
 import math
@@ -30,8 +30,8 @@ class RandomErasing:
         max_area: Largest share of the area.
         min_aspect: Smallest ratio of height to width, the largest being its
             inverse; its logarithm is drawn uniformly.
-        mode: What is put there, in normalised space: `"pixel"`: N(0, 1) for
-            every pixel and channel; `"rand"`: one colour from N(0, 1);
+        mode: What is put there, in normalized space: `"pixel"`: N(0, 1) for
+            every pixel and channel; `"rand"`: one color from N(0, 1);
             `"const"`: zeros.
         mean: Mean of each channel, of pixels scaled to [0, 1], or one number
             for all. The default fits any number of channels, as in
@@ -58,8 +58,8 @@ class RandomErasing:
 def random_erase(images, seed, config):
     """Erases a random box of some images of a batch.
 
-    The models normalise their input themselves, and so expect pixels. What is
-    drawn in normalised space, as z, is therefore put in as the pixel
+    The models normalize their input themselves, and so expect pixels. What is
+    drawn in normalized space, as z, is therefore put in as the pixel
     `255 * (mean + std * z)`, which the model turns back into z. Such pixels
     may be fractional and lie outside of [0, 255].
 

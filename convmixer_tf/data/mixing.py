@@ -106,9 +106,9 @@ def mix(images, labels, seed, config):
         "elem": position,
     }[config.mode]
     num_groups = 1 if config.mode == "batch" else batch
-    share, is_cut, centre = _draw(num_groups, seed, config)
-    top, bottom = _interval(height, centre[:, 0], share)
-    left, right = _interval(width, centre[:, 1], share)
+    share, is_cut, center = _draw(num_groups, seed, config)
+    top, bottom = _interval(height, center[:, 0], share)
+    left, right = _interval(width, center[:, 1], share)
     # The box is clipped at the borders, so its pixels are counted.
     area = tf.cast((bottom - top) * (right - left), tf.float32)
     share = tf.where(is_cut, area / tf.cast(height * width, tf.float32), share)
@@ -182,11 +182,11 @@ def _beta(count, alpha, seed):
     return tf.math.divide_no_nan(gamma[:, 0], tf.reduce_sum(gamma, axis=1))
 
 
-def _interval(length, centre, share):
-    """First position and end of a box around `centre` along one axis."""
+def _interval(length, center, share):
+    """First position and end of a box around `center` along one axis."""
     side = tf.cast(length, tf.float32)
     half = tf.cast(side * tf.sqrt(share), tf.int32) // 2
-    middle = tf.cast(centre * side, tf.int32)
+    middle = tf.cast(center * side, tf.int32)
     return tf.maximum(middle - half, 0), tf.minimum(middle + half, length)
 
 

@@ -9,7 +9,7 @@ per channel, as in Pillow; the tests compare the two pixel by pixel.
 import numpy as np
 import tensorflow as tf
 
-# Colour of the pixels that an affine operation brings in from outside of the
+# Color of the pixels that an affine operation brings in from outside of the
 # image: round(255 * IMAGENET_MEAN), as in timm.
 FILL = (124, 116, 104)
 
@@ -79,35 +79,35 @@ def solarize_add(images, addend):
 
 
 def color(images, factor):
-    """Moves away from grey (factor > 1) or towards it."""
-    return _blend(_grey(images)[..., None], images, factor)
+    """Moves away from gray (factor > 1) or toward it."""
+    return _blend(_gray(images)[..., None], images, factor)
 
 
 def contrast(images, factor):
-    """Moves away from the mean grey level (factor > 1) or towards it."""
-    total = tf.reduce_sum(tf.cast(_grey(images), tf.int64), axis=[1, 2])
+    """Moves away from the mean gray level (factor > 1) or toward it."""
+    total = tf.reduce_sum(tf.cast(_gray(images), tf.int64), axis=[1, 2])
     mean = tf.floor(total / tf.cast(_num_pixels(images), tf.int64) + 0.5)
     mean = tf.cast(mean, tf.float32)[:, None, None, None]
     return _blend(mean, images, factor)
 
 
 def brightness(images, factor):
-    """Moves away from black (factor > 1) or towards it."""
+    """Moves away from black (factor > 1) or toward it."""
     return _blend(0.0, images, factor)
 
 
 def sharpness(images, factor):
-    """Moves away from a smoothed image (factor > 1) or towards it.
+    """Moves away from a smoothed image (factor > 1) or toward it.
 
     The outermost pixels have no smoothed value and stay as they are.
     """
     pixels = tf.cast(images, tf.float32)
     rows = pixels[:, :-2] + pixels[:, 1:-1] + pixels[:, 2:]
     box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
-    centre = images[:, 1:-1, 1:-1]
+    center = images[:, 1:-1, 1:-1]
     # The weights are 1, and 5 in the middle, divided by 13.
-    smooth = (box + 4.0 * tf.cast(centre, tf.float32)) / 13.0
-    inner = _blend(tf.floor(smooth + 0.5), centre, factor)
+    smooth = (box + 4.0 * tf.cast(center, tf.float32)) / 13.0
+    inner = _blend(tf.floor(smooth + 0.5), center, factor)
     inner = tf.concat(
         [images[:, 1:-1, :1], inner, images[:, 1:-1, -1:]], axis=2
     )
@@ -140,18 +140,18 @@ def translate_y(images, fraction, cubic):
 
 
 def rotate(images, degrees, cubic):
-    """Turns the image counter-clockwise about its centre."""
+    """Turns the image counter-clockwise about its center."""
     height, width = tf.unstack(tf.shape(images)[1:3])
-    y = tf.range(height, dtype=tf.float32)[:, None] - _centre(height)
-    x = tf.range(width, dtype=tf.float32) - _centre(width)
+    y = tf.range(height, dtype=tf.float32)[:, None] - _center(height)
+    x = tf.range(width, dtype=tf.float32) - _center(width)
     angle = degrees[:, None, None] * np.float32(np.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    source_x = cosine * x - sine * y + _centre(width)
-    source_y = cosine * y + sine * x + _centre(height)
+    source_x = cosine * x - sine * y + _center(width)
+    source_y = cosine * y + sine * x + _center(height)
     return _sample(images, source_y, source_x, cubic)
 
 
-def _centre(length):
+def _center(length):
     return (tf.cast(length, tf.float32) - 1.0) / 2.0
 
 
@@ -163,7 +163,7 @@ def _transpose(images):
     return tf.transpose(images, [0, 2, 1, 3])
 
 
-def _grey(images):
+def _gray(images):
     """ITU-R 601-2 luma in Pillow's 16-bit fixed point, int32."""
     red, green, blue = tf.unstack(tf.cast(images, tf.int32), axis=-1)
     luma = red * 19595 + green * 38470 + blue * 7471 + 0x8000
@@ -189,13 +189,13 @@ def _look_up(tables, entries):
     return tf.gather(tf.reshape(tables, [-1]), entries)
 
 
-def _neighbours(cubic):
+def _neighbors(cubic):
     """Offsets of the pixels that an interpolated one is made of."""
     return (-1, 0, 1, 2) if cubic else (0, 1)
 
 
-def _neighbour_weights(t, cubic):
-    """Weights of the neighbours of a point `t` pixels right of pixel 0.
+def _neighbor_weights(t, cubic):
+    """Weights of the neighbors of a point `t` pixels right of pixel 0.
 
     Pillow's transforms use the cubic kernel with a = -1, unlike its resize.
     """
@@ -238,9 +238,9 @@ def _shift_rows(images, shift, cubic):
     whole = tf.floor(shift)
     fraction = shift - whole
     # Interpolated pixels lie `fraction` right of the columns -1 to width - 1.
-    taps = _neighbours(cubic)
+    taps = _neighbors(cubic)
     padded = tf.cast(_pad_columns(images, 1 - taps[0], taps[-1]), tf.float32)
-    weights = _neighbour_weights(
+    weights = _neighbor_weights(
         tf.cast(fraction, tf.float32)[..., None, None], cubic
     )
     pixels = tf.add_n(
@@ -266,12 +266,12 @@ def _sample(images, y, x, cubic):
     inside = (y >= -0.5) & (y < tf.cast(height, tf.float32) - 0.5)
     inside &= (x >= -0.5) & (x < tf.cast(width, tf.float32) - 0.5)
     top, left = tf.floor(y), tf.floor(x)
-    down = _neighbour_weights((y - top)[..., None], cubic)
-    across = _neighbour_weights((x - left)[..., None], cubic)
+    down = _neighbor_weights((y - top)[..., None], cubic)
+    across = _neighbor_weights((x - left)[..., None], cubic)
     top, left = tf.cast(top, tf.int32), tf.cast(left, tf.int32)
 
-    # A table of all runs of neighbours in a row, so that one look-up gets all.
-    taps = _neighbours(cubic)
+    # A table of all runs of neighbors in a row, so that one look-up gets all.
+    taps = _neighbors(cubic)
     padded = _pad_columns(images, 1 - taps[0], taps[-1])
     runs = [padded[:, :, tap : tap + width + 1] for tap in range(len(taps))]
     runs = tf.reshape(tf.concat(runs, axis=-1), [-1, 3 * len(taps)])

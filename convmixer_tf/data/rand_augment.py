@@ -46,7 +46,7 @@ class RandAugment:
             of `OPERATION_NAMES`.
         magnitude_std: Standard deviation of the magnitude, which is drawn from
             a normal distribution and clipped to [0, 10].
-        increasing: Whether posterize, solarize, colour, contrast, brightness
+        increasing: Whether posterize, solarize, color, contrast, brightness
             and sharpness grow stronger with the magnitude. Otherwise they are
             those of AutoAugment, some of which grow weaker.
         probability: Probability that a drawn operation is applied.

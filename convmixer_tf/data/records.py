@@ -1,4 +1,4 @@
-"""Labelled images in TFRecord files."""
+"""Labeled images in TFRecord files."""
 
 import dataclasses
 import logging

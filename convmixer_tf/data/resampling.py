@@ -20,7 +20,7 @@ def resample(image, full_size, offset, size, cubic, flip=False):
     Both filters are antialiased: they widen when the image shrinks. Columns
     are resampled before rows, with the intermediate result rounded to whole
     pixels, as in Pillow up to version 12; version 13 starts with the rows of
-    some tall images, which changes pixels by 0.2 grey levels in the mean.
+    some tall images, which changes pixels by 0.2 gray levels in the mean.
 
     Args:
         image: uint8 tensor of shape (height, width, 3).
@@ -86,14 +86,14 @@ def _bands(length, full_length, offset, size, cubic, flip):
 
     output = np.arange(blocks * block, dtype="float32").reshape(blocks, block)
     output = tf.where(flip, size - 1 - output, output)
-    centre = (tf.cast(offset, tf.float32) + output + 0.5) * scale
+    center = (tf.cast(offset, tf.float32) + output + 0.5) * scale
     taps = tf.math.ceil((block - 1) * scale + 2 * support) + 1
     taps = tf.minimum(taps, length)
-    start = tf.floor(tf.reduce_min(centre, axis=1) - support)
+    start = tf.floor(tf.reduce_min(center, axis=1) - support)
     start = tf.clip_by_value(start, 0.0, length - taps)
 
     position = (start[:, None] + tf.range(taps) + 0.5) / stretch
-    distance = position[:, None, :] - (centre / stretch)[:, :, None]
+    distance = position[:, None, :] - (center / stretch)[:, :, None]
     weights = _kernel(tf.abs(distance), cubic)
     weights /= tf.reduce_sum(weights, axis=-1, keepdims=True)
     return tf.cast(start, tf.int32), tf.cast(taps, tf.int32), weights

@@ -18,7 +18,7 @@ from convmixer_tf.validation import check_positive_integer
 _BATCH_SIZE = 32
 
 
-def open_unlabelled(folder):
+def open_unlabeled(folder):
     """Opens the images of one folder, of which nobody knows the classes.
 
     Args:
@@ -66,7 +66,7 @@ def read_images(
     """Reads images through the evaluation transform, into memory.
 
     Args:
-        dataset: What `open_dataset` or `open_unlabelled` returns.
+        dataset: What `open_dataset` or `open_unlabeled` returns.
         image_size: Side of the images, in pixels.
         limit: Integer, the most images to read; `None` for all. Of an
             `ImageList` they are spread evenly, and so over its classes; of

@@ -2,7 +2,7 @@
 
 from convmixer_tf.export.android import export_android
 from convmixer_tf.export.cards import HubCard
-from convmixer_tf.export.cards import artefact_card
+from convmixer_tf.export.cards import artifact_card
 from convmixer_tf.export.deployment import DeployedBlock
 from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
@@ -31,7 +31,7 @@ __all__ = [
     "LiteRTModel",
     "Report",
     "TFLiteMetadata",
-    "artefact_card",
+    "artifact_card",
     "default_limits",
     "deploy",
     "export_android",

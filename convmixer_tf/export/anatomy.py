@@ -1,6 +1,6 @@
 """What a trained ConvMixer computes, read off its layers in double precision.
 
-Each part is a convolution, an activation and a batch normalisation, which in
+Each part is a convolution, an activation and a batch normalization, which in
 inference is a scale and a shift of each channel.
 """
 
@@ -27,14 +27,14 @@ class Affine:
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """A convolution and the activation and normalisation that follow it.
+    """A convolution and the activation and normalization that follow it.
 
     Attributes:
         kernel: float64 array. Depthwise: (rows, columns, dim). Otherwise:
             (rows, columns, inputs, dim).
         bias: float64 array (dim,).
         activation: Function of a tensor, element by element.
-        norm: `Affine`, the batch normalisation after the activation.
+        norm: `Affine`, the batch normalization after the activation.
     """
 
     kernel: np.ndarray

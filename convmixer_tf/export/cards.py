@@ -22,7 +22,7 @@ _OUTPUTS = {
 }
 
 
-def artefact_card(
+def artifact_card(
     model,
     kind,
     report=None,
@@ -56,7 +56,7 @@ def artefact_card(
 
     ```python
     report = verify(model, "model.onnx", images, labels)
-    card = artefact_card(model, "an ONNX file", report, license="MIT")
+    card = artifact_card(model, "an ONNX file", report, license="MIT")
     print(card.text())
     ```
     """
@@ -88,7 +88,7 @@ def _tensors(tensors):
 
 
 def _measured(report):
-    labeled = f"{report.labelled:,}" if report.labelled else "none"
+    labeled = f"{report.labeled:,}" if report.labeled else "none"
     return (
         f"on {report.images:,} images, {labeled} of them labeled, in "
         f"{report.runtime}, against the\nKeras model that it was made from. "

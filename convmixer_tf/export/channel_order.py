@@ -3,9 +3,9 @@
 In 8 bits all channels of a tensor share one step, which the widest of them
 sets. So groups of channels get tensors of their own, with steps of their own.
 
-A channel that hardly ever changes has a normalisation that multiplies it by up
+A channel that hardly ever changes has a normalization that multiplies it by up
 to 1 / sqrt(1e-5) = 316, and with it the error of a step that suits its lively
-neighbours. Where there are such channels, all are sorted by that factor, so
+neighbors. Where there are such channels, all are sorted by that factor, so
 that groups are of a kind. Channels have no meaning by their number, but for
 the last ones of a model without classifier: this is exact.
 """
@@ -43,9 +43,9 @@ def is_extreme(scale):
 
 
 def sort_channels(anatomy):
-    """Sorts channels by the scales of their normalisations, where needed.
+    """Sorts channels by the scales of their normalizations, where needed.
 
-    A block's channels are sorted by the normalisation before the block or by
+    A block's channels are sorted by the normalization before the block or by
     that in its branch, whichever is extreme; if both are, into two halves by
     the one and each half by the other. What a classifier takes is sorted too;
     what a model without one returns is not.

@@ -33,7 +33,7 @@ class DeployedBlock:
         groups: Tuple of integers, into how many channels each the block is
             divided from the convolution before it to its pointwise one.
         divided: Boolean, whether it computes its input divided by the scale
-            of its depthwise normalisation, which is thereby gone. If not, a
+            of its depthwise normalization, which is thereby gone. If not, a
             layer multiplies by that scale.
         smallest_scale: Float, the least absolute value of that scale. Where
             the target admits of the division, it is left out because of a
@@ -59,10 +59,10 @@ class Deployment:
         source: String, the name of the model.
         preprocessing_folded: Boolean, whether the model's preprocessing went
             into its first convolution. If not, it had none.
-        last_norm: What became of the last normalisation. `"folded"`: it went
+        last_norm: What became of the last normalization. `"folded"`: it went
             into the classifier. `"kept"`: it is a layer, because there is no
             classifier, or for 8 bits because its scales are extreme.
-        extreme_norms: Tuple of strings, the normalisations of which a few
+        extreme_norms: Tuple of strings, the normalizations of which a few
             channels have a scale of over 16 times the median. For 8 bits,
             their channels are sorted by scale; they are what such a file
             fails by, if it does.
@@ -80,7 +80,7 @@ class Deployment:
 def deploy(model, target="float"):
     """Rewrites a ConvMixer for inference, without changing its outputs.
 
-    Preprocessing and normalisations are folded into the convolutions around
+    Preprocessing and normalizations are folded into the convolutions around
     them, and what only training needs is gone. For LiteRT on a CPU, large
     depthwise kernels are split into small ones. All of it is exact algebra,
     done in double precision.
@@ -137,7 +137,7 @@ def deploy(model, target="float"):
 
 
 def _norms(anatomy):
-    """Lists the normalisations' names and scales, in order."""
+    """Lists the normalizations' names and scales, in order."""
     norms = [("patch_embed/norm", anatomy.stem.norm.scale)]
     for i, block in enumerate(anatomy.blocks):
         norms += [

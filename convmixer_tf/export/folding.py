@@ -1,6 +1,6 @@
-"""ConvMixer without its normalisations: the same function, by exact algebra.
+"""ConvMixer without its normalizations: the same function, by exact algebra.
 
-A batch normalisation in inference is s * x + t, for each channel. In
+A batch normalization in inference is s * x + t, for each channel. In
 
     x = s1 * a + t1                    a: what the layer before activated
     h = act(depthwise(x) + b)
@@ -74,14 +74,14 @@ class Folded:
 
 
 def fold(anatomy, divide, fold_last):
-    """Folds all normalisations that can be, and the preprocessing.
+    """Folds all normalizations that can be, and the preprocessing.
 
     Args:
         anatomy: An `Anatomy`.
         divide: Boolean, whether blocks may compute their input divided by
-            the scale of the depthwise normalisation. It saves a
+            the scale of the depthwise normalization. It saves a
             multiplication; rounding to 8 bits is the worse for it.
-        fold_last: Boolean, whether the last normalisation may go into the
+        fold_last: Boolean, whether the last normalization may go into the
             classifier. After maximum pooling it can't.
 
     Returns:

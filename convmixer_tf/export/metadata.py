@@ -227,7 +227,7 @@ def _encode(metadata, image, num_outputs, number):
         5: {0: [255.0], 1: [0.0]},  # The range.
     }
     if channels in (1, 3):
-        color_space = {3: 1, 1: 2}[channels]  # RGB, grey
+        color_space = {3: 1, 1: 2}[channels]  # RGB, gray
         pixels[3] = {0: 2, 1: {0: color_space}}  # An image.
     scores = {
         0: "scores",

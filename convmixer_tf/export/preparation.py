@@ -80,7 +80,7 @@ def check_image_model(model):
 
     Raises:
         ValueError: If it doesn't, if its channels come first, or if it is a
-            ConvMixer that does not normalise its input.
+            ConvMixer that does not normalize its input.
     """
     shape = getattr(model, "input_shape", None)
     if (
@@ -114,7 +114,7 @@ def check_pixels(model):
         model: A `keras.Model`, be it what `deploy` returned.
 
     Raises:
-        ValueError: If it does not normalise its input.
+        ValueError: If it does not normalize its input.
     """
     deployment = getattr(model, "deployment", None)
     if isinstance(_first_layer(model), PatchEmbed) or (
@@ -123,7 +123,7 @@ def check_pixels(model):
         raise ValueError(
             "The model must take pixels in [0, 255]. Build it again with "
             "include_preprocessing=True; the weights are the same. "
-            f"Received: {model!r}, which normalises nothing"
+            f"Received: {model!r}, which normalizes nothing"
         )
 
 

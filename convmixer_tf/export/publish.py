@@ -9,7 +9,7 @@ import pathlib
 from convmixer_tf import files
 from convmixer_tf import progress
 from convmixer_tf.export.cards import EXPORTED
-from convmixer_tf.export.cards import artefact_card
+from convmixer_tf.export.cards import artifact_card
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import verify
 
@@ -47,7 +47,7 @@ def publish(
             leaves the comparison out.
         labels: As for `verify`.
         class_names: Names of the classes, or `None`.
-        card: Dictionary of further arguments of `artefact_card`, or `None`.
+        card: Dictionary of further arguments of `artifact_card`, or `None`.
         beside: Path that the report and the card add their suffixes to.
             Defaults to `path`.
         appear: Context manager from the final path to a temporary one:
@@ -98,7 +98,7 @@ def publish(
                 features=classifier_of(model) is None,
                 **arguments,
             )
-            report = dataclasses.replace(report, artefact=path)
+            report = dataclasses.replace(report, artifact=path)
             if on_report:
                 on_report(report)
             _check_limits(report, path, beside)
@@ -107,7 +107,7 @@ def publish(
     if report:
         report.save(f"{beside}.json")
         pathlib.Path(f"{beside}.failed.json").unlink(missing_ok=True)
-    text = artefact_card(
+    text = artifact_card(
         model,
         kind,
         report,
@@ -146,8 +146,8 @@ def _check_beside(path, beside):
 
 def _is_report(content, path):
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        artefact = json.loads(content)["artefact"]
-        return os.path.basename(artefact) == os.path.basename(path)
+        artifact = json.loads(content)["artifact"]
+        return os.path.basename(artifact) == os.path.basename(path)
     return False
 
 

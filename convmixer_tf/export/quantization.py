@@ -1,4 +1,4 @@
-"""Quantising a deployed model's float32 TFLite file.
+"""Quantizing a deployed model's float32 TFLite file.
 
 Two ways of computing, chosen by measurement
 (`export/results/tflite_cifar10_*.json`):
@@ -39,7 +39,7 @@ _FLOATS = "_dequant"  # What is added to the name of a tensor in 8 bits.
 
 
 def quantize(content, scheme, images=None, output_dtype="float32"):
-    """Quantises a float32 TFLite file of a model that `deploy` rewrote.
+    """Quantizes a float32 TFLite file of a model that `deploy` rewrote.
 
     Args:
         content: Bytes of the file.
@@ -115,7 +115,7 @@ def _quantizer(content):
         from ai_edge_quantizer import quantizer
     except ImportError as error:
         raise ImportError(
-            "Quantising needs `ai-edge-quantizer`. Install the extra: "
+            "Quantizing needs `ai-edge-quantizer`. Install the extra: "
             'pip install "convmixer_tf[export]".'
         ) from error
     return quantizer.Quantizer(content)

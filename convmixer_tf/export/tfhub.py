@@ -74,7 +74,7 @@ def export_tfhub(
     https://www.tensorflow.org/hub/common_saved_model_apis/images
 
     Args:
-        model: A `ConvMixer`, with batch normalisation.
+        model: A `ConvMixer`, with batch normalization.
         path: Path of the folder to write. It appears when it is complete.
         kind: `"classifier"`, which returns logits whatever the activation of
             the model's classifier is, or `"feature_vector"`, which returns

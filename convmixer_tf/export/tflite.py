@@ -1,4 +1,4 @@
-"""TFLite files, in float or quantised."""
+"""TFLite files, in float or quantized."""
 
 import tempfile
 import warnings
@@ -88,7 +88,7 @@ def export_tflite(
             the image the model sees each class. Their mean over rows and
             columns are the logits. MediaPipe's ImageClassifier does not take
             such a file.
-        plain: Whether to leave the model and the quantisation to TensorFlow's
+        plain: Whether to leave the model and the quantization to TensorFlow's
             converter, which is what the others are to be compared with. Any
             Keras model of one image and one output will do then.
         overwrite: Whether to replace an existing file.
@@ -314,7 +314,7 @@ def _export_saved_model(model, directory, shape):
 
 def _calibrate(converter, images):
     # With an all-black and an all-white image among them, the input's scale
-    # is exactly 1 and its zero point 0: a pixel is its own quantised value.
+    # is exactly 1 and its zero point 0: a pixel is its own quantized value.
     extremes = np.stack(
         [np.zeros_like(images[0]), np.full_like(images[0], 255)]
     )

@@ -177,7 +177,7 @@ def normalize_batch(x, norm):
 
 
 def _move_statistics(norm, mean, variance):
-    """Moves the running statistics towards those of a batch, as Keras does."""
+    """Moves the running statistics toward those of a batch, as Keras does."""
     for moving, batch in (
         (norm.moving_mean, mean),
         (norm.moving_variance, variance),

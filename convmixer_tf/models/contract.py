@@ -131,7 +131,7 @@ def image_input(shape, input_tensor):
 
 
 def check_head(include_top, pooling, classes, dropout, drop_path):
-    """Checks the arguments that say how a model ends and is regularised.
+    """Checks the arguments that say how a model ends and is regularized.
 
     Raises:
         ValueError: If one is invalid.

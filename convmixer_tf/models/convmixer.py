@@ -35,7 +35,7 @@ def ConvMixer(
     An image is cut into patches, and every patch is embedded; `depth` equal
     blocks then mix them, at one resolution and one width; global average
     pooling and a linear classifier end it. Pixels go in as they are, in
-    [0, 255]: the model normalises them itself.
+    [0, 255]: the model normalizes them itself.
 
     Reference: Trockman and Kolter, "Patches Are All You Need?",
     https://arxiv.org/abs/2201.09792
@@ -71,7 +71,7 @@ def ConvMixer(
             labels that do not exclude each other.
         name: The model's name.
         include_preprocessing: Boolean, whether the model takes pixels in
-            [0, 255] and normalises them. If false, it takes what
+            [0, 255] and normalizes them. If false, it takes what
             `preprocessing.normalize` gives with the model's `mean` and `std`.
         mean: Mean of the pixels scaled to [0, 1]: a number, or one for each
             channel. Defaults to that of the data set of published weights,

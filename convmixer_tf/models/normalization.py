@@ -38,7 +38,7 @@ def statistics_of(dataset, channels):
 
 
 def normalization(shape, mean=None, std=None, dataset="imagenet"):
-    """Builds the layer that normalises pixels in [0, 255].
+    """Builds the layer that normalizes pixels in [0, 255].
 
     Args:
         shape: Tuple of three, of the image.

@@ -58,7 +58,7 @@ def read_arguments(path):
 
     Returns:
         Dictionary of arguments of `ConvMixer`: what defines the body, the
-        images and their normalisation. The weights come with `weights=path`.
+        images and their normalization. The weights come with `weights=path`.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -39,7 +39,7 @@ def imagenet_classes():
 
 
 def preprocess_input(x, data_format=None):
-    """Returns `x` unchanged: the models normalise their input themselves.
+    """Returns `x` unchanged: the models normalize their input themselves.
 
     It exists so that code written for `keras.applications` runs as it is.
     With `include_preprocessing=False`, call `normalize` instead, with the
@@ -57,7 +57,7 @@ def preprocess_input(x, data_format=None):
 
 
 def normalize(x, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format=None):
-    """Normalises pixels for a model built with `include_preprocessing=False`.
+    """Normalizes pixels for a model built with `include_preprocessing=False`.
 
     Args:
         x: Array or tensor of pixels in [0, 255], of shape

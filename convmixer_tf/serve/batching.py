@@ -50,7 +50,7 @@ class BatchedClassifier:
     async def __call__(self, image):
         """Classifies an image.
 
-        If the caller is cancelled before the batch begins, the image is left
+        If the caller is canceled before the batch begins, the image is left
         out.
 
         Args:

@@ -11,7 +11,7 @@ class MovingAverage(tf.Module):
     """The running mean of all floating-point variables of a model.
 
     It starts as a copy and includes the statistics of the batch
-    normalisations, as timm's `ModelEmaV2` does.
+    normalizations, as timm's `ModelEmaV2` does.
 
     Args:
         model: A `keras.Model`.
@@ -57,7 +57,7 @@ def averaging_over_replicas(strategy, variables):
     Args:
         strategy: A `tf.distribute.Strategy`.
         variables: List of variables, such as the running statistics of batch
-            normalisations.
+            normalizations.
 
     Returns:
         Function without arguments, which replaces each replica's copy of each
@@ -78,7 +78,7 @@ def averaging_over_replicas(strategy, variables):
 
 
 def batch_norms(layer):
-    """Lists the batch normalisations within a layer or a model."""
+    """Lists the batch normalizations within a layer or a model."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return [layer]
     inner = (

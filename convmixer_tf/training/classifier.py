@@ -1,4 +1,4 @@
-"""From labelled images to a trained classifier in a file."""
+"""From labeled images to a trained classifier in a file."""
 
 import dataclasses
 import pathlib

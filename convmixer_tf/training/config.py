@@ -36,7 +36,7 @@ class TrainConfig:
         weight_decay: Fraction of a weight that is subtracted from it per
             update, times the learning rate.
         decay_all: Boolean, whether to decay biases and the scales and offsets
-            of the normalisations too.
+            of the normalizations too.
         layer_decay: Factor of the learning rate from one block to the block
             before it. 1 treats all alike; fine-tuning likes 0.65 to 0.9.
         clip_norm: The largest global L2 norm of the gradient averaged over
@@ -44,7 +44,7 @@ class TrainConfig:
         precision: `"float32"`, `"bfloat16"`, `"float16"` (with a loss scale)
             or `"auto"`: bfloat16 on a TPU and on a GPU that has it, float16
             on an older GPU, float32 on a CPU.
-        sync_batch_norm: Boolean, whether the batch normalisations see the
+        sync_batch_norm: Boolean, whether the batch normalizations see the
             whole batch instead of a replica's part of it.
         ema_decay: Decay of the weights' running mean, per update, which is
             then what is evaluated. `None`: there is none.

@@ -74,7 +74,7 @@ class Scores:
         top5: Fraction of the images whose label is among the best five.
         loss: Mean cross entropy against the labels, in nats.
         per_class: Array of shape (classes,), fraction of a class's images
-            that are recognised; NaN for a class without images.
+            that are recognized; NaN for a class without images.
         confusion: Integer array of shape (classes, classes), images counted
             by label and by prediction.
     """

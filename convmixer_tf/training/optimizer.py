@@ -27,7 +27,7 @@ class AdamW(tf.Module):
         weight_decay: Fraction of a weight that is subtracted from it per
             update, times the learning rate.
         decay_all: Boolean. If false, variables of rank 0 and 1 (biases, and
-            the scales and offsets of normalisations) do not decay.
+            the scales and offsets of normalizations) do not decay.
         rate_scales: List of floats, the factor on the learning rate of each
             variable. Defaults to 1.
     """

@@ -220,7 +220,7 @@ class Engine:
     def _count(self, steps, first_bad_step, finite, good, factor):
         if factor is not None:
             # A gradient that overflows now and then is what the scale is for.
-            # A loss that does has spoilt the batch normalisations.
+            # A loss that does has spoilt the batch normalizations.
             finite = good & (factor > 2.0**-14)
         steps.assign_add(1)
         is_first = ~finite & (first_bad_step < 0)

@@ -21,7 +21,7 @@ class PublishedWeights:
             package: `read_facts` has what was measured.
         top5: Published top-5 accuracy, in percent, likewise.
         filename: Name of the file.
-        license: Licence of the weights.
+        license: License of the weights.
         classes: Number of classes.
         image_size: Side of the images, in pixels.
         crop_fraction: Part of an image's shorter side that is evaluated.

@@ -124,7 +124,7 @@ def test_files(tmp_path):
 def test_published_figures(build, macs, published, parameters):
     total = layer_costs(build(weights=None))[-1]
     assert total.macs / 1e9 == pytest.approx(macs, abs=0.005)
-    # Without depthwise convolutions, two for each value normalised.
+    # Without depthwise convolutions, two for each value normalized.
     theirs = total.macs - total.depthwise_macs + 2 * total.activations
     assert theirs / 1e9 == pytest.approx(published, abs=0.006)
     assert total.parameters == parameters

@@ -33,13 +33,13 @@ def test_patch_filters(tmp_path, read_png, channels):
     model = ConvMixer(10, 1, 3, 4, input_shape=(16, 16, channels))
     kernel = np.zeros((4, 4, channels, 10), np.float32)
     kernel[:, :2], kernel[:, 2:] = 1, -1
-    kernel[..., 0, 0] += 1  # The strongest, and in colour redder.
+    kernel[..., 0, 0] += 1  # The strongest, and in color redder.
     model.get_layer("patch_embed").conv.kernel.assign(kernel)
     path = tmp_path / "filters.png"
     save_patch_filters(path, model, columns=5)
     pixels = np.int32(read_png(path))
-    coloured = (np.ptp(pixels, axis=-1) > 60).sum()
-    assert coloured > 500 if channels == 3 else coloured == 0
+    colored = (np.ptp(pixels, axis=-1) > 60).sum()
+    assert colored > 500 if channels == 3 else colored == 0
     whites, blacks = (pixels == 255).all(-1), (pixels == 0).all(-1)
     assert whites.mean() > 0.4
     assert blacks.mean() > 0.25

@@ -70,7 +70,7 @@ def test_place_is_uniform(erased):
         assert np.mean(first / free) == pytest.approx(0.5, abs=0.03)
 
 
-def test_noise_is_normal_after_normalisation(erased):
+def test_noise_is_normal_after_normalization(erased):
     noise = normalize(erased[(erased != -1000).all(-1)])
     for channel in range(3):
         sample = noise[::37, channel]
@@ -90,9 +90,9 @@ def test_other_modes():
 
     rand = RandomErasing(probability=1.0, mode="rand")
     values = normalize(random_erase(images, [0, 0], rand).numpy())
-    colours = [np.unique(x[x[..., 0] > -8], axis=0) for x in values]
-    assert {len(colour) for colour in colours if len(colour)} == {1}
-    assert stats.kstest(np.concatenate(colours)[:, 0], "norm").pvalue > 0.001
+    colors = [np.unique(x[x[..., 0] > -8], axis=0) for x in values]
+    assert {len(color) for color in colors if len(color)} == {1}
+    assert stats.kstest(np.concatenate(colors)[:, 0], "norm").pvalue > 0.001
 
 
 def test_keeps_the_rest_and_repeats_with_the_seed():
@@ -115,7 +115,7 @@ def test_keeps_the_rest_and_repeats_with_the_seed():
         ({"max_area": 1.1}, "`max_area` must be from 0 to 1"),
         ({"min_area": 0.5}, "`min_area` must be from 0 to 0.333"),
         ({"min_aspect": 2.0}, "`min_aspect` must be from 0.01 to 1"),
-        ({"mode": "grey"}, "`mode` must be one of 'pixel', 'rand', 'const'"),
+        ({"mode": "gray"}, "`mode` must be one of 'pixel', 'rand', 'const'"),
     ],
 )
 def test_refuses_settings(settings, message):

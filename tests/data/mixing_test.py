@@ -46,13 +46,13 @@ def test_cutmix_area_is_the_share():
 
 def test_cutmix_box_has_the_drawn_area_unless_clipped():
     # Beta(1000, 1000) is about 1/2: a box of 22 of 32 pixels, less the part
-    # beyond the border: the mean over uniform centres of the visible part.
+    # beyond the border: the mean over uniform centers of the visible part.
     config = Mixing(0.0, 100.0, mode="elem")
     _, share = mix_many(config, count=20_000, size=32)
-    centre = np.arange(32)
+    center = np.arange(32)
     side = 2 * (int(32 * np.sqrt(0.5)) // 2)
-    visible = np.minimum(centre + side // 2, 32) - np.maximum(
-        centre - side // 2, 0
+    visible = np.minimum(center + side // 2, 32) - np.maximum(
+        center - side // 2, 0
     )
     assert share.mean() == pytest.approx((visible.mean() / 32) ** 2, rel=0.03)
     assert share.max() <= 0.62

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import open_dataset
-from convmixer_tf.data import open_unlabelled
+from convmixer_tf.data import open_unlabeled
 from convmixer_tf.data import read_images
 from convmixer_tf.data import resize_and_center_crop
 from convmixer_tf.data.records import ImageRecords
@@ -72,11 +72,11 @@ def test_the_first_of_records(folder, tmp_path):
 
 
 def test_images_without_labels(folder, tmp_path):
-    dataset = open_unlabelled(folder / "test" / "green")
+    dataset = open_unlabeled(folder / "test" / "green")
     assert dataset.class_names == ()
     images, labels = read_images(dataset, 24, crop_fraction=1)
     assert labels.tolist() == [-1] * 12
     assert images[..., 1].mean() > images[..., 0].mean() + 100
     for empty in (tmp_path, tmp_path / "missing"):
         with pytest.raises(FileNotFoundError, match="There are no images in"):
-            open_unlabelled(empty)
+            open_unlabeled(empty)

@@ -9,17 +9,17 @@ import pytest
 from convmixer_tf.export import HubCard
 from convmixer_tf.export import Limits
 from convmixer_tf.export import Report
-from convmixer_tf.export import artefact_card
+from convmixer_tf.export import artifact_card
 from convmixer_tf.model_card import ModelCard
 from convmixer_tf.models import ConvMixer
 
 REPORT = Report(
-    artefact="/secret/model.onnx",
+    artifact="/secret/model.onnx",
     runtime="onnxruntime 1.32",
     scheme="float32",
     size=12345,
     images=2000,
-    labelled=1500,
+    labeled=1500,
     differences={
         "probabilities": {
             "max": 0.0123,
@@ -30,7 +30,7 @@ REPORT = Report(
     },
     agreement=0.9985,
     classes_seen=3,
-    accuracy={"model": 0.8765, "artefact": 0.8754},
+    accuracy={"model": 0.8765, "artifact": 0.8754},
     inputs=[
         {
             "name": "image",
@@ -57,7 +57,7 @@ def model():
 
 
 def test_the_figures_are_the_reports(model):
-    text = artefact_card(
+    text = artifact_card(
         model,
         "an ONNX file",
         REPORT,
@@ -89,7 +89,7 @@ def test_the_figures_are_the_reports(model):
 
 
 def test_without_a_report_there_is_no_figure(model):
-    text = artefact_card(model, "an ONNX file", max_pixel=1).text()
+    text = artifact_card(model, "an ONNX file", max_pixel=1).text()
     assert "**Measured**: not measured." in text
     assert "**Trained on**: not stated." in text
     assert "their names are not stated" in text
@@ -100,9 +100,9 @@ def test_without_a_report_there_is_no_figure(model):
 
 def test_images_without_labels(model):
     report = dataclasses.replace(
-        REPORT, labelled=0, accuracy=None, agreement=None
+        REPORT, labeled=0, accuracy=None, agreement=None
     )
-    text = artefact_card(model, "an ONNX file", report).text()
+    text = artifact_card(model, "an ONNX file", report).text()
     assert "none of them labeled" in text
     assert "top-1" not in text
 
@@ -126,9 +126,9 @@ def test_what_comes_out(activation, words):
         classes=3,
         classifier_activation=activation,
     )
-    assert words in artefact_card(model, "an ONNX file").text()
+    assert words in artifact_card(model, "an ONNX file").text()
     body = keras.Model(model.input, model.get_layer("avg_pool").output)
-    assert "features." in artefact_card(body, "an ONNX file").text()
+    assert "features." in artifact_card(body, "an ONNX file").text()
 
 
 def test_many_classes_are_counted():

@@ -236,7 +236,7 @@ def test_a_float32_file(tmp_path):
 
 def test_8_bits_bear_channels_that_hardly_change(tmp_path):
     # Of a ReLU network the same function: some channels' activations are
-    # scaled down, and their normalisations up.
+    # scaled down, and their normalizations up.
     model = build(5, dim=32, activation="relu")
     stem, block = model.get_layer("patch_embed"), model.get_layer("block_0")
     shrink = np.where(np.arange(32) % 4 == 0, 2.0**-9, 1.0)

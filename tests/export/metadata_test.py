@@ -92,12 +92,12 @@ def test_weights_are_aligned(path):
 def test_metadata_are_replaced(path):
     write_metadata(path, dataclasses.replace(METADATA, name="Another"))
     size = path.stat().st_size
-    for normalised in (
+    for normalized in (
         METADATA,
         dataclasses.replace(METADATA, mean=(1.5,), std=(2.0, 3.0, 4.5)),
     ):
-        write_metadata(path, normalised)
-        assert read_metadata(path) == normalised
+        write_metadata(path, normalized)
+        assert read_metadata(path) == normalized
         assert abs(path.stat().st_size - size) < 100
     others = {b"min_runtime_version", b"CONVERSION_METADATA"}
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
@@ -235,7 +235,7 @@ def test_mediapipe_classifies_as_we_do(quantization, output_dtype, tmp_path):
     images = photographs()
     model = ConvMixer(32, 2, 5, 14, classes=5, classifier_activation=None)
     randomize(model)
-    # Centred, so that all classes occur.
+    # Centerd, so that all classes occur.
     head = model.get_layer("predictions")
     head.bias.assign_sub(np.mean(model.predict(images, verbose=0), axis=0))
     path = tmp_path / "model.tflite"

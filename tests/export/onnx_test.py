@@ -35,12 +35,12 @@ def convmixer(kernel_size=3, input_shape=(24, 20, 3), **arguments):
     )
 
 
-def session(path, optimised=None):
+def session(path, optimized=None):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    if optimised:
-        options.optimized_model_filepath = str(optimised)
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(str(path), options)
 
 
@@ -97,9 +97,9 @@ def test_what_is_in_the_file(tmp_path):
 
 def test_onnxruntime_knows_the_gelu(tmp_path):
     export_onnx(convmixer(), tmp_path / "model.onnx")
-    session(tmp_path / "model.onnx", tmp_path / "optimised.onnx")
-    optimised = onnx.load(tmp_path / "optimised.onnx").graph
-    counts = collections.Counter(node.op_type for node in optimised.node)
+    session(tmp_path / "model.onnx", tmp_path / "optimized.onnx")
+    optimized = onnx.load(tmp_path / "optimized.onnx").graph
+    counts = collections.Counter(node.op_type for node in optimized.node)
     assert counts["Gelu"] == 5
     assert counts["Erf"] == 0
 

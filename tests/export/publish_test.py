@@ -17,8 +17,8 @@ def write(path):
     ("beside", "error"),
     [
         # Of a version that measured latency.
-        ({"artefact": "old/model.onnx", "latency": {"rounds": 7}}, None),
-        ({"artefact": "other.onnx"}, FileExistsError),
+        ({"artifact": "old/model.onnx", "latency": {"rounds": 7}}, None),
+        ({"artifact": "other.onnx"}, FileExistsError),
         ({"accuracy": 1}, FileExistsError),
     ],
 )

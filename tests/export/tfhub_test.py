@@ -118,7 +118,7 @@ def test_its_gradients_are_those_of_the_model(model, tmp_path):
     actual = gradients(module, list(module.trainable_variables))
     names = [v.name for v in module.trainable_variables]
     assert names == [f"{v.path}:0" for v in body.trainable_variables]
-    # A bias before a normalisation of its own batch has hardly any gradient.
+    # A bias before a normalization of its own batch has hardly any gradient.
     scale = max(np.abs(x).max() for x in expected)
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale)

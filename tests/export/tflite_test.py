@@ -267,7 +267,7 @@ def test_calibration_keeps_rare_values(tmp_path):
 def test_a_stem_of_extreme_scales(tmp_path):
     """Channels that hardly change are multiplied by up to 1 / sqrt(1e-5).
 
-    That is what patches of one grey pixel give; in 8 bits it once took a
+    That is what patches of one gray pixel give; in 8 bits it once took a
     network from 99.4 % to 34 %.
     """
     model = convmixer(dim=32)
@@ -293,7 +293,7 @@ def test_a_stem_of_extreme_scales(tmp_path):
 
 
 @pytest.mark.large
-def test_patches_of_one_grey_pixel(tmp_path):
+def test_patches_of_one_gray_pixel(tmp_path):
     """The hardest case for 8 bits, on real digits.
 
     The stem's channels are multiples of one number. What tells them apart is

@@ -39,11 +39,11 @@ def convmixer(seed=0, kernel_size=3, **arguments):
     }
     model = randomize(ConvMixer(16, 2, kernel_size, 4, **arguments), seed)
     if model.layers[-1].name == "predictions":
-        _centre(model)
+        _center(model)
     return model
 
 
-def _centre(model):
+def _center(model):
     dense = model.layers[-1]
     features = keras.Model(model.inputs, dense.input)
     logits = features.predict(IMAGES, verbose=0) @ dense.kernel.numpy()
@@ -64,9 +64,9 @@ def tflite(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def artefacts(model, tflite, tmp_path_factory):
+def artifacts(model, tflite, tmp_path_factory):
     """One of each kind."""
-    folder = tmp_path_factory.mktemp("artefacts")
+    folder = tmp_path_factory.mktemp("artifacts")
     export_onnx(model, folder / "model.onnx")
     model.save(folder / "model.keras")
     deploy(model).export(folder / "saved_model", verbose=False)
@@ -83,8 +83,8 @@ def test_a_right_file(model, tflite):
     assert report.passed
     assert report.agreement == 1
     assert report.classes_seen == len(np.unique(best)) > 2
-    assert (report.images, report.labelled) == (40, 30)
-    assert report.accuracy == {"model": 2 / 3, "artefact": 2 / 3}
+    assert (report.images, report.labeled) == (40, 30)
+    assert report.accuracy == {"model": 2 / 3, "artifact": 2 / 3}
     assert 0 < report.differences["logits"]["max"] < 1e-4
     assert report.differences["probabilities"]["max"] < 1e-5
     assert report.size == tflite.stat().st_size
@@ -111,8 +111,8 @@ def test_a_right_file(model, tflite):
         ("model.keras", "keras"),
     ],
 )
-def test_other_kinds(model, artefacts, name, runtime):
-    report = verify(model, artefacts / name, IMAGES)
+def test_other_kinds(model, artifacts, name, runtime):
+    report = verify(model, artifacts / name, IMAGES)
     assert report.passed, report.broken
     assert report.agreement == 1
     assert report.runtime.startswith(runtime)
@@ -123,8 +123,8 @@ def test_other_kinds(model, artefacts, name, runtime):
 
 
 @pytest.mark.large
-def test_a_saved_model(model, artefacts):
-    report = verify(model, artefacts / "saved_model", IMAGES)
+def test_a_saved_model(model, artifacts):
+    report = verify(model, artifacts / "saved_model", IMAGES)
     assert report.passed, report.broken
     assert report.agreement == 1
     assert report.operators["DepthwiseConv2dNative"] >= 2
@@ -132,8 +132,8 @@ def test_a_saved_model(model, artefacts):
 
 
 @pytest.mark.large  # Each starts a process that imports TensorFlow.
-def test_saved_models_that_do_not_fit(model, artefacts, tmp_path):
-    path = artefacts / "saved_model"
+def test_saved_models_that_do_not_fit(model, artifacts, tmp_path):
+    path = artifacts / "saved_model"
     images = asymmetric_image(20, 24, batch=MIN_IMAGES)
     with pytest.raises(ValueError, match=r"images of shape \(24, 20, 3\)"):
         verify(model, path, images)
@@ -225,7 +225,7 @@ def test_a_single_output(tmp_path, activation):
     assert report.agreement == 0
     assert report.accuracy == {
         "model": pytest.approx(1 - share),
-        "artefact": share,
+        "artifact": share,
     }
     assert report.differences["probabilities"]["total_variation"] > 0.2
 
@@ -263,7 +263,7 @@ def test_limits_are_named_one_by_one():
 
 
 def convert(model, path, images=None, dtype=None):
-    """Quantises as a user of the plain converter would."""
+    """Quantizes as a user of the plain converter would."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if dtype:
@@ -368,7 +368,7 @@ def test_features(tmp_path):
     assert set(report.broken) == {"max_difference", "max_mean_difference"}
 
 
-def test_an_artefact_whose_white_is_1(model, tmp_path):
+def test_an_artifact_whose_white_is_1(model, tmp_path):
     images = keras.Input((24, 20, 3))
     outputs = model(keras.layers.Rescaling(255.0)(images))
     path = tmp_path / "scaled.keras"
@@ -400,18 +400,18 @@ def test_an_operator_that_the_runtime_lacks(tmp_path):
         ("model.keras", "Cannot read a model from"),
     ],
 )
-def test_damaged_artefacts(model, artefacts, tmp_path, name, message):
-    path = shutil.copy(artefacts / name, tmp_path)
+def test_damaged_artifacts(model, artifacts, tmp_path, name, message):
+    path = shutil.copy(artifacts / name, tmp_path)
     truncate(path)
     with pytest.raises(ValueError, match=message):
         verify(model, path, IMAGES)
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "model.keras"])
-def test_images_of_another_size(model, artefacts, name):
+def test_images_of_another_size(model, artifacts, name):
     images = asymmetric_image(20, 24, batch=MIN_IMAGES)
     with pytest.raises(ValueError, match=r"(shape|images) .*24, 20, 3\)"):
-        verify(model, artefacts / name, images)
+        verify(model, artifacts / name, images)
 
 
 def test_other_classes(tflite):

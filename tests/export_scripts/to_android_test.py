@@ -38,7 +38,7 @@ def tflite(folder):
     export_tflite(
         *(model, path),
         class_names=CLASSES,
-        description="Colours.",
+        description="Colors.",
         crop_fraction=0.8,
         orientation="exif",
     )
@@ -61,7 +61,7 @@ def test_what_is_in_the_folder(tflite, photo, tmp_path):
     assert (path / "model.tflite.md").read_text() == "# Card"
     assert json.loads((path / "model.json").read_text()) == {
         "name": "toy",
-        "description": "Colours.",
+        "description": "Colors.",
         "image_size": 16,
         "crop_fraction": 0.8,
         "orientation": "exif",

@@ -18,7 +18,7 @@ def test_an_export_that_passes(model, images, tmp_path):
     assert path.stat().st_size > 1000
     report = json.loads((tmp_path / "model.onnx.json").read_text())
     assert report["passed"]
-    assert report["artefact"] == str(path)
+    assert report["artifact"] == str(path)
     assert len(list(tmp_path.iterdir())) == 3
 
 

@@ -31,7 +31,7 @@ def test_an_export(folder, model, images, tmp_path):
     card = (tmp_path / "saved.md").read_text()
     assert "toy, a SavedModel" in card
     assert "blue, green, red." in card
-    assert f"| top-1 accuracy | {report['accuracy']['artefact']:.2%}, " in card
+    assert f"| top-1 accuracy | {report['accuracy']['artifact']:.2%}, " in card
     file = (folder / "images" / "test" / "red" / "0.png").read_bytes()
     serve = tf.saved_model.load(tmp_path / "saved").signatures["serve_encoded"]
     best = serve(image_bytes=tf.constant([file, file]))

@@ -22,7 +22,7 @@ def test_features(folder, model, images, tmp_path):
         SCRIPT,
         *(model, f"--output={tmp_path / 'm'}", *images),
         *("--kind=feature_vector", "--max_pixel=1", "--license=mit"),
-        "--dataset=three-colours",
+        "--dataset=three-colors",
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert "model.tar.gz |" in result.stdout
@@ -31,10 +31,10 @@ def test_features(folder, model, images, tmp_path):
     assert read_crop_fraction(tmp_path / "m" / "saved_model") == 0.96
     page = (tmp_path / "m" / "README.md").read_text()
     assert "<!-- license: mit -->" in page
-    assert "<!-- dataset: three-colours -->" in page
+    assert "<!-- dataset: three-colors -->" in page
     card = (tmp_path / "m.md").read_text()
     assert "TF Hub module (feature_vector)" in card
-    assert "three-colours" in card
+    assert "three-colors" in card
     assert "pixels in [0, 1]" in card
     assert "| difference of features |" in card
     assert "**Pixels are in [0, 1]**" in page
@@ -61,7 +61,7 @@ def test_logits_of_labels_that_do_not_exclude_each_other(
     assert result.returncode == 0, result.stderr[-2000:]
     report = json.loads((tmp_path / "m.json").read_text())
     assert report["differences"]["logits"]["max_relative"] < 1e-5
-    assert report["accuracy"]["artefact"] > 0.6
+    assert report["accuracy"]["artifact"] > 0.6
 
 
 OTHER_WEIGHTS = """

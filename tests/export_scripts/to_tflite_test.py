@@ -44,12 +44,12 @@ def test_a_folder_without_a_file_is_not_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_calibrating_with_photos_a_model_of_grey_images(folder, tmp_path):
-    grey = ConvMixer(4, 1, 3, 4, input_shape=(16, 16, 1), classes=3)
-    grey.save(tmp_path / "grey.keras")
+def test_calibrating_with_photos_a_model_of_gray_images(folder, tmp_path):
+    gray = ConvMixer(4, 1, 3, 4, input_shape=(16, 16, 1), classes=3)
+    gray.save(tmp_path / "gray.keras")
     result = run_script(
         SCRIPT,
-        *(f"--model={tmp_path / 'grey.keras'}", f"--output={tmp_path}"),
+        *(f"--model={tmp_path / 'gray.keras'}", f"--output={tmp_path}"),
         *("--noverify", "--scheme=int8"),
         f"--calibration={folder / 'calibration'}",
     )
@@ -78,7 +78,7 @@ def test_several_formats_at_once(folder, model, images, tmp_path):
         SCRIPT,
         *(model, f"--output={tmp_path}", *images),
         f"--calibration={folder / 'calibration'}",
-        *("--scheme=dynamic", "--scheme=int8", "--description=Three colours."),
+        *("--scheme=dynamic", "--scheme=int8", "--description=Three colors."),
         *("--min_agreement=0", "--output_dtype=uint8"),
         "--max_mean_difference=0.1",
     )
@@ -96,4 +96,4 @@ def test_several_formats_at_once(folder, model, images, tmp_path):
         metadata = read_metadata(path)
         assert metadata.class_names == CLASSES
         assert metadata.name == "toy"
-        assert metadata.description == "Three colours."
+        assert metadata.description == "Three colors."

@@ -28,9 +28,9 @@ def test_a_right_file_passes(folder, images, tmp_path):
     report = json.loads(output.read_text())
     assert report["passed"]
     assert report["agreement"] == 1
-    assert (report["images"], report["labelled"]) == (12, 12)
+    assert (report["images"], report["labeled"]) == (12, 12)
     assert report["classes_seen"] == 3
-    assert report["accuracy"]["model"] == report["accuracy"]["artefact"] > 0.6
+    assert report["accuracy"]["model"] == report["accuracy"]["artifact"] > 0.6
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "saved_model"])

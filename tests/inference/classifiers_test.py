@@ -331,12 +331,12 @@ def test_another_size(files, name):
 
 
 def test_models_of_something_else(tmp_path):
-    grey = ConvMixer(8, 1, 3, 4, input_shape=(24, 24, 1), classes=3)
-    grey.save(tmp_path / "grey.keras")
+    gray = ConvMixer(8, 1, 3, 4, input_shape=(24, 24, 1), classes=3)
+    gray.save(tmp_path / "gray.keras")
     inputs = keras.Input((4,))
     dense = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     dense.save(tmp_path / "dense.keras")
-    for name in ("grey", "dense"):
+    for name in ("gray", "dense"):
         with pytest.raises(ValueError, match="must take images of 3 channels"):
             load_classifier(tmp_path / f"{name}.keras")
     module = tf.Module()
@@ -347,7 +347,7 @@ def test_models_of_something_else(tmp_path):
 
 
 def test_a_file_that_wants_other_pixels(files, tmp_path):
-    path = tmp_path / "normalised.tflite"
+    path = tmp_path / "normalized.tflite"
     shutil.copy(files / "named.tflite", path)
     write_metadata(path, TFLiteMetadata("Toy", mean=(127.5,), std=(127.5,)))
     with pytest.raises(ValueError, match=r"not take pixels in .0, 255.: "):

@@ -101,7 +101,7 @@ def test_layer_names_are_frozen():
     )
 
 
-def test_normalisation_inside_equals_normalisation_outside():
+def test_normalization_inside_equals_normalization_outside():
     images = asymmetric_image()
     inside = randomize(tiny(input_shape=(45, 31, 3)))
     outside = tiny(input_shape=(45, 31, 3), include_preprocessing=False)
@@ -237,7 +237,7 @@ def test_input_tensor_of_two_inputs():
     assert not np.allclose(twice, other)
 
 
-def test_serialises_and_deserialises():
+def test_serializes_and_deserializes():
     model = tiny(drop_path=0.1, dropout=0.2, input_shape=(45, 31, 3))
     restored = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(model)

@@ -135,7 +135,7 @@ def test_what_keras_applications_are_tested_for(name):
         ("ConvMixer768_32", IMAGENET_MEAN, IMAGENET_STD),
     ],
 )
-def test_normalises_as_its_weights_were_trained(name, mean, std):
+def test_normalizes_as_its_weights_were_trained(name, mean, std):
     build = functools.partial(
         getattr(models, name), weights=None, include_top=False
     )

@@ -72,15 +72,15 @@ def test_it_ends_in_a_file_that_is_verified(folder, tmp_path):
     assert read_metadata(path).class_names == CLASSES
     report = json.loads((tmp_path / "quantize_int8.tflite.json").read_text())
     assert report["passed"]
-    assert report["labelled"] == 12
+    assert report["labeled"] == 12
     card = (tmp_path / "quantize_int8.tflite.md").read_text()
-    assert f"| top-1 accuracy | {report['accuracy']['artefact']:.2%}, " in card
+    assert f"| top-1 accuracy | {report['accuracy']['artifact']:.2%}, " in card
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["images"] == {"train": 30, "calibration": 12, "test": 12}
     assert results["found"]["parity"] < 1e-6
     *_, row = results["results"]
     assert row["bytes"] == path.stat().st_size
-    assert row["top1"] == report["accuracy"]["artefact"]
+    assert row["top1"] == report["accuracy"]["artifact"]
     assert f"| file tuned | {row['bytes'] / 1e3:.0f} |" in result.stdout
     images = np.zeros((1, 16, 16, 3))
     assert LiteRTModel(path).predict(images).shape == (1, 3)

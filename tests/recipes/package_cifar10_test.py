@@ -60,7 +60,7 @@ def finished(model, tmp_path):
 
 @pytest.fixture(scope="module")
 def images(model, tmp_path_factory):
-    """Two of each class, of which the model recognises the first."""
+    """Two of each class, of which the model recognizes the first."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (20, 32, 32, 3)).astype("uint8")

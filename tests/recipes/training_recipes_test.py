@@ -177,7 +177,7 @@ def test_finetune_starts_from_given_weights(images, tmp_path):
 
 @pytest.mark.large
 def test_finetune_starts_from_a_file_of_ours(cifar_run, images, tmp_path):
-    """Trained at 32 pixels with its own normalisation, for other classes."""
+    """Trained at 32 pixels with its own normalization, for other classes."""
     folder = tmp_path / "images"
     for split in ("train", "test"):
         for old, new in (("blue", "water"), ("red", "fire")):

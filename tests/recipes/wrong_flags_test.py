@@ -73,7 +73,7 @@ WRONG = {
         "--model=/no/model.keras": "There is no file `/no/model.keras`",
         "--model={BAD}": "Cannot read a model from",
         "--model={DENSE}": "must be a ConvMixer, with the layers `patch_embed`",
-        "--model={GREY}": "must be of square images with 3 channels",
+        "--model={GRAY}": "must be of square images with 3 channels",
         "--model={GOOD} --image_size=3": "width of at least one patch, 4",
         "--model={GOOD} --weights=/no/file": "or the path of an existing file",
         "--model={GOOD} --drop_path=2": "`drop_path` must be",
@@ -104,7 +104,7 @@ WRONG = {
         "--model={BAD_TFLITE}": "is not a whole TFLite file",
         "--model={EMPTY}": "Cannot read a model from",
         "--model={DENSE}": "must take images of 3 channels",
-        "--model={GREY}": "must take images of 3 channels",
+        "--model={GRAY}": "must take images of 3 channels",
         "--batch_size=0": "`batch_size` must be a positive integer",
         "--image_size=0": "`image_size` must be a positive integer",
         "--crop_fraction=0": "`crop_fraction` must be from",
@@ -136,8 +136,8 @@ def places(tmp_path_factory):
     shape = {"input_shape": (32, 32, 3)}
     ConvMixer(8, 1, 3, 4, classes=3, **shape).save(folder / "good.keras")
     ConvMixer(8, 1, 3, 4, classes=5, **shape).save(folder / "five.keras")
-    grey = ConvMixer(8, 1, 3, 4, classes=3, input_shape=(32, 32, 1))
-    grey.save(folder / "grey.keras")
+    gray = ConvMixer(8, 1, 3, 4, classes=3, input_shape=(32, 32, 1))
+    gray.save(folder / "gray.keras")
     inputs = keras.Input((4,))
     dense = keras.layers.Dense(3)(inputs)
     keras.Model(inputs, dense).save(folder / "dense.keras")
@@ -155,7 +155,7 @@ def test_wrong_flags(recipe, places, tmp_path):
         "OTHER": places / "other",
         "GOOD": places / "good.keras",
         "FIVE": places / "five.keras",
-        "GREY": places / "grey.keras",
+        "GRAY": places / "gray.keras",
         "DENSE": places / "dense.keras",
         "ONE": places / "one",
     }

@@ -93,10 +93,10 @@ TAGGED = {**LOSSY, "exif": EXIF}  # Which makes a header VP8X.
 )
 def test_an_image_is_classified(server, kind, options):
     client, _ = server
-    for name, colour in zip(CLASSES, (RED, GREEN, BLUE), strict=True):
-        status, _, content = client.post(encoded(colour, kind=kind, **options))
+    for name, color in zip(CLASSES, (RED, GREEN, BLUE), strict=True):
+        status, _, content = client.post(encoded(color, kind=kind, **options))
         assert status == 200
-        assert content["model"] == "colours"
+        assert content["model"] == "colors"
         first, second = content["predictions"]
         assert set(first) == {"class", "index", "probability"}
         assert first["class"] == CLASSES[first["index"]] == name
@@ -392,8 +392,8 @@ def test_images_that_wait_form_batches():
         first = client.background(encoded(RED))
         assert gate.entered.wait(PATIENCE)
         others = [
-            client.background(encoded(colour))
-            for colour in (GREEN, BLUE, RED, GREEN, BLUE, RED)
+            client.background(encoded(color))
+            for color in (GREEN, BLUE, RED, GREEN, BLUE, RED)
         ]
         client.wait(lambda: gate.asked() == 7)
         time.sleep(0.2)  # From being asked to being in the queue.

@@ -20,10 +20,10 @@ CLASSES = ("red", "green", "blue")
 PATIENCE = 20
 
 
-def encoded(colour, size=(12, 10), kind="PNG", **options):
-    """Returns the bytes of a file of one colour."""
+def encoded(color, size=(12, 10), kind="PNG", **options):
+    """Returns the bytes of a file of one color."""
     file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, kind, **options)
+    Image.new("RGB", size, color).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -143,7 +143,7 @@ def running(max_batch=4, **limits):
         decoder(),
         batched,
         limits,
-        name="colours",
+        name="colors",
         class_names=CLASSES,
         top=2,
         threads=1,

@@ -134,7 +134,7 @@ def test_clipping_scales_all_gradients_together():
     np.testing.assert_array_equal(unclipped[0], values[0])
 
 
-def test_layer_rates_decay_towards_the_image():
+def test_layer_rates_decay_toward_the_image():
     variables = tiny.build_model().trainable_variables
     rates = layer_rates(variables, 0.5)
     expected = {"patch_embed": 0.25, "block_0": 0.5, "predictions": 1.0}

@@ -18,11 +18,11 @@ PEAK, SMOOTHING, CLIP, DECAY = 0.01, 0.1, 1.0, 0.05
 
 def batches():
     rng = np.random.default_rng(0)
-    colours = rng.uniform(50, 200, (CLASSES, 1, 1, 3))
+    colors = rng.uniform(50, 200, (CLASSES, 1, 1, 3))
     for _ in range(EPOCHS * STEPS_PER_EPOCH):
         labels = rng.integers(0, CLASSES, BATCH)
         noise = rng.uniform(-50, 50, (BATCH, SIZE, SIZE, 3))
-        yield (colours[labels] + noise).astype(np.float32), labels
+        yield (colors[labels] + noise).astype(np.float32), labels
 
 
 def rate_of(step):

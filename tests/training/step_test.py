@@ -91,7 +91,7 @@ def test_accumulated_batches_equal_one_large(one_device, two_replicas):
         assert difference < 1e-5
 
 
-def test_replicas_normalise_on_their_own_by_default(one_replica, two_replicas):
+def test_replicas_normalize_on_their_own_by_default(one_replica, two_replicas):
     engine, _ = run(two_replicas)
     assert tiny.worst_difference(one_replica[0], everything(engine)) > 1e-3
 

@@ -42,12 +42,12 @@ def build_model(dropout=0.0, frozen_norms=False):
 
 
 def examples():
-    """Images of one colour per class, with noise, so there is what to learn."""
+    """Images of one color per class, with noise, so there is what to learn."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
-    colours = rng.uniform(50, 200, (CLASSES, 1, 1, 3))
+    colors = rng.uniform(50, 200, (CLASSES, 1, 1, 3))
     noise = rng.uniform(-50, 50, (EXAMPLES, 16, 16, 3))
-    return (colours[labels] + noise).astype(np.float32), labels
+    return (colors[labels] + noise).astype(np.float32), labels
 
 
 def train_batches(batch_size=16, augment=True, seed=0):

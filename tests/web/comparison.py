@@ -37,7 +37,7 @@ def run_page(folder, paths):
 def compare(folder, paths):
     """Compares the page with this package and LiteRT.
 
-    Differences of pixels are in grey levels, those of predictions between
+    Differences of pixels are in gray levels, those of predictions between
     probabilities: with LiteRT on the page's own pixels, and on those that this
     package reads of the files. That of maps is on the page's pixels, a
     fraction of their whole range.

@@ -77,11 +77,11 @@ def test_model_without_top(tmp_path):
 
 def test_further_layers_are_named(tmp_path):
     inputs = keras.Input((8, 8, 1))
-    colours = keras.layers.Conv2D(3, 1, name="colours")(inputs)
-    model = small_model(input_tensor=colours, input_shape=None)
+    colors = keras.layers.Conv2D(3, 1, name="colors")(inputs)
+    model = small_model(input_tensor=colors, input_shape=None)
     model.save_weights(tmp_path / "small.weights.h5")
     with pytest.raises(
-        ValueError, match=r"has: colours\. .*its own `load_weights`"
+        ValueError, match=r"has: colors\. .*its own `load_weights`"
     ):
         read_weights(tmp_path / "small.weights.h5")
 

@@ -219,10 +219,10 @@ def test_a_quantized_classifier_that_is_kept_does_not_matter(tmp_path):
     assert_same(model_weights(model), {**body, **head})
 
 
-def test_adapted_response_to_grey_is_kept():
+def test_adapted_response_to_gray_is_kept():
     kernel = random_weights()[STEM]
-    grey = adapt_stem(kernel, 1)
-    np.testing.assert_allclose(grey[:, :, 0], kernel.sum(axis=2), rtol=1e-6)
+    gray = adapt_stem(kernel, 1)
+    np.testing.assert_allclose(gray[:, :, 0], kernel.sum(axis=2), rtol=1e-6)
     six = adapt_stem(kernel, 6)
     np.testing.assert_allclose(six.sum(axis=2), kernel.sum(axis=2), rtol=1e-6)
 
@@ -285,11 +285,11 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 def test_layers_in_front_keep_their_values(tmp_path):
     path = save(tmp_path, random_weights())
     inputs = keras.Input((8, 8, 1))
-    colours = keras.layers.Conv2D(3, 1, name="colours")(inputs)
-    model = small_model(input_tensor=colours, input_shape=None)
+    colors = keras.layers.Conv2D(3, 1, name="colors")(inputs)
+    model = small_model(input_tensor=colors, input_shape=None)
     before = model_weights(model)
     load_weights(model, path)
-    front = {name: before[name] for name in ("colours/kernel", "colours/bias")}
+    front = {name: before[name] for name in ("colors/kernel", "colors/bias")}
     assert_same(model_weights(model), {**random_weights(), **front})
 
 

@@ -29,12 +29,12 @@ class Report:
     """The result of `verify`.
 
     Attributes:
-        artefact: Path of the file or folder.
+        artifact: Path of the file or folder.
         runtime: What ran it, with its version.
         scheme: The number format, as `default_limits` takes it.
         size: Integer, in bytes.
         images: Integer, the number of images.
-        labelled: Integer, how many of them have a label.
+        labeled: Integer, how many of them have a label.
         differences: Dictionary from a quantity (`"probabilities"`,
             `"logits"`, `"features"`) to the `"max"`, `"mean"`,
             `"max_relative"` and `"mean_relative"` absolute difference from the
@@ -43,7 +43,7 @@ class Report:
         agreement: Fraction of the images with the same best class.
         classes_seen: Integer, how many classes the model found in the images.
             If there is one, the agreement says nothing.
-        accuracy: Top-1 of `"model"` and `"artefact"`, or `None`.
+        accuracy: Top-1 of `"model"` and `"artifact"`, or `None`.
         inputs: List of a dictionary per input: name, shape, dtype, scale,
             zero point.
         outputs: The same of the outputs.
@@ -55,12 +55,12 @@ class Report:
         broken: Dictionary from the name of each broken limit to a sentence.
     """
 
-    artefact: str
+    artifact: str
     runtime: str
     scheme: str
     size: int
     images: int
-    labelled: int
+    labeled: int
     differences: dict
     agreement: float | None
     classes_seen: int | None
@@ -95,7 +95,7 @@ class Report:
         """Formats size and comparison: a dictionary from names to texts."""
         rows = {"number format": self.scheme, "size": f"{self.size:,} bytes"}
         if self.accuracy:
-            theirs, ours = self.accuracy["artefact"], self.accuracy["model"]
+            theirs, ours = self.accuracy["artifact"], self.accuracy["model"]
             rows["top-1 accuracy"] = f"{theirs:.2%}, of the model {ours:.2%}"
         if self.agreement is not None:
             note = ""
@@ -113,9 +113,9 @@ class Report:
     def table(self):
         """Formats the report as a Markdown table."""
         rows = {
-            "artifact": self.artefact,
+            "artifact": self.artifact,
             "runtime": self.runtime,
-            "images": f"{self.images}, {self.labelled} with a label",
+            "images": f"{self.images}, {self.labeled} with a label",
             **self.figures(),
             "inputs": "; ".join(map(describe_tensor, self.inputs)),
             "outputs": "; ".join(map(describe_tensor, self.outputs)),
@@ -147,7 +147,7 @@ def _counts(counts):
 
 def verify(
     model,
-    artefact,
+    artifact,
     images,
     labels=None,
     *,
@@ -165,7 +165,7 @@ def verify(
     Args:
         model: The `keras.Model` that the file was made from. Models in half
             precision are compared in float32, as they are exported.
-        artefact: Path of a SavedModel's folder or of a `.tflite`, `.onnx` or
+        artifact: Path of a SavedModel's folder or of a `.tflite`, `.onnx` or
             `.keras` file.
         images: Real images, as the model takes them: an array of pixels in
             [0, 255] of shape (images, height, width, channels), as
@@ -187,7 +187,7 @@ def verify(
         A `Report`. Its `broken` names the limits that are broken, if any.
 
     Raises:
-        FileNotFoundError: If there is nothing at `artefact`.
+        FileNotFoundError: If there is nothing at `artifact`.
         ImportError: If the runtime is not installed.
         ValueError: If the file is damaged, or takes or gives other shapes
             than the model, or an argument is invalid.
@@ -208,7 +208,7 @@ def verify(
         )
     images, labels = _check_images(images, labels)
     with open_runtime(
-        artefact, runtime=runtime, threads=threads, signature=signature
+        artifact, runtime=runtime, threads=threads, signature=signature
     ) as opened:
         actual = predict(opened, images, max_pixel)
     expected = predict(keras_runtime(in_float32(model)), images)
@@ -226,11 +226,11 @@ def verify(
         )
     custom = description["custom_operators"]
     return Report(
-        artefact=os.fspath(artefact),
+        artifact=os.fspath(artifact),
         runtime=opened.name,
-        size=size_of(artefact),
+        size=size_of(artifact),
         images=len(images),
-        labelled=int(np.sum(labels >= 0)),
+        labeled=int(np.sum(labels >= 0)),
         limits=limits,
         broken=limits.broken_by(
             {**_findings(found), "custom_operators": custom}
@@ -325,7 +325,7 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
     if known.any():
         accuracy = {
             name: float(np.mean(classes[known] == labels[known]))
-            for name, classes in (("model", best), ("artefact", other))
+            for name, classes in (("model", best), ("artifact", other))
         }
     return {
         "differences": {
@@ -358,5 +358,5 @@ def _findings(found):
         "max_difference": distance[f"max{suffix}"],
         "mean_difference": distance[f"mean{suffix}"],
         "total_variation": distance.get("total_variation"),
-        "accuracy_loss": accuracy and accuracy["model"] - accuracy["artefact"],
+        "accuracy_loss": accuracy and accuracy["model"] - accuracy["artifact"],
     }

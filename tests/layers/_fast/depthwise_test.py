@@ -200,7 +200,7 @@ def _dynamic(layer, x, dy):
     return gradients(x, dy)
 
 
-def _rematerialised(layer, x, dy):
+def _rematerialized(layer, x, dy):
     weights = [weight.value for weight in layer.trainable_weights]
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -209,7 +209,7 @@ def _rematerialised(layer, x, dy):
 
 
 @pytest.mark.parametrize(
-    "context", [tf.function(_gradients), _jitted, _dynamic, _rematerialised]
+    "context", [tf.function(_gradients), _jitted, _dynamic, _rematerialized]
 )
 def test_same_gradients_in_every_context(context):
     layer, (x, dy) = _layer((6, 5)), _data(7, 9)

@@ -134,7 +134,7 @@ print(json.dumps(errors))
 """
 
 
-def test_batches_are_normalised_as_in_double_precision():
+def test_batches_are_normalized_as_in_double_precision():
     errors = run(NORM)
     limits = {
         "float32 3.0": 2e-5,
