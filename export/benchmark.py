@@ -83,9 +83,9 @@ def export_all(model, names, calibration, folder):
     paths["TF Hub module"] /= SAVED_MODEL
     export_onnx(model, paths["ONNX"])
     for quantization in QUANTIZATIONS:
-        name = f"TFLite {quantization or 'float32'}"
+        name = f"TFLite {quantization}"
         logging.info("Exporting %s", name)
-        paths[name] = folder / f"{quantization or 'float32'}.tflite"
+        paths[name] = folder / f"{quantization}.tflite"
         export_tflite(
             model,
             paths[name],

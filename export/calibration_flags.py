@@ -37,7 +37,7 @@ def load_images(model, samples=None):
         raise ValueError("int8 needs --calibration, a folder of real images.")
     images, _ = data.read_images(
         export_flags.open_images(_CALIBRATION.value, _SPLIT.value),
-        export_flags.image_size(model, "another --scheme"),
+        export_flags.image_size(model, "another --quantization"),
         _LIMIT.value,
         crop_fraction=export_flags.crop_fraction(),
         orientation=export_flags.ORIENTATION.value,

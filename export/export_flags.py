@@ -118,6 +118,8 @@ def begin(argv):
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
         tf.get_logger().setLevel("WARNING")
+    if "scheme" in flags.FLAGS and flags.FLAGS["scheme"].present:
+        logging.warning("--scheme is deprecated. Use --quantization.")
 
 
 def _is_worth_reading(record):

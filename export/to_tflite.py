@@ -2,14 +2,14 @@
 
     python export/to_tflite.py --model runs/mine/model.keras \
         --output runs/mine --images FOLDER --calibration FOLDER \
-        --scheme float16 --scheme dynamic --scheme int8
+        --quantization float16 --quantization dynamic --quantization int8
 
 `--images` are real ones to compare on, `--calibration` others for int8: each
 a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
-images. A file for each scheme appears in `--output`, named after the model and
-the scheme, with its report beside it, if it does what the model does.
+images. A file for each number format appears in `--output`, named after the
+model and the format, with its report beside it, if it does what the model does.
 
-Time: for each scheme the conversion (seconds; minutes for the large variants)
+Time: for each format the conversion (seconds; minutes for the large variants)
 and a forward pass over the images. Results: `results/tflite_cifar10_*.json`.
 """
 
@@ -25,12 +25,13 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export.tflite import QUANTIZATIONS
 from convmixer_tf.files import check_destination
 
-SCHEMES = {name or "float32": name for name in QUANTIZATIONS}
-
 flags.adopt_module_key_flags(export_flags)
 flags.adopt_module_key_flags(calibration_flags)
-_SCHEME = flags.DEFINE_multi_enum(
-    "scheme", ["float16", "dynamic"], list(SCHEMES), "Number format; repeat."
+_QUANTIZATION = flags.DEFINE_multi_enum(
+    "quantization",
+    ["float16", "dynamic"],
+    QUANTIZATIONS,
+    "Number format; repeat.",
 )
 _OUTPUT_DTYPE = flags.DEFINE_enum(
     "output_dtype", "float32", ["float32", "uint8"], "What int8 files return."
@@ -41,22 +42,23 @@ _DESCRIPTION = flags.DEFINE_string(
 _PLAIN = flags.DEFINE_bool(
     "plain", False, "Convert the model as it is, to compare with."
 )
+flags.DEFINE_alias("scheme", "quantization")  # Its deprecated name.
 flags.mark_flags_as_required(["model", "output"])
 
 
-def export(scheme, path, model, names, samples, images):
+def export(quantization, path, model, names, samples, images):
     """Writes, verifies and moves into place one file.
 
     Returns:
         A `Report`, or `None` with `--noverify`.
     """
-    int8 = scheme == "int8"
+    int8 = quantization == "int8"
 
     def write(unfinished):
         export_tflite(
             model,
             unfinished,
-            quantization=SCHEMES[scheme],
+            quantization=quantization,
             calibration_images=images if int8 else None,
             output_dtype=_OUTPUT_DTYPE.value if int8 else "float32",
             class_names=names,
@@ -66,7 +68,7 @@ def export(scheme, path, model, names, samples, images):
             plain=_PLAIN.value,
         )
 
-    kind = f"a TFLite file ({scheme})"
+    kind = f"a TFLite file ({quantization})"
     return export_flags.finish(
         kind, write, model, names, path=path, samples=samples
     )
@@ -74,13 +76,13 @@ def export(scheme, path, model, names, samples, images):
 
 def print_table(reports):
     """Prints one line for each file."""
-    rows = [("scheme", "kB", "agreement", "top-1")]
-    for scheme, report in reports.items():
+    rows = [("quantization", "kB", "agreement", "top-1")]
+    for quantization, report in reports.items():
         accuracy = report.accuracy and f"{report.accuracy['artifact']:.2%}"
         agreement = report.agreement
         rows.append(
             (
-                scheme,
+                quantization,
                 f"{report.size / 1e3:.0f}",
                 "-" if agreement is None else f"{agreement:.2%}",
                 accuracy or "-",
@@ -90,14 +92,16 @@ def print_table(reports):
 
 
 def main(argv):
-    """Exports the model that the flags name, in every scheme."""
+    """Exports the model that the flags name, in every number format."""
     export_flags.begin(argv)
     folder = export_flags.OUTPUT.value
     with export_flags.errors_end_it(os.path.join(folder, "file")):
         model, names = export_flags.load_model()
         paths = {
-            scheme: os.path.join(folder, f"{model.name}_{scheme}.tflite")
-            for scheme in _SCHEME.value
+            quantization: os.path.join(
+                folder, f"{model.name}_{quantization}.tflite"
+            )
+            for quantization in _QUANTIZATION.value
         }
         for path in paths.values():
             check_destination(path, (".tflite",), export_flags.OVERWRITE.value)
@@ -107,15 +111,17 @@ def main(argv):
         if "int8" in paths:
             images = calibration_flags.load_images(model, samples)
         reports, failures = {}, []
-        for number, (scheme, path) in enumerate(paths.items(), 1):
-            logging.info("%d of %d: %s", number, len(paths), scheme)
+        for number, (quantization, path) in enumerate(paths.items(), 1):
+            logging.info("%d of %d: %s", number, len(paths), quantization)
             try:
-                report = export(scheme, path, model, names, samples, images)
+                report = export(
+                    quantization, path, model, names, samples, images
+                )
             except ValueError as error:  # The others may be right.
                 failures.append(str(error))
                 continue
             if report:
-                reports[scheme] = report
+                reports[quantization] = report
         if reports:
             print_table(reports)
         if failures:

@@ -1,7 +1,7 @@
 """Exports a ConvMixer for the web page, compared in LiteRT.
 
     python export/to_web.py --model runs/mine/model.keras \
-        --output export/web/dist/model --images FOLDER --scheme dynamic
+        --output export/web/dist/model --images FOLDER --quantization dynamic
 
 `--images` are real ones to compare on: a folder `split/class/*.jpg`, a name
 in tensorflow-datasets, or a folder of images; `--calibration` are others, for
@@ -30,14 +30,14 @@ from convmixer_tf.files import replaced_folder
 
 # Vite copies the one into the other, which is what a web server gets.
 _PUBLISHED = ("public", "dist")
-SCHEMES = {name or "float32": name for name in QUANTIZATIONS}
 
-_SCHEME = flags.DEFINE_enum(
-    "scheme", "dynamic", list(SCHEMES), "Number format."
+_QUANTIZATION = flags.DEFINE_enum(
+    "quantization", "dynamic", QUANTIZATIONS, "Number format."
 )
 _DESCRIPTION = flags.DEFINE_string(
     "description", "", "What the model does, for the page to show."
 )
+flags.DEFINE_alias("scheme", "quantization")  # Its deprecated name.
 flags.mark_flags_as_required(["model", "output"])
 
 
@@ -61,7 +61,7 @@ def main(argv):
         samples = calibration = None
         if export_flags.VERIFY.value:
             samples = export_flags.load_images(model, names)
-        if _SCHEME.value == "int8":
+        if _QUANTIZATION.value == "int8":
             calibration = calibration_flags.load_images(model, samples)
 
         def write(path):
@@ -69,7 +69,7 @@ def main(argv):
                 model,
                 path,
                 names,
-                quantization=SCHEMES[_SCHEME.value],
+                quantization=_QUANTIZATION.value,
                 calibration_images=calibration,
                 description=_DESCRIPTION.value,
                 crop_fraction=export_flags.crop_fraction(),
@@ -77,7 +77,7 @@ def main(argv):
             )
 
         export_flags.finish(
-            f"a folder for the web page ({_SCHEME.value})",
+            f"a folder for the web page ({_QUANTIZATION.value})",
             write,
             model,
             names,

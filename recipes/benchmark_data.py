@@ -39,7 +39,7 @@ SIZE, BATCH = 224, 64
 SHORT = 2  # Batches.
 
 
-def our_epochs(recipe):
+def our_epochs(augmentation):
     """Returns a function that runs an epoch of some of our batches."""
     from convmixer_tf.data import open_dataset
     from convmixer_tf.data import train_batches
@@ -57,7 +57,7 @@ def our_epochs(recipe):
     def run(batches, epoch):
         for _ in train_batches(
             dataset,
-            recipe,
+            augmentation,
             SIZE,
             BATCH,
             seed=0,
@@ -138,22 +138,24 @@ def main(argv):
     os.sched_setaffinity(0, {_CORE.value})
     import tensorflow as tf
 
-    from convmixer_tf.data import Recipe
-    from convmixer_tf.data import get_recipe
+    from convmixer_tf.data import Augmentation
+    from convmixer_tf.data import get_augmentation
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    full = get_recipe("imagenet")
+    full = get_augmentation("imagenet")
     pipelines = {
-        "ours, crop and flip": our_epochs(Recipe()),
+        "ours, crop and flip": our_epochs(Augmentation()),
         "timm, crop and flip": timm_epochs(full=False),
         "ours, full recipe": our_epochs(full),
         "timm, full recipe": timm_epochs(full=True),
         "ours, with RandAugment only": our_epochs(
-            Recipe(rand_augment=full.rand_augment)
+            Augmentation(rand_augment=full.rand_augment)
         ),
-        "ours, with mixing only": our_epochs(Recipe(mixing=full.mixing)),
-        "ours, with erasing only": our_epochs(Recipe(erasing=full.erasing)),
+        "ours, with mixing only": our_epochs(Augmentation(mixing=full.mixing)),
+        "ours, with erasing only": our_epochs(
+            Augmentation(erasing=full.erasing)
+        ),
     }
     for run in pipelines.values():
         run(SHORT, 0)

@@ -64,7 +64,7 @@ HEADS = 4  # of the ViT
 TIMED_BATCH = 64  # images
 # Small networks on CIFAR-10 have had this augmentation since ResNet: shifts by
 # up to 4 pixels, and flips.
-SHIFT = data.Recipe(crop=data.PadAndCrop())
+SHIFT = data.Augmentation(crop=data.PadAndCrop())
 
 flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(

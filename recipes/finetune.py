@@ -84,7 +84,7 @@ _CROP = flags.DEFINE_float(
 _AUGMENTATION = flags.DEFINE_enum(
     "augmentation",
     "light",
-    data.RECIPES,
+    data.AUGMENTATIONS,
     "What happens to training images. With keras_cv no run repeats.",
 )
 _ORIENTATION = flags.DEFINE_enum(
@@ -223,7 +223,7 @@ def main(argv):
     """Fine-tunes as the flags say."""
     run_flags.begin(argv)
     strategy = run_flags.strategy()
-    recipe = data.get_recipe(_AUGMENTATION.value)
+    augmentation = data.get_augmentation(_AUGMENTATION.value)
     origin = find_origin(_MODEL.value, _WEIGHTS.value)
     size = run_flags.given(_IMAGE_SIZE, origin.image_size)
     crop_fraction = run_flags.given(_CROP, origin.crop_fraction)
@@ -244,7 +244,7 @@ def main(argv):
         functools.partial(make_model, origin, size, len(classes)),
         train_set,
         eval_set,
-        recipe,
+        augmentation,
         size,
         _OUTPUT.value,
         strategy,

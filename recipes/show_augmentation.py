@@ -1,6 +1,6 @@
-"""Draws what a recipe does to images, stage by stage.
+"""Draws what an augmentation does to images, stage by stage.
 
-    python recipes/show_augmentation.py --data digits --recipe imagenet \
+    python recipes/show_augmentation.py --data digits --augmentation imagenet \
         --image_size 32 --output sheet.png
 
 Each row adds a stage; under each image stands its mixed label. `--data` takes
@@ -10,8 +10,8 @@ what `open_dataset` takes. Time: ten seconds.
 from absl import app
 from absl import flags
 
-from convmixer_tf.data import RECIPES
-from convmixer_tf.data import get_recipe
+from convmixer_tf.data import AUGMENTATIONS
+from convmixer_tf.data import get_augmentation
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import save_contact_sheet
 from convmixer_tf.files import check_destination
@@ -19,7 +19,10 @@ from convmixer_tf.files import replaced
 
 _DATA = flags.DEFINE_string("data", "digits", "Data set or folder.")
 _SPLIT = flags.DEFINE_string("split", "train", "Part of it.")
-_RECIPE = flags.DEFINE_enum("recipe", "imagenet", list(RECIPES), "Recipe.")
+_AUGMENTATION = flags.DEFINE_enum(
+    "augmentation", "imagenet", list(AUGMENTATIONS), "Augmentation."
+)
+flags.DEFINE_alias("recipe", "augmentation")  # Its deprecated name.
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
 _COLUMNS = flags.DEFINE_integer("columns", 8, "Number of images.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of all randomness.")
@@ -35,7 +38,7 @@ def main(argv):
         save_contact_sheet(
             unfinished,
             open_dataset(_DATA.value, _SPLIT.value),
-            get_recipe(_RECIPE.value),
+            get_augmentation(_AUGMENTATION.value),
             _IMAGE_SIZE.value,
             columns=_COLUMNS.value,
             seed=_SEED.value,

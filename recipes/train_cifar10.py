@@ -39,7 +39,7 @@ from convmixer_tf.training.checkpoint import CheckpointStore
 from convmixer_tf.training.strategy import is_chief
 
 _WHOLE_IMAGE = data.RandomResizedCrop(min_area=1.0, min_aspect=1.0)
-_LONG = dataclasses.replace(data.get_recipe("cifar10"), crop=_WHOLE_IMAGE)
+_LONG = dataclasses.replace(data.get_augmentation("cifar10"), crop=_WHOLE_IMAGE)
 _SMALL_SCRIPT = {
     "learning_rate": 0.05,
     "epsilon": 1e-8,
@@ -58,7 +58,7 @@ class Preset:
     kernel_size: int  # patches
     patch_size: int  # pixels
     settings: dict  # of `TrainConfig`
-    recipe: data.Recipe
+    augmentation: data.Augmentation
 
 
 PRESETS = {
@@ -68,7 +68,9 @@ PRESETS = {
         kernel_size=5,
         patch_size=2,
         settings=_SMALL_SCRIPT,
-        recipe=dataclasses.replace(_LONG, color_jitter=None, erasing=None),
+        augmentation=dataclasses.replace(
+            _LONG, color_jitter=None, erasing=None
+        ),
     ),
     "100": Preset(
         100,
@@ -76,7 +78,7 @@ PRESETS = {
         kernel_size=5,
         patch_size=2,
         settings=_SMALL_SCRIPT,
-        recipe=_LONG,
+        augmentation=_LONG,
     ),
     "200": Preset(
         200,
@@ -84,8 +86,8 @@ PRESETS = {
         kernel_size=9,
         patch_size=1,
         settings={"learning_rate": 0.001},  # 0.01 x 64 / 640
-        recipe=dataclasses.replace(
-            data.get_recipe("imagenet"),
+        augmentation=dataclasses.replace(
+            data.get_augmentation("imagenet"),
             # With the usual smallest area, .08, it stays near 90 %.
             crop=data.RandomResizedCrop(min_area=0.75),
         ),
@@ -199,7 +201,7 @@ def main(argv):
         lambda activation: make_model(classes, activation),
         train_set,
         eval_set,
-        PRESETS[_PRESET.value].recipe,
+        PRESETS[_PRESET.value].augmentation,
         32,
         _OUTPUT.value,
         strategy,

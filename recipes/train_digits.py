@@ -52,7 +52,7 @@ PASSES = 8  # in an epoch, since an epoch costs a second besides
 # Of the training digits, scaled to [0, 1].
 MEAN, STD = 0.3054, 0.3760
 # Each digit is shifted by up to a pixel.
-RECIPE = data.Recipe(crop=data.PadAndCrop(padding=1), flip=0.0)
+AUGMENTATION = data.Augmentation(crop=data.PadAndCrop(padding=1), flip=0.0)
 
 
 def build_model(classifier_activation="softmax"):
@@ -102,7 +102,7 @@ def train(train_set, test_set, directory):
         build_model,
         train_set,
         test_set,
-        RECIPE,
+        AUGMENTATION,
         SIZE,
         directory,
         "one",

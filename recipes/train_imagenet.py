@@ -5,7 +5,7 @@
 Without further flags this is the authors' run: 640 images per update (theirs
 were 64 on each of 10 GPUs), 150 epochs (300 for 768/32), AdamW with epsilon
 1e-3, the three-piece schedule, RandAugment, Mixup or CutMix, random erasing.
-`data.get_recipe("imagenet")` and `TrainConfig` have every number.
+`data.get_augmentation("imagenet")` and `TrainConfig` have every number.
 
 On fewer devices, keep the update and divide it: `--accumulation_steps 10`
 runs 64 images at a time on one GPU, and normalizes over 64 as they did.
@@ -103,7 +103,7 @@ def main(argv):
         build_model,
         train_set,
         eval_set,
-        data.get_recipe("imagenet"),
+        data.get_augmentation("imagenet"),
         size,
         output,
         strategy,

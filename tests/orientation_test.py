@@ -92,7 +92,7 @@ def test_the_same_pixels_everywhere(photos, tmp_path, orientation):
     config = TrainConfig(epochs=1, steps_per_epoch=1, batch_size=count)
     context = tf.distribute.InputContext()
     load = training_inputs(
-        config, dataset, data.get_recipe("none"), SIZE, orientation
+        config, dataset, data.get_augmentation("none"), SIZE, orientation
     )
     images, _ = next(iter(load(0, 0, context)))
     order = np.random.default_rng([0, 0]).permutation(count)

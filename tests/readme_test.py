@@ -154,11 +154,11 @@ def test_what_fine_tuning_gains_is_that_of_the_committed_runs(name):
             assert "{:.2f} ({:.2f} to {:.2f})".format(*values) in build
         if row["method"] == "quantize":
             gains = row["gain"] > row["spread"]
-            assert gains == (row["scheme"] == "int4")
+            assert gains == (row["quantization"] == "int4")
 
 
 @pytest.mark.parametrize(
-    ("method", "scheme", "text"),
+    ("method", "quantization", "text"),
     [
         ("prune", "float16", "pruning cost {0} to {1} points of top-1 for"),
         ("cluster", "float16", "clustering at most {1} points for"),
@@ -167,20 +167,20 @@ def test_what_fine_tuning_gains_is_that_of_the_committed_runs(name):
     ],
 )
 def test_what_pruning_and_clustering_cost_is_that_of_the_committed_runs(
-    method, scheme, text
+    method, quantization, text
 ):
     losses, gains = [], []
     for name in ("k9", "k7", "relu7"):
         path = ROOT / "recipes" / "results" / f"qat_{name}.json"
         files = {
-            (row["method"], row["scheme"]): row
+            (row["method"], row["quantization"]): row
             for row in json.loads(path.read_text())["files"]
         }
-        file, before = files[method, scheme], files[None, scheme]
+        file, before = files[method, quantization], files[None, quantization]
         losses.append(100 * (before["top1"] - file["top1"]))
         gains.append(100 * (1 - file["gzip"] / before["gzip"]))
         assert 0.999 < file["bytes"] / before["bytes"] < 1.0165
-        control = files.get(("float", scheme), file)["milliseconds"]
+        control = files.get(("float", quantization), file)["milliseconds"]
         assert file["milliseconds"] > 0.97 * control
     text = text.format(f"{min(losses):.2f}", f"{max(losses):.2f}")
     text += f" {min(gains):.0f} to {max(gains):.0f} % less"

@@ -211,7 +211,7 @@ def train(directory, strategy):
         ),
         build,
         *(data.open_dataset("digits", split) for split in ("train", "test")),
-        data.get_recipe("none"),
+        data.get_augmentation("none"),
         8,
         directory,
         strategy,

@@ -1,5 +1,8 @@
 """Files on disk in, batches of pixels and labels out."""
 
+from convmixer_tf.data.augmentation import AUGMENTATIONS
+from convmixer_tf.data.augmentation import Augmentation
+from convmixer_tf.data.augmentation import get_augmentation
 from convmixer_tf.data.color_jitter import ColorJitter
 from convmixer_tf.data.color_jitter import color_jitter
 from convmixer_tf.data.contact_sheet import save_contact_sheet
@@ -22,20 +25,19 @@ from convmixer_tf.data.mixing import mix
 from convmixer_tf.data.mixing import smooth_labels
 from convmixer_tf.data.rand_augment import RandAugment
 from convmixer_tf.data.rand_augment import rand_augment
-from convmixer_tf.data.recipes import RECIPES
-from convmixer_tf.data.recipes import Recipe
-from convmixer_tf.data.recipes import get_recipe
 from convmixer_tf.data.records import ImageRecords
 from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.samples import open_unlabeled
 from convmixer_tf.data.samples import read_images
 from convmixer_tf.data.training import train_batches
 from convmixer_tf.data.unreadable import why_unreadable
+from convmixer_tf.deprecation import renamed
 
 __all__ = [
+    "AUGMENTATIONS",
     "CROP_FRACTION",
     "ORIENTATION",
-    "RECIPES",
+    "Augmentation",
     "ColorJitter",
     "ImageList",
     "ImageRecords",
@@ -45,12 +47,11 @@ __all__ = [
     "RandAugment",
     "RandomErasing",
     "RandomResizedCrop",
-    "Recipe",
     "Shard",
     "color_jitter",
     "decode_image",
     "evaluation_batches",
-    "get_recipe",
+    "get_augmentation",
     "keras_cv_augment",
     "mix",
     "open_dataset",
@@ -65,3 +66,13 @@ __all__ = [
     "train_batches",
     "why_unreadable",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "RECIPES": "AUGMENTATIONS",
+        "Recipe": "Augmentation",
+        "get_recipe": "get_augmentation",
+        "open_unlabelled": "open_unlabeled",
+    },
+)

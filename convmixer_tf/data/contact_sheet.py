@@ -1,4 +1,4 @@
-"""A picture of what a recipe does to images, stage by stage."""
+"""A picture of what an augmentation does to images, stage by stage."""
 
 import dataclasses
 
@@ -8,22 +8,23 @@ from convmixer_tf.data.training import train_batches
 from convmixer_tf.validation import check_positive_integer
 
 
-def stages(recipe):
-    """Splits a recipe into stages that build on each other.
+def stages(augmentation):
+    """Splits an augmentation into stages that build on each other.
 
     Args:
-        recipe: A `Recipe`.
+        augmentation: An `Augmentation`.
 
     Returns:
-        Dictionary from the name of a stage to a `Recipe` that ends with it.
+        Dictionary from the name of a stage to an `Augmentation` that ends with
+        it.
         The random numbers of a stage do not depend on later ones.
     """
     fields = ("rand_augment", "color_jitter", "mixing", "erasing", "keras_cv")
-    current = dataclasses.replace(recipe, **dict.fromkeys(fields))
+    current = dataclasses.replace(augmentation, **dict.fromkeys(fields))
     result = {"crop and flip": current}
     for field in fields:
-        if getattr(recipe, field):
-            change = {field: getattr(recipe, field)}
+        if getattr(augmentation, field):
+            change = {field: getattr(augmentation, field)}
             current = dataclasses.replace(current, **change)
             result[field.replace("_", " ")] = current
     return result
@@ -50,14 +51,14 @@ def describe_label(target, class_names, most=2):
 
 
 def save_contact_sheet(
-    path, dataset, recipe, image_size, *, columns=8, seed=0, epoch=0
+    path, dataset, augmentation, image_size, *, columns=8, seed=0, epoch=0
 ):
-    """Writes a PNG with a row of images for each stage of a recipe.
+    """Writes a PNG with a row of images for each stage of an augmentation.
 
     Args:
         path: Path of the PNG.
         dataset: What `open_dataset` returns.
-        recipe: A `Recipe`.
+        augmentation: An `Augmentation`.
         image_size: Side of the images, in pixels.
         columns: Number of images, which are the whole batch.
         seed: As in `train_batches`.
@@ -75,7 +76,7 @@ def save_contact_sheet(
             "The contact sheet needs matplotlib. "
             "Install it with: pip install convmixer_tf[train]"
         ) from error
-    rows = stages(recipe)
+    rows = stages(augmentation)
     figure = Figure(
         figsize=(1.5 * columns, 1.9 * len(rows)), layout="constrained"
     )

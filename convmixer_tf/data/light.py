@@ -11,9 +11,9 @@ from convmixer_tf.data.validation import check_range
 class KerasCV:
     """keras-cv's RandAugment, then its MixUp with one share for each image.
 
-    It is not the authors' recipe: four of their operations are missing, others
-    are weaker or stronger. keras-cv's CutMix is left out, because its labels
-    do not match its boxes.
+    It is not the authors' augmentation: four of their operations are missing,
+    others are weaker or stronger. keras-cv's CutMix is left out, because its
+    labels do not match its boxes.
 
     Attributes:
         magnitude: Magnitude of RandAugment, in [0, 1].
@@ -61,7 +61,7 @@ def keras_cv_augment(seed, config=None):
     Example:
 
     ```python
-    batches = train_batches(dataset, Recipe(), 224, 64, seed=0, epoch=0)
+    batches = train_batches(dataset, Augmentation(), 224, 64, seed=0, epoch=0)
     batches = batches.map(keras_cv_augment(seed=0))
     ```
     """

@@ -23,7 +23,7 @@ from convmixer_tf.validation import check_positive_integer
 
 def train_batches(
     dataset,
-    recipe,
+    augmentation,
     image_size,
     batch_size,
     *,
@@ -41,7 +41,7 @@ def train_batches(
     `(seed, epoch, step, replica)`. Nothing depends on earlier calls, on the
     number of cores or on how images are spread over workers and replicas, so
     `skip_steps` continues an interrupted epoch exactly. The exception is
-    `Recipe.keras_cv`, which draws random numbers of its own.
+    `Augmentation.keras_cv`, which draws random numbers of its own.
 
     An unreadable image is logged with its name and number, and its successor
     in the batch takes its place, so that the steps and all other images stay
@@ -49,7 +49,7 @@ def train_batches(
 
     Args:
         dataset: What `open_dataset` returns.
-        recipe: A `Recipe`.
+        augmentation: An `Augmentation`.
         image_size: Side of the images, in pixels.
         batch_size: Images per replica.
         seed: Non-negative integer that controls all randomness.
@@ -98,7 +98,7 @@ def train_batches(
     examples = dataset.examples(
         seed,
         epoch,
-        repeats=recipe.repeats,
+        repeats=augmentation.repeats,
         skip=skip_steps * local * shard.num_workers,
     )
     examples = examples.shard(shard.num_workers, shard.worker)
@@ -109,7 +109,7 @@ def train_batches(
     batches = load_batches(
         groups,
         lambda example: _prepare(
-            dataset, recipe, image_size, orientation, example, image_seed
+            dataset, augmentation, image_size, orientation, example, image_seed
         ),
         local,
         on_lost=lambda *args: _replace(log, local, *args),
@@ -120,7 +120,7 @@ def train_batches(
         first = step * shard.num_workers * replicas + shard.worker
         return _augment(
             tensors,
-            recipe,
+            augmentation,
             dataset.class_names,
             [
                 tf.stack([batch_seed, first + part * shard.num_workers])
@@ -131,8 +131,10 @@ def train_batches(
     batches = batches.enumerate(skip_steps).map(
         augment, num_parallel_calls=tf.data.AUTOTUNE
     )
-    if recipe.keras_cv:
-        batches = batches.map(keras_cv_augment(layer_seed, recipe.keras_cv))
+    if augmentation.keras_cv:
+        batches = batches.map(
+            keras_cv_augment(layer_seed, augmentation.keras_cv)
+        )
     return finish(batches, steps - skip_steps)
 
 
@@ -152,27 +154,27 @@ def _deal(group, replicas):
     return tf.nest.map_structure(deal, group)
 
 
-def _prepare(dataset, recipe, image_size, orientation, example, seed):
+def _prepare(dataset, augmentation, image_size, orientation, example, seed):
     """Reads, decodes, crops and flips an image; draws what comes later."""
     encoded, label = dataset.read(example["record"])
-    counts = [1, recipe.crop.num_draws, *_num_batch_draws(recipe)]
+    counts = [1, augmentation.crop.num_draws, *_num_batch_draws(augmentation)]
     # A single call, since each costs as much as cropping does.
     draws = tf.random.stateless_uniform(
         [sum(counts)], tf.stack([seed, example["key"]])
     )
     flip, crop, *batch_draws = tf.split(draws, counts)
-    image = recipe.crop(
-        encoded, image_size, crop, flip[0] < recipe.flip, orientation
+    image = augmentation.crop(
+        encoded, image_size, crop, flip[0] < augmentation.flip, orientation
     )
     image = tf.ensure_shape(image, [image_size, image_size, 3])
     return image, label, *batch_draws
 
 
-def _num_batch_draws(recipe):
+def _num_batch_draws(augmentation):
     """Random numbers per image of the steps that treat whole batches."""
     return [
         step.num_draws if step else 0
-        for step in (recipe.rand_augment, recipe.color_jitter)
+        for step in (augmentation.rand_augment, augmentation.color_jitter)
     ]
 
 
@@ -190,17 +192,23 @@ def _replace(log, batch_size, names, tensors, position):
         return tuple(tf.gather(tensor, source) for tensor in tensors)
 
 
-def _augment(tensors, recipe, class_names, replica_seeds):
+def _augment(tensors, augmentation, class_names, replica_seeds):
     """Applies what treats whole batches."""
     images, labels, policy_draws, jitter_draws = tensors
-    if recipe.rand_augment:
-        images = rand_augment_with(policy_draws, images, recipe.rand_augment)
-    if recipe.color_jitter:
-        images = color_jitter_with(jitter_draws, images, recipe.color_jitter)
+    if augmentation.rand_augment:
+        images = rand_augment_with(
+            policy_draws, images, augmentation.rand_augment
+        )
+    if augmentation.color_jitter:
+        images = color_jitter_with(
+            jitter_draws, images, augmentation.color_jitter
+        )
     labels = check_labels(labels, class_names)
-    labels = smooth_labels(labels, len(class_names), recipe.label_smoothing)
+    labels = smooth_labels(
+        labels, len(class_names), augmentation.label_smoothing
+    )
     parts = [
-        _mix_and_erase(*part, recipe)
+        _mix_and_erase(*part, augmentation)
         for part in zip(
             tf.split(images, len(replica_seeds)),
             tf.split(labels, len(replica_seeds)),
@@ -213,11 +221,11 @@ def _augment(tensors, recipe, class_names, replica_seeds):
     return tuple(tf.concat(part, axis=0) for part in zip(*parts, strict=True))
 
 
-def _mix_and_erase(images, labels, seed, recipe):
+def _mix_and_erase(images, labels, seed, augmentation):
     mix_seed, erase_seed = tf.unstack(tf.random.split(seed))
-    if recipe.mixing:
-        images, labels = mix(images, labels, mix_seed, recipe.mixing)
+    if augmentation.mixing:
+        images, labels = mix(images, labels, mix_seed, augmentation.mixing)
     images = tf.cast(images, tf.float32)
-    if recipe.erasing:
-        images = random_erase(images, erase_seed, recipe.erasing)
+    if augmentation.erasing:
+        images = random_erase(images, erase_seed, augmentation.erasing)
     return images, labels

@@ -1,5 +1,6 @@
 """From a Keras model to files that other runtimes execute."""
 
+from convmixer_tf.deprecation import renamed
 from convmixer_tf.export.android import export_android
 from convmixer_tf.export.cards import HubCard
 from convmixer_tf.export.cards import artifact_card
@@ -45,3 +46,5 @@ __all__ = [
     "verify",
     "write_metadata",
 ]
+
+__getattr__ = renamed(__name__, {"artefact_card": "artifact_card"})

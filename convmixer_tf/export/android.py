@@ -107,13 +107,13 @@ def export_android(
     check_crop_fraction(crop_fraction)
     check_orientation(orientation)
     check_positive_integer("top", top)
-    metadata, size, scheme = _inspect(path)
+    metadata, size, quantization = _inspect(path)
     crop_fraction = crop_fraction or metadata.crop_fraction or CROP_FRACTION
     orientation = orientation or metadata.orientation or ORIENTATION
     image = _read_image(image_path, orientation)
     pixels = resize_and_center_crop(image, size, crop_fraction)
     likeliest = _likeliest(path, pixels, metadata.class_names)
-    tolerances = _TOLERANCES.get(scheme, _QUANTIZED_TOLERANCES)
+    tolerances = _TOLERANCES.get(quantization, _QUANTIZED_TOLERANCES)
     _check_certainty(likeliest[:2], tolerances["gpu"], image_path)
     golden = {"top": likeliest[:top], "tolerances": tolerances}
     description = {
@@ -175,7 +175,7 @@ def _inspect(path):
     return (
         _read_metadata(path, shapes["outputs"][0][1]),
         height,
-        found["scheme"],
+        found["quantization"],
     )
 
 

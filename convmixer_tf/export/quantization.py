@@ -38,13 +38,13 @@ _SMALLEST_SCALE = 1e-9
 _FLOATS = "_dequant"  # What is added to the name of a tensor in 8 bits.
 
 
-def quantize(content, scheme, images=None, output_dtype="float32"):
+def quantize(content, quantization, images=None, output_dtype="float32"):
     """Quantizes a float32 TFLite file of a model that `deploy` rewrote.
 
     Args:
         content: Bytes of the file.
-        scheme: `"dynamic"`; `"int4"`, the same with the kernels of the 1 x 1
-            convolutions in 4 bits; or `"int8"`.
+        quantization: `"dynamic"`; `"int4"`, the same with the kernels of the
+            1 x 1 convolutions in 4 bits; or `"int8"`.
         images: For `"int8"`, pixels in [0, 255] of shape (images, height,
             width, channels).
         output_dtype: For `"int8"`, `"float32"` or `"uint8"`.
@@ -56,8 +56,8 @@ def quantize(content, scheme, images=None, output_dtype="float32"):
         ImportError: If `ai-edge-quantizer` or `ai-edge-litert` is not
             installed.
     """
-    if scheme != "int8":
-        return _dynamic(content, *_DYNAMIC[scheme])
+    if quantization != "int8":
+        return _dynamic(content, *_DYNAMIC[quantization])
     ranges = measure_ranges(content, images)
     model = unpack(_static(content, ranges))
     _take_uint8(model)

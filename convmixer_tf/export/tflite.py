@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.data.validation import check_crop_fraction
+from convmixer_tf.deprecation import warn_renamed
 from convmixer_tf.export.activation_maps import add_activation_maps
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.litert import litert_module
@@ -27,14 +28,14 @@ from convmixer_tf.validation import check_orientation
 
 # Number formats, and what `deploy` is asked for.
 TARGETS = {
-    None: "litert",
+    "float32": "litert",
     "float16": "litert",
     "dynamic": "litert_dynamic",
     "int4": "litert_dynamic",
     "int8": "litert_int8",
 }
 QUANTIZATIONS = tuple(TARGETS)
-PLAIN_QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+PLAIN_QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
 MIN_CALIBRATION_IMAGES = 10
 
 
@@ -42,7 +43,7 @@ def export_tflite(
     model,
     path,
     *,
-    quantization=None,
+    quantization="float32",
     calibration_images=None,
     output_dtype="float32",
     class_names=None,
@@ -65,7 +66,7 @@ def export_tflite(
             or what `deploy` made of it for this format.
         path: Path of the file to write, ending in `.tflite`. It appears when
             it is complete.
-        quantization: `None` keeps float32. `"float16"` stores the weights so.
+        quantization: `"float32"`. `"float16"` stores the weights so.
             `"dynamic"` stores those of the 1 x 1 convolutions in 8 bits, the
             others as float16, and multiplies the former in 8 bits. `"int4"`
             is the same with 4 bits for the weights of the 1 x 1 convolutions.
@@ -115,11 +116,14 @@ def export_tflite(
     )
     ```
     """
+    if quantization is None:
+        warn_renamed("quantization=None", 'quantization="float32"')
+        quantization = "float32"
     check_backend("TFLite files")
     check_destination(path, (".tflite",), overwrite)
     shape = static_shape(model)
     check_pixels(model)
-    _check_scheme(quantization, output_dtype, plain)
+    _check_quantization(quantization, output_dtype, plain)
     if class_activation_maps and (plain or output_dtype != "float32"):
         raise ValueError(
             "Argument `class_activation_maps` needs the deployed model and "
@@ -154,7 +158,7 @@ def export_tflite(
         deployed = _deployed(model, TARGETS[quantization])
         if class_activation_maps:
             deployed = add_activation_maps(deployed)
-        if quantization in (None, "float16"):
+        if quantization in ("float32", "float16"):
             content = _convert(deployed, shape, quantization)
         else:
             content = _convert(deployed, shape)
@@ -183,7 +187,7 @@ def _deployed(model, target):
     return model
 
 
-def _check_scheme(quantization, output_dtype, plain):
+def _check_quantization(quantization, output_dtype, plain):
     known = PLAIN_QUANTIZATIONS if plain else QUANTIZATIONS
     if quantization not in known:
         raise ValueError(
@@ -247,13 +251,13 @@ def check_calibration(images, shape):
     return images
 
 
-def _convert(model, shape, quantization=None, images=None):
+def _convert(model, shape, quantization="float32", images=None):
     """Converts a model with TensorFlow's converter, to bytes."""
     with tempfile.TemporaryDirectory() as directory:
         with system_errors(f"to the temporary folder `{directory}`"):
             _export_saved_model(model, directory, shape)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        if quantization:
+        if quantization != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]

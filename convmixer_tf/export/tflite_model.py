@@ -143,7 +143,7 @@ def describe_tflite(path):
         path: Path of a `.tflite` file.
 
     Returns:
-        Dictionary, ready for JSON: `"scheme"`, the number format, as
+        Dictionary, ready for JSON: `"quantization"`, the number format, as
         `default_limits` takes it; `"inputs"` and `"outputs"`, lists of
         dictionaries of name, shape, dtype, scale and zero point;
         `"operators"`, how often each occurs; `"custom_operators"`, names of
@@ -173,7 +173,7 @@ def describe_tflite(path):
         ) from error
     tensor_names = names_of_tensors(interpreter)
     return {
-        "scheme": _number_format(model.subgraphs[0], names),
+        "quantization": _number_format(model.subgraphs[0], names),
         "inputs": _tensors(interpreter.get_input_details(), tensor_names),
         "outputs": _tensors(interpreter.get_output_details(), tensor_names),
         "operators": count(names),

@@ -24,7 +24,7 @@ def export_web(
     path,
     class_names,
     *,
-    quantization=None,
+    quantization="float32",
     calibration_images=None,
     description="",
     crop_fraction=CROP_FRACTION,

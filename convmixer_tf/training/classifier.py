@@ -26,7 +26,7 @@ def train_classifier(
     build_model,
     train_set,
     eval_set,
-    recipe,
+    augmentation,
     image_size,
     directory,
     strategy="auto",
@@ -48,7 +48,7 @@ def train_classifier(
             `keras.Model`.
         train_set: What `data.open_dataset` returns.
         eval_set: The same, of the images to evaluate on.
-        recipe: A `data.Recipe`, what happens to training images.
+        augmentation: A `data.Augmentation`, what happens to training images.
         image_size: Side of the images, in pixels.
         directory: Path of the run's folder.
         strategy: As for `train`. Several machines need what `make_strategy`
@@ -82,14 +82,16 @@ def train_classifier(
     model, summary = train(
         config,
         build_logits,
-        training_inputs(config, train_set, recipe, image_size, orientation),
+        training_inputs(
+            config, train_set, augmentation, image_size, orientation
+        ),
         evaluation_inputs(
             eval_set, image_size, batch_size, crop_fraction, orientation
         ),
         directory,
         strategy,
         notes={
-            **data_notes(train_set, recipe, image_size),
+            **data_notes(train_set, augmentation, image_size),
             "crop_fraction": crop_fraction,
             "orientation": orientation,
             **(notes or {}),
@@ -115,19 +117,19 @@ def train_classifier(
     return final, summary
 
 
-def data_notes(train_set, recipe, image_size):
+def data_notes(train_set, augmentation, image_size):
     """Collects what a run's result depends on in its images.
 
     Args:
         train_set: What `data.open_dataset` returns.
-        recipe: A `data.Recipe`.
+        augmentation: A `data.Augmentation`.
         image_size: Side of the images, in pixels.
 
     Returns:
         Dictionary, for the `notes` of `train` and `check_run`.
     """
     return {
-        "recipe": dataclasses.asdict(recipe),
+        "augmentation": dataclasses.asdict(augmentation),
         "image_size": image_size,
         "train_images": len(train_set),
         "class_names": list(train_set.class_names),
@@ -135,14 +137,14 @@ def data_notes(train_set, recipe, image_size):
 
 
 def training_inputs(
-    config, train_set, recipe, image_size, orientation=data.ORIENTATION
+    config, train_set, augmentation, image_size, orientation=data.ORIENTATION
 ):
     """Builds what `train` takes as `train_batches`.
 
     Args:
         config: A `TrainConfig`.
         train_set: What `data.open_dataset` returns.
-        recipe: A `data.Recipe`.
+        augmentation: A `data.Augmentation`.
         image_size: Side of the images, in pixels.
         orientation: As for `data.decode_image`.
 
@@ -154,7 +156,7 @@ def training_inputs(
     def train_batches(epoch, first_batch, context):
         return data.train_batches(
             train_set,
-            recipe,
+            augmentation,
             image_size,
             batch_size // context.num_replicas_in_sync,
             seed=config.seed,

@@ -245,9 +245,7 @@ def check_run(directory, config, notes=None):
         )
     path = directory / "config.json"
     if path.exists():
-        # Older runs do not say it: see `orientation_of_run`.
-        old = {"orientation": "stored", **json.loads(path.read_text())}
-        _check_same(directory, old, _settings(config, notes))
+        _check_same(directory, _read_settings(path), _settings(config, notes))
 
 
 def orientation_of_run(directory, orientation):
@@ -302,6 +300,15 @@ def environment():
             for device in tf.config.list_physical_devices()
         ],
     }
+
+
+def _read_settings(path):
+    """Reads the settings of a run, also of one by an older version."""
+    found = json.loads(path.read_text())
+    if "recipe" in found:
+        found["augmentation"] = found.pop("recipe")
+    # For `orientation` see `orientation_of_run`.
+    return {"orientation": "stored", **found}
 
 
 def _settings(config, notes):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convmixer_tf.data import RECIPES
+from convmixer_tf.data import AUGMENTATIONS
+from convmixer_tf.data import Augmentation
 from convmixer_tf.data import Mixing
 from convmixer_tf.data import RandomErasing
-from convmixer_tf.data import Recipe
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import save_contact_sheet
 from convmixer_tf.data import train_batches
@@ -18,21 +18,24 @@ from convmixer_tf.data.contact_sheet import stages
 
 def test_stages_build_on_each_other():
     names = ["crop and flip", "rand augment", "mixing", "erasing"]
-    assert list(stages(RECIPES["imagenet"])) == names
-    assert stages(RECIPES["imagenet"])["erasing"] == RECIPES["imagenet"]
-    assert "color jitter" in stages(RECIPES["cifar10"])
-    assert list(stages(RECIPES["none"])) == ["crop and flip"]
+    assert list(stages(AUGMENTATIONS["imagenet"])) == names
+    assert (
+        stages(AUGMENTATIONS["imagenet"])["erasing"]
+        == AUGMENTATIONS["imagenet"]
+    )
+    assert "color jitter" in stages(AUGMENTATIONS["cifar10"])
+    assert list(stages(AUGMENTATIONS["none"])) == ["crop and flip"]
 
 
 def test_later_stages_leave_earlier_ones_alone():
     dataset = open_dataset("digits", "train")
-    recipe = dataclasses.replace(
-        RECIPES["imagenet"],
+    augmentation = dataclasses.replace(
+        AUGMENTATIONS["imagenet"],
         mixing=Mixing(mixup_alpha=100.0, cutmix_alpha=0.0),
         erasing=RandomErasing(probability=1.0),
     )
     last = None
-    for stage in stages(recipe).values():
+    for stage in stages(augmentation).values():
         batches = train_batches(dataset, stage, 16, 6, seed=3, epoch=0)
         images, _ = next(iter(batches))
         if last is not None:
@@ -46,7 +49,11 @@ def test_later_stages_leave_earlier_ones_alone():
 def test_writes_a_picture(tmp_path):
     path = tmp_path / "sheet.png"
     save_contact_sheet(
-        path, open_dataset("digits", "train"), RECIPES["cifar10"], 16, columns=3
+        path,
+        open_dataset("digits", "train"),
+        AUGMENTATIONS["cifar10"],
+        16,
+        columns=3,
     )
     sheet = Image.open(path)
     assert sheet.format == "PNG"
@@ -64,10 +71,12 @@ def test_describes_labels():
 
 def test_refuses_columns(tmp_path):
     with pytest.raises(ValueError, match="`columns` must be a positive"):
-        save_contact_sheet(tmp_path / "x.png", None, Recipe(), 8, columns=0)
+        save_contact_sheet(
+            tmp_path / "x.png", None, Augmentation(), 8, columns=0
+        )
 
 
 def test_names_the_missing_library(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"matplotlib.*\[train\]"):
-        save_contact_sheet(tmp_path / "x.png", None, Recipe(), 8)
+        save_contact_sheet(tmp_path / "x.png", None, Augmentation(), 8)

@@ -11,7 +11,7 @@ from convmixer_tf.data import ImageRecords
 from convmixer_tf.data import datasets
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import evaluation_batches
-from convmixer_tf.data import get_recipe
+from convmixer_tf.data import get_augmentation
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
 from convmixer_tf.models import read_class_names
@@ -319,10 +319,10 @@ def test_refuses_labels_without_names(record_folder, monkeypatch):
     # What is too large for memory is not read before it is used.
     monkeypatch.setattr(datasets, "CACHE_BYTES", 0)
     large = open_dataset(record_folder, "train")
-    recipe = get_recipe("light")
+    augmentation = get_augmentation("light")
     for batches in (
         evaluation_batches(large, 8, 20),
-        train_batches(large, recipe, 8, 20, seed=0, epoch=0),
+        train_batches(large, augmentation, 8, 20, seed=0, epoch=0),
     ):
         error = tf.errors.InvalidArgumentError
         with pytest.raises(error, match="not among the 2 class names"):

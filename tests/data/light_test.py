@@ -3,9 +3,9 @@ import sys
 import numpy as np
 import pytest
 
+from convmixer_tf.data import Augmentation
 from convmixer_tf.data import KerasCV
-from convmixer_tf.data import Recipe
-from convmixer_tf.data import get_recipe
+from convmixer_tf.data import get_augmentation
 from convmixer_tf.data import keras_cv_augment
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
@@ -16,7 +16,9 @@ from convmixer_tf.training.inputs import distribute
 def test_augments_batches():
     pytest.importorskip("keras_cv", reason="needs keras-cv")
     dataset = open_dataset("digits", "train")
-    plain = train_batches(dataset, Recipe(), 32, 8, seed=0, epoch=0).take(2)
+    plain = train_batches(dataset, Augmentation(), 32, 8, seed=0, epoch=0).take(
+        2
+    )
     augmented = plain.map(keras_cv_augment(seed=0))
     for (x, y), (new_x, new_y) in zip(plain, augmented, strict=True):
         assert new_x.shape == x.shape
@@ -34,7 +36,7 @@ def test_the_recipe_feeds_several_replicas(two_replicas):
     batches = distribute(
         two_replicas,
         lambda context: train_batches(
-            *(dataset, get_recipe("keras_cv"), 32, 4),
+            *(dataset, get_augmentation("keras_cv"), 32, 4),
             **{"seed": 0, "epoch": 0, "replicas": 2},
         ),
     )
@@ -48,7 +50,7 @@ def test_names_the_missing_library(monkeypatch):
     with pytest.raises(ImportError, match="pip install keras-cv"):
         keras_cv_augment(seed=0)
     with pytest.raises(ImportError, match="pip install keras-cv"):
-        get_recipe("keras_cv")
+        get_augmentation("keras_cv")
 
 
 def test_wrong_settings_are_errors():

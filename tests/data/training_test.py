@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convmixer_tf.data import RECIPES
+from convmixer_tf.data import AUGMENTATIONS
+from convmixer_tf.data import Augmentation
 from convmixer_tf.data import Mixing
-from convmixer_tf.data import Recipe
 from convmixer_tf.data import Shard
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
 
-IMAGENET = RECIPES["imagenet"]
+IMAGENET = AUGMENTATIONS["imagenet"]
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def dataset(image_folder):
     return open_dataset(image_folder, "train")
 
 
-def run(dataset, recipe=IMAGENET, size=24, batch=4, **arguments):
+def run(dataset, augmentation=IMAGENET, size=24, batch=4, **arguments):
     arguments = {"seed": 1, "epoch": 0, **arguments}
-    batches = train_batches(dataset, recipe, size, batch, **arguments)
+    batches = train_batches(dataset, augmentation, size, batch, **arguments)
     return [(x.numpy(), y.numpy()) for x, y in batches]
 
 
@@ -35,11 +35,13 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(y, other_y)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_batches_of_every_recipe(dataset, recipe):
-    if RECIPES[recipe].keras_cv:
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_batches_of_every_recipe(dataset, augmentation):
+    if AUGMENTATIONS[augmentation].keras_cv:
         pytest.importorskip("keras_cv", reason="needs keras-cv")
-    batches = train_batches(dataset, RECIPES[recipe], 24, 12, seed=0, epoch=0)
+    batches = train_batches(
+        dataset, AUGMENTATIONS[augmentation], 24, 12, seed=0, epoch=0
+    )
     assert len(batches) == 3
     images, labels = batches.element_spec
     assert images.shape == (12, 24, 24, 3)
@@ -49,14 +51,14 @@ def test_batches_of_every_recipe(dataset, recipe):
         assert np.isfinite(images).all()
         np.testing.assert_allclose(np.sum(labels, 1), 1.0, atol=1e-6)
         assert np.min(labels) >= 0
-        if not RECIPES[recipe].erasing:
+        if not AUGMENTATIONS[augmentation].erasing:
             assert np.min(images) >= 0
             assert np.max(images) <= 255
 
 
 def test_every_image_once_in_an_epoch(dataset):
     class_of = [int(label) for label in dataset.labels]
-    batches = run(dataset, Recipe(flip=0.0), batch=5)
+    batches = run(dataset, Augmentation(flip=0.0), batch=5)
     assert len(batches) == 8
     labels = np.concatenate([y for _, y in batches]).argmax(1)
     assert sorted(labels) == sorted(class_of)
@@ -80,10 +82,11 @@ import hashlib
 import tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(1)
 tf.config.threading.set_intra_op_parallelism_threads(1)
-from convmixer_tf.data import RECIPES, open_dataset, train_batches
+from convmixer_tf.data import AUGMENTATIONS, open_dataset, train_batches
 dataset = open_dataset({str(image_folder)!r}, "train")
 digest = hashlib.sha256()
-for x, y in train_batches(dataset, RECIPES["imagenet"], 24, 4, seed=1, epoch=0):
+augmentation = AUGMENTATIONS["imagenet"]
+for x, y in train_batches(dataset, augmentation, 24, 4, seed=1, epoch=0):
     digest.update(x.numpy().tobytes() + y.numpy().tobytes())
 print(digest.hexdigest())
 """
@@ -135,9 +138,9 @@ def test_four_replicas_are_the_same_on_two_workers(dataset):
 
 
 def test_replicas_mix_on_their_own(dataset):
-    recipe = Recipe(mixing=Mixing(cutmix_alpha=0.0))
+    augmentation = Augmentation(mixing=Mixing(cutmix_alpha=0.0))
     shares = set()
-    for _, labels in run(dataset, recipe, batch=5, replicas=2):
+    for _, labels in run(dataset, augmentation, batch=5, replicas=2):
         # The middle one of five is its own partner; others have two classes
         # at most, and a replica has one share.
         for part in np.split(labels, 2):
@@ -148,16 +151,16 @@ def test_replicas_mix_on_their_own(dataset):
 
 
 def test_repeated_augmentation(dataset):
-    recipe = dataclasses.replace(Recipe(), repeats=2)
-    images, labels = run(dataset, recipe, batch=40)[0]
+    augmentation = dataclasses.replace(Augmentation(), repeats=2)
+    images, labels = run(dataset, augmentation, batch=40)[0]
     assert len({image.tobytes() for image in images}) == 40
     np.testing.assert_array_equal(labels[::2], labels[1::2])
-    assert len(run(dataset, recipe)) == len(run(dataset))
+    assert len(run(dataset, augmentation)) == len(run(dataset))
 
 
 def test_uint8_pixels_before_mixing_are_those_of_the_image(dataset):
-    recipe = RECIPES["none"]
-    images = run(dataset, recipe, batch=40)[0][0]
+    augmentation = AUGMENTATIONS["none"]
+    images = run(dataset, augmentation, batch=40)[0][0]
     np.testing.assert_array_equal(images, images.astype("uint8"))
 
 

@@ -49,22 +49,22 @@ def test_maps_of_the_deployed_model(model, expected, target):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "bound"),
+    ("quantization", "bound"),
     [
-        (None, 1e-5),
+        ("float32", 1e-5),
         ("dynamic", 0.03),
         ("int8", 0.1),
         pytest.param("int4", 0.5, marks=pytest.mark.large),
         pytest.param("float16", 3e-3, marks=pytest.mark.large),
     ],
 )
-def test_maps_in_a_file(model, expected, tmp_path, scheme, bound):
+def test_maps_in_a_file(model, expected, tmp_path, quantization, bound):
     path = tmp_path / "model.tflite"
     export_tflite(
         model,
         path,
-        quantization=scheme,
-        calibration_images=IMAGES if scheme == "int8" else None,
+        quantization=quantization,
+        calibration_images=IMAGES if quantization == "int8" else None,
         class_names=NAMES,
         class_activation_maps=True,
     )

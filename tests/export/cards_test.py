@@ -16,7 +16,7 @@ from convmixer_tf.models import ConvMixer
 REPORT = Report(
     artifact="/secret/model.onnx",
     runtime="onnxruntime 1.32",
-    scheme="float32",
+    quantization="float32",
     size=12345,
     images=2000,
     labeled=1500,

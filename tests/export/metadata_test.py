@@ -41,11 +41,11 @@ def model():
 
 @pytest.fixture(
     scope="module",
-    params=[None, pytest.param("int8", marks=pytest.mark.large)],
+    params=["float32", pytest.param("int8", marks=pytest.mark.large)],
 )
 def exported(request, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "model.tflite"
-    images = IMAGES if request.param else None
+    images = IMAGES if request.param == "int8" else None
     export_tflite(
         model, path, quantization=request.param, calibration_images=images
     )

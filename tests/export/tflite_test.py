@@ -25,13 +25,16 @@ IMAGES = asymmetric_image(36, 28, batch=40)
 IMAGES = np.uint8(IMAGES * np.linspace(0.1, 1, 40)[:, None, None, None])
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 BOUNDS = {
-    None: 1e-5,
+    "float32": 1e-5,
     "float16": 2e-3,
     "dynamic": 0.02,
     "int4": 0.4,
     "int8": 0.1,
 }
-FILES = [(scheme, False) for scheme in BOUNDS] + [(None, True), ("int8", True)]
+FILES = [(quantization, False) for quantization in BOUNDS] + [
+    ("float32", True),
+    ("int8", True),
+]
 
 
 def convmixer(dim=16, kernel_size=7, **arguments):
@@ -48,37 +51,37 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    """Path of a file of each scheme, by the scheme and whether it is plain."""
+    """Path of a file of each number format, plain or not."""
     folder, paths = tmp_path_factory.mktemp("tflite"), {}
-    for scheme, plain in FILES:
-        paths[scheme, plain] = folder / f"{scheme}_{plain}.tflite"
+    for quantization, plain in FILES:
+        paths[quantization, plain] = folder / f"{quantization}_{plain}.tflite"
         export_tflite(
             model,
-            paths[scheme, plain],
-            quantization=scheme,
-            calibration_images=IMAGES if scheme == "int8" else None,
+            paths[quantization, plain],
+            quantization=quantization,
+            calibration_images=IMAGES if quantization == "int8" else None,
             plain=plain,
         )
     return paths
 
 
-@pytest.mark.parametrize(("scheme", "plain"), FILES)
-def test_it_computes_what_the_model_does(exported, model, scheme, plain):
-    outputs = LiteRTModel(exported[scheme, plain]).predict(IMAGES)
+@pytest.mark.parametrize(("quantization", "plain"), FILES)
+def test_it_computes_what_the_model_does(exported, model, quantization, plain):
+    outputs = LiteRTModel(exported[quantization, plain]).predict(IMAGES)
     assert outputs.dtype == np.float32
     difference = relative_difference(outputs, model(IMAGES))
-    assert difference < BOUNDS[scheme]
-    if scheme is not None:
+    assert difference < BOUNDS[quantization]
+    if quantization != "float32":
         assert difference > 0
 
 
-@pytest.mark.parametrize("scheme", BOUNDS)
-def test_what_is_in_the_file(exported, scheme):
-    path = exported[scheme, False]
+@pytest.mark.parametrize("quantization", BOUNDS)
+def test_what_is_in_the_file(exported, quantization):
+    path = exported[quantization, False]
     found = describe_tflite(path)
     assert found["custom_operators"] == []
     assert not {"VAR_HANDLE", "READ_VARIABLE"} & set(found["operators"])
-    assert found["scheme"] == (scheme or "float32")
+    assert found["quantization"] == quantization
     (image,), (predictions,) = found["inputs"], found["outputs"]
     assert (image["name"], image["shape"]) == ("image", [1, 36, 28, 3])
     assert (predictions["name"], predictions["shape"]) == (
@@ -86,7 +89,7 @@ def test_what_is_in_the_file(exported, scheme):
         [1, 5],
     )
     assert predictions["dtype"] == "float32"
-    if scheme == "int8":
+    if quantization == "int8":
         assert image["dtype"] == "uint8"
         assert (image["scale"], image["zero_point"]) == (1, 0)
     else:
@@ -96,21 +99,24 @@ def test_what_is_in_the_file(exported, scheme):
 
 
 def test_deployment_is_in_the_file(exported):
-    for scheme in BOUNDS:
-        ours = describe_tflite(exported[scheme, False])["operators"]
+    for quantization in BOUNDS:
+        ours = describe_tflite(exported[quantization, False])["operators"]
         assert ours["DEPTHWISE_CONV_2D"] > 2
         assert "MUL" not in ours
-    plain = describe_tflite(exported[None, True])["operators"]
+    plain = describe_tflite(exported["float32", True])["operators"]
     assert plain["DEPTHWISE_CONV_2D"] == 2
     assert plain["MUL"] >= 5
 
 
 def test_weights_are_in_the_file(exported):
-    """In the bits that the scheme promises."""
-    kinds = {scheme: weight_types(exported[scheme, False]) for scheme in BOUNDS}
+    """In the bits that the quantization promises."""
+    kinds = {
+        quantization: weight_types(exported[quantization, False])
+        for quantization in BOUNDS
+    }
     types = schema.TensorType
     assert kinds == {
-        None: {types.FLOAT32},
+        "float32": {types.FLOAT32},
         "float16": {types.FLOAT16},
         "dynamic": {types.INT8},
         "int4": {types.INT4},
@@ -458,6 +464,6 @@ def test_running_what_is_no_file_or_no_model(tmp_path):
 
 @pytest.mark.parametrize("shape", [(36, 28, 3), (1, 28, 36, 3), (0, 36, 28, 3)])
 def test_running_other_shapes(exported, shape):
-    runner = LiteRTModel(exported[None, False])
+    runner = LiteRTModel(exported["float32", False])
     with pytest.raises(ValueError, match=r"of shape \(batch, 36, 28, 3\)"):
         runner.predict(np.zeros(shape))

@@ -88,7 +88,7 @@ def test_a_right_file(model, tflite):
     assert 0 < report.differences["logits"]["max"] < 1e-4
     assert report.differences["probabilities"]["max"] < 1e-5
     assert report.size == tflite.stat().st_size
-    assert (report.scheme, report.custom_operators) == ("float32", [])
+    assert (report.quantization, report.custom_operators) == ("float32", [])
     assert report.operators["DEPTHWISE_CONV_2D"] == 2
     assert report.delegation == {"partitions": 1, "not_delegated": {}}
     assert report.inputs == [
@@ -258,7 +258,9 @@ def test_limits_are_named_one_by_one():
         assert tolerant.broken_by(found) == {}
     with pytest.raises(ValueError, match=r"`min_agreement` must be None or"):
         Limits(min_agreement=99)
-    with pytest.raises(ValueError, match="`scheme` must be one of float32"):
+    with pytest.raises(
+        ValueError, match="`quantization` must be one of float32"
+    ):
         default_limits("int2")
 
 
@@ -272,7 +274,7 @@ def convert(model, path, images=None, dtype=None):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "left"),
+    ("quantization", "left"),
     [
         ("float16", {}),
         ("dynamic", {"DEPTHWISE_CONV_2D": 2}),
@@ -283,9 +285,9 @@ def convert(model, path, images=None, dtype=None):
         ),
     ],
 )
-def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
+def test_number_formats_and_what_xnnpack_leaves(tmp_path, quantization, left):
     model, path = convmixer(kernel_size=9), tmp_path / "model.tflite"
-    if scheme == "int8":
+    if quantization == "int8":
         export_tflite(
             model,
             path,
@@ -294,14 +296,14 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, scheme, left):
             plain=True,
         )
     else:
-        convert(model, path, dtype={"float16": tf.float16}.get(scheme))
+        convert(model, path, dtype={"float16": tf.float16}.get(quantization))
     found = describe_tflite(path)
-    assert found["scheme"] == scheme
+    assert found["quantization"] == quantization
     assert found["delegation"]["not_delegated"] == left
     report = verify(model, path, IMAGES)
-    assert report.limits == default_limits(scheme)
+    assert report.limits == default_limits(quantization)
     assert 0 < report.differences["logits"]["max_relative"] < 0.5
-    if scheme == "int8":
+    if quantization == "int8":
         assert report.inputs[0]["dtype"] == "uint8"
         assert report.inputs[0]["scale"] == 1
         assert report.inputs[0]["zero_point"] == 0
@@ -311,7 +313,7 @@ def test_4_bits(model, tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(model, path, quantization="int4")
     report = verify(model, path, IMAGES)
-    assert report.scheme == "int4"
+    assert report.quantization == "int4"
     assert report.limits == default_limits("int4")
 
 

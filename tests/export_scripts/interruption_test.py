@@ -33,9 +33,9 @@ module.predict = predict
 
 
 def arguments(script, model, images, folder):
-    scheme = ["--scheme=float32"] if script == "to_tflite" else []
+    quantization = ["--quantization=float32"] if script == "to_tflite" else []
     output = f"--output={folder / OUTPUTS[script][1]}"
-    return [model, output, *images, *scheme]
+    return [model, output, *images, *quantization]
 
 
 def hit(script, line, number, flags):

@@ -244,9 +244,11 @@ def test_bad_images_and_arguments(tflite, photo, tmp_path):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("scheme", [None, "float16", "dynamic", "int8"])
+@pytest.mark.parametrize(
+    "quantization", ["float32", "float16", "dynamic", "int8"]
+)
 def test_mediapipe_finds_what_the_self_test_expects(
-    folder, photo, scheme, tmp_path
+    folder, photo, quantization, tmp_path
 ):
     """The app's library in Python, on the pixels that the app gives it."""
     model = load_model(folder / "model.keras")
@@ -254,9 +256,9 @@ def test_mediapipe_finds_what_the_self_test_expects(
     path = tmp_path / "file.tflite"
     export_tflite(
         *(model, path),
-        quantization=scheme,
+        quantization=quantization,
         class_names=CLASSES,
-        calibration_images=images if scheme == "int8" else None,
+        calibration_images=images if quantization == "int8" else None,
     )
     golden = export_android(path, tmp_path / "assets", photo)
     pixels = np.array(Image.open(tmp_path / "assets" / "golden_pixels.png"))

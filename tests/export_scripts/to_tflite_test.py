@@ -21,7 +21,7 @@ def test_without_verifying(folder, model, tmp_path):
     result = run_script(
         SCRIPT,
         *(model, f"--output={tmp_path / 'new'}"),
-        *("--noverify", "--scheme=float16"),
+        *("--noverify", "--quantization=float16"),
     )
     assert result.returncode == 0, result.stderr[-2000:]
     path, card = sorted((tmp_path / "new").iterdir())
@@ -50,11 +50,11 @@ def test_calibrating_with_photos_a_model_of_gray_images(folder, tmp_path):
     result = run_script(
         SCRIPT,
         *(f"--model={tmp_path / 'gray.keras'}", f"--output={tmp_path}"),
-        *("--noverify", "--scheme=int8"),
+        *("--noverify", "--quantization=int8"),
         f"--calibration={folder / 'calibration'}",
     )
     assert result.returncode == 1
-    assert "shape (16, 16, 1); pass another --scheme." in result.stderr
+    assert "shape (16, 16, 1); pass another --quantization." in result.stderr
 
 
 @pytest.mark.large
@@ -62,7 +62,11 @@ def test_a_format_that_fails_does_not_stop_the_others(model, images, tmp_path):
     result = run_script(
         SCRIPT,
         *(model, f"--output={tmp_path}", *images),
-        *("--scheme=int4", "--scheme=float32", "--max_mean_difference=1e-6"),
+        *(
+            "--quantization=int4",
+            "--quantization=float32",
+            "--max_mean_difference=1e-6",
+        ),
     )
     assert result.returncode == 1
     assert "| float32 |" in result.stdout
@@ -78,7 +82,11 @@ def test_several_formats_at_once(folder, model, images, tmp_path):
         SCRIPT,
         *(model, f"--output={tmp_path}", *images),
         f"--calibration={folder / 'calibration'}",
-        *("--scheme=dynamic", "--scheme=int8", "--description=Three colors."),
+        *(
+            "--quantization=dynamic",
+            "--quantization=int8",
+            "--description=Three colors.",
+        ),
         *("--min_agreement=0", "--output_dtype=uint8"),
         "--max_mean_difference=0.1",
     )
@@ -86,11 +94,11 @@ def test_several_formats_at_once(folder, model, images, tmp_path):
     assert "| dynamic |" in result.stdout
     assert "| int8 |" in result.stdout
     pixels, _ = read_images(open_dataset(str(folder / "images"), "test"), 16)
-    for scheme, dtype in (("dynamic", "float32"), ("int8", "uint8")):
-        path = tmp_path / f"toy_{scheme}.tflite"
+    for quantization, dtype in (("dynamic", "float32"), ("int8", "uint8")):
+        path = tmp_path / f"toy_{quantization}.tflite"
         report = json.loads((tmp_path / f"{path.name}.json").read_text())
         assert report["passed"]
-        assert (report["scheme"], report["images"]) == (scheme, 36)
+        assert (report["quantization"], report["images"]) == (quantization, 36)
         assert report["outputs"][0]["dtype"] == dtype
         assert LiteRTModel(path).predict(pixels).shape == (36, 3)
         metadata = read_metadata(path)

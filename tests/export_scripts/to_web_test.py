@@ -11,7 +11,7 @@ def test_a_folder_and_its_report(model, images, tmp_path):
     path = tmp_path / "public" / "page"
     result = run_script(
         "export/to_web.py",
-        *(model, *images, f"--output={path}", "--scheme=float32"),
+        *(model, *images, f"--output={path}", "--quantization=float32"),
         *("--description=Three colors.", "--orientation=stored"),
     )
     assert result.returncode == 0, result.stderr[-2000:]

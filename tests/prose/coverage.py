@@ -122,11 +122,11 @@ COMMANDS = {
     "jupyter execute --inplace recipes/tour.ipynb": Elsewhere(
         "tests/prose/notebook_test.py", '"jupyter", "execute", "--inplace"'
     ),
-    "python recipes/show_augmentation.py --data FOLDER --recipe imagenet "
+    "python recipes/show_augmentation.py --data FOLDER --augmentation imagenet "
     "--output sheet.png": Run("--image_size 64", "sheet.png"),
     # Export.
     _EXPORT.format("to_tflite.py") + "runs/mine --images FOLDER "
-    "--calibration FOLDER --scheme float16 --scheme int8": Run(
+    "--calibration FOLDER --quantization float16 --quantization int8": Run(
         _ANY_RESULT, "runs/mine/convmixer_256_8_int8.tflite.json"
     ),
     _EXPORT.format("to_saved_model.py") + "runs/mine/saved_model" + _IMAGES: (
@@ -200,7 +200,7 @@ COMMANDS = {
     ),
     # A phone.
     "python export/to_tflite.py --model 256_8 --output runs/phone "
-    "--images FOLDER --split test --scheme float32": Run(
+    "--images FOLDER --split test --quantization float32": Run(
         _ANY_RESULT, "runs/phone/convmixer_256_8_float32.tflite.md"
     ),
     "python export/to_android.py "

@@ -19,7 +19,10 @@ def run(*arguments):
 def test_writes_a_png(tmp_path):
     path = tmp_path / "sheet.png"
     result = run(
-        f"--output={path}", "--recipe=none", "--image_size=16", "--columns=2"
+        f"--output={path}",
+        "--augmentation=none",
+        "--image_size=16",
+        "--columns=2",
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -53,7 +53,7 @@ def test_cifar10_ends_in_a_model_and_its_figures(cifar_run):
     assert config["decay_all"]
     assert config["clip_norm"] is None
     assert (config["learning_rate"], config["weight_decay"]) == (0.05, 0.005)
-    assert config["recipe"]["erasing"] is None
+    assert config["augmentation"]["erasing"] is None
     with open(cifar_run / "log.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
     assert read_class_names(cifar_run / "model.keras") == CLASSES
@@ -139,7 +139,7 @@ def test_imagenet_goes_through_kill_resume_and_evaluate(images, tmp_path):
     config = json.loads((output / "config.json").read_text())
     assert config["learning_rate"] == pytest.approx(0.01 * 8 / 640)
     assert (config["epsilon"], config["weight_decay"]) == (1e-3, 2e-5)
-    assert config["recipe"]["mixing"]["cutmix_alpha"] == 0.5
+    assert config["augmentation"]["mixing"]["cutmix_alpha"] == 0.5
     # As if it had been killed before the last checkpoint.
     (output / "summary.json").unlink()
     result = succeed("train_imagenet.py", *arguments)

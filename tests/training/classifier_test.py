@@ -64,7 +64,7 @@ def train_digits(directory, strategy, digits, **changes):
         changes.pop("build_model"),
         changes.pop("train_set", digits[0]),
         changes.pop("eval_set", digits[1]),
-        changes.pop("recipe", data.get_recipe("none")),
+        changes.pop("augmentation", data.get_augmentation("none")),
         SIZE,
         directory,
         strategy,
@@ -88,13 +88,13 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     assert f"| top-1 | {summary['last']['top1']:.2%} |" in card
     assert f"on {len(digits[1])} images" in card
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["recipe"]["label_smoothing"] == 0
+    assert config["augmentation"]["label_smoothing"] == 0
     assert config["image_size"] == SIZE
     assert config["orientation"] == read_orientation(path) == "exif"
 
-    other = dataclasses.replace(data.get_recipe("none"), flip=0.5)
-    with pytest.raises(ValueError, match=r"recipe was .*'flip': 0.0"):
-        train_digits(tmp_path, one_device, digits, recipe=other)
+    other = dataclasses.replace(data.get_augmentation("none"), flip=0.5)
+    with pytest.raises(ValueError, match=r"augmentation was .*'flip': 0.0"):
+        train_digits(tmp_path, one_device, digits, augmentation=other)
     renamed = [
         dataclasses.replace(part, class_names=tuple("abcdefghij"))
         for part in digits
@@ -109,7 +109,9 @@ def test_replicas_see_the_batch_of_one(one_device, two_replicas, digits):
     config = settings(accumulation_steps=2)
 
     def batches(strategy):
-        load = training_inputs(config, digits[0], data.get_recipe("none"), SIZE)
+        load = training_inputs(
+            config, digits[0], data.get_augmentation("none"), SIZE
+        )
         replicas = strategy.num_replicas_in_sync
         inputs = distribute(
             strategy, lambda context: load(1, 3, context), 32 // replicas

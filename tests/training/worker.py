@@ -51,7 +51,7 @@ def train_digits(folder, strategy):
         ),
         data.open_dataset("digits", "train"),
         data.open_dataset("digits", "test"),
-        data.get_recipe("imagenet"),
+        data.get_augmentation("imagenet"),
         16,
         folder,
         strategy,

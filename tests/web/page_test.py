@@ -85,14 +85,16 @@ def models(photos, tmp_path_factory):
     model = ConvMixer(32, 2, 5, 2, input_shape=(SIZE, SIZE, 3), classes=6)
     randomize(model)
     images = [Image.open(path) for path in (photos / "tiles").iterdir()]
-    for scheme in (None, "int8"):
+    for quantization in ("float32", "int8"):
         export_web(
             model,
-            folder / str(scheme),
+            folder / str(quantization),
             NAMES,
-            quantization=scheme,
-            calibration_images=np.stack(images) if scheme else None,
-            crop_fraction=0.96 if scheme else 1.0,
+            quantization=quantization,
+            calibration_images=np.stack(images)
+            if quantization == "int8"
+            else None,
+            crop_fraction=0.96 if quantization else 1.0,
             description="Random weights, for a test.",
         )
     model = ConvMixer(
@@ -105,12 +107,14 @@ def models(photos, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("scheme", "bound"), [(None, 1e-5), ("int8", 0.03)])
-def test_it_finds_what_litert_finds(models, photos, scheme, bound):
+@pytest.mark.parametrize(
+    ("quantization", "bound"), [("float32", 1e-5), ("int8", 0.03)]
+)
+def test_it_finds_what_litert_finds(models, photos, quantization, bound):
     for kind in ("tiles", "jpeg"):
         paths = sorted((photos / kind).iterdir())
-        report = compare(models / str(scheme), paths)
-        exact = kind == "tiles" and scheme is None
+        report = compare(models / str(quantization), paths)
+        exact = kind == "tiles" and quantization == "float32"
         assert report["images"] == 20
         assert report["same_pixels_difference"] < bound
         assert report["map_difference"] < bound
@@ -140,7 +144,7 @@ def turned(tmp_path_factory):
 @pytest.mark.parametrize("orientation", ["exif", "stored"])
 def test_photos_are_turned_as_in_python(models, turned, tmp_path, orientation):
     model = tmp_path / "model"
-    shutil.copytree(models / "None", model)
+    shutil.copytree(models / "float32", model)
     known = json.loads((model / "model.json").read_text("utf-8"))
     assert known["orientation"] == "exif"
     known["orientation"] = orientation

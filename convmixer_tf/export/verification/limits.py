@@ -112,23 +112,23 @@ _DEFAULTS = {
 }
 
 
-def default_limits(scheme):
+def default_limits(quantization):
     """Gives the limits of a number format.
 
     Args:
-        scheme: `"float32"`, `"float16"`, `"dynamic"` (8-bit weights, float
-            activations), `"int4"` (the same, of 4 bits in part) or `"int8"`
-            (8-bit activations, be it in part).
+        quantization: `"float32"`, `"float16"`, `"dynamic"` (8-bit weights,
+            float activations), `"int4"` (the same, of 4 bits in part) or
+            `"int8"` (8-bit activations, be it in part).
 
     Returns:
         `Limits`. Those of float32 hold for SavedModel and ONNX as well.
 
     Raises:
-        ValueError: If the scheme is none of these.
+        ValueError: If the quantization is none of these.
     """
-    if scheme not in _DEFAULTS:
+    if quantization not in _DEFAULTS:
         raise ValueError(
-            f"Argument `scheme` must be one of {', '.join(_DEFAULTS)}. "
-            f"Received: scheme={scheme!r}"
+            f"Argument `quantization` must be one of {', '.join(_DEFAULTS)}. "
+            f"Received: quantization={quantization!r}"
         )
-    return _DEFAULTS[scheme]
+    return _DEFAULTS[quantization]

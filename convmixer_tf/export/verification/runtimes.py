@@ -314,7 +314,7 @@ def _timed(function):
 def _describe(inputs, outputs, operators, custom_operators=()):
     """Describes a file without delegates, as `describe_tflite` does."""
     return {
-        "scheme": "float32",
+        "quantization": "float32",
         "inputs": inputs,
         "outputs": outputs,
         "operators": count(operators),

@@ -31,7 +31,7 @@ class Report:
     Attributes:
         artifact: Path of the file or folder.
         runtime: What ran it, with its version.
-        scheme: The number format, as `default_limits` takes it.
+        quantization: The number format, as `default_limits` takes it.
         size: Integer, in bytes.
         images: Integer, the number of images.
         labeled: Integer, how many of them have a label.
@@ -57,7 +57,7 @@ class Report:
 
     artifact: str
     runtime: str
-    scheme: str
+    quantization: str
     size: int
     images: int
     labeled: int
@@ -93,7 +93,10 @@ class Report:
 
     def figures(self):
         """Formats size and comparison: a dictionary from names to texts."""
-        rows = {"number format": self.scheme, "size": f"{self.size:,} bytes"}
+        rows = {
+            "number format": self.quantization,
+            "size": f"{self.size:,} bytes",
+        }
         if self.accuracy:
             theirs, ours = self.accuracy["artifact"], self.accuracy["model"]
             rows["top-1 accuracy"] = f"{theirs:.2%}, of the model {ours:.2%}"
@@ -222,7 +225,7 @@ def verify(
     description = opened.description
     if not isinstance(limits, Limits):
         limits = dataclasses.replace(
-            default_limits(description["scheme"]), **(limits or {})
+            default_limits(description["quantization"]), **(limits or {})
         )
     custom = description["custom_operators"]
     return Report(

@@ -1,29 +1,35 @@
 import pytest
 import tensorflow as tf
 
+from convmixer_tf.data import Augmentation
 from convmixer_tf.data import RandAugment
-from convmixer_tf.data import Recipe
-from convmixer_tf.data import get_recipe
+from convmixer_tf.data import get_augmentation
 
 
 def test_imagenet_recipe_is_the_authors():
-    recipe = get_recipe("imagenet")
-    assert recipe.crop.min_area == 0.08
-    assert recipe.crop.interpolation == "random"
-    assert recipe.flip == 0.5
-    assert recipe.rand_augment == RandAugment.from_string(
+    augmentation = get_augmentation("imagenet")
+    assert augmentation.crop.min_area == 0.08
+    assert augmentation.crop.interpolation == "random"
+    assert augmentation.flip == 0.5
+    assert augmentation.rand_augment == RandAugment.from_string(
         "rand-m9-mstd0.5-inc1"
     )
-    assert (recipe.mixing.mixup_alpha, recipe.mixing.cutmix_alpha) == (0.5, 0.5)
-    assert recipe.mixing.mode == "batch"
-    assert (recipe.erasing.probability, recipe.erasing.mode) == (0.25, "pixel")
-    assert recipe.label_smoothing == 0.1
-    assert recipe.repeats == 1
-    assert recipe.color_jitter is None
+    assert (
+        augmentation.mixing.mixup_alpha,
+        augmentation.mixing.cutmix_alpha,
+    ) == (0.5, 0.5)
+    assert augmentation.mixing.mode == "batch"
+    assert (augmentation.erasing.probability, augmentation.erasing.mode) == (
+        0.25,
+        "pixel",
+    )
+    assert augmentation.label_smoothing == 0.1
+    assert augmentation.repeats == 1
+    assert augmentation.color_jitter is None
 
 
 def test_no_augmentation_takes_the_middle(photos):
-    crop = get_recipe("none").crop
+    crop = get_augmentation("none").crop
     draws = tf.random.stateless_uniform([crop.num_draws], [0, 0])
     box = [int(x) for x in crop._box(427, 640, draws)]
     assert box == [0, 106, 427, 427]
@@ -33,7 +39,7 @@ def test_refuses_unknown_names():
     with pytest.raises(
         ValueError, match="must be one of 'imagenet', 'cifar10', 'light', 'k"
     ):
-        get_recipe("heavy")
+        get_augmentation("heavy")
 
 
 @pytest.mark.parametrize(
@@ -46,4 +52,4 @@ def test_refuses_unknown_names():
 )
 def test_refuses_settings(name, value, message):
     with pytest.raises(ValueError, match=message):
-        Recipe(**{name: value})
+        Augmentation(**{name: value})

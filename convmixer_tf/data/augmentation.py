@@ -18,7 +18,7 @@ _AUTHORS_CROP = RandomResizedCrop()
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Augmentation:
     """Everything that happens to training images, in this order.
 
     Attributes:
@@ -52,9 +52,9 @@ class Recipe:
         check_positive_integer("repeats", self.repeats)
 
 
-RECIPES = {
+AUGMENTATIONS = {
     # The authors' ImageNet run.
-    "imagenet": Recipe(
+    "imagenet": Augmentation(
         rand_augment=RandAugment(),
         mixing=Mixing(),
         erasing=RandomErasing(),
@@ -62,7 +62,7 @@ RECIPES = {
     ),
     # The authors' small CIFAR-10 script: 100 epochs, "more than 94 %". Their
     # magnitude is 12 of torchvision's 30, every operation is applied.
-    "cifar10": Recipe(
+    "cifar10": Augmentation(
         crop=RandomResizedCrop(
             min_area=0.75, min_aspect=1.0, interpolation="bilinear"
         ),
@@ -73,20 +73,20 @@ RECIPES = {
         erasing=RandomErasing(probability=0.2, max_area=0.33, mode="const"),
     ),
     # Fine-tuning: keep most of the image, mix mildly.
-    "light": Recipe(
+    "light": Augmentation(
         crop=RandomResizedCrop(min_area=0.35),
         rand_augment=RandAugment(magnitude=5.0),
         mixing=Mixing(mixup_alpha=0.2, cutmix_alpha=1.0),
         label_smoothing=0.1,
     ),
     # Fine-tuning with keras-cv in place of what is written here.
-    "keras_cv": Recipe(
+    "keras_cv": Augmentation(
         crop=RandomResizedCrop(min_area=0.35),
         label_smoothing=0.1,
         keras_cv=KerasCV(),
     ),
     # The largest square in the middle.
-    "none": Recipe(
+    "none": Augmentation(
         crop=RandomResizedCrop(
             min_area=1.0, min_aspect=1.0, interpolation="bicubic"
         ),
@@ -95,20 +95,20 @@ RECIPES = {
 }
 
 
-def get_recipe(name):
-    """Returns the recipe of this name.
+def get_augmentation(name):
+    """Returns the augmentation of this name.
 
     Args:
         name: `"imagenet"`, `"cifar10"`, `"light"`, `"keras_cv"` or `"none"`.
 
     Returns:
-        A `Recipe`. `dataclasses.replace` changes parts of it.
+        An `Augmentation`. `dataclasses.replace` changes parts of it.
 
     Raises:
         ImportError: If it needs keras-cv and that is missing.
-        ValueError: If there is no such recipe.
+        ValueError: If there is no such augmentation.
     """
-    check_choice("name", name, tuple(RECIPES))
-    if RECIPES[name].keras_cv:
+    check_choice("name", name, tuple(AUGMENTATIONS))
+    if AUGMENTATIONS[name].keras_cv:
         import_keras_cv()
-    return RECIPES[name]
+    return AUGMENTATIONS[name]

@@ -1,0 +1,41 @@
+"""Names of the release before, which still work for one release."""
+
+import importlib
+import warnings
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warns the caller's caller of a name that has another one now.
+
+    Args:
+        old: What was used.
+        new: What to use.
+    """
+    warnings.warn(
+        f"{old} is deprecated and will be removed in release 0.3. Use {new}.",
+        FutureWarning,
+        stacklevel=3,
+    )
+
+
+def renamed(module: str, names: dict[str, str]):
+    """Makes a module's `__getattr__` for names that have another one now.
+
+    Args:
+        module: The module's `__name__`.
+        names: Dictionary from old names to new ones, of the same module or
+            `"package.module.name"`.
+
+    Returns:
+        A function for `__getattr__ = renamed(__name__, {...})`.
+    """
+
+    def get_attribute(name):
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, _, new = names[name].rpartition(".")
+        place = place or module
+        warn_renamed(f"{module}.{name}", f"{place}.{new}")
+        return getattr(importlib.import_module(place), new)
+
+    return get_attribute
