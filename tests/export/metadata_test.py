@@ -221,7 +221,7 @@ def photographs():
 @pytest.mark.parametrize(
     ("quantization", "output_dtype"),
     [
-        (None, "float32"),
+        ("float32", "float32"),
         ("dynamic", "float32"),
         ("int8", "float32"),
         ("int8", "uint8"),
@@ -235,7 +235,7 @@ def test_mediapipe_classifies_as_we_do(quantization, output_dtype, tmp_path):
     images = photographs()
     model = ConvMixer(32, 2, 5, 14, classes=5, classifier_activation=None)
     randomize(model)
-    # Centerd, so that all classes occur.
+    # Centered, so that all classes occur.
     head = model.get_layer("predictions")
     head.bias.assign_sub(np.mean(model.predict(images, verbose=0), axis=0))
     path = tmp_path / "model.tflite"

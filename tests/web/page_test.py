@@ -94,7 +94,7 @@ def models(photos, tmp_path_factory):
             calibration_images=np.stack(images)
             if quantization == "int8"
             else None,
-            crop_fraction=0.96 if quantization else 1.0,
+            crop_fraction=0.96 if quantization == "int8" else 1.0,
             description="Random weights, for a test.",
         )
     model = ConvMixer(

@@ -88,10 +88,10 @@ def test_output_and_gradients_are_exact():
     axes = (0, 1, 2)
     mean, variance = x.mean(axes), x.var(axes)
     normal = (x - mean) / np.sqrt(variance + 1e-5)
-    centerd = dy - dy.mean(axes) - normal * (dy * normal).mean(axes)
+    centered = dy - dy.mean(axes) - normal * (dy * normal).mean(axes)
     for actual, expected in (
         (y, normal * gamma + beta),
-        (dx, gamma / np.sqrt(variance + 1e-5) * centerd),
+        (dx, gamma / np.sqrt(variance + 1e-5) * centered),
         (dgamma, (dy * normal).sum(axes)),
         (dbeta, dy.sum(axes)),
         (after[0], 0.81 * before[0] + 0.19 * mean),
