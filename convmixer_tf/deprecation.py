@@ -23,8 +23,7 @@ def renamed(module: str, names: dict[str, str]):
 
     Args:
         module: The module's `__name__`.
-        names: Dictionary from old names to new ones, of the same module or
-            `"package.module.name"`.
+        names: Dictionary from old names to new ones, relative to the module.
 
     Returns:
         A function for `__getattr__ = renamed(__name__, {...})`.
@@ -33,8 +32,7 @@ def renamed(module: str, names: dict[str, str]):
     def get_attribute(name):
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        place, _, new = names[name].rpartition(".")
-        place = place or module
+        place, _, new = f"{module}.{names[name]}".rpartition(".")
         warn_renamed(f"{module}.{name}", f"{place}.{new}")
         return getattr(importlib.import_module(place), new)
 

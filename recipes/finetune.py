@@ -43,7 +43,7 @@ from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.weights import DATASETS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import abbreviate
 
 _DATA = flags.DEFINE_string(
     "data", None, "Folder, or name in tensorflow-datasets.", required=True
@@ -235,7 +235,7 @@ def main(argv):
     logging.info(
         "Starts from %s; new classifier for %s; %d training and %d evaluation "
         "images of %s pixels",
-        *(starts_from, few(classes, 10)),
+        *(starts_from, abbreviate(classes, 10)),
         *(len(train_set), len(eval_set), size),
     )
 

@@ -12,7 +12,7 @@ from absl import logging
 
 import convmixer_tf
 from convmixer_tf import progress
-from convmixer_tf.data import why_unreadable
+from convmixer_tf.data.unreadable import why_unreadable
 
 _OURS = (
     pathlib.Path(convmixer_tf.__file__).parent,

@@ -3,7 +3,6 @@
 import pytest
 
 from convmixer_tf import data
-from convmixer_tf import export
 
 
 @pytest.mark.parametrize(
@@ -13,7 +12,6 @@ from convmixer_tf import export
         (data, "RECIPES", "AUGMENTATIONS"),
         (data, "get_recipe", "get_augmentation"),
         (data, "open_unlabelled", "open_unlabeled"),
-        (export, "artefact_card", "artifact_card"),
     ],
 )
 def test_old_names(package, old, new):

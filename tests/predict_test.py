@@ -15,7 +15,7 @@ from PIL import Image
 
 from convmixer_tf import command_line
 from convmixer_tf import predict
-from convmixer_tf.inference import FORMATS
+from convmixer_tf.inference.formats import FORMATS
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8

@@ -1,9 +1,7 @@
 """What a model sees, and what it costs."""
 
-from convmixer_tf.analysis.activation_maps import ActivationMaps
 from convmixer_tf.analysis.activation_maps import class_activation_map
 from convmixer_tf.analysis.activation_maps import save_activation_maps
-from convmixer_tf.analysis.costs import LayerCosts
 from convmixer_tf.analysis.costs import costs_table
 from convmixer_tf.analysis.costs import layer_costs
 from convmixer_tf.analysis.costs import save_costs
@@ -16,10 +14,9 @@ from convmixer_tf.analysis.filters import save_patch_filters
 from convmixer_tf.analysis.macs import count_macs
 from convmixer_tf.analysis.receptive_field import receptive_fields
 from convmixer_tf.analysis.receptive_field import save_receptive_fields
+from convmixer_tf.deprecation import renamed
 
 __all__ = [
-    "ActivationMaps",
-    "LayerCosts",
     "class_activation_map",
     "costs_table",
     "count_macs",
@@ -35,3 +32,11 @@ __all__ = [
     "save_patch_filters",
     "save_receptive_fields",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "ActivationMaps": "activation_maps.ActivationMaps",
+        "LayerCosts": "costs.LayerCosts",
+    },
+)

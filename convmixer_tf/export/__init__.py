@@ -3,9 +3,6 @@
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.export.android import export_android
 from convmixer_tf.export.cards import HubCard
-from convmixer_tf.export.cards import artifact_card
-from convmixer_tf.export.deployment import DeployedBlock
-from convmixer_tf.export.deployment import Deployment
 from convmixer_tf.export.deployment import deploy
 from convmixer_tf.export.hub_layer import HubLayer
 from convmixer_tf.export.litert import LiteRTModel
@@ -17,23 +14,18 @@ from convmixer_tf.export.publish import publish
 from convmixer_tf.export.saved_model import export_saved_model
 from convmixer_tf.export.tfhub import export_tfhub
 from convmixer_tf.export.tflite import export_tflite
-from convmixer_tf.export.verification import Limits
-from convmixer_tf.export.verification import Report
-from convmixer_tf.export.verification import default_limits
-from convmixer_tf.export.verification import verify
+from convmixer_tf.export.verification.limits import Limits
+from convmixer_tf.export.verification.verify import Report
+from convmixer_tf.export.verification.verify import verify
 from convmixer_tf.export.web import export_web
 
 __all__ = [
-    "DeployedBlock",
-    "Deployment",
     "HubCard",
     "HubLayer",
     "Limits",
     "LiteRTModel",
     "Report",
     "TFLiteMetadata",
-    "artifact_card",
-    "default_limits",
     "deploy",
     "export_android",
     "export_onnx",
@@ -47,4 +39,13 @@ __all__ = [
     "write_metadata",
 ]
 
-__getattr__ = renamed(__name__, {"artefact_card": "artifact_card"})
+__getattr__ = renamed(
+    __name__,
+    {
+        "DeployedBlock": "deployment.DeployedBlock",
+        "Deployment": "deployment.Deployment",
+        "artefact_card": "cards.artifact_card",
+        "artifact_card": "cards.artifact_card",
+        "default_limits": "verification.default_limits",
+    },
+)

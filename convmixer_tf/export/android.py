@@ -13,7 +13,7 @@ import tensorflow as tf
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata

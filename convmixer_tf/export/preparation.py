@@ -212,9 +212,9 @@ def rebuilt(model, change):
         config |= changes
         return type(layer).from_config(config)
 
-    twin = keras.models.clone_model(model, clone_function=rebuild)
-    copy_weights(model, twin)
-    return twin
+    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy_weights(model, copy)
+    return copy
 
 
 def in_float32(model):

@@ -11,7 +11,7 @@ from convmixer_tf import progress
 from convmixer_tf.export.cards import EXPORTED
 from convmixer_tf.export.cards import artifact_card
 from convmixer_tf.export.preparation import classifier_of
-from convmixer_tf.export.verification import verify
+from convmixer_tf.export.verification.verify import verify
 
 
 def publish(

@@ -114,8 +114,8 @@ def export_tfhub(
     check_crop_fraction(crop_fraction)
     check_orientation(orientation)
     with replaced_folder(path) as unfinished:
-        twin = _module_model(model, kind)
-        module, signatures = _reusable(twin, kind, max_pixel, class_names)
+        copy = _module_model(model, kind)
+        module, signatures = _reusable(copy, kind, max_pixel, class_names)
         directory = os.path.join(unfinished, SAVED_MODEL)
         os.mkdir(directory)
         write_saved_model(module, directory, signatures)
@@ -159,18 +159,18 @@ def _module_model(model, kind):
         thawed = {"frozen": ()} if hasattr(layer, "frozen") else {}
         return {"trainable": True, **thawed, **remat, **logits}
 
-    twin = rebuilt(model, change)
+    copy = rebuilt(model, change)
     if kind == "classifier" or (
-        classifier is None and len(twin.output_shape) == 2
+        classifier is None and len(copy.output_shape) == 2
     ):
-        return twin
-    if classifier is None or "avg_pool" not in {x.name for x in twin.layers}:
+        return copy
+    if classifier is None or "avg_pool" not in {x.name for x in copy.layers}:
         raise ValueError(
             "A feature vector needs a model with a layer `avg_pool`, or one "
             'without classifier built with `pooling="avg"` or "max". Received: '
             f"model.output_shape={model.output_shape}"
         )
-    return keras.Model(twin.input, twin.get_layer("avg_pool").output)
+    return keras.Model(copy.input, copy.get_layer("avg_pool").output)
 
 
 def _reusable(model, kind, max_pixel, class_names):

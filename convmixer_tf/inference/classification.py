@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from convmixer_tf.data import evaluation_batches
-from convmixer_tf.data import open_files
-from convmixer_tf.data import why_unreadable
+from convmixer_tf.data.samples import open_files
+from convmixer_tf.data.unreadable import why_unreadable
 
 NOT_FINITE = (
     "not classified: the model's outputs are NaN or infinite, as its weights "

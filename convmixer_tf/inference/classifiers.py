@@ -24,7 +24,7 @@ from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.models.probabilities import name_classes
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
-from convmixer_tf.models.probabilities import settle_activation
+from convmixer_tf.models.probabilities import resolve_activation
 from convmixer_tf.validation import check_orientation
 
 # Assumed of files that do not say how their images are read.
@@ -185,7 +185,7 @@ def _keras_classifier(model, image_size=None):
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise _not_of_images(shape)
-    size = _settle_size(shape[1:], image_size)
+    size = _resolve_size(shape[1:], image_size)
     activation = activation_of_keras(model)
     if keras.backend.backend() == "tensorflow":
         # Once for all batches: the last may be smaller.
@@ -211,7 +211,7 @@ def _tflite_classifier(path, image_size):
             f"`{path}` does not take pixels in [0, 255]: its metadata ask for "
             f"mean={metadata.mean}, std={metadata.std}"
         )
-    size = _settle_size(model.input_shape, image_size)
+    size = _resolve_size(model.input_shape, image_size)
     names = metadata.class_names if metadata else None
     return _probed(model.predict, activation_of_tflite(path), names, size)
 
@@ -234,7 +234,7 @@ def _saved_model_classifier(path, image_size):
         raise ValueError(
             f"Cannot read a model from {str(path)!r}. {error}"
         ) from error
-    size = _settle_size(spec.shape[1:], image_size)
+    size = _resolve_size(spec.shape[1:], image_size)
     names = getattr(loaded, "class_names", None)
     if names is not None:
         names = tuple(x.decode("utf-8") for x in names().numpy())
@@ -264,7 +264,7 @@ def _of_any_number(predict, count):
     return predict_all
 
 
-def _settle_size(shape, image_size):
+def _resolve_size(shape, image_size):
     """Finds the side of a model's images, of shape (height, width, 3)."""
     height, width, channels = shape
     size = image_size or height or DEFAULT_SIZE
@@ -301,7 +301,7 @@ def _probed(predict, activation, class_names, size, shape=None):
     _check_scores(shape, activation)
     if shape[1] == 1 or activation == "unknown":
         outputs = predict(_probes(size))
-        activation = settle_activation(activation, outputs)
+        activation = resolve_activation(activation, outputs)
     found = Classifier(
         lambda images: probabilities(predict(images), activation),
         num_classes(shape[1]),

@@ -142,7 +142,7 @@ def check_single_output(activation):
         )
 
 
-def settle_activation(activation, outputs):
+def resolve_activation(activation, outputs):
     """Settles an activation that is not known by the outputs of images.
 
     Args:

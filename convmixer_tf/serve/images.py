@@ -6,8 +6,8 @@ import tensorflow as tf
 from starlette.exceptions import HTTPException
 
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import resize_and_center_crop
-from convmixer_tf.data import why_unreadable
+from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.data.unreadable import why_unreadable
 
 # Encoders write 1 to about 12. Each is a pass over all pixels, and a file of
 # a few kilobytes has room for thousands.

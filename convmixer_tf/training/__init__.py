@@ -1,13 +1,12 @@
 """Training on one device or many, with TensorFlow underneath Keras."""
 
-from convmixer_tf.training.classifier import evaluation_inputs
+from convmixer_tf.deprecation import renamed
 from convmixer_tf.training.classifier import save_model
 from convmixer_tf.training.classifier import steps_per_epoch
 from convmixer_tf.training.classifier import train_classifier
 from convmixer_tf.training.config import TrainConfig
 from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.evaluation import Scores
-from convmixer_tf.training.evaluation import Tally
 from convmixer_tf.training.evaluation import evaluate_function
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.trainer import train
@@ -15,13 +14,19 @@ from convmixer_tf.training.trainer import train
 __all__ = [
     "Evaluator",
     "Scores",
-    "Tally",
     "TrainConfig",
     "evaluate_function",
-    "evaluation_inputs",
     "make_strategy",
     "save_model",
     "steps_per_epoch",
     "train",
     "train_classifier",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "Tally": "evaluation.ScoreAccumulator",
+        "evaluation_inputs": "classifier.evaluation_inputs",
+    },
+)

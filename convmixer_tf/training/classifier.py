@@ -9,6 +9,7 @@ from absl import logging
 
 from convmixer_tf import data
 from convmixer_tf import models
+from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import run_card
@@ -347,4 +348,4 @@ def _brief(dataset):
 
 
 def _shard(context):
-    return data.Shard(context.num_input_pipelines, context.input_pipeline_id)
+    return Shard(context.num_input_pipelines, context.input_pipeline_id)

@@ -12,7 +12,7 @@ from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.loss import cross_entropy
 
 
-class Tally:
+class ScoreAccumulator:
     """Counts, batch by batch, how a classifier does.
 
     Args:
@@ -103,7 +103,7 @@ def judge(labels, logits):
         logits: Tensor of shape (batch, classes).
 
     Returns:
-        What `Tally.add` takes after the weights, as tensors.
+        What `ScoreAccumulator.add` takes after the weights, as tensors.
     """
     logits = tf.cast(logits, tf.float32)
     labels = tf.cast(labels, tf.int32)
@@ -145,13 +145,13 @@ class Evaluator:
         Raises:
             ValueError: If there is no image.
         """
-        tally = Tally(self.model.output_shape[-1])
+        accumulator = ScoreAccumulator(self.model.output_shape[-1])
         for number, batch in enumerate(
             distribute(self.strategy, eval_batches), 1
         ):
             progress.note("evaluating, batch %d", number)
-            tally.add(*(value.numpy() for value in self._judge(batch)))
-        return tally.scores()
+            accumulator.add(*(value.numpy() for value in self._judge(batch)))
+        return accumulator.scores()
 
     def _run(self, batch):
         results = self.strategy.run(self._replica_judge, args=batch)
@@ -187,7 +187,7 @@ def evaluate_function(
         ValueError: If there is no image, if an image's outputs are not
             finite, or if it is not known what a single output means.
     """
-    tally = Tally(classes)
+    accumulator = ScoreAccumulator(classes)
     indices = np.arange(classes) if indices is None else indices
     for number, (images, labels, weights) in enumerate(batches, 1):
         progress.note("evaluating, batch %d", number)
@@ -201,8 +201,8 @@ def evaluate_function(
                 "be. Take an earlier checkpoint, or train it again."
             )
         results = judge(indices[labels.numpy()], logits)
-        tally.add(weights.numpy(), *(value.numpy() for value in results))
-    return tally.scores()
+        accumulator.add(weights.numpy(), *(value.numpy() for value in results))
+    return accumulator.scores()
 
 
 def _as_logits(outputs, activation):

@@ -1,6 +1,6 @@
 """Published weights, and weights in and out of other formats."""
 
-from convmixer_tf.weights.checking import Architecture
+from convmixer_tf.deprecation import renamed
 from convmixer_tf.weights.checking import infer_architecture
 from convmixer_tf.weights.hub import fetch_weights
 from convmixer_tf.weights.loading import load_weights
@@ -8,7 +8,6 @@ from convmixer_tf.weights.packaged import read_facts
 from convmixer_tf.weights.published import DATASETS
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.published import PublishedWeights
-from convmixer_tf.weights.published import find_published
 from convmixer_tf.weights.reading import read_weights
 from convmixer_tf.weights.saving import save_timm_weights
 from convmixer_tf.weights.saving import timm_state_dict
@@ -16,10 +15,8 @@ from convmixer_tf.weights.saving import timm_state_dict
 __all__ = [
     "DATASETS",
     "PUBLISHED_WEIGHTS",
-    "Architecture",
     "PublishedWeights",
     "fetch_weights",
-    "find_published",
     "infer_architecture",
     "load_weights",
     "read_facts",
@@ -27,3 +24,11 @@ __all__ = [
     "save_timm_weights",
     "timm_state_dict",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "Architecture": "checking.Architecture",
+        "find_published": "published.find_published",
+    },
+)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import variable_names
 
 
@@ -68,7 +68,7 @@ def infer_architecture(weights):
     if stem is None or depthwise is None:
         raise ValueError(
             "a ConvMixer's weights must have `patch_embed/conv/kernel` and "
-            f"`block_0/depthwise/kernel`. Received: {few(weights)}"
+            f"`block_0/depthwise/kernel`. Received: {abbreviate(weights)}"
         )
     blocks = {path.partition("/")[0] for path in weights}
     architecture = Architecture(
@@ -105,5 +105,7 @@ def describe_mismatch(weights, shapes):
     ]
     parts = {"Missing": missing, "Unexpected": extra, "Wrong shape": wrong}
     return " ".join(
-        f"{title}: {few(paths)}." for title, paths in parts.items() if paths
+        f"{title}: {abbreviate(paths)}."
+        for title, paths in parts.items()
+        if paths
     )

@@ -6,7 +6,7 @@ Instead of lists of them, the names themselves are looked for: where
 `stem.0.weight` and `blocks.0.0.fn.0.weight` stand, a ConvMixer starts.
 """
 
-from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import starts_of_keras_names
 from convmixer_tf.weights.names import starts_of_torch_names
 
@@ -101,8 +101,8 @@ def _contents(dictionaries):
     """Says what there is instead of a ConvMixer."""
     parts = [
         f"{len(entries)} tensors{f' under `{place}`' if place else ''} "
-        f"({few(entries)})"
+        f"({abbreviate(entries)})"
         for place, entries in dictionaries.items()
         if entries
     ]
-    return f"It holds {few(parts, 3) or 'no tensors'}."
+    return f"It holds {abbreviate(parts, 3) or 'no tensors'}."

@@ -18,7 +18,7 @@ import numpy as np
 from convmixer_tf.weights.effective import dequantize
 from convmixer_tf.weights.effective import round_bfloat16
 from convmixer_tf.weights.finding import find_keras
-from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import variable_names
 
 _H5_IN_KERAS = "model.weights.h5"
@@ -162,8 +162,8 @@ def _name_variables(arrays):
     if unknown:
         raise ValueError(
             "it has weights in layers that no ConvMixer has: "
-            f"{few(unknown)}. For a ConvMixer with further layers, build that "
-            "model and call its own `load_weights`."
+            f"{abbreviate(unknown)}. For a ConvMixer with further layers, "
+            "build that model and call its own `load_weights`."
         )
     weights = {}
     for layer, values in arrays.items():

@@ -6,8 +6,8 @@ import numpy as np
 
 from convmixer_tf.weights.checking import describe_mismatch
 from convmixer_tf.weights.effective import is_plain
+from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import convmixer_path
-from convmixer_tf.weights.names import few
 from convmixer_tf.weights.reading import read_weights
 
 _STEM = "patch_embed/conv/kernel"
@@ -181,8 +181,8 @@ def _check_plain(model, paths):
     if changed:
         raise ValueError(
             f"Layers of the model `{model.name}` are quantized or have LoRA: "
-            f"{few(changed)}. Load the weights into a model as it is built, "
-            "before `quantize` or `enable_lora`."
+            f"{abbreviate(changed)}. Load the weights into a model as it is "
+            "built, before `quantize` or `enable_lora`."
         )
 
 
@@ -251,6 +251,6 @@ def _cast(value, dtype, path, source):
     if not np.isfinite(value).all():
         raise ValueError(
             f"Weights in `{os.fspath(source)}` are too large for the model's "
-            f"{dtype} variables: {few([path])}."
+            f"{dtype} variables: {abbreviate([path])}."
         )
     return value

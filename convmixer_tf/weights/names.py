@@ -152,7 +152,9 @@ def to_keras(state_dict):
         elif not (_is_norm(layer) and parameter == "num_batches_tracked"):
             unknown.append(name)
     if unknown:
-        raise ValueError(f"it has names that no ConvMixer has: {few(unknown)}.")
+        raise ValueError(
+            f"it has names that no ConvMixer has: {abbreviate(unknown)}."
+        )
     return weights
 
 
@@ -226,7 +228,7 @@ def _before(end, names, separator):
     return {x for x in starts if not x or x.endswith(separator)}
 
 
-def few(names, limit=5):
+def abbreviate(names, limit=5):
     """Writes a list of names for an error message: the first, and a count."""
     names = list(names)
     shown = ", ".join(names[:limit])

@@ -10,7 +10,7 @@ import numpy as np
 from convmixer_tf.weights.finding import find_torch
 from convmixer_tf.weights.keras_files import read_h5
 from convmixer_tf.weights.keras_files import read_keras
-from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import rank
 from convmixer_tf.weights.names import to_keras
 from convmixer_tf.weights.torch_files import read_torch
@@ -77,7 +77,7 @@ def read_weights(path, *, key=None):
     if outside:
         warnings.warn(
             f"`{path}` holds more than a ConvMixer. What is not part of it "
-            f"was not read: {few(outside)}.",
+            f"was not read: {abbreviate(outside)}.",
             stacklevel=1,  # One place, for Python to say it once.
         )
     return weights
@@ -126,7 +126,7 @@ def _read_zip(path, key):
         return _from_torch(read_torch(path), key)
     raise ValueError(
         "it is a zip archive of neither Keras 3 nor PyTorch. It holds: "
-        f"{few(names) or 'nothing'}."
+        f"{abbreviate(names) or 'nothing'}."
     )
 
 
@@ -175,5 +175,5 @@ def _check_values(weights):
     ]
     if broken:
         raise ValueError(
-            f"it holds values that are not finite, in {few(broken)}."
+            f"it holds values that are not finite, in {abbreviate(broken)}."
         )

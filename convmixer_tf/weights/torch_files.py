@@ -5,7 +5,7 @@ import warnings
 
 import ml_dtypes
 
-from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import abbreviate
 
 _SAVE_WEIGHTS = (
     "Save the weights alone where the model is: "
@@ -208,7 +208,7 @@ def _described(value):
         items = [f"{key} ({_kind(x)})" for key, x in value.items()]
     else:
         items = [_kind(x) for x in value]
-    return f"a {_kind(value)} of {few(items) or 'nothing'}"
+    return f"a {_kind(value)} of {abbreviate(items) or 'nothing'}"
 
 
 def _kind(value):

@@ -7,7 +7,7 @@ from PIL import Image
 from PIL import ImageEnhance
 
 from convmixer_tf.data import ColorJitter
-from convmixer_tf.data import color_jitter
+from convmixer_tf.data.color_jitter import color_jitter
 from convmixer_tf.data.color_jitter import color_jitter_with
 
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)

@@ -6,7 +6,7 @@ from scipy import stats
 
 from convmixer_tf.data import PadAndCrop
 from convmixer_tf.data import RandomResizedCrop
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 
 
 def encode(image):

@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.data import ImageList
-from convmixer_tf.data import ImageRecords
 from convmixer_tf.data import datasets
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import get_augmentation
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
+from convmixer_tf.data.datasets import ImageList
+from convmixer_tf.data.records import ImageRecords
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models import save_model
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import stats
 
 from convmixer_tf.data import RandomErasing
-from convmixer_tf.data import random_erase
+from convmixer_tf.data.erasing import random_erase
 from convmixer_tf.preprocessing import normalize
 
 COUNT, SIDE = 10_000, 32

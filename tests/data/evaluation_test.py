@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convmixer_tf.data import Shard
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import open_dataset
-from convmixer_tf.data import open_files
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.data.loading import Shard
+from convmixer_tf.data.samples import open_files
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from convmixer_tf.data import Augmentation
-from convmixer_tf.data import KerasCV
 from convmixer_tf.data import get_augmentation
-from convmixer_tf.data import keras_cv_augment
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
+from convmixer_tf.data.light import KerasCV
+from convmixer_tf.data.light import keras_cv_augment
 from convmixer_tf.training.inputs import distribute
 
 

@@ -4,8 +4,8 @@ import tensorflow as tf
 from scipy import stats
 
 from convmixer_tf.data import Mixing
-from convmixer_tf.data import mix
-from convmixer_tf.data import smooth_labels
+from convmixer_tf.data.mixing import mix
+from convmixer_tf.data.mixing import smooth_labels
 
 MIXUP = {"cutmix_alpha": 0.0}
 CUTMIX = {"mixup_alpha": 0.0}

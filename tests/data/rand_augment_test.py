@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import stats
 
 from convmixer_tf.data import RandAugment
-from convmixer_tf.data import rand_augment
+from convmixer_tf.data.rand_augment import rand_augment
 
 # The package re-exports the function under the name of the module.
 module = importlib.import_module("convmixer_tf.data.rand_augment")

@@ -8,7 +8,7 @@ from convmixer_tf.data import decode_image
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import open_unlabeled
 from convmixer_tf.data import read_images
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.records import ImageRecords
 from tests.helpers import write_images
 

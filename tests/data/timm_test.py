@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from convmixer_tf.data import RandAugment
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.rand_augment import _BRANCHES
 from convmixer_tf.data.rand_augment import OPERATION_NAMES
 from convmixer_tf.data.rand_augment import arguments

@@ -10,9 +10,9 @@ import tensorflow as tf
 from convmixer_tf.data import AUGMENTATIONS
 from convmixer_tf.data import Augmentation
 from convmixer_tf.data import Mixing
-from convmixer_tf.data import Shard
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
+from convmixer_tf.data.loading import Shard
 
 IMAGENET = AUGMENTATIONS["imagenet"]
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import why_unreadable
+from convmixer_tf.data.unreadable import why_unreadable
 from tests.helpers import asymmetric_image
 
 IMAGE = Image.fromarray(asymmetric_image(40, 31, batch=1)[0])

@@ -7,10 +7,10 @@ import tensorflow as tf
 from convmixer_tf.data import ColorJitter
 from convmixer_tf.data import Mixing
 from convmixer_tf.data import RandAugment
-from convmixer_tf.data import color_jitter
-from convmixer_tf.data import mix
-from convmixer_tf.data import rand_augment
-from convmixer_tf.data import smooth_labels
+from convmixer_tf.data.color_jitter import color_jitter
+from convmixer_tf.data.mixing import mix
+from convmixer_tf.data.mixing import smooth_labels
+from convmixer_tf.data.rand_augment import rand_augment
 
 PIXELS = np.zeros((2, 8, 8, 3), "uint8")
 LABELS = np.eye(2, dtype="float32")

@@ -17,7 +17,7 @@ from convmixer_tf.export import export_tfhub
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.preparation import _INACTIVE
-from convmixer_tf.export.verification import verify
+from convmixer_tf.export.verification.verify import verify
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.weights.effective import effective_weights
 from tests.export.onnx_test import run as run_onnx
@@ -62,14 +62,14 @@ def changed(change, **arguments):
     """A changed model, and one in float that computes with its weights."""
     model = convmixer(**arguments)
     CHANGES[change](model)
-    twin = convmixer(**arguments)
+    copied = convmixer(**arguments)
     weights = effective_weights(model.get_layer("predictions"))
-    twin.get_layer("predictions").set_weights(weights)
+    copied.get_layer("predictions").set_weights(weights)
     # Keras rounds the pooled features, too.
-    difference = np.abs(model(IMAGES) - twin(IMAGES)).max()
+    difference = np.abs(model(IMAGES) - copied(IMAGES)).max()
     assert difference < (1e-5 if change == "lora" else 0.03)
     assert np.abs(convmixer(**arguments)(IMAGES) - model(IMAGES)).max() > 1e-4
-    return model, twin(IMAGES).numpy()
+    return model, copied(IMAGES).numpy()
 
 
 @pytest.mark.parametrize("change", CHANGES)

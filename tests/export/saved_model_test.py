@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image

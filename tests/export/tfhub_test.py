@@ -42,9 +42,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def logits(model):
-    twin = build(classifier_activation=None)
-    twin.set_weights(model.get_weights())
-    return twin(IMAGES).numpy()
+    copied = build(classifier_activation=None)
+    copied.set_weights(model.get_weights())
+    return copied(IMAGES).numpy()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf.export import Limits
-from convmixer_tf.export import default_limits
 from convmixer_tf.export import deploy
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_tflite
@@ -18,6 +17,7 @@ from convmixer_tf.export import verify
 from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.export.verification import saved_model_worker
+from convmixer_tf.export.verification.limits import default_limits
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize

@@ -56,8 +56,8 @@ def test_models_and_images(folder, model, tmp_path):
     (tmp_path / "broken.keras").write_text("not a model")
     (tmp_path / "empty").mkdir()
     weights = tmp_path / "toy.weights.h5"
-    twin = keras.saving.load_model(folder / "model.keras", compile=False)
-    twin.save_weights(weights)
+    copied = keras.saving.load_model(folder / "model.keras", compile=False)
+    copied.save_weights(weights)
     body = ConvMixer(4, 1, 3, 4, include_top=False, input_shape=(16, 16, 3))
     body.save(tmp_path / "body.keras")
     known = "ValueError The model has 3 outputs, and there are names for "

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from PIL import ImageOps
 
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_android
 from convmixer_tf.export import export_tflite

@@ -40,8 +40,8 @@ def test_features(folder, model, images, tmp_path):
     assert "**Pixels are in [0, 1]**" in page
     module = tf.saved_model.load(tmp_path / "m" / "saved_model")
     pixels = np.float32(asymmetric_image(16, 16))
-    twin = keras.saving.load_model(folder / "model.keras", compile=False)
-    body = keras.Model(twin.input, twin.get_layer("avg_pool").output)
+    copied = keras.saving.load_model(folder / "model.keras", compile=False)
+    body = keras.Model(copied.input, copied.get_layer("avg_pool").output)
     expected = body.predict(pixels, verbose=0)
     assert relative_difference(module(pixels / 255), expected) < 1e-5
 

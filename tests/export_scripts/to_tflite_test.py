@@ -31,8 +31,8 @@ def test_without_verifying(folder, model, tmp_path):
     assert "**Measured**: not measured." in card.read_text()
     assert f"{path}: {path.stat().st_size:,} bytes" in result.stdout
     images, _ = read_images(open_dataset(str(folder / "images"), "test"), 16, 4)
-    twin = keras.saving.load_model(folder / "model.keras", compile=False)
-    expected = twin.predict(images, verbose=0)
+    copied = keras.saving.load_model(folder / "model.keras", compile=False)
+    expected = copied.predict(images, verbose=0)
     assert np.abs(LiteRTModel(path).predict(images) - expected).max() < 0.02
 
 

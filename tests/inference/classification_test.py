@@ -3,7 +3,7 @@
 import numpy as np
 
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.inference import Classifier
 from convmixer_tf.inference import classify
 from tests.helpers import oriented

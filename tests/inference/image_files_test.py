@@ -2,7 +2,7 @@
 
 import pytest
 
-from convmixer_tf.inference import find_images
+from convmixer_tf.inference.image_files import find_images
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from scipy import special
 from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.models.probabilities import graph_probabilities
 from convmixer_tf.models.probabilities import probabilities
-from convmixer_tf.models.probabilities import settle_activation
+from convmixer_tf.models.probabilities import resolve_activation
 
 LOGITS = np.array([[0.2, 0.3, 0.5], [-900.0, 0.0, 900.0], [5.0, 5.0, 5.0]])
 
@@ -41,7 +41,7 @@ def test_one_output_that_says_nothing(activation):
     with pytest.raises(ValueError, match="one output"):
         probabilities(outputs, activation)
     with pytest.raises(ValueError, match="one output"):
-        settle_activation(activation, outputs)
+        resolve_activation(activation, outputs)
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -76,15 +76,15 @@ def test_what_is_not_finite_is_no_probability():
     )
 
 
-def test_probes_settle_what_is_not_known():
+def test_probes_tell_what_is_not_known():
     shares = special.softmax(LOGITS, -1)
-    assert settle_activation("unknown", shares) == "softmax"
-    assert settle_activation("unknown", LOGITS) == "linear"
-    assert settle_activation("sigmoid", LOGITS) == "sigmoid"
+    assert resolve_activation("unknown", shares) == "softmax"
+    assert resolve_activation("unknown", LOGITS) == "linear"
+    assert resolve_activation("sigmoid", LOGITS) == "sigmoid"
     # One image's logits add up to 1 by accident, and all are in [0, 1].
     outputs = np.array([[0.2, 0.3, 0.5], [0.9, 0.9, 0.9]])
     with pytest.raises(ValueError, match="It can't be told whether"):
-        settle_activation("unknown", outputs)
+        resolve_activation("unknown", outputs)
 
 
 def dense(activation=None):

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from convmixer_tf import serve
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from tests.helpers import oriented
 from tests.serve.conftest import CLASSES
 from tests.serve.conftest import PATIENCE

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.models import ConvMixer
 from tests.helpers import ROOT

@@ -15,11 +15,11 @@ from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.models import read_orientation
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import evaluate_function
-from convmixer_tf.training import evaluation_inputs
 from convmixer_tf.training import save_model
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import check_classes
+from convmixer_tf.training.classifier import evaluation_inputs
 from convmixer_tf.training.classifier import training_inputs
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import orientation_of_run

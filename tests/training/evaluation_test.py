@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf.training import Evaluator
-from convmixer_tf.training.evaluation import Tally
+from convmixer_tf.training.evaluation import ScoreAccumulator
 from convmixer_tf.training.evaluation import judge
 from tests.training import tiny
 
@@ -75,16 +75,18 @@ def test_nan_is_never_right():
     logits = tf.fill([8, 8], np.nan)
     labels, _, ranks, losses = judge(tf.range(8), logits)
     assert min(ranks.numpy()) == 8
-    tally = Tally(8)
+    accumulator = ScoreAccumulator(8)
     ones, zeros = np.ones(8), np.zeros(8, int)
-    tally.add(ones, labels.numpy(), zeros, ranks.numpy(), losses.numpy())
-    assert tally.scores().top5 == 0
+    accumulator.add(ones, labels.numpy(), zeros, ranks.numpy(), losses.numpy())
+    assert accumulator.scores().top5 == 0
 
 
 def test_images_without_weight_do_not_count():
-    tally = Tally(3)
+    accumulator = ScoreAccumulator(3)
     labels = np.array([0, 1, 2])
-    tally.add(np.array([1, 0, 1]), labels, labels, 0 * labels, labels * 10.0)
-    scores = tally.scores()
+    accumulator.add(
+        np.array([1, 0, 1]), labels, labels, 0 * labels, labels * 10.0
+    )
+    scores = accumulator.scores()
     assert (scores.images, scores.top1, scores.loss) == (2, 1.0, 10.0)
     assert np.isnan(scores.per_class[1])

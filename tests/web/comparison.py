@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.data import decode_image
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export.web import DESCRIPTION_FILE
 from convmixer_tf.export.web import MODEL_FILE

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL import ImageOps
 from sklearn.datasets import load_sample_images
 
-from convmixer_tf.data import resize_and_center_crop
+from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.orientation import read_orientation
 from convmixer_tf.export import export_web
 from convmixer_tf.models import ConvMixer

@@ -16,8 +16,8 @@ from convmixer_tf import weights as weights_lib
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import PublishedWeights
 from convmixer_tf.weights import fetch_weights
-from convmixer_tf.weights import find_published
 from convmixer_tf.weights import read_weights
+from convmixer_tf.weights.published import find_published
 from tests.weights.hub_server import running_hub
 from tests.weights.samples import SMALL
 from tests.weights.samples import assert_same

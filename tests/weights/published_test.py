@@ -1,7 +1,7 @@
 """The table of published weights."""
 
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import Architecture
+from convmixer_tf.weights.checking import Architecture
 
 # Facts of the published models: trainable parameters, repository, activation.
 EXPECTED = {

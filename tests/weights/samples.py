@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.weights import Architecture
+from convmixer_tf.weights.checking import Architecture
 from convmixer_tf.weights.names import to_timm
 
 SMALL = Architecture(

@@ -18,7 +18,7 @@ from convmixer_tf.files import size_of
 from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
-from convmixer_tf.models.probabilities import settle_activation
+from convmixer_tf.models.probabilities import resolve_activation
 
 # Fewer say nothing; a thousand tell an agreement of .999 from one of .99.
 MIN_IMAGES = 10
@@ -315,7 +315,7 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
     Raises:
         ValueError: If `expected` doesn't decide, or as `probabilities`.
     """
-    activation = settle_activation(activation, expected)
+    activation = resolve_activation(activation, expected)
     ours = probabilities(expected, activation)
     theirs = probabilities(actual, activation)
     distance = _difference(theirs, ours)
