@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from convmixer_tf.export.preparation import is_inactive
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
+from convmixer_tf.models.structure import is_inactive
 from convmixer_tf.weights.effective import effective_weights
 
 

@@ -14,10 +14,10 @@ from convmixer_tf.export.onnx_plain import convert_plain
 from convmixer_tf.export.onnx_plain import import_tf2onnx
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
-from convmixer_tf.export.preparation import check_pixels
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.models.structure import check_pixels
 
 # The oldest that has all that the graph needs. Runtimes read older opsets, and
 # `onnx.version_converter` brings it to any newer one.

@@ -16,7 +16,6 @@ from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import add_metadata
 from convmixer_tf.export.metadata import check_class_names
 from convmixer_tf.export.preparation import check_backend
-from convmixer_tf.export.preparation import check_pixels
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.quantization import quantize
 from convmixer_tf.export.saved_model import system_errors
@@ -24,6 +23,7 @@ from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.validation import check_orientation
 
 # Number formats, and what `deploy` is asked for.
