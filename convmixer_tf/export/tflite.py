@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.deprecation import warn_renamed
-from convmixer_tf.export.activation_maps import add_activation_maps
-from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.deploy import add_activation_maps
+from convmixer_tf.export.deploy import deploy
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import add_metadata
