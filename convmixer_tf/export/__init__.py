@@ -3,7 +3,7 @@
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.export.android import export_android
 from convmixer_tf.export.cards import HubCard
-from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.deploy import deploy
 from convmixer_tf.export.hub_layer import HubLayer
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import TFLiteMetadata
@@ -42,8 +42,8 @@ __all__ = [
 __getattr__ = renamed(
     __name__,
     {
-        "DeployedBlock": "deployment.DeployedBlock",
-        "Deployment": "deployment.Deployment",
+        "DeployedBlock": "deploy.DeployedBlock",
+        "Deployment": "deploy.Deployment",
         "artefact_card": "cards.artifact_card",
         "artifact_card": "cards.artifact_card",
         "default_limits": "verification.default_limits",

@@ -19,7 +19,7 @@ import numpy as np
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-from convmixer_tf.export.activation_maps import MAPS
+from convmixer_tf.export.deploy import MAPS
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from convmixer_tf.export.anatomy import read_anatomy
-from convmixer_tf.export.folding import fold
+from convmixer_tf.export.fold import fold
+from convmixer_tf.export.fold import read_convmixer
 from convmixer_tf.export.metadata import check_class_names
 from convmixer_tf.export.onnx_activations import write_activation
 from convmixer_tf.export.onnx_graph import Graph
@@ -14,10 +14,10 @@ from convmixer_tf.export.onnx_plain import convert_plain
 from convmixer_tf.export.onnx_plain import import_tf2onnx
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
-from convmixer_tf.export.preparation import check_pixels
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.models.structure import check_pixels
 
 # The oldest that has all that the graph needs. Runtimes read older opsets, and
 # `onnx.version_converter` brings it to any newer one.
@@ -88,7 +88,7 @@ def export_onnx(
         import_tf2onnx()
     else:
         check_pixels(model)
-        anatomy = read_anatomy(model)
+        network = read_convmixer(model)
     if class_names is not None:
         classes = model.output_shape[-1] if classifier_of(model) else 0
         if classes == 1 and len(class_names) == 2:
@@ -98,7 +98,7 @@ def export_onnx(
         batch_size = None if dynamic_batch else 1
         content = convert_plain(model, batch_size, pixels, OPSET)
     else:
-        content = _write(anatomy, "batch" if dynamic_batch else 1, pixels)
+        content = _write(network, "batch" if dynamic_batch else 1, pixels)
     if class_names is not None:
         names = json.dumps(list(class_names))
         onnx.helper.set_model_props(content, {"class_names": names})
@@ -117,88 +117,87 @@ def _check(onnx, content):
         ) from error
 
 
-def _write(anatomy, batch, pixels):
+def _write(network, batch, pixels):
     """Writes the graph: channels first, as ONNX has them."""
-    folded = fold(
-        anatomy,
+    fold(
+        network,
         divide=False,  # What is quantized then has channels of like scales.
         fold_last=True,
     )
-    graph = Graph()
+    graph, stem = Graph(), network.stem
     x = "image"
     if pixels == "uint8":
         x = graph.add("Cast", x, to=graph.float_type)
     x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
-    patch_size = folded.stem_kernel.shape[:2]
-    x = graph.add(
-        "Conv",
-        x,
-        graph.constant(folded.stem_kernel.transpose(3, 2, 0, 1)),
-        graph.constant(folded.stem_bias),
-        strides=patch_size,
-    )
-    x = write_activation(graph, x, folded.activation)
-    for block in folded.blocks:
-        x = _write_block(graph, x, block)
-    if folded.affine:
-        x = _affine(graph, x, folded.affine.scale, folded.affine.shift)
-    x = _write_head(graph, x, anatomy.pooling, folded.classifier)
-    height, width, channels = anatomy.image_shape
+    x = _convolve(graph, x, stem, strides=stem.kernel.shape[:2])
+    for depthwise, pointwise in network.blocks:
+        rows, columns, dim = depthwise.kernel.shape
+        y = graph.add(
+            "Conv",
+            x,
+            graph.constant(depthwise.kernel.transpose(2, 0, 1)[:, None]),
+            graph.constant(depthwise.bias),
+            group=dim,
+            # Where a side is even, Keras pads one more at the end.
+            pads=[
+                (rows - 1) // 2,
+                (columns - 1) // 2,
+                rows // 2,
+                columns // 2,
+            ],
+        )
+        y = write_activation(graph, y, depthwise.activation)
+        y = _affine(graph, y, depthwise)
+        x = _convolve(graph, graph.add("Add", x, y), pointwise)
+    x = _write_head(graph, x, network)
+    height, width, channels = network.image_shape
     return graph.model(
-        anatomy.name,
+        network.name,
         OPSET,
         pixels,
         (batch, height or "height", width or "width", channels),
         x,
-        _output_shape(anatomy, batch, patch_size),
+        _output_shape(network, batch),
     )
 
 
-def _write_block(graph, x, block):
-    x = _affine(graph, x, block.affine.scale, block.affine.shift)
-    rows, columns, dim = block.depthwise_kernel.shape
-    y = graph.add(
-        "Conv",
-        x,
-        graph.constant(block.depthwise_kernel.transpose(2, 0, 1)[:, None]),
-        graph.constant(block.depthwise_bias),
-        group=dim,
-        # Where a side is even, Keras pads one more at the end.
-        pads=[(rows - 1) // 2, (columns - 1) // 2, rows // 2, columns // 2],
-    )
-    y = write_activation(graph, y, block.activation)
-    y = _affine(graph, y, block.branch_scale)
-    x = graph.add("Add", x, y)
+def _convolve(graph, x, linear, **attributes):
+    """Computes a convolution, its activation and what is behind it."""
     x = graph.add(
         "Conv",
         x,
-        graph.constant(block.pointwise_kernel.T[:, :, None, None]),
-        graph.constant(block.pointwise_bias),
+        graph.constant(linear.kernel.transpose(3, 2, 0, 1)),
+        graph.constant(linear.bias),
+        **attributes,
     )
-    return write_activation(graph, x, block.activation)
+    x = write_activation(graph, x, linear.activation)
+    return _affine(graph, x, linear)
 
 
-def _affine(graph, x, scale, shift=None):
-    """Computes `scale * x + shift`, float64 (dim,), of each channel.
+def _affine(graph, x, linear):
+    """Computes `scale * x + shift` of each channel, where they are left.
 
     As Div and Sub, since `quantize_static` puts what it finds of Mul, Add and
     BatchNormalization into 8 bits. One step for all channels is too long for
     those that hardly ever change: their scales are hundreds of times larger.
     """
+    if linear.scale is None:
+        return x
     largest = np.finfo("float32").max
     with np.errstate(divide="ignore"):
-        divisor = np.clip(1 / scale, -largest, largest)
+        divisor = np.clip(1 / linear.scale, -largest, largest)
     x = graph.add("Div", x, graph.constant(divisor[:, None, None]))
-    if shift is None:
+    if linear.shift is None:
         return x
-    return graph.add("Sub", x, graph.constant(-shift[:, None, None]))
+    return graph.add("Sub", x, graph.constant(-linear.shift[:, None, None]))
 
 
-def _write_head(graph, x, pooling, classifier):
-    if pooling is None:
+def _write_head(graph, x, network):
+    if network.pooling is None:
         return graph.add("Transpose", x, perm=[0, 2, 3, 1])
-    kind = {"avg": "GlobalAveragePool", "max": "GlobalMaxPool"}[pooling]
-    x = graph.add("Flatten", graph.add(kind, x))
+    kind = {"avg": "GlobalAveragePool", "max": "GlobalMaxPool"}
+    x = graph.add("Flatten", graph.add(kind[network.pooling], x))
+    classifier = network.classifier
     if classifier is None:
         return x
     x = graph.add(
@@ -210,15 +209,14 @@ def _write_head(graph, x, pooling, classifier):
     return write_activation(graph, x, classifier.activation, rank=2)
 
 
-def _output_shape(anatomy, batch, patch_size):
-    if anatomy.classifier:
-        return batch, len(anatomy.classifier.bias)
-    dim = len(anatomy.stem.bias)
-    if anatomy.pooling:
+def _output_shape(network, batch):
+    if network.classifier:
+        return batch, len(network.classifier.bias)
+    dim = len(network.stem.bias)
+    if network.pooling:
         return batch, dim
-    sides = (
-        side and side // patch
-        for side, patch in zip(anatomy.image_shape, patch_size, strict=False)
+    patch_size = len(network.stem.kernel)
+    rows, columns = (
+        side and side // patch_size for side in network.image_shape[:2]
     )
-    rows, columns = sides
     return batch, rows or "rows", columns or "columns", dim

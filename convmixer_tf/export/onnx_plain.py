@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convmixer_tf.export.preparation import is_inactive
 from convmixer_tf.export.preparation import rebuilt
 from convmixer_tf.layers._fast.choice import plain_operations
+from convmixer_tf.models.structure import is_inactive
 
 _SIDES = ("batch", "height", "width")  # those that may be open
 

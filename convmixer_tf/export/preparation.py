@@ -3,47 +3,10 @@
 import keras
 
 from convmixer_tf.layers import ConvMixerBlock
-from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.models.copying import copy_weights
 from convmixer_tf.models.copying import is_merged
-
-# Layers that return their input in inference. Of the augmentation layers,
-# `RandomCrop` is not one: it crops the center then.
-_INACTIVE = {
-    getattr(keras.layers, name)
-    for name in (
-        "ActivityRegularization",
-        "AlphaDropout",
-        "AugMix",
-        "CutMix",
-        "Dropout",
-        "GaussianDropout",
-        "GaussianNoise",
-        "Identity",
-        "MixUp",
-        "RandAugment",
-        "RandomBrightness",
-        "RandomColorDegeneration",
-        "RandomColorJitter",
-        "RandomContrast",
-        "RandomElasticTransform",
-        "RandomErasing",
-        "RandomFlip",
-        "RandomGaussianBlur",
-        "RandomGrayscale",
-        "RandomHue",
-        "RandomInvert",
-        "RandomPerspective",
-        "RandomPosterization",
-        "RandomRotation",
-        "RandomSaturation",
-        "RandomSharpness",
-        "RandomShear",
-        "RandomTranslation",
-        "RandomZoom",
-        "SpatialDropout2D",
-    )
-}
+from convmixer_tf.models.structure import check_pixels
+from convmixer_tf.models.structure import leaf_layers
 
 # What a layer's configuration says about quantization and LoRA.
 _MERGED = (
@@ -96,7 +59,7 @@ def check_image_model(model):
         )
     if any(
         getattr(layer, "data_format", None) == "channels_first"
-        for layer in _layers(model)
+        for layer in leaf_layers(model)
     ):
         raise ValueError(
             "The model must take its channels last. Build it again after "
@@ -105,26 +68,6 @@ def check_image_model(model):
             f"Received: a channels_first model, input_shape={shape}"
         )
     check_pixels(model)
-
-
-def check_pixels(model):
-    """Checks that a ConvMixer takes pixels as they are.
-
-    Args:
-        model: A `keras.Model`, be it what `deploy` returned.
-
-    Raises:
-        ValueError: If it does not normalize its input.
-    """
-    deployment = getattr(model, "deployment", None)
-    if isinstance(_first_layer(model), PatchEmbed) or (
-        deployment and not deployment.preprocessing_folded
-    ):
-        raise ValueError(
-            "The model must take pixels in [0, 255]. Build it again with "
-            "include_preprocessing=True; the weights are the same. "
-            f"Received: {model!r}, which normalizes nothing"
-        )
 
 
 def check_convmixer(model):
@@ -136,34 +79,13 @@ def check_convmixer(model):
     Raises:
         ValueError: If it has none.
     """
-    if not any(isinstance(layer, ConvMixerBlock) for layer in _layers(model)):
+    if not any(
+        isinstance(layer, ConvMixerBlock) for layer in leaf_layers(model)
+    ):
         raise ValueError(
             "Argument `model` must be a ConvMixer, or have one in it. "
             f"Received: {model!r}, without a ConvMixerBlock"
         )
-
-
-def is_inactive(layer):
-    """Whether a layer returns its input in inference, as augmentation does."""
-    # Not a subclass: it may be active, as Monte Carlo dropout is.
-    return type(layer) in _INACTIVE
-
-
-def _first_layer(model):
-    for layer in _layers(model):
-        if not (
-            isinstance(layer, keras.layers.InputLayer) or is_inactive(layer)
-        ):
-            return layer
-    return None
-
-
-def _layers(model):
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        else:
-            yield layer
 
 
 def classifier_of(model):
@@ -227,7 +149,7 @@ def in_float32(model):
         The model itself if it computes in float32 and none of its layers is
         quantized or has LoRA, otherwise a copy.
     """
-    single = {layer.compute_dtype for layer in _layers(model)} == {"float32"}
-    if single and is_merged(model):
+    dtypes = {layer.compute_dtype for layer in leaf_layers(model)}
+    if dtypes == {"float32"} and is_merged(model):
         return model
     return rebuilt(model, lambda layer: {})

@@ -9,14 +9,13 @@ import tensorflow as tf
 
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.deprecation import warn_renamed
-from convmixer_tf.export.activation_maps import add_activation_maps
-from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.deploy import add_activation_maps
+from convmixer_tf.export.deploy import deploy
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import add_metadata
 from convmixer_tf.export.metadata import check_class_names
 from convmixer_tf.export.preparation import check_backend
-from convmixer_tf.export.preparation import check_pixels
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.quantization import quantize
 from convmixer_tf.export.saved_model import system_errors
@@ -24,6 +23,7 @@ from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.validation import check_orientation
 
 # Number formats, and what `deploy` is asked for.

@@ -25,6 +25,7 @@ from convmixer_tf.models.probabilities import name_classes
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.probabilities import resolve_activation
+from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.validation import check_orientation
 
 # Assumed of files that do not say how their images are read.
@@ -157,9 +158,6 @@ def _load(name, image_size):
 
 def _opened_classifier(name, image_size):
     """Makes a classifier of what `open_model` opens."""
-    # Not above: it imports all that exports.
-    from convmixer_tf.export.preparation import check_pixels
-
     _check_data_format()
     opened = open_model(name, image_size)
     check_pixels(opened.model)

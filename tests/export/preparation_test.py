@@ -16,7 +16,6 @@ from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export.litert import LiteRTModel
-from convmixer_tf.export.preparation import _INACTIVE
 from convmixer_tf.export.verification.verify import verify
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.weights.effective import effective_weights
@@ -397,31 +396,3 @@ def test_channels_first_within_another_model(tmp_path):
         with pytest.raises(ValueError, match="must take its channels last"):
             export(model, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-INACTIVE_ARGUMENTS = {
-    "ActivityRegularization": {},
-    "Identity": {},
-    "RandAugment": {},
-    "AugMix": {},
-    "CutMix": {},
-    "MixUp": {},
-    "RandomFlip": {},
-    "RandomErasing": {},
-    "RandomGrayscale": {},
-    "RandomInvert": {},
-    "RandomPerspective": {},
-    "RandomPosterization": {"factor": 4},
-    "RandomElasticTransform": {},
-    "RandomShear": {"x_factor": 0.5},
-    "RandomTranslation": {"height_factor": 0.5, "width_factor": 0.5},
-    "RandomColorJitter": {"brightness_factor": 0.5},
-}
-
-
-@pytest.mark.parametrize("cls", sorted(_INACTIVE, key=lambda x: x.__name__))
-def test_layers_that_are_inactive_in_inference(cls):
-    arguments = INACTIVE_ARGUMENTS.get(cls.__name__)
-    layer = cls(0.5) if arguments is None else cls(**arguments)
-    outputs = layer(IMAGES, training=False)
-    assert np.array_equal(outputs, IMAGES)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 import convmixer_tf
-from convmixer_tf.export.deployment import deploy
+from convmixer_tf.export.deploy import deploy
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of

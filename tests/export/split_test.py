@@ -1,12 +1,15 @@
-"""The rule names what was measured to be fast."""
+"""How depthwise kernels and channels are divided."""
 
+import itertools
 import json
 import pathlib
 
 import pytest
 
-from convmixer_tf.export.split_rule import choose_groups
-from convmixer_tf.export.split_rule import choose_parts
+from convmixer_tf.export.split import choose_groups
+from convmixer_tf.export.split import choose_parts
+from convmixer_tf.export.split import offsets
+from convmixer_tf.export.split import split_taps
 
 RESULTS = pathlib.Path(__file__).parents[2] / "export/results/split.json"
 TARGETS = {"float32": "litert", "int8": "litert_int8"}
@@ -21,8 +24,8 @@ def test_the_fastest_split_that_was_measured(case):
     milliseconds = case["milliseconds"]
     parts = choose_parts(TARGETS[case["precision"]], case["kernel_size"])
     steps = [
-        offsets[1] - offsets[0] if len(offsets) < case["kernel_size"] else 1
-        for offsets in (parts[0].rows, parts[0].columns)
+        taps[1] - taps[0] if len(taps) < case["kernel_size"] else 1
+        for taps in (parts[0].rows, parts[0].columns)
     ]
     prefix = "phases_{}x{},".format(*steps)
     times = [t for name, t in milliseconds.items() if name.startswith(prefix)]
@@ -39,6 +42,26 @@ def test_every_large_kernel_is_split_into_small_ones(size, target):
         # No shifted copies: each looks both ways.
         for taps in (part.rows, part.columns):
             assert taps[0] <= 0 <= taps[-1]
+
+
+@pytest.mark.parametrize("size", range(1, 17))
+def test_every_tap_is_in_one_part(size):
+    whole = sorted(itertools.product(offsets(size), repeat=2))
+    steps = range(1, min(3, (size + 1) // 2) + 1)
+    for rows, columns in itertools.product(steps, repeat=2):
+        parts = split_taps(size, rows, columns)
+        assert len(parts) == rows * columns
+        taps = [
+            tap
+            for part in parts
+            for tap in itertools.product(part.rows, part.columns)
+        ]
+        assert sorted(taps) == whole
+
+
+def test_even_kernels_look_further_ahead():
+    assert offsets(4) == (-1, 0, 1, 2)
+    assert offsets(5) == (-2, -1, 0, 1, 2)
 
 
 @pytest.mark.parametrize(
