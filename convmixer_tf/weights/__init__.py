@@ -7,6 +7,7 @@ from convmixer_tf.weights.loading import load_weights
 from convmixer_tf.weights.packaged import read_facts
 from convmixer_tf.weights.published import DATASETS
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
+from convmixer_tf.weights.published import PublishedFile
 from convmixer_tf.weights.published import PublishedWeights
 from convmixer_tf.weights.published import find_published
 from convmixer_tf.weights.reading import read_weights
@@ -17,6 +18,7 @@ __all__ = [
     "DATASETS",
     "PUBLISHED_WEIGHTS",
     "Architecture",
+    "PublishedFile",
     "PublishedWeights",
     "fetch_weights",
     "find_published",
