@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import urllib.error
 import urllib.parse
 
 from convmixer_tf.files import replaced
@@ -56,6 +57,8 @@ def _download(name, file, path):
                 cache_subdir=os.path.abspath(os.path.dirname(path)),
             )
     except Exception as error:  # Keras raises bare ones.
+        if isinstance(error.__context__, urllib.error.HTTPError):
+            error.__context__.close()
         reason = str(error).strip().partition("\n")[0]
         raise OSError(
             f"Cannot fetch the published weights of {name} from {file.url}: "
