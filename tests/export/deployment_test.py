@@ -12,6 +12,7 @@ from convmixer_tf.export import deploy
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export.split_rule import TARGETS
 from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import ConvMixer512_16
 from convmixer_tf.models import ConvMixer768_32
 from convmixer_tf.models import ConvMixer1024_20
 from convmixer_tf.models import ConvMixer1536_20
@@ -67,7 +68,8 @@ def test_logits_are_the_models(kernel_size, target):
 
 @pytest.mark.large
 @pytest.mark.parametrize(
-    "variant", [ConvMixer1536_20, ConvMixer768_32, ConvMixer1024_20]
+    "variant",
+    [ConvMixer1536_20, ConvMixer768_32, ConvMixer1024_20, ConvMixer512_16],
 )
 @pytest.mark.parametrize("target", ["litert", "litert_int8"])
 def test_the_published_variants(variant, target):
