@@ -5,6 +5,7 @@ from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
+from convmixer_tf.models import ConvMixer512_16
 from convmixer_tf.models import ConvMixer768_32
 from convmixer_tf.models import ConvMixer1024_20
 from convmixer_tf.models import ConvMixer1536_20
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ConvMixer",
     "ConvMixer256_8",
+    "ConvMixer512_16",
     "ConvMixer768_32",
     "ConvMixer1024_20",
     "ConvMixer1536_20",

@@ -17,7 +17,7 @@ from convmixer_tf.validation import ORIENTATIONS
 
 COMMAND = "convmixer_tf.predict"
 # As `models.VARIANTS` and `inference.FORMATS` have them.
-VARIANTS = ("1536_20", "768_32", "1024_20", "256_8")
+VARIANTS = ("1536_20", "768_32", "1024_20", "512_16", "256_8")
 FORMATS = ("table", "json", "csv")
 # TensorFlow's log, but for what is fatal, and what the libraries that decode
 # images say of damaged files, whose names they don't know.

@@ -421,18 +421,21 @@ def published_accuracy():
         String, a paragraph.
     """
     published = published_weights()
-    if published.repository is None:
+    if not (published.repository or published.file):
         facts = read_facts(f"convmixer_{_MODEL.value}")
         return (
             f"Measured on {facts['images']:,} test images, of the weights "
             f"before they were exported:\ntop-1 {facts['top1']:.2%}. "
             f"{facts['remark']}"
         )
+    source = f"{published.repository} on the Hugging Face hub"
+    if published.file:
+        source = published.file.url
+    top5 = f", top-5 {published.top5} %" if published.top5 else ""
     return (
-        f"Weights: {published.repository} on the Hugging Face hub. "
-        "Published ImageNet accuracy at 224 x 224\n(timm's table, not "
-        f"measured with this file): top-1 {published.top1} %, top-5 "
-        f"{published.top5} %."
+        f"Weights: {source}. Published ImageNet accuracy\n"
+        f"({published.accuracy_source}; not measured with this file): top-1 "
+        f"{published.top1} %{top5}."
     )
 
 

@@ -4,9 +4,10 @@
         --images FOLDER --split test --output runs/look_inside
 
 `--model` is a `.keras` file, the folder of a run or a pretrained variant:
-1536_20, 768_32, 1024_20, 256_8. `--images` is a folder split/class/*.jpg, a
-name in tensorflow-datasets, or a folder of images that nobody labeled. Writes
-PNGs and `costs.{md,csv,json}` to `--output`, and prints the costs.
+1536_20, 768_32, 1024_20, 512_16, 256_8. `--images` is a folder
+split/class/*.jpg, a name in tensorflow-datasets, or a folder of images that
+nobody labeled. Writes PNGs and `costs.{md,csv,json}` to `--output`, and prints
+the costs.
 
 Time: ten seconds for a CIFAR-10 network. Result: `recipes/results/look_inside`.
 """

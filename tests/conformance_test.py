@@ -58,6 +58,9 @@ CASES = {
     "ConvMixer256_8": Case(
         _model(convmixer_tf.ConvMixer256_8, **SMALL), IMAGES
     ),
+    "ConvMixer512_16": Case(
+        _model(convmixer_tf.ConvMixer512_16, **SMALL), IMAGES
+    ),
     "ConvMixer768_32": Case(
         _model(convmixer_tf.ConvMixer768_32, **SMALL), IMAGES
     ),

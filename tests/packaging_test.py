@@ -59,8 +59,8 @@ def test_metadata(wheel):
         "safetensors",
         "tensorflow",
     ]
-    extras = re.findall(r"^Provides-Extra: (\w+)$", metadata, re.M)
-    assert sorted(extras) == ["dev", "export", "qat", "train"]
+    extras = re.findall(r"^Provides-Extra: ([\w-]+)$", metadata, re.M)
+    assert sorted(extras) == ["dev", "export", "keras-cv", "qat", "train"]
     assert "Requires-Python: <3.14,>=3.11" in metadata
 
 

@@ -66,7 +66,7 @@ def check_parity(ours, theirs, images=IMAGES):
         )
 
 
-@pytest.mark.parametrize("kernel_size", [3, 9])
+@pytest.mark.parametrize("kernel_size", [3, 8, 9])
 @pytest.mark.parametrize("patch_size", [1, 2, 7])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_generic_model(kernel_size, patch_size, activation):
@@ -130,7 +130,8 @@ def test_variants_with_the_weights_of_timm(name, tmp_path):
 
 
 def test_every_variant_is_compared():
-    compared = {*VARIANTS, "ConvMixer256_8"}
+    # keras-cv's is compared in tests/weights/keras_cv_test.py.
+    compared = {*VARIANTS, "ConvMixer256_8", "ConvMixer512_16"}
     assert compared == {n for n in models.__all__ if n[-1].isdigit()}
 
 

@@ -350,7 +350,7 @@ def test_wrong_numbers(run, images, capsys, top):
 def test_no_model(run, images):
     status, _, message = run(images, model="gone.keras")
     assert status == 2
-    assert "or one of 1536_20, 768_32, 1024_20, 256_8" in message
+    assert "or one of 1536_20, 768_32, 1024_20, 512_16, 256_8" in message
 
 
 @pytest.mark.large

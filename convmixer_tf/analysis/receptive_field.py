@@ -30,17 +30,42 @@ def receptive_fields(model):
     receptive_fields(ConvMixer1024_20(weights=None))["block_1"]  # 238
     ```
     """
+    size = find_body(model)[0].patch_size
+    return {
+        name: (back + 1 + ahead) * size
+        for name, (back, ahead) in reaches(model).items()
+    }
+
+
+def reaches(model):
+    """Computes how far each layer's patches see, in patches.
+
+    Args:
+        model: A ConvMixer.
+
+    Returns:
+        Dictionary from names, as `receptive_fields` has them, to two integers:
+        how many patches up and left of itself a patch sees, and how many down
+        and right. A depthwise kernel of even side looks one further ahead.
+
+    Raises:
+        ValueError: If `model` is no ConvMixer.
+    """
     embed, *blocks = find_body(model)
-    fields = {embed.name: embed.patch_size}
-    side = 1
+    found = {embed.name: (0, 0)}
+    back = ahead = 0
     for block in blocks:
-        side += block.kernel_size - 1
-        fields[block.name] = side * embed.patch_size
-    return fields
+        back += (block.kernel_size - 1) // 2
+        ahead += block.kernel_size // 2
+        found[block.name] = back, ahead
+    return found
 
 
 def save_receptive_fields(path, model, image, *, most=8, overwrite=False):
     """Draws the receptive field of each block around an image's center.
+
+    It is that of the patch in the center. Kernels of even side see further
+    down and right than up and left, which moves the squares.
 
     Args:
         path: Path of the PNG to write.
@@ -56,10 +81,12 @@ def save_receptive_fields(path, model, image, *, most=8, overwrite=False):
         ImportError: If matplotlib is missing.
         ValueError: If `model` is no ConvMixer.
     """
-    fields = list(receptive_fields(model).items())
+    size = find_body(model)[0].patch_size
+    fields = list(reaches(model).items())
     chosen = np.linspace(0, len(fields) - 1, min(len(fields), most)).round()
     height, width = image.shape[:2]
-    reach = 0.52 * max(height, width, fields[-1][1])
+    farthest = (2 * fields[-1][1][1] + 1) * size
+    reach = 0.52 * max(height, width, farthest)
     with new_picture(path, (6.4, 4.8), overwrite) as figure:
         from matplotlib import colormaps
         from matplotlib.patches import Rectangle
@@ -73,9 +100,10 @@ def save_receptive_fields(path, model, image, *, most=8, overwrite=False):
         )
         colors = colormaps["plasma"](np.linspace(0, 0.9, len(chosen)))
         for color, index in zip(colors, chosen.astype(int), strict=True):
-            name, side = fields[index]
+            name, (back, ahead) = fields[index]
+            corner, side = -(back + 0.5) * size, (back + 1 + ahead) * size
             square = Rectangle(
-                (-side / 2, -side / 2),
+                (corner, corner),
                 side,
                 side,
                 fill=False,

@@ -14,6 +14,7 @@ from convmixer_tf.models.rebuilding import read_arguments
 from convmixer_tf.models.rebuilding import save_model
 from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.models.variants import ConvMixer256_8
+from convmixer_tf.models.variants import ConvMixer512_16
 from convmixer_tf.models.variants import ConvMixer768_32
 from convmixer_tf.models.variants import ConvMixer1024_20
 from convmixer_tf.models.variants import ConvMixer1536_20
@@ -22,6 +23,7 @@ __all__ = [
     "VARIANTS",
     "ConvMixer",
     "ConvMixer256_8",
+    "ConvMixer512_16",
     "ConvMixer768_32",
     "ConvMixer1024_20",
     "ConvMixer1536_20",

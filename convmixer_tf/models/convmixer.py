@@ -74,9 +74,9 @@ def ConvMixer(
             [0, 255] and normalizes them. If false, it takes what
             `preprocessing.normalize` gives with the model's `mean` and `std`.
         mean: Mean of the pixels scaled to [0, 1]: a number, or one for each
-            channel. Defaults to that of the data set of published weights,
-            otherwise to ImageNet's; the average serves for one channel, and
-            beyond three they repeat.
+            channel. Defaults to that which published weights were trained
+            with, otherwise to ImageNet's; the average serves for one channel,
+            and beyond three they repeat.
         std: Standard deviation of the pixels scaled to [0, 1], likewise.
         dropout: Fraction of the pooled features that is dropped in training.
         drop_path: Fraction of the images for which the last block's residual
@@ -116,14 +116,10 @@ def ConvMixer(
     check_sizes(dim, depth, kernel_size, patch_size)
     check_head(include_top, pooling, classes, dropout, drop_path)
     shape = image_shape(input_shape, input_tensor, include_top, patch_size)
-    dataset = dataset_of(weights)
-    preprocess = normalization(shape, mean, std, dataset or "imagenet")
-    if not include_preprocessing:
-        preprocess = None
     activation = keras.activations.get(activation)
     if weights is not None:
         check_weights(weights, shape, adapt_channels)
-        check_saved(weights, activation, preprocess)
+    dataset, published = dataset_of(weights), None
     if dataset:
         name_of_weights = find_published(
             dim,
@@ -133,10 +129,17 @@ def ConvMixer(
             activation_name(activation),
             dataset,
         )
-        if include_top and not reset_classifier:
-            published = PUBLISHED_WEIGHTS[name_of_weights]
+        published = PUBLISHED_WEIGHTS[name_of_weights]
+    preprocess = normalization(shape, mean, std, published)
+    if not include_preprocessing:
+        preprocess = None
+    if published:
+        pretrained_top = include_top and not reset_classifier
+        if pretrained_top:
             check_pretrained_head(published, classes, classifier_activation)
-        weights = fetch_weights(name_of_weights)
+        weights = fetch_weights(name_of_weights, pretrained_top)
+    elif weights is not None:
+        check_saved(weights, activation, preprocess)
 
     inputs, x = image_input(shape, input_tensor)
     if preprocess:

@@ -18,34 +18,37 @@ _STATISTICS = {
 }
 
 
-def statistics_of(dataset, channels):
-    """Fits the mean and deviation of a data set's pixels to channels.
+def statistics_of(published, channels):
+    """Fits the mean and deviation that weights were trained with to channels.
 
     Args:
-        dataset: One of `weights.DATASETS`.
+        published: A `PublishedWeights`, or `None` for ImageNet's.
         channels: Integer. One gets the averages of red, green and blue;
             beyond three they repeat.
 
     Returns:
         Two lists with a number for each channel.
     """
+    mean, std = _STATISTICS[published.dataset if published else "imagenet"]
+    if published and published.mean is not None:
+        mean, std = published.mean, published.std
     if channels == 1:
-        return [[sum(x) / len(x)] for x in _STATISTICS[dataset]]
+        return [[sum(x) / len(x)] for x in (mean, std)]
     return [
         [values[i % len(values)] for i in range(channels)]
-        for values in _STATISTICS[dataset]
+        for values in (mean, std)
     ]
 
 
-def normalization(shape, mean=None, std=None, dataset="imagenet"):
+def normalization(shape, mean=None, std=None, published=None):
     """Builds the layer that normalizes pixels in [0, 255].
 
     Args:
         shape: Tuple of three, of the image.
         mean: Mean of the pixels scaled to [0, 1]: a number, one for each
-            channel, or `None` for that of `dataset`.
+            channel, or `None` for that of `published`.
         std: Standard deviation of the pixels scaled to [0, 1], likewise.
-        dataset: One of `weights.DATASETS`.
+        published: A `PublishedWeights`, or `None` for ImageNet's.
 
     Returns:
         A layer that computes (pixels / 255 - mean) / std, in the variables'
@@ -56,7 +59,7 @@ def normalization(shape, mean=None, std=None, dataset="imagenet"):
             deviation is not positive.
     """
     channels = number_of_channels(shape)
-    default_mean, default_std = statistics_of(dataset, channels)
+    default_mean, default_std = statistics_of(published, channels)
     mean = _per_channel("mean", mean, default_mean, channels)
     std = _per_channel("std", std, default_std, channels)
     if min(std) <= 0:

@@ -9,6 +9,7 @@ from convmixer_tf import preprocessing
 from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_reading
 from convmixer_tf.models.convmixer import ConvMixer
+from convmixer_tf.models.normalization import statistics_of
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.variants import VARIANTS
@@ -57,7 +58,9 @@ def open_model(
         weights: Of a variant, as in `ConvMixer768_32`, or `"random"`.
             Defaults to its published weights.
         activation: Of a file of weights, `"gelu"` or `"relu"`. Defaults to
-            that of the published variant of the same architecture.
+            that of the published variant of the same architecture. Mean and
+            standard deviation of the pixels are that variant's too, else
+            ImageNet's.
 
     Returns:
         An `OpenedModel`.
@@ -126,7 +129,9 @@ def _open_variant(name, image_size, any_size, weights):
 def _from_weights(path, size, activation):
     found = infer_architecture(read_weights(path))
     shape = (found.dim, found.depth, found.kernel_size, found.patch_size)
-    activation = activation or _published_activation(shape)
+    published = _find_published(shape)
+    if activation is None and published is not None:
+        activation = published.activation
     if activation is None:
         raise ValueError(
             f"The file `{path}` does not say the activation of its ConvMixer, "
@@ -134,6 +139,7 @@ def _from_weights(path, size, activation):
             "`activation` (`--activation`), such as gelu or relu."
         )
     include_top = found.classes is not None
+    mean, std = statistics_of(published, found.channels)
     return ConvMixer(
         *shape,
         activation,
@@ -142,12 +148,14 @@ def _from_weights(path, size, activation):
         input_shape=(size, size, found.channels),
         pooling=None if include_top else "avg",
         classes=found.classes or 1,
+        mean=mean,
+        std=std,
     )
 
 
-def _published_activation(shape):
+def _find_published(shape):
     for facts in PUBLISHED_WEIGHTS.values():
         known = (facts.dim, facts.depth, facts.kernel_size, facts.patch_size)
         if known == shape:
-            return facts.activation
+            return facts
     return None

@@ -64,9 +64,9 @@ def normalize(x, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format=None):
             (..., height, width, channels), or (..., channels, height, width)
             for `"channels_first"`.
         mean: Mean of each channel, of pixels scaled to [0, 1].
-            `CIFAR10_MEAN` for `ConvMixer256_8`.
+            `CIFAR10_MEAN` for `ConvMixer256_8`, 0 for `ConvMixer512_16`.
         std: Standard deviation of each channel, of pixels scaled to [0, 1].
-            `CIFAR10_STD` for `ConvMixer256_8`.
+            `CIFAR10_STD` for `ConvMixer256_8`, 1 for `ConvMixer512_16`.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to
             `keras.config.image_data_format()`.
 

@@ -7,6 +7,7 @@ from convmixer_tf.weights.loading import load_weights
 from convmixer_tf.weights.packaged import read_facts
 from convmixer_tf.weights.published import DATASETS
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
+from convmixer_tf.weights.published import PublishedFile
 from convmixer_tf.weights.published import PublishedWeights
 from convmixer_tf.weights.reading import read_weights
 from convmixer_tf.weights.saving import save_timm_weights
@@ -15,6 +16,7 @@ from convmixer_tf.weights.saving import timm_state_dict
 __all__ = [
     "DATASETS",
     "PUBLISHED_WEIGHTS",
+    "PublishedFile",
     "PublishedWeights",
     "fetch_weights",
     "infer_architecture",

@@ -6,9 +6,10 @@ import re
 
 from convmixer_tf.weights.packaged import find_packaged
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
+from convmixer_tf.weights.web import fetch_file
 
 
-def fetch_weights(name):
+def fetch_weights(name, include_top=True):
     """Fetches published weights, or finds them cached.
 
     `huggingface_hub` does the work, so its cache (`HF_HOME`, `HF_HUB_CACHE`),
@@ -17,13 +18,19 @@ def fetch_weights(name):
     cache by the SHA-256 of its content. The content is compared with that
     name on each call; where the file system has no symbolic links the cache
     doesn't keep the name and the comparison is left out. Weights that are part
-    of this package are compared with the SHA-256 beside them.
+    of this package are compared with the SHA-256 beside them. Weights that are
+    elsewhere on the web are fetched by `keras.utils.get_file` into the folder
+    `models` of `KERAS_HOME`, by default `~/.keras`, and compared with the
+    SHA-256 in `PUBLISHED_WEIGHTS` on each call.
 
     Args:
         name: One of the names in `PUBLISHED_WEIGHTS`.
+        include_top: Whether the classifier is needed. If not, a smaller file
+            may be fetched.
 
     Returns:
-        Path of a `.safetensors` file, in the cache or in this package.
+        Path of a file that `read_weights` reads, in a cache or in this
+        package.
 
     Raises:
         KeyError: If there are no published weights of that name.
@@ -37,6 +44,11 @@ def fetch_weights(name):
     ```
     """
     published = PUBLISHED_WEIGHTS[name]
+    if published.file is not None:
+        files = [published.file]
+        if published.file_without_top is not None and not include_top:
+            files.insert(0, published.file_without_top)
+        return fetch_file(name, files)
     if published.repository is None:
         return find_packaged(name)
     import huggingface_hub  # Not above: importing it takes time.

@@ -1,4 +1,4 @@
-"""Reading weights out of Keras 3 files, without building a model.
+"""Reading weights out of Keras' files, without building a model.
 
 Keras lays a model out as HDF5 groups: `layers/<class>/<attribute>/vars/0`,
 with the layer's name as the attribute `name` of its group `vars`. Each `vars`
@@ -18,6 +18,10 @@ import numpy as np
 from convmixer_tf.weights.effective import dequantize
 from convmixer_tf.weights.effective import round_bfloat16
 from convmixer_tf.weights.finding import find_keras
+from convmixer_tf.weights.hdf5 import child
+from convmixer_tf.weights.hdf5 import read_array
+from convmixer_tf.weights.keras2_files import keras2_group
+from convmixer_tf.weights.keras2_files import read_layers
 from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import variable_names
 
@@ -39,7 +43,8 @@ _QUANTIZED = {
 def read_h5(file, key=None):
     """Reads a `.weights.h5` file as Keras 3's `save_weights` writes it.
 
-    A quantized classifier is dequantized.
+    A quantized classifier is dequantized. Of files of Keras 2, those of
+    keras-cv's ConvMixer are read.
 
     Args:
         file: Path or binary file object.
@@ -56,12 +61,8 @@ def read_h5(file, key=None):
     """
     try:
         with h5py.File(file, "r") as h5:
-            arrays = {}
-            # A model that isn't functional has its layers as attributes.
-            body = _child(h5, "layers") if "layers" in h5 else h5
-            _collect(body, (), 0, arrays)
-            if not arrays:
-                raise ValueError("it was not written by Keras 3.")
+            keras2 = keras2_group(h5)
+            arrays = read_layers(keras2) if keras2 else _read_layers(h5)
     except ValueError:  # From here: it says what is wrong.
         raise
     except Exception as error:  # From a damaged file: of many kinds.
@@ -113,45 +114,40 @@ def read_configs(path):
         return {}
 
 
+def _read_layers(h5):
+    """Reads the arrays of each layer in a file of Keras 3."""
+    arrays = {}
+    # A model that isn't functional has its layers as attributes.
+    _collect(child(h5, "layers") if "layers" in h5 else h5, (), 0, arrays)
+    if not arrays:
+        raise ValueError("it was not written by Keras 3.")
+    return arrays
+
+
 def _collect(group, layer, nesting, arrays):
     """Adds to `arrays`, per layer path, the list of the layer's arrays."""
     if nesting > _MAX_NESTING:
         raise ValueError("its groups are nested deeper than a ConvMixer's.")
     if "vars" in group:
-        variables = _child(group, "vars")
+        variables = child(group, "vars")
         layer = (*layer, str(variables.attrs["name"]))
         if len(variables):
             path = "/".join(layer)
             if path in arrays:
                 raise ValueError(f"it has two layers `{path}`.")
             arrays[path] = [
-                _read_array(_child(variables, str(index)))
+                _read_array(child(variables, str(index)))
                 for index in range(len(variables))
             ]
     for key in group:
-        child = _child(group, key)
+        member = child(group, key)
         skipped = key == "vars" or (nesting == 0 and key == "optimizer")
-        if not skipped and isinstance(child, h5py.Group):
-            _collect(child, layer, nesting + 1, arrays)
-
-
-def _child(group, key):
-    """Returns a member of a group that lies in this very file."""
-    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-        raise ValueError(f"`{group.name}/{key}` links to another place.")
-    return group[key]
+        if not skipped and isinstance(member, h5py.Group):
+            _collect(member, layer, nesting + 1, arrays)
 
 
 def _read_array(dataset):
-    stored = (
-        isinstance(dataset, h5py.Dataset)
-        and not dataset.is_virtual
-        and dataset.external is None
-        and dataset.nbytes == dataset.id.get_storage_size()
-    )
-    if not stored:
-        raise ValueError(f"`{dataset.name}` is not stored as a plain array.")
-    array = dataset[()]
+    array = read_array(dataset)
     if dataset.attrs.get("dtype") == "bfloat16":  # HDF5 has no bfloat16.
         return array.view(ml_dtypes.bfloat16)
     return array

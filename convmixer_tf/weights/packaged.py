@@ -18,7 +18,8 @@ def find_packaged(name):
     """Finds weights in this package, and checks that they are whole.
 
     Args:
-        name: One of the names in `PUBLISHED_WEIGHTS` without repository.
+        name: One of the names in `PUBLISHED_WEIGHTS` without repository and
+            file.
 
     Returns:
         Path of a `.safetensors` file.
@@ -46,7 +47,8 @@ def read_facts(name):
     """Reads what was measured of weights in this package.
 
     Args:
-        name: One of the names in `PUBLISHED_WEIGHTS` without repository.
+        name: One of the names in `PUBLISHED_WEIGHTS` without repository and
+            file.
 
     Returns:
         Dictionary: `"sha256"` of the file of weights, `"top1"`, `"top5"` and

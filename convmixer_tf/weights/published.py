@@ -4,14 +4,28 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file on the web.
+
+    Attributes:
+        url: Its address.
+        sha256: SHA-256 of its content, in hexadecimal.
+    """
+
+    url: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class PublishedWeights:
     """One set of published weights.
+
+    Weights without `repository` and `file` are part of this package.
 
     Attributes:
         dataset: What it was trained on, `"imagenet"` (ImageNet-1k) or
             `"cifar10"`: the models' argument `weights`.
-        repository: Repository on the Hugging Face hub; `None` for weights
-            that are part of this package.
+        repository: Repository on the Hugging Face hub, or `None`.
         dim: Width of the model, in channels.
         depth: Number of blocks.
         kernel_size: Side of the depthwise kernels, in patches.
@@ -19,12 +33,19 @@ class PublishedWeights:
         activation: Keras name of the activation the weights were trained with.
         top1: Published top-1 accuracy, in percent. `None` for weights of this
             package: `read_facts` has what was measured.
-        top5: Published top-5 accuracy, in percent, likewise.
-        filename: Name of the file.
+        top5: Published top-5 accuracy, in percent, likewise, or `None` if it
+            was not published.
+        filename: Name of the file in the repository or in this package.
         license: License of the weights.
         classes: Number of classes.
         image_size: Side of the images, in pixels.
         crop_fraction: Part of an image's shorter side that is evaluated.
+        mean: Mean of each channel that the weights were trained with, of
+            pixels scaled to [0, 1]. `None` for that of the data set.
+        std: Standard deviation of each channel, likewise.
+        accuracy_source: Where the accuracy was published, and of what images.
+        file: The `PublishedFile` of weights that are on the web, or `None`.
+        file_without_top: The same without the classifier, or `None`.
     """
 
     dataset: str
@@ -41,12 +62,25 @@ class PublishedWeights:
     classes: int = 1000
     image_size: int = 224
     crop_fraction: float = 0.96
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    accuracy_source: str = "timm's table, 224 x 224, crop 0.96"
+    file: PublishedFile | None = None
+    file_without_top: PublishedFile | None = None
 
 
-# Accuracies on ImageNet: timm's table of results (224 x 224, crop 0.96). They
-# are published figures, not measured by this project. The architectures are
-# those of the authors' repositories, github.com/locuslab/convmixer and
-# github.com/locuslab/convmixer-cifar10.
+# Accuracies on ImageNet are published figures, not measured by this project.
+# The architectures are those of the authors' repositories,
+# github.com/locuslab/convmixer and github.com/locuslab/convmixer-cifar10.
+#
+# The addresses and hashes of ConvMixer-512/16 are those of keras-cv 0.9.0,
+# keras_cv/src/models/legacy/weights.py. Its accuracy is that of keras-cv's pull
+# request 1325 and of its examples/training/classification/imagenet, whose
+# script resizes a validation image's largest centered square to 224 x 224 by
+# bilinear interpolation. This package's evaluation is bicubic.
+_KERAS_CV = (
+    "https://storage.googleapis.com/keras-cv/models/convmixer_512_16/imagenet"
+)
 PUBLISHED_WEIGHTS = {
     "convmixer_1536_20": PublishedWeights(
         dataset="imagenet",
@@ -80,6 +114,31 @@ PUBLISHED_WEIGHTS = {
         activation="gelu",
         top1=76.944,
         top5=93.364,
+    ),
+    "convmixer_512_16": PublishedWeights(
+        dataset="imagenet",
+        repository=None,
+        dim=512,
+        depth=16,
+        kernel_size=8,
+        patch_size=7,
+        activation="gelu",
+        top1=74.38,
+        top5=None,
+        filename="classification-v0.h5",
+        license="Apache-2.0",
+        crop_fraction=1.0,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        accuracy_source="keras-cv's pull request 1325, 224 x 224, crop 1.0",
+        file=PublishedFile(
+            f"{_KERAS_CV}/classification-v0.h5",
+            "861f3080dc383f7936d3df89691aadea05eee6acaa4a0b60aa70dd657df915ee",
+        ),
+        file_without_top=PublishedFile(
+            f"{_KERAS_CV}/classification-v0-notop.h5",
+            "aa08c7fa9ca6ec045c4783e1248198dbe1bc141e2ae788e712de471c0370822c",
+        ),
     ),
     "convmixer_256_8": PublishedWeights(
         dataset="cifar10",

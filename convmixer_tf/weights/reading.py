@@ -38,8 +38,11 @@ def read_weights(path, *, key=None):
 
     Args:
         path: Path of a `.weights.h5` or `.keras` file of Keras 3, of a
-            `.safetensors` file with timm's or the authors' names, or of a
-            PyTorch checkpoint (needs `torch`).
+            `.safetensors` file with timm's or the authors' names, of a
+            PyTorch checkpoint (needs `torch`), or of the `.h5` file of a
+            ConvMixer of keras-cv, which Keras 2 wrote. The moving variances of
+            that are raised by 1e-3 - 1e-5, the difference between Keras'
+            epsilon and ours, so that the outputs are the same.
         key: Which ConvMixer, where the file holds several: its keys and
             prefix joined by points, such as `"teacher"`. Without it, such a
             file is an error that names them.
@@ -99,7 +102,7 @@ def _read(path, key):
     if start.startswith(_PICKLE_SIGNATURE):  # PyTorch before 1.6.
         return _from_torch(read_torch(path), key)
     raise ValueError(
-        "it is not a file of weights of Keras 3, safetensors or PyTorch, or "
+        "it is not a file of weights of Keras, safetensors or PyTorch, or "
         f"is truncated. It begins with {start[:32]!r}."
     )
 

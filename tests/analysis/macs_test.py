@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import layers
 
 from convmixer_tf import ConvMixer
+from convmixer_tf import ConvMixer512_16
 from convmixer_tf import ConvMixer768_32
 from convmixer_tf import ConvMixer1024_20
 from convmixer_tf import ConvMixer1536_20
@@ -160,6 +161,8 @@ def test_other_backends_are_an_error(monkeypatch):
         (ConvMixer1536_20, 51.10),
         (ConvMixer768_32, 20.68),
         (ConvMixer1024_20, 5.95),
+        # On paper: 1024 x 512 x (3 x 7^2 + 16 x (8^2 + 512)) + 512 x 1000.
+        (ConvMixer512_16, 4.91),
         # He et al., arXiv 1512.03385, Table 1: 3.8 x 10^9.
         (keras.applications.ResNet50, 3.86),
     ],

@@ -7,6 +7,7 @@ from convmixer_tf import ConvMixer
 from convmixer_tf.analysis import feature_extractor
 from convmixer_tf.analysis import receptive_fields
 from convmixer_tf.analysis import save_receptive_fields
+from convmixer_tf.analysis.receptive_field import reaches
 from tests.helpers import randomize
 
 
@@ -30,6 +31,32 @@ def test_a_pixel_is_seen_as_far_as_it_says(kernel, patch):
         change = np.abs(np.array(after[name] - before[name])).max((0, 3))
         seen = np.flatnonzero((change > 1e-7).any(0))
         assert (seen.max() - seen.min() + 1) * patch == field
+        # Those that see the middle one are as far before it as they look
+        # ahead.
+        back, ahead = reaches(model)[name]
+        assert (grid // 2 - seen.min(), seen.max() - grid // 2) == (ahead, back)
+
+
+def test_picture_of_even_kernels(tmp_path, monkeypatch):
+    from matplotlib import patches
+
+    drawn = []
+
+    class Rectangle(patches.Rectangle):
+        def __init__(self, corner, width, height, **kwargs):
+            if "label" in kwargs:  # The legend has others.
+                drawn.append((corner, width, height))
+            super().__init__(corner, width, height, **kwargs)
+
+    monkeypatch.setattr(patches, "Rectangle", Rectangle)
+    model = ConvMixer(4, 2, 8, 7, input_shape=(35, 35, 3))
+    save_receptive_fields(tmp_path / "fields.png", model, np.zeros((35, 35, 3)))
+    # A patch of 7 pixels in the center, 3 patches back and 4 ahead a block.
+    assert drawn == [
+        ((-3.5, -3.5), 7, 7),
+        ((-24.5, -24.5), 56, 56),
+        ((-45.5, -45.5), 105, 105),
+    ]
 
 
 def test_picture(tmp_path, read_png):

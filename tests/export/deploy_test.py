@@ -19,6 +19,7 @@ from convmixer_tf.export.split import choose_parts
 from convmixer_tf.export.split import split_taps
 from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import ConvMixer512_16
 from convmixer_tf.models import ConvMixer768_32
 from convmixer_tf.models import ConvMixer1024_20
 from convmixer_tf.models import ConvMixer1536_20
@@ -74,7 +75,8 @@ def test_logits_are_the_models(target):
 
 @pytest.mark.large
 @pytest.mark.parametrize(
-    "variant", [ConvMixer1536_20, ConvMixer768_32, ConvMixer1024_20]
+    "variant",
+    [ConvMixer1536_20, ConvMixer768_32, ConvMixer1024_20, ConvMixer512_16],
 )
 @pytest.mark.parametrize("target", ["litert", "litert_int8"])
 def test_the_published_variants(variant, target):

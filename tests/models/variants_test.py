@@ -15,7 +15,8 @@ from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.preprocessing import IMAGENET_STD
 
-# Source: computed from the layer shapes; timm's table gives the same.
+# Source: computed from the layer shapes; timm's table and keras-cv's
+# `count_params` give the same.
 VARIANTS = {
     "ConvMixer1536_20": {
         "patch": 7,
@@ -43,6 +44,15 @@ VARIANTS = {
         "trainable": 24_383_464,
         "all": 24_467_432,
         "no_top": 23_358_464,
+    },
+    "ConvMixer512_16": {
+        "patch": 7,
+        "kernel": 8,
+        "activation": "gelu",
+        "grid": 32,
+        "trainable": 5_357_544,
+        "all": 5_391_336,
+        "no_top": 4_844_544,
     },
     "ConvMixer256_8": {
         "patch": 2,
@@ -133,6 +143,7 @@ def test_what_keras_applications_are_tested_for(name):
     [
         ("ConvMixer256_8", CIFAR10_MEAN, CIFAR10_STD),
         ("ConvMixer768_32", IMAGENET_MEAN, IMAGENET_STD),
+        ("ConvMixer512_16", [0.0] * 3, [1.0] * 3),
     ],
 )
 def test_normalizes_as_its_weights_were_trained(name, mean, std):

@@ -1,6 +1,7 @@
 """The table of published weights."""
 
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights import PublishedFile
 from convmixer_tf.weights.checking import Architecture
 
 # Facts of the published models: trainable parameters, repository, activation.
@@ -23,6 +24,7 @@ EXPECTED = {
         "gelu",
         (76.944, 93.364),
     ),
+    "convmixer_512_16": (5_357_544, None, "gelu", (74.38, None)),
     "convmixer_256_8": (594_186, None, "gelu", (None, None)),
 }
 
@@ -43,7 +45,27 @@ def test_every_entry_is_as_published():
 def test_file_and_license():
     assert {
         (entry.filename, entry.license) for entry in PUBLISHED_WEIGHTS.values()
-    } == {("model.safetensors", "MIT"), ("convmixer_256_8.safetensors", "MIT")}
+    } == {
+        ("model.safetensors", "MIT"),
+        ("classification-v0.h5", "Apache-2.0"),
+        ("convmixer_256_8.safetensors", "MIT"),
+    }
+
+
+def test_files_on_the_web_have_a_hash():
+    """Addresses and hashes as in keras-cv 0.9.0."""
+    entry = PUBLISHED_WEIGHTS["convmixer_512_16"]
+    base = "https://storage.googleapis.com/keras-cv/models/convmixer_512_16"
+    assert entry.file == PublishedFile(
+        f"{base}/imagenet/classification-v0.h5",
+        "861f3080dc383f7936d3df89691aadea05eee6acaa4a0b60aa70dd657df915ee",
+    )
+    assert entry.file_without_top == PublishedFile(
+        f"{base}/imagenet/classification-v0-notop.h5",
+        "aa08c7fa9ca6ec045c4783e1248198dbe1bc141e2ae788e712de471c0370822c",
+    )
+    others = {x.file for x in PUBLISHED_WEIGHTS.values() if x is not entry}
+    assert others == {None}
 
 
 def trainable_parameters(entry):
