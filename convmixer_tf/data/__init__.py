@@ -11,6 +11,7 @@ from convmixer_tf.data.cropping import PadAndCrop
 from convmixer_tf.data.cropping import RandomResizedCrop
 from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.datasets import ImageList
+from convmixer_tf.data.datasets import hold_out
 from convmixer_tf.data.datasets import open_dataset
 from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.decoding import decode_image
@@ -52,6 +53,7 @@ __all__ = [
     "decode_image",
     "evaluation_batches",
     "get_augmentation",
+    "hold_out",
     "keras_cv_augment",
     "mix",
     "open_dataset",
