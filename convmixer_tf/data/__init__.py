@@ -10,6 +10,7 @@ from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.data.cropping import PadAndCrop
 from convmixer_tf.data.cropping import RandomResizedCrop
 from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.data.datasets import hold_out
 from convmixer_tf.data.datasets import open_dataset
 from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.decoding import decode_image
@@ -37,6 +38,7 @@ __all__ = [
     "decode_image",
     "evaluation_batches",
     "get_augmentation",
+    "hold_out",
     "open_dataset",
     "open_unlabeled",
     "read_images",

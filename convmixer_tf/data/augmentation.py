@@ -24,6 +24,9 @@ class Augmentation:
     Attributes:
         crop: How an image of any size becomes square.
         flip: Probability of mirroring left to right.
+        alternate_flips: Boolean, whether chance decides in the first epoch
+            only, and an image is then mirrored in every other epoch: of two
+            epochs one shows it as it is, and the other its mirror image.
         rand_augment: A `RandAugment`, or None.
         color_jitter: A `ColorJitter`, or None.
         mixing: A `Mixing`, or None.
@@ -38,6 +41,7 @@ class Augmentation:
 
     crop: RandomResizedCrop | PadAndCrop = _AUTHORS_CROP
     flip: float = 0.5
+    alternate_flips: bool = False
     rand_augment: RandAugment | None = None
     color_jitter: ColorJitter | None = None
     mixing: Mixing | None = None
@@ -48,6 +52,11 @@ class Augmentation:
 
     def __post_init__(self):
         check_range("flip", self.flip, 0, 1)
+        if self.alternate_flips and self.flip != 0.5:
+            raise ValueError(
+                "Argument `alternate_flips` needs flip=0.5, as it mirrors an "
+                f"image in half of the epochs. Received: flip={self.flip}"
+            )
         check_range("label_smoothing", self.label_smoothing, 0, 1)
         check_positive_integer("repeats", self.repeats)
 

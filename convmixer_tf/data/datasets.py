@@ -169,6 +169,49 @@ def open_dataset(name, split, *, data_dir=None, download=False):
     raise ValueError(_explain_missing(folder, split))
 
 
+def hold_out(dataset, count):
+    """Divides images into those to train on and those to choose settings by.
+
+    Which images are held out is a function of the number of images and of
+    `count` alone, so that runs of different seeds can be compared.
+
+    Args:
+        dataset: An `ImageList`, as `open_dataset` returns for up to 1 GiB or
+            for a folder of images.
+        count: Integer, how many images to hold out.
+
+    Returns:
+        Two of `ImageList`: the rest of the images, and those held out.
+
+    Raises:
+        ValueError: If the images can't be addressed by number, or if there
+            are not more than `count`.
+    """
+    check_positive_integer("count", count)
+    if not isinstance(dataset, ImageList):
+        raise ValueError(
+            "Images of TFRecords above 1 GiB can't be held out, as they are "
+            "read in sequence. Write them as two splits."
+        )
+    if count >= len(dataset):
+        raise ValueError(
+            f"Argument `count` must be below {len(dataset)}, the number of "
+            f"images. Received: count={count}"
+        )
+    order = np.random.default_rng(0).permutation(len(dataset))
+    return tuple(
+        dataclasses.replace(
+            dataset,
+            names=tf.gather(dataset.names, index),
+            labels=tf.gather(dataset.labels, index),
+            contents=None
+            if dataset.contents is None
+            else tf.gather(dataset.contents, index),
+        )
+        for index in (np.sort(order[count:]), np.sort(order[:count]))
+    )
+
+
 def _explain_missing(folder, split):
     """Says why a folder has no such split, and what to do about it."""
     names = sorted(path.name for path in folder.iterdir())

@@ -37,7 +37,8 @@ def train_batches(
     """Yields the augmented batches of one epoch.
 
     The order is a function of `(seed, epoch)`; crops, flips, RandAugment and
-    jitter are functions of `(seed, epoch, image)`; mixing and erasing of
+    jitter are functions of `(seed, epoch, image)`, also where flips alternate
+    from epoch to epoch; mixing and erasing of
     `(seed, epoch, step, replica)`. Nothing depends on earlier calls, on the
     number of cores or on how images are spread over workers and replicas, so
     `skip_steps` continues an interrupted epoch exactly. The exception is
@@ -109,7 +110,17 @@ def train_batches(
     batches = load_batches(
         groups,
         lambda example: _prepare(
-            dataset, augmentation, image_size, orientation, example, image_seed
+            *(
+                dataset,
+                augmentation,
+                image_size,
+                orientation,
+                example,
+                image_seed,
+            ),
+            first_flip=(_seeds(seed, 0)[0], epoch % 2)
+            if augmentation.alternate_flips
+            else None,
         ),
         local,
         on_lost=lambda *args: _replace(log, local, *args),
@@ -154,7 +165,9 @@ def _deal(group, replicas):
     return tf.nest.map_structure(deal, group)
 
 
-def _prepare(dataset, augmentation, image_size, orientation, example, seed):
+def _prepare(
+    dataset, augmentation, image_size, orientation, example, seed, first_flip
+):
     """Reads, decodes, crops and flips an image; draws what comes later."""
     encoded, label = dataset.read(example["record"])
     counts = [1, augmentation.crop.num_draws, *_num_batch_draws(augmentation)]
@@ -163,8 +176,15 @@ def _prepare(dataset, augmentation, image_size, orientation, example, seed):
         [sum(counts)], tf.stack([seed, example["key"]])
     )
     flip, crop, *batch_draws = tf.split(draws, counts)
+    is_flipped = flip[0] < augmentation.flip
+    if first_flip:
+        first_seed, is_odd = first_flip
+        first = tf.random.stateless_uniform(
+            [], tf.stack([first_seed, example["key"]])
+        )
+        is_flipped = (first < augmentation.flip) != bool(is_odd)
     image = augmentation.crop(
-        encoded, image_size, crop, flip[0] < augmentation.flip, orientation
+        encoded, image_size, crop, is_flipped, orientation
     )
     image = tf.ensure_shape(image, [image_size, image_size, 3])
     return image, label, *batch_draws

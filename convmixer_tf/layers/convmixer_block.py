@@ -2,6 +2,7 @@
 
 import keras
 from keras import activations
+from keras import initializers
 from keras import layers
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
@@ -41,6 +42,8 @@ class ConvMixerBlock(layers.Layer):
         frozen: Names of its layers, such as `"depthwise_norm"`, that are not
             trained although the block is. `models.freeze_batch_norm` freezes
             them in a model.
+        depthwise_initializer: Any Keras initializer of the depthwise kernel.
+            Defaults to PyTorch's, uniform in +-1/kernel_size.
         **kwargs: What every `keras.layers.Layer` takes: `name`, `dtype`,
             `trainable`.
 
@@ -72,6 +75,7 @@ class ConvMixerBlock(layers.Layer):
         remat=False,
         data_format=None,
         frozen=(),
+        depthwise_initializer=None,
         **kwargs,
     ):
         check_positive_integer("kernel_size", kernel_size)
@@ -83,6 +87,7 @@ class ConvMixerBlock(layers.Layer):
         self.remat = remat
         self.data_format = data_format or keras.config.image_data_format()
         self.frozen = tuple(frozen)
+        self.depthwise_initializer = initializers.get(depthwise_initializer)
         self.residual_dropout = layers.Dropout(
             drop_path,
             noise_shape=(None, 1, 1, 1),
@@ -96,7 +101,8 @@ class ConvMixerBlock(layers.Layer):
         self.depthwise = layers.DepthwiseConv2D(
             self.kernel_size,
             padding="same",
-            depthwise_initializer=torch_uniform(self.kernel_size**2),
+            depthwise_initializer=self.depthwise_initializer
+            or torch_uniform(self.kernel_size**2),
             bias_initializer=torch_uniform(self.kernel_size**2),
             name="depthwise",
             **common,
@@ -166,4 +172,9 @@ class ConvMixerBlock(layers.Layer):
                 "pointwise",
                 "pointwise_norm",
             ),
+            "depthwise_initializer": initializers.serialize(
+                self.depthwise_initializer
+            )
+            if self.depthwise_initializer
+            else None,
         }

@@ -25,6 +25,15 @@ def check_rate(name, value):
         )
 
 
+def check_fraction(name, value):
+    """Raises `ValueError` unless `value` is a number in [0, 1]."""
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(
+            f"Argument `{name}` must be a number of at least 0 and at most 1. "
+            f"Received: {name}={value!r}"
+        )
+
+
 def channels_of(input_shape, data_format):
     """Reads the number of channels off the shape of a batch of images.
 

@@ -147,6 +147,15 @@ def check_head(include_top, pooling, classes, dropout, drop_path):
     check_rate("drop_path", drop_path)
 
 
+def check_depthwise_initializer(value):
+    """Raises `ValueError` unless `ConvMixer` knows such an initializer."""
+    if value not in (None, "covariance"):
+        raise ValueError(
+            'Argument `depthwise_initializer` must be None or "covariance". '
+            f"Received: depthwise_initializer={value!r}"
+        )
+
+
 def dataset_of(weights):
     """Names the data set of published weights; `None` for any others."""
     known = isinstance(weights, str) and weights in DATASETS

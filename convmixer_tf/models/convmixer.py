@@ -4,9 +4,11 @@ import keras
 from keras import layers
 
 from convmixer_tf.layers import ConvMixerBlock
+from convmixer_tf.layers import CovarianceInitializer
 from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.models.contract import activation_name
+from convmixer_tf.models.contract import check_depthwise_initializer
 from convmixer_tf.models.contract import check_head
 from convmixer_tf.models.contract import check_pretrained_head
 from convmixer_tf.models.contract import check_sizes
@@ -29,6 +31,7 @@ def ConvMixer(
     classes=1000, classifier_activation="softmax", name="convmixer", *,
     include_preprocessing=True, mean=None, std=None, dropout=0.0,
     drop_path=0.0, remat=False, reset_classifier=False, adapt_channels=False,
+    depthwise_initializer=None,
 ):  # fmt: skip
     """Builds a ConvMixer, a functional Keras model.
 
@@ -90,6 +93,11 @@ def ConvMixer(
         adapt_channels: Boolean, whether weights made for three channels may
             be adapted to another number: summed to one channel, else repeated
             and scaled by 3 / channels.
+        depthwise_initializer: How the depthwise kernels start if no weights
+            are loaded. `None`: as in the original, uniform in
+            +-1/kernel_size. `"covariance"`: like trained kernels, wider with
+            depth (see `layers.CovarianceInitializer`); a model learns faster
+            from there.
 
     Returns:
         A `keras.Model`. Its layers are `patch_embed`, `block_0` and so on,
@@ -115,6 +123,7 @@ def ConvMixer(
     )
     check_sizes(dim, depth, kernel_size, patch_size)
     check_head(include_top, pooling, classes, dropout, drop_path)
+    check_depthwise_initializer(depthwise_initializer)
     shape = image_shape(input_shape, input_tensor, include_top, patch_size)
     activation = keras.activations.get(activation)
     if weights is not None:
@@ -146,11 +155,15 @@ def ConvMixer(
         x = preprocess(x)
     x = PatchEmbed(dim, patch_size, activation, name="patch_embed")(x)
     for i in range(depth):
+        position = i / max(depth - 1, 1)
         x = ConvMixerBlock(
             kernel_size,
             activation,
-            drop_path=drop_path * i / max(depth - 1, 1),
+            drop_path=drop_path * position,
             remat=remat,
+            depthwise_initializer=CovarianceInitializer(position)
+            if depthwise_initializer == "covariance"
+            else None,
             name=f"block_{i}",
         )(x)
     if include_top:

@@ -7,6 +7,7 @@ from convmixer_tf.data.validation import check_non_negative_integer
 from convmixer_tf.validation import check_positive_integer
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("piecewise", "cosine", "constant")
 
 
@@ -25,6 +26,10 @@ class TrainConfig:
         accumulation_steps: Integer, how many batches make one update. Each
             then has `batch_size / accumulation_steps` images.
         learning_rate: The peak of the schedule.
+        optimizer: `"adamw"`, or `"muon"`: the kernels of 1 x 1 convolutions
+            are trained by Muon, all else by AdamW.
+        muon_learning_rate: The peak of the schedule for these kernels, if
+            `optimizer` is `"muon"`.
         schedule: `"piecewise"`, the authors': linear from 0 to the peak at 2/5
             of the epochs, to a twentieth of it at 4/5, to 0 at the end.
             `"cosine"`: linear warm-up, then half a cosine. `"constant"`.
@@ -68,6 +73,8 @@ class TrainConfig:
     batch_size: int = 640  # 64 on each of 10 GPUs
     accumulation_steps: int = 1
     learning_rate: float = 0.01
+    optimizer: str = "adamw"
+    muon_learning_rate: float = 0.02
     schedule: str = "piecewise"
     warmup_epochs: float = 0.0
     final_learning_rate: float = 0.0
@@ -101,7 +108,7 @@ class TrainConfig:
         ):
             check_positive_integer(name, getattr(self, name))
         check_non_negative_integer("seed", self.seed)
-        for name in ("learning_rate", "epsilon"):
+        for name in ("learning_rate", "muon_learning_rate", "epsilon"):
             value = getattr(self, name)
             _check(name, value, value > 0, "above 0")
         for name in ("weight_decay", "warmup_epochs", "final_learning_rate"):
@@ -115,6 +122,7 @@ class TrainConfig:
             top = math.inf if name == "clip_norm" else 1
             if value is not None:
                 _check(name, value, 0 < value <= top, f"above 0, up to {top}")
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("precision", self.precision, PRECISIONS)
         self._check_combinations()

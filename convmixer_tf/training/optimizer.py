@@ -52,9 +52,17 @@ class AdamW(tf.Module):
             for variable in variables
         ]
         self.rate_scales = rate_scales or [1.0] * len(variables)
-        self.means = [_zeros_like(target) for target in self.targets]
-        self.squares = [_zeros_like(target) for target in self.targets]
+        self.means = [zeros_like(target) for target in self.targets]
+        self.squares = [zeros_like(target) for target in self.targets]
         self.updates = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    def state(self):
+        """Returns what a checkpoint must keep, by name."""
+        return {
+            "means": self.means,
+            "squares": self.squares,
+            "updates": self.updates,
+        }
 
     def apply(self, strategy, gradients, rate, wanted):
         """Updates the variables. For a cross-replica context (`merge_call`).
@@ -147,14 +155,15 @@ def raw(variable):
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
+def zeros_like(variable):
+    """Makes a variable of zeros, of the shape of another."""
+    return tf.Variable(tf.zeros(variable.shape), trainable=False)
+
+
 def _level(path):
     if match := re.search(r"\bblock_(\d+)/", path):
         return int(match[1]) + 1
     return 0 if path.startswith("patch_embed/") else None
-
-
-def _zeros_like(variable):
-    return tf.Variable(tf.zeros(variable.shape), trainable=False)
 
 
 def _bias_correction(beta, count):

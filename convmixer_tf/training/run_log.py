@@ -20,6 +20,7 @@ from convmixer_tf.files import dump_json
 from convmixer_tf.files import write_text
 from convmixer_tf.training.config import NOT_PART_OF_THE_RESULT
 from convmixer_tf.training.config import OF_THE_DEVICES
+from convmixer_tf.training.config import TrainConfig
 
 COLUMNS = (
     "epoch",
@@ -307,8 +308,15 @@ def _read_settings(path):
     found = json.loads(path.read_text())
     if "recipe" in found:
         found["augmentation"] = found.pop("recipe")
-    # For `orientation` see `orientation_of_run`.
-    return {"orientation": "stored", **found}
+    if "augmentation" in found:
+        augmentation = {"alternate_flips": False, **found["augmentation"]}
+        found["augmentation"] = augmentation
+    return {
+        "orientation": "stored",  # See `orientation_of_run`.
+        "optimizer": "adamw",
+        "muon_learning_rate": TrainConfig.muon_learning_rate,
+        **found,
+    }
 
 
 def _settings(config, notes):

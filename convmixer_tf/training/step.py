@@ -7,6 +7,7 @@ from convmixer_tf.training.averages import averaging_over_replicas
 from convmixer_tf.training.averages import batch_norms
 from convmixer_tf.training.loss import cross_entropy
 from convmixer_tf.training.loss_scale import LossScale
+from convmixer_tf.training.muon import Muon
 from convmixer_tf.training.optimizer import AdamW
 from convmixer_tf.training.optimizer import clip_by_global_norm
 from convmixer_tf.training.optimizer import layer_rates
@@ -40,15 +41,7 @@ class Engine:
         self.model = model
         self.strategy = strategy
         variables = model.trainable_variables
-        self.optimizer = AdamW(
-            variables,
-            config.beta_1,
-            config.beta_2,
-            config.epsilon,
-            config.weight_decay,
-            config.decay_all,
-            layer_rates(variables, config.layer_decay),
-        )
+        self.optimizer = _make_optimizer(config, variables)
         self.schedule = make_schedule(config)
         self.average = self.loss_scale = None
         if config.ema_decay is not None:
@@ -101,9 +94,7 @@ class Engine:
         """
         parts = {
             "model": [raw(variable) for variable in self.model.variables],
-            "means": self.optimizer.means,
-            "squares": self.optimizer.squares,
-            "updates": self.optimizer.updates,
+            **self.optimizer.state(),
             "steps": self.steps,
             "first_bad_step": self.first_bad_step,
         }
@@ -225,3 +216,18 @@ class Engine:
         steps.assign_add(1)
         is_first = ~finite & (first_bad_step < 0)
         first_bad_step.assign(tf.where(is_first, steps, first_bad_step))
+
+
+def _make_optimizer(config, variables):
+    settings = {
+        "beta_1": config.beta_1,
+        "beta_2": config.beta_2,
+        "epsilon": config.epsilon,
+        "weight_decay": config.weight_decay,
+        "decay_all": config.decay_all,
+        "rate_scales": layer_rates(variables, config.layer_decay),
+    }
+    if config.optimizer == "adamw":
+        return AdamW(variables, **settings)
+    ratio = config.muon_learning_rate / config.learning_rate
+    return Muon(variables, ratio, **settings)

@@ -11,7 +11,7 @@ import numpy as np
 
 from convmixer_tf.weights.hdf5 import child
 from convmixer_tf.weights.hdf5 import read_array
-from convmixer_tf.weights.names import few
+from convmixer_tf.weights.names import abbreviate
 
 # The file does not hold the epsilon of the batch normalizations. keras-cv
 # leaves it at Keras' default; ours is PyTorch's (`layers.conv_act_norm`).
@@ -62,8 +62,8 @@ def read_layers(group):
     ):
         if kinds != ours:
             raise _unlike(
-                f"layer `{name}` has the weights {few(kinds)}, where "
-                f"`{path}` has {few(ours)}"
+                f"layer `{name}` has the weights {abbreviate(kinds)}, where "
+                f"`{path}` has {abbreviate(ours)}"
             )
     if len(layers) != len(expected):
         raise _unlike(f"it has {len(layers)} layers with weights")

@@ -243,3 +243,27 @@ def test_refuses_arguments(dataset, arguments, message):
 def test_refuses_shards(arguments, message):
     with pytest.raises(ValueError, match=message):
         Shard(*arguments)
+
+
+def test_flips_alternate_from_epoch_to_epoch(dataset):
+    changes = {"flip": 0.5, "alternate_flips": True}
+    alternating = dataclasses.replace(AUGMENTATIONS["none"], **changes)
+
+    def epoch_of(number, augmentation=alternating):
+        count = len(dataset)
+        arguments = {"batch": count, "seed": 1, "epoch": number}
+        ((images, _),) = run(dataset, augmentation, **arguments)
+        order = np.random.default_rng([1, number]).permutation(count)
+        return images[np.argsort(order)]
+
+    first, second, third = map(epoch_of, range(3))
+    np.testing.assert_array_equal(first[:, :, ::-1], second)
+    np.testing.assert_array_equal(first, third)
+    pairs = zip(first, epoch_of(0, AUGMENTATIONS["none"]), strict=True)
+    flipped = [not np.array_equal(*pair) for pair in pairs]
+    assert 0 < sum(flipped) < len(dataset)
+
+
+def test_alternate_flips_need_an_even_chance():
+    with pytest.raises(ValueError, match=r"`alternate_flips` needs flip=0\.5"):
+        Augmentation(flip=0.2, alternate_flips=True)
