@@ -1,16 +1,22 @@
 """What several tests need: inputs that betray mistakes, and weights."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
+import runpy
 import struct
 import subprocess
 import sys
+import traceback
 
 import keras
 import numpy as np
+from absl import flags
+from absl import logging
+from absl.testing import flagsaver
 from PIL import Image
 from scipy import special
 
@@ -111,6 +117,66 @@ def run_script(script, *arguments, before=""):
         timeout=900,
         env={**os.environ, "PYTHONPATH": path},
         check=False,
+    )
+
+
+@contextlib.contextmanager
+def script_forgotten(script):
+    """Lets a script's neighbors be imported, and forgets all afterwards.
+
+    Scripts define flags of the same names.
+    """
+    folder = str((ROOT / script).parent)
+    known, modules = set(flags.FLAGS), set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if file.startswith((str(ROOT / "recipes"), str(ROOT / "export"))):
+                del sys.modules[name]
+
+
+def call_script(script, *arguments):
+    """Runs a script as `run_script` does, but in this process.
+
+    That saves the import of TensorFlow, and turns warnings into errors.
+    """
+    argv = [str(ROOT / script), *map(str, arguments)]
+    output, errors = io.StringIO(), io.StringIO()
+    handler, logger = logging.get_absl_handler(), logging.get_absl_logger()
+    filters = [handler.filters[:], logger.filters[:]]
+    verbosity, argv_before = logging.get_verbosity(), sys.argv
+    stream = handler.python_handler.setStream(errors)
+    sys.argv = argv
+    with (
+        script_forgotten(script),
+        flagsaver.flagsaver(),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            runpy.run_path(argv[0], run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):
+                print(code, file=errors)
+                code = 1
+        except Exception:
+            traceback.print_exc()
+            code = 1
+        finally:
+            sys.argv = argv_before
+            handler.python_handler.setStream(stream)
+            handler.filters, logger.filters = filters
+            logging.set_verbosity(verbosity)
+    return subprocess.CompletedProcess(
+        argv, code, output.getvalue(), errors.getvalue()
     )
 
 
