@@ -6,11 +6,13 @@ import io
 import json
 import os
 import pathlib
+import resource
 import runpy
 import struct
 import subprocess
 import sys
 import traceback
+from unittest import mock
 
 import keras
 import numpy as np
@@ -121,6 +123,17 @@ def run_script(script, *arguments, before=""):
 
 
 @contextlib.contextmanager
+def files_up_to(size):
+    """Limits what this process may write, as a quota does or a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@contextlib.contextmanager
 def script_forgotten(script):
     """Lets a script's neighbors be imported, and forgets all afterwards.
 
@@ -148,16 +161,13 @@ def call_script(script, *arguments):
     """
     argv = [str(ROOT / script), *map(str, arguments)]
     output, errors = io.StringIO(), io.StringIO()
-    handler, logger = logging.get_absl_handler(), logging.get_absl_logger()
-    filters = [handler.filters[:], logger.filters[:]]
-    verbosity, argv_before = logging.get_verbosity(), sys.argv
-    stream = handler.python_handler.setStream(errors)
-    sys.argv = argv
     with (
         script_forgotten(script),
         flagsaver.flagsaver(),
+        _log_written_to(errors),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
+        mock.patch.object(sys, "argv", argv),
     ):
         try:
             runpy.run_path(argv[0], run_name="__main__")
@@ -170,14 +180,27 @@ def call_script(script, *arguments):
         except Exception:
             traceback.print_exc()
             code = 1
-        finally:
-            sys.argv = argv_before
-            handler.python_handler.setStream(stream)
-            handler.filters, logger.filters = filters
-            logging.set_verbosity(verbosity)
     return subprocess.CompletedProcess(
         argv, code, output.getvalue(), errors.getvalue()
     )
+
+
+@contextlib.contextmanager
+def _log_written_to(file):
+    """Lets absl log as in a new process, to `file`."""
+    handler, logger = logging.get_absl_handler(), logging.get_absl_logger()
+    filters = handler.filters[:], logger.filters[:]
+    level, known = logging.get_verbosity(), handler in logger.root.handlers
+    stream = handler.python_handler.setStream(file)
+    logging.set_verbosity(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        handler.python_handler.setStream(stream)
+        handler.filters, logger.filters = filters
+        if not known:
+            logger.root.removeHandler(handler)
 
 
 def write_images(folder, classes, count, size):
