@@ -9,8 +9,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from convmixer_tf import data
 from convmixer_tf.models import ConvMixer
+from tests.helpers import read_images_once
 from tests.helpers import script_forgotten
 
 
@@ -23,18 +23,9 @@ def answer(monkeypatch):
     with script_forgotten("export/export_flags.py"):
         calibration_flags = importlib.import_module("calibration_flags")
         export_flags = importlib.import_module("export_flags")
-        for name in ("open_model", "open_images"):
-            once = functools.cache(getattr(export_flags, name))
-            monkeypatch.setattr(export_flags, name, once)
-        known = {}
-
-        def read_once(dataset, *size_and_limit, read=data.read_images, **how):
-            key = id(dataset), size_and_limit, *how.items()
-            if key not in known:
-                known[key] = read(dataset, *size_and_limit, **how)
-            return known[key]
-
-        monkeypatch.setattr(data, "read_images", read_once)
+        once = functools.cache(export_flags.open_model)
+        monkeypatch.setattr(export_flags, "open_model", once)
+        read_images_once(monkeypatch, {})
 
         def run(*arguments):
             flags.FLAGS(["script", *arguments])
