@@ -2,59 +2,61 @@
 
 import importlib.util
 
+import keras
 import numpy as np
 import pytest
 
+from convmixer_tf.models import ConvMixer
+from tests.helpers import ROOT
+from tests.helpers import asymmetric_image
+from tests.helpers import randomize
 from tests.helpers import relative_difference
 from tests.helpers import run_python
-
-FORWARD_AND_STEP = """
-import sys, numpy as np, keras
-from convmixer_tf.models import ConvMixer
-from tests.helpers import asymmetric_image, randomize
-
-assert keras.backend.backend() == sys.argv[1]
-results = {}
-# In float32: TensorFlow on a CPU has no other channels_first convolutions.
-for data_format in ("channels_last", "channels_first"):
-    keras.config.set_image_data_format(data_format)
-    images = asymmetric_image().astype("float32")
-    shape = (45, 31, 3)
-    if data_format == "channels_first":
-        images, shape = images.transpose(0, 3, 1, 2), (3, 45, 31)
-    for remat in (False, True):
-        model = randomize(
-            ConvMixer(
-                8, 2, 4, 4, input_shape=shape, classes=5, remat=remat,
-                classifier_activation=None,
-            )
-        )
-        key = f"{data_format}_{remat}"
-        results[key + "_logits"] = model.predict(images, verbose=0)
-        model.compile(keras.optimizers.SGD(0.1), "mse")
-        model.train_on_batch(images, np.ones((2, 5)))
-        for i, weight in enumerate(model.get_weights()):
-            results[f"{key}_{i}"] = weight
-np.savez(sys.argv[2], **results)
-"""
-
 
 TOLERANCE = 1e-4
 
 
+def forward_and_step():
+    """Logits, and weights after a step of training, of each layout."""
+    results = {}
+    # In float32: TensorFlow on a CPU has no other channels_first convolutions.
+    for data_format in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format(data_format)
+        images = asymmetric_image().astype("float32")
+        shape = (45, 31, 3)
+        if data_format == "channels_first":
+            images, shape = images.transpose(0, 3, 1, 2), (3, 45, 31)
+        for remat in (False, True):
+            model = randomize(
+                ConvMixer(
+                    *(8, 2, 4, 4),
+                    input_shape=shape,
+                    classes=5,
+                    remat=remat,
+                    classifier_activation=None,
+                )
+            )
+            key = f"{data_format}_{remat}"
+            results[key + "_logits"] = model.predict(images, verbose=0)
+            model.compile(keras.optimizers.SGD(0.1), "mse")
+            model.train_on_batch(images, np.ones((2, 5)))
+            for i, weight in enumerate(model.get_weights()):
+                results[f"{key}_{i}"] = weight
+    keras.config.set_image_data_format("channels_last")
+    return results
+
+
+IN_ANOTHER = """
+import sys, keras, numpy as np
+from tests.backends_test import forward_and_step
+assert keras.backend.backend() == sys.argv[1]
+np.savez(sys.argv[2], **forward_and_step())
+"""
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    def run_on(backend):
-        path = tmp_path_factory.mktemp(backend) / "results.npz"
-        run_python(FORWARD_AND_STEP, backend, path, KERAS_BACKEND=backend)
-        return np.load(path)
-
-    return run_on
-
-
-@pytest.fixture(scope="module")
-def expected(run):
-    return run("tensorflow")
+def expected():
+    return forward_and_step()
 
 
 def check_layouts_and_remat(arrays):
@@ -72,10 +74,13 @@ def test_layouts_and_remat_compute_the_same(expected):
 
 @pytest.mark.peer
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_backends_compute_the_same(run, expected, backend):
+def test_backends_compute_the_same(expected, tmp_path, backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    arrays = run(backend)
+    path = tmp_path / "results.npz"
+    environment = {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    run_python(IN_ANOTHER, backend, path, **environment)
+    arrays = dict(np.load(path))
     check_layouts_and_remat(arrays)
     for key in arrays:
         assert relative_difference(arrays[key], expected[key]) < TOLERANCE, key

@@ -10,6 +10,7 @@ from keras import ops
 
 import convmixer_tf
 from convmixer_tf import layers
+from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
@@ -34,6 +35,15 @@ def _layer(cls, input_shape, **config):
 
 def _model(cls, *sizes, **config):
     return lambda **kwargs: cls(*sizes, **config, **kwargs)
+
+
+def _narrow(name):
+    """A variant but for its width."""
+    facts = PUBLISHED_WEIGHTS[f"convmixer_{name.removeprefix('ConvMixer')}"]
+    sizes = (facts.depth, facts.kernel_size, facts.patch_size)
+    return _model(
+        convmixer_tf.ConvMixer, 16, *sizes, facts.activation, classes=5, **SMALL
+    )
 
 
 IMAGES = asymmetric_image(30, 45).astype("float32")
@@ -72,15 +82,27 @@ CASES = {
     ),
 }
 FUNCTIONS = {"decode_predictions", "preprocess_input"}
-EVERY = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case, id=name, marks=[pytest.mark.large] if "_" in name else []
-        )
-        for name, case in CASES.items()
-    ],
-)
+VARIANTS = {name: case for name, case in CASES.items() if "_" in name}
+OTHERS = {name: case for name, case in CASES.items() if "_" not in name}
+# Full width adds nothing but minutes where the depth is trained or compiled.
+NARROW = OTHERS | {
+    name: case._replace(build=_narrow(name)) for name, case in VARIANTS.items()
+}
+
+
+def each(cases):
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(
+                case, id=name, marks=[pytest.mark.large] * (name in VARIANTS)
+            )
+            for name, case in cases.items()
+        ],
+    )
+
+
+EVERY, EVERY_NARROW = each(CASES), each(NARROW)
 
 
 @pytest.fixture
@@ -108,20 +130,32 @@ def test_no_public_name_is_missing():
     assert set(CASES) | FUNCTIONS == public
 
 
-@EVERY
-def test_keras_file_round_trip_in_a_fresh_process(case, tmp_path):
-    model = randomize(case.build())
-    model.save(tmp_path / "model.keras")
-    np.save(tmp_path / "images.npy", case.images)
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(OTHERS, id="small"),
+        pytest.param(VARIANTS, id="variants", marks=pytest.mark.large),
+    ],
+)
+def test_keras_files_round_trip_in_a_fresh_process(cases, tmp_path):
+    expected = {}
+    for name, case in cases.items():
+        model = randomize(case.build())
+        model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.npy", case.images)
+        expected[name] = model(case.images)
     run_python(
-        "import sys, numpy, keras, convmixer_tf\n"
-        "model = keras.saving.load_model(sys.argv[1] + '/model.keras')\n"
-        "images = numpy.load(sys.argv[1] + '/images.npy')\n"
-        "numpy.save(sys.argv[1] + '/outputs.npy', model(images))\n",
-        tmp_path,
+        "import os, sys, numpy, keras, convmixer_tf\n"
+        "os.chdir(sys.argv.pop(1))\n"
+        "for name in sys.argv[1:]:\n"
+        "    model = keras.saving.load_model(name + '.keras')\n"
+        "    images = numpy.load(name + '.npy')\n"
+        "    numpy.save(name + '.npy', model(images))\n",
+        *(tmp_path, *cases),
     )
-    outputs = np.load(tmp_path / "outputs.npy")
-    assert relative_difference(outputs, model(case.images)) < 1e-6
+    for name in cases:
+        outputs = np.load(tmp_path / f"{name}.npy")
+        assert relative_difference(outputs, expected[name]) < 1e-6
 
 
 @EVERY
@@ -153,7 +187,7 @@ def test_frozen_stays_frozen(case, tmp_path):
             np.testing.assert_array_equal(old, new)
 
 
-@EVERY
+@EVERY_NARROW
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(case, policy):
     expected = case.build()(case.images)
@@ -169,7 +203,7 @@ def test_mixed_precision(case, policy):
             assert np.isfinite(gradient).all()
 
 
-@EVERY
+@EVERY_NARROW
 def test_jit(case):
     for kwargs in with_and_without_remat(case):
         model = randomize(case.build(**kwargs))
@@ -182,7 +216,7 @@ def test_jit(case):
             assert relative_difference(actual, expected) < tolerance
 
 
-@EVERY
+@EVERY_NARROW
 @pytest.mark.usefixtures("_float64")
 def test_two_replicas(case, two_replicas):
     for kwargs in with_and_without_remat(case):
@@ -205,11 +239,9 @@ def test_two_replicas(case, two_replicas):
             np.testing.assert_allclose(actual, expected, atol=1e-9 * scale)
 
 
-@EVERY
+@each({name: case for name, case in NARROW.items() if case.has_remat})
 @pytest.mark.usefixtures("_float64")
 def test_remat_computes_the_same(case):
-    if not case.has_remat:
-        return
     plain, remat = randomize(case.build()), randomize(case.build(remat=True))
     for model in (plain, remat):
         model.compile(keras.optimizers.SGD(1e-3))

@@ -1,16 +1,24 @@
 """What several tests need: inputs that betray mistakes, and weights."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
+import resource
+import runpy
 import struct
 import subprocess
 import sys
+import traceback
+from unittest import mock
 
 import keras
 import numpy as np
+from absl import flags
+from absl import logging
+from absl.testing import flagsaver
 from PIL import Image
 from scipy import special
 
@@ -114,6 +122,87 @@ def run_script(script, *arguments, before=""):
     )
 
 
+@contextlib.contextmanager
+def files_up_to(size):
+    """Limits what this process may write, as a quota does or a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@contextlib.contextmanager
+def script_forgotten(script):
+    """Lets a script's neighbors be imported, and forgets all afterwards.
+
+    Scripts define flags of the same names.
+    """
+    folder = str((ROOT / script).parent)
+    known, modules = set(flags.FLAGS), set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if file.startswith((str(ROOT / "recipes"), str(ROOT / "export"))):
+                del sys.modules[name]
+
+
+def call_script(script, *arguments):
+    """Runs a script as `run_script` does, but in this process.
+
+    That saves the import of TensorFlow, and turns warnings into errors.
+    """
+    argv = [str(ROOT / script), *map(str, arguments)]
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        script_forgotten(script),
+        flagsaver.flagsaver(),
+        _log_written_to(errors),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        mock.patch.object(sys, "argv", argv),
+    ):
+        try:
+            runpy.run_path(argv[0], run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):
+                print(code, file=errors)
+                code = 1
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    return subprocess.CompletedProcess(
+        argv, code, output.getvalue(), errors.getvalue()
+    )
+
+
+@contextlib.contextmanager
+def _log_written_to(file):
+    """Lets absl log as in a new process, to `file`."""
+    handler, logger = logging.get_absl_handler(), logging.get_absl_logger()
+    filters = handler.filters[:], logger.filters[:]
+    level, known = logging.get_verbosity(), handler in logger.root.handlers
+    stream = handler.python_handler.setStream(file)
+    logging.set_verbosity(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        handler.python_handler.setStream(stream)
+        handler.filters, logger.filters = filters
+        if not known:
+            logger.root.removeHandler(handler)
+
+
 def write_images(folder, classes, count, size):
     """Writes noise as PNG files, `count` of each class, each of one color."""
     rng = np.random.default_rng(0)
@@ -123,6 +212,22 @@ def write_images(folder, classes, count, size):
             image = rng.integers(0, 120, (size, size, 3), np.uint8)
             image[..., 2 - label] += 120
             Image.fromarray(image).save(folder / name / f"{i}.png")
+
+
+def read_images_once(monkeypatch, known):
+    """Lets `data.read_images` look up what it has read, in a dictionary.
+
+    A new pipeline takes a second to trace.
+    """
+    from convmixer_tf import data  # Which imports TensorFlow.
+
+    def read(dataset, *size, read=data.read_images, **how):
+        key = tuple(dataset.names.numpy()), size, *how.items()
+        if key not in known:
+            known[key] = read(dataset, *size, **how)
+        return known[key]
+
+    monkeypatch.setattr(data, "read_images", read)
 
 
 def exif(*entries, order="<", start=8):

@@ -62,36 +62,29 @@ def test_public_keras_only(path):
     assert "tf.keras" not in source
 
 
-def test_import_loads_no_more_than_needed():
+def test_import_loads_what_is_needed_and_has_no_side_effects(tmp_path):
     loaded = run_python(
-        "import sys, keras; before = set(sys.modules)\n"
-        "import convmixer_tf.layers\n"
-        "print(*sorted(n for n in sys.modules if n.startswith('convmixer_')))\n"
-        "import convmixer_tf\n"
-        "print(*sorted({n.split('.')[0] for n in set(sys.modules) - before}))"
-    ).splitlines()
-    rooms = {n.split(".")[1] for n in loaded[0].split() if "." in n}
-    assert not rooms & {"data", "training", "export", "analysis", "inference"}
-    heavy = {"torch", "jax", "huggingface_hub", "matplotlib", "absl", "sklearn"}
-    assert not heavy & set(loaded[1].split())
-
-
-def test_import_has_no_side_effects(tmp_path):
-    printed = run_python(
-        "import os, socket, keras, tensorflow\n"
+        "import os, socket, sys, keras; before = set(sys.modules)\n"
         "def refuse(*args, **kwargs): raise AssertionError('network')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "environment = dict(os.environ)\n"
         "seen = [keras.config.dtype_policy().name, keras.config.floatx()]\n"
-        "os.chdir(os.sys.argv[1])\n"
+        "os.chdir(sys.argv[1])\n"
+        "import convmixer_tf.layers\n"
+        "print(*sorted(n for n in sys.modules if n.startswith('convmixer_')))\n"
         "import convmixer_tf\n"
+        "print(*sorted({n.split('.')[0] for n in set(sys.modules) - before}))\n"
         "assert dict(os.environ) == environment\n"
         "now = [keras.config.dtype_policy().name, keras.config.floatx()]\n"
         "assert now == seen\n",
         tmp_path,
         PYTHONPATH=str(PACKAGE.parent),
-    )
-    assert printed == ""
+    ).splitlines()
+    rooms = {n.split(".")[1] for n in loaded[0].split() if "." in n}
+    assert not rooms & {"data", "training", "export", "analysis", "inference"}
+    heavy = {"torch", "jax", "huggingface_hub", "matplotlib", "absl", "sklearn"}
+    assert not heavy & set(loaded[1].split())
+    assert len(loaded) == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -404,6 +404,7 @@ def test_jax(images, tmp_path, capsys):
         assert float(row["probability"]) == pytest.approx(share, abs=1e-5)
 
 
+@pytest.mark.large
 def test_a_reader_that_has_seen_enough(folder, images):
     command = [sys.executable, "-m", "convmixer_tf.predict"]
     command += [images, "--model", folder / "model.keras"]
@@ -438,6 +439,7 @@ def test_help_costs_no_import_of_tensorflow():
     assert not heavy.search(result.stderr)
 
 
+@pytest.mark.large
 def test_the_first_prediction_says_nothing_else(folder, images, tmp_path):
     """Neither TensorFlow nor the library that decodes JPEG is heard."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

@@ -319,7 +319,7 @@ def test_refuses_labels_without_names(record_folder, monkeypatch):
     # What is too large for memory is not read before it is used.
     monkeypatch.setattr(datasets, "CACHE_BYTES", 0)
     large = open_dataset(record_folder, "train")
-    augmentation = get_augmentation("light")
+    augmentation = get_augmentation("none")
     for batches in (
         evaluation_batches(large, 8, 20),
         train_batches(large, augmentation, 8, 20, seed=0, epoch=0),

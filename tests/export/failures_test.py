@@ -1,7 +1,6 @@
 """Places that can't be written to: nothing half-written, the old one stays."""
 
 import contextlib
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export.saved_model import SAVED_MODEL_FILE
 from convmixer_tf.export.tfhub import MARK
 from convmixer_tf.models import ConvMixer
+from tests.helpers import files_up_to
 
 EXPORTS = {
     "model.tflite": export_tflite,
@@ -82,17 +82,6 @@ def test_a_full_disk(name, model, disk):
     assert content(disk).keys() >= former.keys()
     assert content(disk) != former
     assert [path.name for path in disk.iterdir()] == [name]
-
-
-@contextlib.contextmanager
-def files_up_to(size):
-    """Limits what this process may write, as a quota does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("name", EXPORTS)

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import tensorflow as tf
 
+from tests.helpers import call_script
 from tests.helpers import run_script
 
 
@@ -47,15 +49,17 @@ def test_every_kind(folder, model, images, tmp_path):
     ("flag", "message"),
     [
         ("--artifact=model.tflite", "`--artifact` must be NAME=PATH. Received"),
-        pytest.param(
-            "--artifact=qat=/no/file",
-            "There is nothing at `/no/file`",
-            marks=pytest.mark.large,
-        ),
+        ("--artifact=qat=/no/file", "There is nothing at `/no/file`"),
     ],
 )
-def test_wrong_flags(folder, model, images, tmp_path, flag, message):
-    result = run_script(
+def test_wrong_flags(
+    folder, model, images, tmp_path, monkeypatch, flag, message
+):
+    # TensorFlow has started here, with as many threads as it likes.
+    for kind in ("intra", "inter"):
+        name = f"set_{kind}_op_parallelism_threads"
+        monkeypatch.setattr(tf.config.threading, name, lambda number: None)
+    result = call_script(
         "export/benchmark.py",
         *(model, f"--output={tmp_path / 'x.json'}", *images, flag),
         f"--calibration={folder / 'calibration'}",

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.helpers import ROOT
+from tests.helpers import call_script
 from tests.helpers import run_script
 
 # What each script is to write, and its flag for that.
@@ -127,7 +128,7 @@ def test_what_cannot_be_written_ends_in_a_line(script, model, images, tmp_path):
 def test_a_folder_that_is_a_file(model, images, tmp_path):
     (tmp_path / "file").write_text("precious")
     flags = arguments("to_tflite", model, images, tmp_path / "file")
-    result = run_script("export/to_tflite.py", *flags)
+    result = call_script("export/to_tflite.py", *flags)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in result.stderr

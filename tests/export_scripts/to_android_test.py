@@ -19,7 +19,7 @@ from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import load_model
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import asymmetric_image
-from tests.helpers import run_script
+from tests.helpers import call_script
 
 FILES = {
     "golden.json",
@@ -54,7 +54,7 @@ def photo(folder):
 def test_what_is_in_the_folder(tflite, photo, tmp_path):
     path = tmp_path / "assets"
     flags = (f"--model={tflite}", f"--image={photo}", f"--output={path}")
-    result = run_script("export/to_android.py", *flags)
+    result = call_script("export/to_android.py", *flags)
     assert result.returncode == 0, result.stderr[-2000:]
     assert {file.name for file in path.iterdir()} == FILES
     assert (path / "model.tflite").read_bytes() == tflite.read_bytes()
@@ -79,7 +79,7 @@ def test_what_is_in_the_folder(tflite, photo, tmp_path):
     pixels = resize_and_center_crop(image, 16, 0.8)
     assert np.array_equal(Image.open(path / "golden_pixels.png"), pixels)
 
-    again = run_script("export/to_android.py", *flags)
+    again = call_script("export/to_android.py", *flags)
     assert again.returncode == 1
     assert "Error: " in again.stderr
     assert "exists. To replace it" in again.stderr

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from tests.helpers import run_script
+from tests.helpers import call_script
 
 
 @pytest.mark.large
 def test_an_export_that_passes(model, images, tmp_path):
     path = tmp_path / "model.onnx"
     for again in ((), ("--overwrite",)):
-        result = run_script(
+        result = call_script(
             "export/to_onnx.py", model, f"--output={path}", *images, *again
         )
         assert result.returncode == 0, result.stderr[-2000:]
@@ -26,7 +26,7 @@ def test_an_export_that_fails_is_not_there(model, images, tmp_path):
     """No float32 file is as equal as that: the sums have other orders."""
     path = tmp_path / "model.onnx"
     path.write_bytes(b"precious")
-    result = run_script(
+    result = call_script(
         "export/to_onnx.py",
         *(model, f"--output={path}", *images),
         *("--max_mean_difference=0", "--overwrite"),

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from convmixer_tf.models import read_crop_fraction
 from tests.export_scripts.conftest import CLASSES
+from tests.helpers import call_script
 from tests.helpers import run_script
 
 SCRIPT = "export/to_saved_model.py"
 
 
 def test_an_export(folder, model, images, tmp_path):
-    result = run_script(
+    result = call_script(
         SCRIPT, model, f"--output={tmp_path}/saved/", *images, "--top=2"
     )
     assert result.returncode == 0, result.stderr[-2000:]
@@ -78,7 +79,7 @@ def test_the_files_of_a_run_are_not_replaced(model, tmp_path, name):
     (tmp_path / "summary.json").write_text('{"top1": 0.9}')
     (tmp_path / "model.md").write_text("# A run's card")
     before = {path: path.read_text() for path in tmp_path.iterdir()}
-    result = run_script(
+    result = call_script(
         SCRIPT, model, f"--output={tmp_path / name}", "--noverify"
     )
     assert result.returncode == 1
@@ -89,7 +90,7 @@ def test_the_files_of_a_run_are_not_replaced(model, tmp_path, name):
 @pytest.mark.large
 def test_another_folder_is_not_replaced(tmp_path):
     (tmp_path / "precious").write_text("mine")
-    result = run_script(
+    result = call_script(
         SCRIPT, f"--output={tmp_path}", "--model=missing", "--overwrite"
     )
     assert result.returncode == 1

@@ -11,6 +11,7 @@ from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.training import save_model
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import asymmetric_image
+from tests.helpers import call_script
 from tests.helpers import relative_difference
 from tests.helpers import run_script
 
@@ -18,7 +19,7 @@ SCRIPT = "export/to_tfhub.py"
 
 
 def test_features(folder, model, images, tmp_path):
-    result = run_script(
+    result = call_script(
         SCRIPT,
         *(model, f"--output={tmp_path / 'm'}", *images),
         *("--kind=feature_vector", "--max_pixel=1", "--license=mit"),
@@ -53,7 +54,7 @@ def test_logits_of_labels_that_do_not_exclude_each_other(
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     model.get_layer("predictions").activation = keras.activations.sigmoid
     save_model(model, tmp_path / "sigmoid.keras", CLASSES)
-    result = run_script(
+    result = call_script(
         SCRIPT,
         *(f"--model={tmp_path / 'sigmoid.keras'}", *images),
         f"--output={tmp_path / 'm'}",

@@ -12,13 +12,13 @@ from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import read_metadata
 from convmixer_tf.models import ConvMixer
 from tests.export_scripts.conftest import CLASSES
-from tests.helpers import run_script
+from tests.helpers import call_script
 
 SCRIPT = "export/to_tflite.py"
 
 
 def test_without_verifying(folder, model, tmp_path):
-    result = run_script(
+    result = call_script(
         SCRIPT,
         *(model, f"--output={tmp_path / 'new'}"),
         *("--noverify", "--quantization=float16"),
@@ -38,7 +38,7 @@ def test_without_verifying(folder, model, tmp_path):
 
 def test_a_folder_without_a_file_is_not_left(tmp_path):
     output = tmp_path / "new" / "folder"
-    result = run_script(SCRIPT, "--model=missing", f"--output={output}")
+    result = call_script(SCRIPT, "--model=missing", f"--output={output}")
     assert result.returncode == 1
     assert "of the folder of a run or of a file of weights" in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -47,7 +47,7 @@ def test_a_folder_without_a_file_is_not_left(tmp_path):
 def test_calibrating_with_photos_a_model_of_gray_images(folder, tmp_path):
     gray = ConvMixer(4, 1, 3, 4, input_shape=(16, 16, 1), classes=3)
     gray.save(tmp_path / "gray.keras")
-    result = run_script(
+    result = call_script(
         SCRIPT,
         *(f"--model={tmp_path / 'gray.keras'}", f"--output={tmp_path}"),
         *("--noverify", "--quantization=int8"),
@@ -59,7 +59,7 @@ def test_calibrating_with_photos_a_model_of_gray_images(folder, tmp_path):
 
 @pytest.mark.large
 def test_a_format_that_fails_does_not_stop_the_others(model, images, tmp_path):
-    result = run_script(
+    result = call_script(
         SCRIPT,
         *(model, f"--output={tmp_path}", *images),
         *(
@@ -78,7 +78,7 @@ def test_a_format_that_fails_does_not_stop_the_others(model, images, tmp_path):
 
 @pytest.mark.large
 def test_several_formats_at_once(folder, model, images, tmp_path):
-    result = run_script(
+    result = call_script(
         SCRIPT,
         *(model, f"--output={tmp_path}", *images),
         f"--calibration={folder / 'calibration'}",

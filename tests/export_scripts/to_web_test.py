@@ -4,12 +4,12 @@ import json
 
 from convmixer_tf.models import read_orientation
 from tests.export_scripts.conftest import CLASSES
-from tests.helpers import run_script
+from tests.helpers import call_script
 
 
 def test_a_folder_and_its_report(model, images, tmp_path):
     path = tmp_path / "public" / "page"
-    result = run_script(
+    result = call_script(
         "export/to_web.py",
         *(model, *images, f"--output={path}", "--quantization=float32"),
         *("--description=Three colors.", "--orientation=stored"),
@@ -25,6 +25,6 @@ def test_a_folder_and_its_report(model, images, tmp_path):
     names = {x.name for x in tmp_path.iterdir()}
     assert names == {"page.json", "page.md", "public"}
     assert list(path.parent.iterdir()) == [path]  # All of it is published.
-    again = run_script("export/to_web.py", model, f"--output={path}")
+    again = call_script("export/to_web.py", model, f"--output={path}")
     assert again.returncode == 1
     assert "exists. To replace it" in again.stderr

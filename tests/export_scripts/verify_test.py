@@ -9,8 +9,8 @@ import pytest
 
 from convmixer_tf.export import export_tflite
 from convmixer_tf.models import ConvMixer
+from tests.helpers import call_script
 from tests.helpers import randomize
-from tests.helpers import run_script
 
 
 @pytest.mark.large
@@ -18,7 +18,7 @@ def test_a_right_file_passes(folder, images, tmp_path):
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     export_tflite(model, tmp_path / "model.tflite")
     output = tmp_path / "report.json"
-    result = run_script(
+    result = call_script(
         "export/verify.py",
         *(folder / "model.keras", tmp_path / "model.tflite"),
         *(*images, f"--output={output}", "--limit=12"),
@@ -36,7 +36,7 @@ def test_a_right_file_passes(folder, images, tmp_path):
 @pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "saved_model"])
 def test_the_model_comes_first(folder, tmp_path, name):
     (tmp_path / name).mkdir()
-    result = run_script(
+    result = call_script(
         "export/verify.py",
         *(tmp_path / name, folder / "model.keras"),
         f"--output={tmp_path / 'new' / 'report.json'}",
@@ -54,7 +54,7 @@ def test_the_crop_is_the_models_or_else_the_files(folder, images, tmp_path):
     with zipfile.ZipFile(tmp_path / "odd.keras", "a") as archive:
         archive.writestr("evaluation.json", '{"crop_fraction": 7}')
     silent, odd = tmp_path / "silent.keras", tmp_path / "odd.keras"
-    result = run_script("export/verify.py", silent, odd, *images)
+    result = call_script("export/verify.py", silent, odd, *images)
     assert result.returncode == 1
     assert "must hold a `crop_fraction` from 0.01 to 1" in result.stderr
 
@@ -62,7 +62,7 @@ def test_the_crop_is_the_models_or_else_the_files(folder, images, tmp_path):
 def test_a_wrong_file_does_not_and_the_limit_is_named(folder, images, tmp_path):
     other = ConvMixer(16, 1, 3, 4, input_shape=(16, 16, 3), classes=3)
     randomize(other, seed=1).save(tmp_path / "other.keras")
-    result = run_script(
+    result = call_script(
         "export/verify.py",
         *(folder, tmp_path / "other.keras"),  # The folder of a run.
         *(*images, "--max_difference=1"),

@@ -2,9 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,6 +11,7 @@ from safetensors.numpy import save_file
 
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.weights import timm_state_dict
+from tests.helpers import call_script
 from tests.weights.samples import SMALL
 from tests.weights.samples import assert_same
 from tests.weights.samples import flat_names
@@ -22,8 +20,6 @@ from tests.weights.samples import quantized
 from tests.weights.samples import random_state_dict
 from tests.weights.samples import random_weights
 from tests.weights.samples import small_model
-
-SCRIPT = pathlib.Path(__file__).parents[2] / "export" / "convert_weights.py"
 
 
 @pytest.fixture
@@ -153,13 +149,8 @@ def test_no_such_destination_directory(timm_file, tmp_path):
 
 def test_script(timm_file, tmp_path):
     destination = tmp_path / "small.weights.h5"
-    command = [sys.executable, SCRIPT, "--source", timm_file]
-    result = subprocess.run(
-        [*command, "--destination", destination],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ("--source", timm_file, "--destination", destination)
+    result = call_script("export/convert_weights.py", *arguments)
     assert result.returncode == 0, result.stderr
     assert "dim=6, depth=2, kernel_size=3, patch_size=4" in result.stderr
     model = small_model()

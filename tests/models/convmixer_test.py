@@ -20,8 +20,10 @@ def weights_of(model):
     return {weight.path: weight.numpy() for weight in model.weights}
 
 
-@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 9])
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize(
+    ("kernel_size", "activation"),
+    [(1, "gelu"), (2, "relu"), (3, "relu"), (4, "gelu"), (9, "gelu")],
+)
 def test_logits_are_those_of_an_independent_implementation(
     kernel_size, activation
 ):
@@ -50,13 +52,11 @@ def test_logits_are_those_of_an_independent_implementation(
 def test_gelu_is_the_exact_one():
     model = tiny()
     x = np.linspace(-4, 4, 100, dtype="float32")
-    for layer in model.layers:
-        if hasattr(layer, "data_format") and hasattr(layer, "activation"):
-            np.testing.assert_allclose(
-                layer.activation(x),
-                ops.gelu(x, approximate=False),
-                atol=1e-6,
-            )
+    stem, *blocks = model.layers[2:5]
+    for layer in (stem, *blocks):
+        np.testing.assert_allclose(
+            layer.activation(x), ops.gelu(x, approximate=False), atol=1e-6
+        )
 
 
 def test_parameter_count_formula():

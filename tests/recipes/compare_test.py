@@ -16,6 +16,7 @@ from convmixer_tf.models.normalization import statistics_in
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.training.averages import batch_norms
 from tests.helpers import asymmetric_image
+from tests.helpers import call_script
 from tests.helpers import randomize
 from tests.helpers import relative_difference
 
@@ -282,13 +283,13 @@ def test_a_comparison_goes_on_where_it_was_stopped(run_recipe, tmp_path):
     assert "learning_rate was 0.002 and is 0.1. Take another folder" in log
 
 
-def test_wrong_flags_end_it_at_once(run_recipe, tmp_path):
-    code, _, log = run_recipe(
-        *("compare.py", "--data=digits", "--models=alexnet"),
+def test_wrong_flags_end_it_at_once(tmp_path):
+    result = call_script(
+        *("recipes/compare.py", "--data=digits", "--models=alexnet"),
         f"--output={tmp_path / 'new'}",
     )
-    assert code != 0
-    assert "`--models` must be some of" in log
+    assert result.returncode != 0
+    assert "`--models` must be some of" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 from absl import logging  # noqa: F401  Its flags stay.
 
+from tests.helpers import script_forgotten
 from tests.helpers import write_images
 
 RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
@@ -25,16 +25,10 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def load_recipe(monkeypatch):
+def load_recipe():
     """Imports a recipe, and forgets it and its flags after the test."""
-    before = set(flags.FLAGS)
-    monkeypatch.syspath_prepend(RECIPES)
-    yield importlib.import_module
-    # Other recipes define flags of the same names.
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    for path in RECIPES.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    with script_forgotten("recipes/launch.py"):
+        yield importlib.import_module
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from convmixer_tf.models import read_orientation
 from convmixer_tf.training import save_model
 from tests.helpers import oriented
 from tests.helpers import randomize
+from tests.helpers import read_images_once
 from tests.helpers import run_script
 from tests.helpers import tell_apart
 from tests.helpers import write_images
@@ -104,10 +105,17 @@ def test_a_file_outside_the_limits_does_not_appear(folder, tmp_path):
     assert not json.loads(report.read_text())["passed"]
 
 
+@pytest.fixture(scope="module")
+def known():
+    """Images that were read."""
+    return {}
+
+
 @pytest.fixture
-def recipe(load_recipe, monkeypatch):
+def recipe(load_recipe, monkeypatch, known):
     """The recipe, up to where another process would start."""
     recipe = load_recipe("finetune_qat")
+    read_images_once(monkeypatch, known)
     monkeypatch.setattr(tuning, "check_installed", lambda: None)
     monkeypatch.setattr(tuning, "_run_worker", lambda folder: 1 / 0)
     return recipe

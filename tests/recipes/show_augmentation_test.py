@@ -1,19 +1,10 @@
 """The contact sheet, as a user draws it."""
 
-import pathlib
-import subprocess
-import sys
-
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes/show_augmentation.py"
+from tests.helpers import call_script
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, RECIPE, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return call_script("recipes/show_augmentation.py", *arguments)
 
 
 def test_writes_a_png(tmp_path):

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.helpers import call_script
+
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "train_digits.py"
 
 
@@ -55,7 +57,7 @@ def test_wrong_flags_end_it_at_once(tmp_path):
         (["--epochs", "0"], "epochs"),
         (["--output", tmp_path, "surplus"], "Unexpected arguments"),
     ):
-        result = run(*flags)
+        result = call_script("recipes/train_digits.py", *flags)
         assert result.returncode != 0
         assert message in result.stderr + result.stdout
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,8 @@ There is no TPU: logical CPUs take the place of its cores. That is enough to
 trace a function for a TPU, not to run it.
 """
 
+import pytest
+
 from tests.helpers import run_python
 
 _CODE = """
@@ -96,6 +98,7 @@ for module, call in (
 """
 
 
+@pytest.mark.large
 def test_every_function_of_the_trainer_can_be_traced():
     printed = run_python(_CODE)
     assert printed.split("\n") == [
