@@ -29,6 +29,8 @@ from convmixer_tf.data.records import ImageRecords
 from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.samples import open_unlabeled
 from convmixer_tf.data.samples import read_images
+from convmixer_tf.data.splits import Splits
+from convmixer_tf.data.splits import open_splits
 from convmixer_tf.data.training import train_batches
 from convmixer_tf.data.unreadable import why_unreadable
 from convmixer_tf.deprecation import renamed
@@ -48,6 +50,7 @@ __all__ = [
     "RandomErasing",
     "RandomResizedCrop",
     "Shard",
+    "Splits",
     "color_jitter",
     "decode_image",
     "evaluation_batches",
