@@ -59,6 +59,7 @@ __all__ = [
     "mix",
     "open_dataset",
     "open_files",
+    "open_splits",
     "open_unlabeled",
     "rand_augment",
     "random_erase",
