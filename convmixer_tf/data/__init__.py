@@ -21,6 +21,8 @@ from convmixer_tf.data.rand_augment import RandAugment
 from convmixer_tf.data.rand_augment import rand_augment  # noqa: F401
 from convmixer_tf.data.samples import open_unlabeled
 from convmixer_tf.data.samples import read_images
+from convmixer_tf.data.splits import Splits
+from convmixer_tf.data.splits import open_splits
 from convmixer_tf.data.training import train_batches
 from convmixer_tf.deprecation import renamed
 
@@ -35,11 +37,13 @@ __all__ = [
     "RandAugment",
     "RandomErasing",
     "RandomResizedCrop",
+    "Splits",
     "decode_image",
     "evaluation_batches",
     "get_augmentation",
     "hold_out",
     "open_dataset",
+    "open_splits",
     "open_unlabeled",
     "read_images",
     "resize_and_center_crop",

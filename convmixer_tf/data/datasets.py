@@ -39,7 +39,9 @@ class ImageList:
 
     Attributes:
         names: For messages: paths, or what comes closest. A string tensor.
-        labels: Class index of each image, an int64 tensor.
+        labels: Class index of each image, an int64 tensor of shape (images,);
+            or, where an image may have several classes or none, of shape
+            (images, classes), 1 for the classes of an image.
         class_names: Names of the classes, by index.
         contents: Encoded images, a string tensor, or None to read the files
             in `names`.
@@ -63,13 +65,32 @@ class ImageList:
             times: Integer.
         """
         check_positive_integer("times", times)
+        return self.select(np.tile(np.arange(len(self)), times))
+
+    def select(self, indices):
+        """Returns some of the images, as a data set.
+
+        Args:
+            indices: Integer array of shape (images,).
+        """
+        indices = np.asarray(indices, np.int64)
         contents = self.contents
         return dataclasses.replace(
             self,
-            names=tf.tile(self.names, [times]),
-            labels=tf.tile(self.labels, [times]),
-            contents=None if contents is None else tf.tile(contents, [times]),
+            names=tf.gather(self.names, indices),
+            labels=tf.gather(self.labels, indices),
+            contents=None if contents is None else tf.gather(contents, indices),
         )
+
+    def targets(self):
+        """Returns an int64 array, (images, classes), 1 for an image's classes.
+
+        That is also what `labels` holds if an image may have several.
+        """
+        labels = self.labels.numpy()
+        if labels.ndim == 2:
+            return labels
+        return np.eye(len(self.class_names), dtype=np.int64)[labels]
 
     def examples(self, seed=None, epoch=0, repeats=1, skip=0):
         """Lists what identifies the images, without reading them.
@@ -162,7 +183,7 @@ def open_dataset(name, split, *, data_dir=None, download=False):
         builder = _import_tfds().builder_from_directory(str(folder))
         return _open_builder(builder, split)
     if (folder / split).is_dir():
-        return _open_image_folder(folder, split)
+        return open_class_folders(folder / split, _find_classes(folder, split))
     files = find_record_files(folder, split)
     if files:
         return _open_records(files, _read_class_names(folder))
@@ -210,6 +231,46 @@ def hold_out(dataset, count):
         )
         for index in (np.sort(order[count:]), np.sort(order[:count]))
     )
+
+
+def find_splits(name, words, data_dir=None):
+    """Finds the splits of a data set, whatever they are called there.
+
+    Args:
+        name: As for `open_dataset`.
+        words: Dictionary from a split to the names that it may have.
+        data_dir: As for `open_dataset`.
+
+    Returns:
+        Dictionary from a split to the name that it has, of those there are.
+    """
+    folder = pathlib.Path(name)
+    if name == "digits":
+        there = {"train", "test"}.__contains__
+    elif not folder.is_dir():
+        there = _tfds_builder(name, data_dir).info.splits.__contains__
+    elif (folder / "dataset_info.json").exists():
+        builder = _import_tfds().builder_from_directory(str(folder))
+        there = builder.info.splits.__contains__
+    else:
+
+        def there(split):
+            part = folder / split
+            # Images right in it: a class of that name.
+            divided = _folders_of_images(part) and not list_images(part)
+            return divided or find_record_files(folder, split)
+
+    found = {}
+    for split, names in words.items():
+        known = [x for x in names if there(x)]
+        if len(known) > 1:
+            raise ValueError(
+                f"`{name}` has several splits of one kind: "
+                f"{', '.join(known)}. Keep one of them."
+            )
+        if known:
+            found[split] = known[0]
+    return found
 
 
 def _explain_missing(folder, split):
@@ -271,23 +332,37 @@ def _check_split(split, splits):
         )
 
 
-def _open_image_folder(folder, split):
-    class_folders = sorted(_find_classes(folder, split))
+def open_class_folders(folder, class_names=None):
+    """Opens a folder that has a folder of images for each class.
+
+    Args:
+        folder: Its path, a `pathlib.Path`.
+        class_names: Names of the classes' folders; those with images in them
+            by default.
+
+    Returns:
+        An `ImageList`.
+
+    Raises:
+        FileNotFoundError: If a link in it points to nothing.
+        ValueError: If there are no images, or a class has none that is read.
+    """
+    class_folders = sorted(class_names or _folders_of_images(folder))
     names, labels, others = [], [], 0
     for label, class_folder in enumerate(class_folders):
-        paths, left_out = walk_images(folder / split / class_folder)
+        paths, left_out = walk_images(folder / class_folder)
         others += len(left_out)
         if not paths:
             _LOG.warning(
                 "No images of class %r in %s",
                 printable_name(class_folder),
-                folder / split,
+                folder,
             )
         names += paths
         labels += [label] * len(paths)
-    others += sum(entry.is_file() for entry in _visible(folder / split))
+    others += sum(entry.is_file() for entry in _visible(folder))
     empty = []
-    for entry in _visible(folder / split):
+    for entry in _visible(folder):
         if not os.path.exists(entry.path):
             raise FileNotFoundError(
                 f"{printable_name(entry.path)!r} is a link to something that "
@@ -303,23 +378,23 @@ def _open_image_folder(folder, split):
         _LOG.warning(
             "Empty folders, so no classes: %s in %s",
             ", ".join(map(repr, sorted(empty))),
-            folder / split,
+            folder,
         )
     if others:
         _LOG.warning(
             "Left out of %s: %d that are not %s files in a class's folder",
-            *(folder / split, others, ", ".join(EXTENSIONS)),
+            *(folder, others, ", ".join(EXTENSIONS)),
         )
     if not names:
         raise ValueError(
-            f"No images found in {str(folder / split)!r}. Expected files "
+            f"No images found in {str(folder)!r}. Expected files "
             f"named class/*{{{','.join(EXTENSIONS)}}} in it."
         )
     return ImageList(
         names=tf.constant([os.fsencode(name) for name in names]),
         labels=tf.constant(labels, tf.int64),
         class_names=tuple(map(printable_name, class_folders)),
-        contents=_read_if_small(names),
+        contents=read_if_small(names),
     )
 
 
@@ -397,7 +472,8 @@ def _is_image(entry):
     return extension in EXTENSIONS and entry.is_file()
 
 
-def _read_if_small(paths):
+def read_if_small(paths):
+    """Reads files as a string tensor, or `None` if they are large."""
     size = 0
     for path in paths:
         size += os.path.getsize(path)
@@ -419,6 +495,10 @@ def _import_tfds():
 
 
 def _open_tfds(name, split, data_dir, download):
+    return _open_builder(_tfds_builder(name, data_dir, download), split)
+
+
+def _tfds_builder(name, data_dir, download=False):
     tfds = _import_tfds()
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -437,7 +517,7 @@ def _open_tfds(name, split, data_dir, download):
             f"tfds; tfds.builder('{name}').download_and_prepare()\", or pass "
             "download=True. If it is elsewhere, pass `data_dir`."
         )
-    return _open_builder(builder, split)
+    return builder
 
 
 def _open_builder(builder, split):

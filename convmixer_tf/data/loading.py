@@ -96,12 +96,15 @@ def check_labels(labels, class_names):
     """Adds to a graph that each label must have a name, if names are known.
 
     Args:
-        labels: Integer tensor of shape (images,).
+        labels: Integer tensor of shape (images,); one of shape (images,
+            classes), as in `ImageList`, is not checked.
         class_names: Names of the classes.
 
     Returns:
         The labels.
     """
+    if labels.shape.rank == 2:
+        return labels
     count = len(class_names)
     wrong = tf.boolean_mask(labels, (labels < 0) | (labels >= count))
     message = f"A label is not among the {count} class names:"

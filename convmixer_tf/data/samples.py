@@ -1,6 +1,5 @@
 """A sample of a data set as one array: to measure or to calibrate with."""
 
-import dataclasses
 import os
 import pathlib
 
@@ -76,7 +75,7 @@ def read_images(
 
     Returns:
         uint8 array of pixels, (images, image_size, image_size, 3), and int64
-        array of labels, (images,).
+        array of labels, (images,), or (images, classes) as in `ImageList`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -87,9 +86,9 @@ def read_images(
         check_positive_integer("limit", limit)
         count = min(count, limit)
     if isinstance(dataset, ImageList):
-        dataset = _spread(dataset, count)
+        dataset = dataset.select(np.arange(count) * len(dataset) // count)
     images = np.zeros((count, image_size, image_size, 3), np.uint8)
-    labels = np.zeros(count, np.int64)
+    labels = []
     batches = evaluation_batches(
         dataset,
         image_size,
@@ -101,19 +100,8 @@ def read_images(
     for pixels, known, weights in batches:
         real = np.flatnonzero(weights.numpy())[: count - start]
         images[start : start + len(real)] = pixels.numpy()[real]
-        labels[start : start + len(real)] = known.numpy()[real]
+        labels.append(known.numpy()[real])
         start += len(real)
         if start == count:
             break
-    return images, labels
-
-
-def _spread(dataset, count):
-    chosen = np.arange(count) * len(dataset) // count
-    contents = dataset.contents
-    return dataclasses.replace(
-        dataset,
-        names=tf.gather(dataset.names, chosen),
-        labels=tf.gather(dataset.labels, chosen),
-        contents=None if contents is None else tf.gather(contents, chosen),
-    )
+    return images, np.concatenate(labels)

@@ -224,9 +224,10 @@ def _augment(tensors, augmentation, class_names, replica_seeds):
             jitter_draws, images, augmentation.color_jitter
         )
     labels = check_labels(labels, class_names)
-    labels = smooth_labels(
-        labels, len(class_names), augmentation.label_smoothing
-    )
+    if labels.shape.rank == 1:
+        smoothing = augmentation.label_smoothing
+        labels = smooth_labels(labels, len(class_names), smoothing)
+    labels = tf.cast(labels, tf.float32)
     parts = [
         _mix_and_erase(*part, augmentation)
         for part in zip(

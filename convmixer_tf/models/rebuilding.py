@@ -73,14 +73,29 @@ def read_arguments(path):
     )
     ```
     """
-    model = load_model(path)
+    return arguments_of(load_model(path), os.fspath(path))
+
+
+def arguments_of(model, name="model"):
+    """Reads off a ConvMixer the arguments that build one like it.
+
+    Args:
+        model: A `keras.Model`.
+        name: String, what errors call it.
+
+    Returns:
+        As `read_arguments`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
     layers = {layer.name: layer for layer in model.layers}
     embed = layers.get("patch_embed")
     normalization = layers.get("normalization")
     blocks = [x for x in model.layers if isinstance(x, ConvMixerBlock)]
     if not isinstance(embed, PatchEmbed) or not blocks:
         raise ValueError(
-            f"The model in `{path}` must be a ConvMixer, with the layers "
+            f"The model `{name}` must be a ConvMixer, with the layers "
             f"`patch_embed`, `block_0` and so on. Received: {', '.join(layers)}"
         )
     arguments = {

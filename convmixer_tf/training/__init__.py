@@ -8,14 +8,18 @@ from convmixer_tf.training.config import TrainConfig
 from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.evaluation import Scores
 from convmixer_tf.training.evaluation import evaluate_function
+from convmixer_tf.training.finetune import FinetuneResult
+from convmixer_tf.training.finetune import finetune
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.trainer import train
 
 __all__ = [
     "Evaluator",
+    "FinetuneResult",
     "Scores",
     "TrainConfig",
     "evaluate_function",
+    "finetune",
     "make_strategy",
     "save_model",
     "steps_per_epoch",

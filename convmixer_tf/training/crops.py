@@ -1,0 +1,168 @@
+"""Images in memory, and views of them: whole, mirrored, and random crops."""
+
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf import data
+
+# Images beyond this are read from their files for every pass.
+MEMORY_BYTES = 2**31
+MIN_SIDE = 0.8  # Of a random crop, as a fraction of the image's side.
+
+
+class Crops:
+    """Images in memory, out of which views are cut.
+
+    Args:
+        images: uint8 array of shape (images, side, side, 3).
+        size: Side of the views, in pixels, at most `side`: the center of
+            this size is what is evaluated, the rest is a margin.
+    """
+
+    def __init__(self, images: np.ndarray, size: int):
+        self.images = tf.constant(images)
+        self.size = size
+        self.side = images.shape[1]
+
+    def __len__(self):
+        return len(self.images)
+
+    def whole(self) -> np.ndarray:
+        """Returns the box of the view that is evaluated, shape (4,)."""
+        first = (self.side - self.size) // 2
+        last = first + self.size - 1
+        return np.array([first, first, last, last]) / max(self.side - 1, 1)
+
+    def cut(self, indices: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+        """Cuts views out of images.
+
+        Args:
+            indices: Integer tensor of shape (views,), the image of each.
+            boxes: Float32 tensor of shape (views, 4): top, left, bottom and
+                right of each view, as fractions of the image's side. A view
+                is mirrored if its left and right are exchanged.
+
+        Returns:
+            Float32 tensor of shape (views, size, size, 3), in pixels.
+        """
+        return tf.image.crop_and_resize(
+            tf.cast(tf.gather(self.images, indices), tf.float32),
+            boxes,
+            tf.range(tf.shape(indices)[0]),
+            [self.size, self.size],
+        )
+
+
+def read_crops(dataset, size, crop_fraction, orientation):
+    """Reads images into memory.
+
+    Args:
+        dataset: What `data.open_dataset` returns.
+        size: Side of the views, in pixels.
+        crop_fraction: Fraction of the side of an image that is evaluated.
+        orientation: As for `data.decode_image`.
+
+    Returns:
+        `Crops`, or `None` if the images are too large.
+    """
+    side = int(size / crop_fraction)
+    if len(dataset) * side**2 * 3 > MEMORY_BYTES:
+        return None
+    images, _ = data.read_images(
+        dataset, side, crop_fraction=1.0, orientation=orientation
+    )
+    return Crops(images, size)
+
+
+def mirrored(boxes):
+    """Exchanges left and right of boxes, an array or tensor (views, 4)."""
+    top, left, bottom, right = (boxes[..., i] for i in range(4))
+    return np.stack([top, right, bottom, left], axis=-1)
+
+
+def random_boxes(draws, flip: bool):
+    """Draws boxes for `Crops.cut`.
+
+    Args:
+        draws: Float tensor of shape (views, 4), random numbers in [0, 1).
+        flip: Whether to mirror half of the views.
+
+    Returns:
+        Float32 tensor of shape (views, 4).
+    """
+    scale, top, left, mirror = tf.unstack(draws, axis=-1)
+    side = MIN_SIDE + (1 - MIN_SIDE) * scale
+    top, left = top * (1 - side), left * (1 - side)
+    right = left + side
+    mirror = (mirror < 0.5) & flip
+    return tf.stack(
+        [
+            top,
+            tf.where(mirror, right, left),
+            top + side,
+            tf.where(mirror, left, right),
+        ],
+        axis=-1,
+    )
+
+
+def crop_inputs(config, crops, targets, flip):
+    """Builds what `train` takes as `train_batches`, of images in memory.
+
+    The images are shuffled anew for each pass, and passes follow each other
+    within the batches, so no image is left out. Batches are a function of the
+    seed and of their number.
+
+    Args:
+        config: A `TrainConfig`.
+        crops: `Crops` of the training images.
+        targets: Float32 array of shape (images, classes), what the loss
+            compares the model's outputs with.
+        flip: Boolean, whether to mirror half of the images.
+
+    Returns:
+        A function (epoch, first_batch, context).
+    """
+    size = config.batch_size // config.accumulation_steps
+    per_epoch = config.steps_per_epoch * config.accumulation_steps
+    targets = tf.constant(targets)
+
+    def train_batches(epoch, first_batch, context):
+        numbers = np.arange(
+            epoch * per_epoch + first_batch, (epoch + 1) * per_epoch
+        )
+        indices = _stream(
+            len(crops), numbers[0] * size, len(numbers) * size, config.seed
+        )
+        workers = context.num_input_pipelines
+        local = slice(context.input_pipeline_id, None, workers)
+
+        def batch(number, indices):
+            draws = tf.random.stateless_uniform(
+                [size, 4],
+                tf.stack([tf.constant(config.seed, tf.int64), number]),
+            )
+            boxes = random_boxes(draws[local], flip)
+            chosen = tf.ensure_shape(indices[local], [size // workers])
+            return crops.cut(chosen, boxes), tf.gather(targets, chosen)
+
+        batches = tf.data.Dataset.from_tensor_slices(
+            (numbers, indices.reshape(len(numbers), size))
+        ).map(batch, num_parallel_calls=2)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.OFF
+        )
+        return batches.prefetch(2).with_options(options)
+
+    return train_batches
+
+
+def _stream(images, first, count, seed):
+    """Returns a part of the endless sequence of shuffled passes."""
+    passes = range(first // images, (first + count - 1) // images + 1)
+    orders = [
+        np.random.default_rng([seed, x]).permutation(images) for x in passes
+    ]
+    start = first - passes[0] * images
+    return np.concatenate(orders)[start : start + count]

@@ -1,0 +1,102 @@
+"""What a classifier's outputs are worth, with the limits of few images."""
+
+import math
+
+import numpy as np
+
+
+def wilson_interval(right: int, images: int) -> tuple[float, float]:
+    """Computes the 95 % confidence interval of a fraction.
+
+    Reference: Wilson, "Probable inference, the law of succession, and
+    statistical inference", 1927.
+
+    Args:
+        right: Integer, how many images were classified correctly.
+        images: Integer, of how many, at least 1.
+
+    Returns:
+        The lower and the upper end, in [0, 1].
+    """
+    z = 1.959964  # Normal quantile of 0.975.
+    fraction = right / images
+    center = fraction + z * z / (2 * images)
+    spread = z * math.sqrt(
+        fraction * (1 - fraction) / images + (z / (2 * images)) ** 2
+    )
+    scale = 1 + z * z / images
+    return max((center - spread) / scale, 0), min((center + spread) / scale, 1)
+
+
+def classification_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
+    """Measures outputs of a classifier, one class an image.
+
+    Args:
+        logits: Array of shape (images, classes).
+        targets: Array of shape (images, classes), 1 for the image's class.
+
+    Returns:
+        Dictionary: `"images"`; `"top1"` and its `"interval"`;
+        `"balanced_accuracy"`, the mean of the classes' accuracies;
+        `"chance"`, the top-1 of always answering the most frequent class;
+        `"loss"`, the mean cross-entropy.
+    """
+    labels = targets.argmax(axis=-1)
+    right = logits.argmax(axis=-1) == labels
+    counts = targets.sum(axis=0)
+    hits = (targets * right[:, None]).sum(axis=0)
+    top = logits.max(axis=-1, keepdims=True)
+    sums = np.log(np.exp(logits - top).sum(axis=-1)) + top[:, 0]
+    return {
+        "images": len(labels),
+        "top1": float(right.mean()),
+        "interval": wilson_interval(int(right.sum()), len(labels)),
+        "balanced_accuracy": float((hits / counts.clip(1))[counts > 0].mean()),
+        "chance": float(counts.max() / len(labels)),
+        "loss": float((sums - (targets * logits).sum(axis=-1)).mean()),
+    }
+
+
+def multi_label_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
+    """Measures outputs of a classifier, several classes an image, or none.
+
+    Args:
+        logits: Array of shape (images, classes).
+        targets: Array of shape (images, classes), 1 for an image's classes.
+
+    Returns:
+        Dictionary: `"images"`; `"mean_average_precision"`, over the classes
+        that an image has; `"chance"`, that of random outputs; `"loss"`, the
+        binary cross-entropy, mean over images and classes.
+    """
+    known = targets.sum(axis=0) > 0
+    precisions = [
+        average_precision(logits[:, i], targets[:, i])
+        for i in np.flatnonzero(known)
+    ]
+    losses = np.logaddexp(0, logits) - targets * logits
+    return {
+        "images": len(targets),
+        "mean_average_precision": float(np.mean(precisions)),
+        "chance": float(targets.mean(axis=0)[known].mean()),
+        "loss": float(losses.mean()),
+    }
+
+
+def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Computes the area under the steps of precision over recall.
+
+    Args:
+        scores: Array of shape (images,).
+        targets: Array of shape (images,), 1 for images of the class, at least
+            one.
+
+    Returns:
+        Float. Images of equal score count as one step, as in scikit-learn.
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(targets[order])
+    last = np.append(np.diff(scores[order]) != 0, True)
+    hits, places = hits[last], np.flatnonzero(last) + 1
+    steps = np.diff(hits, prepend=0)
+    return float((steps * hits / places).sum() / hits[-1])

@@ -1,0 +1,199 @@
+"""A linear classifier of features: the head of a model, in seconds."""
+
+import dataclasses
+
+import numpy as np
+
+# L2 penalties that cross-validation chooses from, strongest first.
+PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 9))
+# The penalty where there are too few images to choose one.
+DEFAULT_PENALTY = 1e-2
+FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A linear classifier of features.
+
+    Attributes:
+        kernel: Array of shape (features, classes).
+        bias: Array of shape (classes,).
+        penalty: The L2 penalty that it was fitted with.
+        losses: Dictionary from each penalty to its mean loss in
+            cross-validation; empty if there were too few images for that.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    losses: dict
+
+
+def fit_probe(
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    *,
+    multi_label: bool = False,
+    seed: int = 0,
+) -> Probe:
+    """Fits logistic regression; cross-validation chooses the L2 penalty.
+
+    Args:
+        features: Float array of shape (images, views, features). All views of
+            an image are in one fold. The first view is validated.
+        targets: Float array of shape (images, classes), 1 for the classes of
+            an image and 0 for others.
+        weights: Array of shape (images, 1), or (images, classes) if
+            `multi_label`: weights in the loss.
+        multi_label: Boolean, whether the classes don't exclude each other.
+            Each class is then a logistic regression of its own.
+        seed: Integer, seed of the division into folds.
+
+    Returns:
+        A `Probe`, fitted to all images.
+    """
+    mean = features.mean(axis=(0, 1))
+    scale = features.std(axis=(0, 1))
+    scale = np.maximum(scale, 1e-3 * scale.max() + 1e-12)
+    features = ((features - mean) / scale).astype("float32")
+    problem = features, targets.astype("float32"), weights.astype("float32")
+    losses = _cross_validate(problem, multi_label, seed)
+    penalty = min(losses, key=losses.get) if losses else DEFAULT_PENALTY
+    *_, (_, fitted) = _path(problem, multi_label, penalty)
+    kernel = fitted[:-1] / scale[:, None]
+    return Probe(kernel, fitted[-1] - mean @ kernel, penalty, losses)
+
+
+def assign_folds(
+    targets: np.ndarray, seed: int, folds: int = FOLDS
+) -> np.ndarray:
+    """Divides images into folds of like shares of each class.
+
+    Args:
+        targets: Array of shape (images, classes), 1 for an image's classes.
+        seed: Integer.
+        folds: Integer, the number of folds.
+
+    Returns:
+        Integer array of shape (images,), the fold of each image.
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    # Images of the same classes follow each other, in random order.
+    order = order[np.lexsort(targets[order].T)]
+    result = np.empty(len(targets), int)
+    result[order] = np.arange(len(targets)) % folds
+    return result
+
+
+def _cross_validate(problem, multi_label, seed):
+    """Returns the mean loss of left-out images, by penalty."""
+    features, targets, weights = problem
+    fewest = int(targets.sum(axis=0).min())
+    count = FOLDS if multi_label and len(targets) > 9 else min(FOLDS, fewest)
+    if count < 2:
+        return {}
+    folds = assign_folds(targets, seed, count)
+    losses = dict.fromkeys(PENALTIES, 0.0)
+    for fold in range(count):
+        kept, left = folds != fold, folds == fold
+        part = features[kept], targets[kept], weights[kept]
+        for penalty, fitted in _path(part, multi_label, PENALTIES[-1]):
+            logits = features[left, 0] @ fitted[:-1] + fitted[-1]
+            values, _ = _losses(logits, targets[left], multi_label)
+            losses[penalty] += float((values * weights[left]).sum())
+    return {key: value / len(targets) for key, value in losses.items()}
+
+
+def _path(problem, multi_label, last):
+    """Fits with each penalty down to the last, each from the one before."""
+    features, targets, weights = problem
+    views = features.shape[1]
+    rows = features.reshape(-1, features.shape[2])
+    targets, weights = (np.repeat(x, views, 0) for x in (targets, weights))
+    total = weights.sum() / weights.shape[1]
+    shape = rows.shape[1] + 1, targets.shape[1]
+
+    def objective(flat, penalty):
+        kernel, bias = np.split(flat.reshape(shape), [-1])
+        logits = rows @ kernel.astype("float32") + bias.astype("float32")
+        values, errors = _losses(logits, targets, multi_label)
+        errors = errors * (weights / total)
+        value = float((values * weights).sum(dtype="float64")) / total
+        gradient = np.empty(shape)
+        gradient[:-1] = rows.T @ errors + penalty * kernel
+        gradient[-1] = errors.sum(axis=0)
+        return value + penalty * np.sum(kernel**2) / 2, gradient.reshape(-1)
+
+    flat = np.zeros(shape[0] * shape[1])
+    for penalty in PENALTIES:
+        flat = minimize(lambda x, p=penalty: objective(x, p), flat)
+        yield penalty, flat.reshape(shape)
+        if penalty <= last:
+            return
+
+
+def _losses(logits, targets, multi_label):
+    """Computes losses, (images, 1) or (images, classes), and p - y."""
+    if multi_label:
+        losses = np.logaddexp(0, logits) - targets * logits
+        return losses, (1 + np.tanh(logits / 2)) / 2 - targets
+    logits = logits - logits.max(axis=1, keepdims=True)
+    exponentials = np.exp(logits)
+    sums = exponentials.sum(axis=1, keepdims=True)
+    losses = np.log(sums) - (targets * logits).sum(axis=1, keepdims=True)
+    return losses, exponentials / sums - targets
+
+
+def minimize(objective, start, steps=300, tolerance=1e-5, memory=10):
+    """Minimizes a convex function by L-BFGS.
+
+    Reference: Nocedal and Wright, "Numerical Optimization", algorithm 7.5.
+
+    Args:
+        objective: Function of a float64 array of shape (n,) that returns the
+            value, a float, and the gradient, of shape (n,).
+        start: Array of shape (n,), where to start.
+        steps: Integer, the most steps.
+        tolerance: Float, the largest entry of the gradient at the end.
+        memory: Integer, how many steps the curvature is estimated from.
+
+    Returns:
+        Array of shape (n,).
+    """
+    x, pairs = start, []
+    value, gradient = objective(x)
+    for _ in range(steps):
+        if np.abs(gradient).max() <= tolerance:
+            break
+        direction = -_times_inverse_hessian(gradient, pairs)
+        slope = gradient @ direction
+        rate = 1.0 if pairs else min(1.0, 1 / np.linalg.norm(gradient))
+        while True:  # Armijo's rule.
+            new_x = x + rate * direction
+            new_value, new_gradient = objective(new_x)
+            if new_value <= value + 1e-4 * rate * slope:
+                break
+            rate /= 2
+            if rate < 1e-6:  # No better within rounding.
+                return x
+        change, bend = new_x - x, new_gradient - gradient
+        if change @ bend > 0:
+            pairs = [*pairs, (change, bend, 1 / (change @ bend))][-memory:]
+        x, value, gradient = new_x, new_value, new_gradient
+    return x
+
+
+def _times_inverse_hessian(vector, pairs):
+    """Multiplies by the estimate of the inverse Hessian matrix."""
+    factors = []
+    for change, bend, inverse in reversed(pairs):
+        factors.append(inverse * (change @ vector))
+        vector = vector - factors[-1] * bend
+    if pairs:
+        change, bend, inverse = pairs[-1]
+        vector = vector / (inverse * (bend @ bend))
+    for change, bend, inverse in pairs:
+        factor = factors.pop() - inverse * (bend @ vector)
+        vector = vector + factor * change
+    return vector
