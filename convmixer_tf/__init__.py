@@ -9,6 +9,7 @@ from convmixer_tf.models import ConvMixer512_16
 from convmixer_tf.models import ConvMixer768_32
 from convmixer_tf.models import ConvMixer1024_20
 from convmixer_tf.models import ConvMixer1536_20
+from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import decode_predictions
 from convmixer_tf.preprocessing import preprocess_input
 
@@ -24,5 +25,16 @@ __all__ = [
     "ConvMixerBlock",
     "PatchEmbed",
     "decode_predictions",
+    "open_model",
+    "predict_images",
     "preprocess_input",
 ]
+
+
+def __getattr__(name):
+    if name != "predict_images":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Not above: whoever builds models needs none of it.
+    from convmixer_tf.inference import predict_images
+
+    return predict_images

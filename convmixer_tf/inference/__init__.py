@@ -3,6 +3,7 @@
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.inference.classification import Prediction
 from convmixer_tf.inference.classification import classify
+from convmixer_tf.inference.classification import predict_images
 from convmixer_tf.inference.classifiers import Classifier
 from convmixer_tf.inference.classifiers import load_classifier
 
@@ -11,6 +12,7 @@ __all__ = [
     "Prediction",
     "classify",
     "load_classifier",
+    "predict_images",
 ]
 
 __getattr__ = renamed(

@@ -1,12 +1,14 @@
 """Classifying image files, some of which may be unreadable."""
 
 import dataclasses
+import os
 
 import numpy as np
 
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.unreadable import why_unreadable
+from convmixer_tf.inference.classifiers import load_classifier
 
 NOT_FINITE = (
     "not classified: the model's outputs are NaN or infinite, as its weights "
@@ -88,6 +90,39 @@ def classify(classifier, paths, batch_size=64):
             judged(name, next(rows)) if seen else _unreadable(name)
             for name, seen in zip(names, readable, strict=True)
         ]
+
+
+def predict_images(paths, model="256_8", *, batch_size=64):
+    """Classifies image files with any model that `load_classifier` takes.
+
+    Args:
+        paths: List of paths of image files.
+        model: As for `load_classifier`: a variant with its published weights,
+            or the path of a `.keras` or `.tflite` file, of a SavedModel, of a
+            TF Hub module or of a run's folder.
+        batch_size: Integer, images at a time.
+
+    Returns:
+        A list of `Prediction`, in the order of `paths`. That of a file that
+        can't be read has an `error` and no probabilities.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If the model can't be read or is no classifier, or if
+            `batch_size` is not a positive integer.
+
+    Example:
+
+    ```python
+    for prediction in convmixer_tf.predict_images(["photo.jpg"]):
+        print(prediction.image, prediction.best(3))
+    ```
+    """
+    classifier = load_classifier(model)
+    batches = classify(
+        classifier, [os.fspath(path) for path in paths], batch_size
+    )
+    return [prediction for batch in batches for prediction in batch]
 
 
 def judged(image, probabilities):

@@ -2,11 +2,15 @@
 
 import numpy as np
 
+import convmixer_tf
 from convmixer_tf.data import decode_image
 from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.inference import Classifier
 from convmixer_tf.inference import classify
+from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import save_model
 from tests.helpers import oriented
+from tests.helpers import randomize
 
 
 def test_photographs_are_turned(tmp_path):
@@ -24,3 +28,17 @@ def test_photographs_are_turned(tmp_path):
         expected = resize_and_center_crop(decode_image(content), 16, 1.0)
         np.testing.assert_array_equal(pixels, expected)
     assert not np.array_equal(*seen)
+
+
+def test_predict_images(tmp_path):
+    model = randomize(ConvMixer(4, 1, 3, 4, input_shape=(8, 8, 3), classes=3))
+    save_model(model, tmp_path / "m.keras", tuple("abc"), 1.0)
+    (tmp_path / "image.jpg").write_bytes(oriented(1))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    paths = [tmp_path / "image.jpg", tmp_path / "broken.jpg"]
+    seen, broken = convmixer_tf.predict_images(paths, tmp_path / "m.keras")
+    image = resize_and_center_crop(decode_image(oriented(1)), 8, 1.0)
+    expected = model(image[None]).numpy()[0]
+    np.testing.assert_allclose(seen.probabilities, expected, rtol=1e-5)
+    assert broken.probabilities is None
+    assert "unreadable" in broken.error
