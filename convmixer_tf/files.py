@@ -11,6 +11,8 @@ import tempfile
 import unicodedata
 import uuid
 
+PathLike = str | os.PathLike[str]
+
 _OTHER_ENCODINGS = (
     codecs.BOM_UTF32_LE,  # Before UTF-16, whose mark it begins with.
     codecs.BOM_UTF32_BE,

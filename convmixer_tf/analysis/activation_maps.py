@@ -1,6 +1,7 @@
 """Class activation maps: which patches a class score comes from."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from convmixer_tf.analysis.parts import find_head
 from convmixer_tf.analysis.parts import last_features
 from convmixer_tf.analysis.pictures import hide_ticks
 from convmixer_tf.analysis.pictures import new_picture
+from convmixer_tf.files import PathLike
 from convmixer_tf.weights.effective import effective_weights
 
 
@@ -33,7 +35,9 @@ class ActivationMaps:
     probabilities: np.ndarray
 
 
-def class_activation_map(model, images, class_index=None):
+def class_activation_map(
+    model: keras.Model, images: np.ndarray, class_index: int | None = None
+) -> ActivationMaps:
     """Splits the logit of a class into what each patch adds to it.
 
     A ConvMixer ends in average pooling and a linear classifier, so its logit
@@ -107,8 +111,13 @@ def _check_classes(class_index, images, classes):
 
 
 def save_activation_maps(
-    path, images, found, class_names=None, *, overwrite=False
-):
+    path: PathLike,
+    images: np.ndarray,
+    found: ActivationMaps,
+    class_names: Sequence[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Draws images, and over each of them its class activation map.
 
     Red patches speak for the class, blue ones against it, those that say
@@ -140,7 +149,7 @@ def save_activation_maps(
         grid = figure.subplots(2, len(images), squeeze=False)
         for (above, below), image, values, index, scores in zip(
             grid.T,
-            np.uint8(images),
+            images.astype("uint8"),
             found.maps,
             found.classes,
             found.probabilities,

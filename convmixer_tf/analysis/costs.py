@@ -6,7 +6,9 @@ import functools
 import json
 import math
 import os
+from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 from keras import layers
 
@@ -14,6 +16,7 @@ from convmixer_tf.analysis.macs import function_macs
 from convmixer_tf.analysis.macs import input_spec
 from convmixer_tf.analysis.parts import find_body
 from convmixer_tf.analysis.receptive_field import receptive_fields
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.layers import ConvMixerBlock
@@ -52,7 +55,9 @@ class LayerCosts:
     activation_bytes: int
 
 
-def layer_costs(model, input_shape=None):
+def layer_costs(
+    model: keras.Model, input_shape: tuple[int | None, ...] | None = None
+) -> list[LayerCosts]:
     """Measures what each layer of a ConvMixer costs for one image.
 
     The multiply-accumulates are counted in the graph, layer by layer, by what
@@ -90,7 +95,8 @@ def layer_costs(model, input_shape=None):
     find_body(model)
     spec = input_spec(model, input_shape)
     fields = receptive_fields(model)
-    previous, rows, counted = model.input, [], {}
+    previous, rows = model.input, []
+    counted: dict = {}
     for layer in model.layers:
         if isinstance(layer, layers.InputLayer):
             continue
@@ -158,7 +164,9 @@ def _total(rows):
     return LayerCosts("total", rows[-1].output_shape, None, **sums)
 
 
-def save_costs(path, rows, *, overwrite=False):
+def save_costs(
+    path: PathLike, rows: Sequence[LayerCosts], *, overwrite: bool = False
+) -> None:
     """Writes a table of costs.
 
     Args:
@@ -181,7 +189,7 @@ def save_costs(path, rows, *, overwrite=False):
         _WRITERS[suffix](file, rows)
 
 
-def costs_table(rows):
+def costs_table(rows: Sequence[LayerCosts]) -> str:
     """Formats costs as a Markdown table.
 
     Args:

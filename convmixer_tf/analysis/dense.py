@@ -1,5 +1,7 @@
 """A classifier that answers at every place of an image of any size."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -7,11 +9,12 @@ from convmixer_tf.analysis.parts import find_head
 from convmixer_tf.analysis.parts import last_features
 from convmixer_tf.analysis.pictures import hide_ticks
 from convmixer_tf.analysis.pictures import new_picture
+from convmixer_tf.files import PathLike
 from convmixer_tf.models.copying import copy_weights
 from convmixer_tf.weights.effective import effective_weights
 
 
-def dense_classifier(model):
+def dense_classifier(model: keras.Model) -> keras.Model:
     """Builds a copy of a classifier that scores each patch.
 
     The classifier's matrix becomes a 1 x 1 convolution, and the pooling goes.
@@ -75,7 +78,14 @@ def dense_classifier(model):
     return keras.Model(image, scores, name=f"{model.name}_dense")
 
 
-def save_label_map(path, image, labels, class_names=None, *, overwrite=False):
+def save_label_map(
+    path: PathLike,
+    image: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Draws an image beside the class of each of its patches.
 
     Args:
@@ -97,7 +107,7 @@ def save_label_map(path, image, labels, class_names=None, *, overwrite=False):
         from matplotlib import colormaps
         from matplotlib.patches import Patch
 
-        colors = np.array(colormaps["tab20"].colors)
+        colors = np.array(colormaps["tab20"](np.arange(20)))[:, :3]
         # Strong ones first, which are at the even places.
         colors = np.concatenate([colors[::2], colors[1::2]])
         chosen = colors[np.arange(len(seen)) % len(colors)]

@@ -1,6 +1,7 @@
 """Feature maps, block by block."""
 
 import numbers
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -8,10 +9,13 @@ import numpy as np
 from convmixer_tf.analysis.parts import find_body
 from convmixer_tf.analysis.pictures import hide_ticks
 from convmixer_tf.analysis.pictures import new_picture
+from convmixer_tf.files import PathLike
 from convmixer_tf.validation import check_positive_integer
 
 
-def feature_extractor(model, blocks=None):
+def feature_extractor(
+    model: keras.Model, blocks: Sequence[int] | None = None
+) -> keras.Model:
     """Builds a model that gives feature maps of a ConvMixer.
 
     All maps of a ConvMixer have the same height, width and number of
@@ -66,7 +70,14 @@ def feature_extractor(model, blocks=None):
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
-def save_feature_maps(path, image, maps, *, columns=8, overwrite=False):
+def save_feature_maps(
+    path: PathLike,
+    image: np.ndarray,
+    maps: dict[str, np.ndarray],
+    *,
+    columns: int = 8,
+    overwrite: bool = False,
+) -> None:
     """Draws the feature maps of one image, a row for each block.
 
     A row shows the channels that vary most over the image, the first most,
@@ -87,7 +98,9 @@ def save_feature_maps(path, image, maps, *, columns=8, overwrite=False):
         ValueError: If an argument is out of range.
     """
     check_positive_integer("columns", columns)
-    maps = {name: np.float32(values) for name, values in maps.items()}
+    maps = {
+        name: np.asarray(values, "float32") for name, values in maps.items()
+    }
     for name, values in maps.items():
         if values.ndim != 3:
             raise ValueError(

@@ -1,5 +1,7 @@
 """Pictures of what a ConvMixer's kernels look for."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -7,10 +9,17 @@ from convmixer_tf.analysis.parts import find_body
 from convmixer_tf.analysis.pictures import hide_ticks
 from convmixer_tf.analysis.pictures import new_picture
 from convmixer_tf.analysis.pictures import tile
+from convmixer_tf.files import PathLike
 from convmixer_tf.validation import check_positive_integer
 
 
-def save_patch_filters(path, model, *, columns=16, overwrite=False):
+def save_patch_filters(
+    path: PathLike,
+    model: keras.Model,
+    *,
+    columns: int = 16,
+    overwrite: bool = False,
+) -> None:
     """Draws the kernels of the patch embedding, the strongest first.
 
     Gray is 0, and each kernel has its own scale. Kernels of three input
@@ -48,8 +57,14 @@ def save_patch_filters(path, model, *, columns=16, overwrite=False):
 
 
 def save_depthwise_filters(
-    path, model, blocks=None, *, columns=24, rows=2, overwrite=False
-):
+    path: PathLike,
+    model: keras.Model,
+    blocks: Sequence[int] | None = None,
+    *,
+    columns: int = 24,
+    rows: int = 2,
+    overwrite: bool = False,
+) -> None:
     """Draws depthwise kernels, the strongest of each block.
 
     Red is positive, blue negative, white 0; each kernel has its own scale.

@@ -12,7 +12,9 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _LOOKS_LIKE_ONE = re.compile(r"conv|matmul|einsum|dot|attention|rnn|lstm|gru")
 
 
-def count_macs(model, input_shape=None):
+def count_macs(
+    model: keras.Model, input_shape: tuple[int | None, ...] | None = None
+) -> int:
     """Counts the multiply-accumulates of inference on one image.
 
     The model's graph is traced, so it counts what is computed, whatever layers

@@ -1,13 +1,15 @@
 """How far a block sees."""
 
+import keras
 import numpy as np
 
 from convmixer_tf.analysis.parts import find_body
 from convmixer_tf.analysis.pictures import hide_ticks
 from convmixer_tf.analysis.pictures import new_picture
+from convmixer_tf.files import PathLike
 
 
-def receptive_fields(model):
+def receptive_fields(model: keras.Model) -> dict[str, int]:
     """Computes the side of what each layer's patches can depend on.
 
     This is the theoretical receptive field: the square of pixels outside of
@@ -61,7 +63,14 @@ def reaches(model):
     return found
 
 
-def save_receptive_fields(path, model, image, *, most=8, overwrite=False):
+def save_receptive_fields(
+    path: PathLike,
+    model: keras.Model,
+    image: np.ndarray,
+    *,
+    most: int = 8,
+    overwrite: bool = False,
+) -> None:
     """Draws the receptive field of each block around an image's center.
 
     It is that of the patch in the center. Kernels of even side see further

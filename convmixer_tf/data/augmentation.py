@@ -104,7 +104,7 @@ AUGMENTATIONS = {
 }
 
 
-def get_augmentation(name):
+def get_augmentation(name: str) -> Augmentation:
     """Returns the augmentation of this name.
 
     Args:

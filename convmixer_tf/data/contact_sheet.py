@@ -1,11 +1,20 @@
 """A picture of what an augmentation does to images, stage by stage."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convmixer_tf.data.training import train_batches
+from convmixer_tf.files import PathLike
 from convmixer_tf.validation import check_positive_integer
+
+if TYPE_CHECKING:
+    from convmixer_tf.data.augmentation import Augmentation
+    from convmixer_tf.data.datasets import ImageList
+    from convmixer_tf.data.records import ImageRecords
 
 
 def stages(augmentation):
@@ -51,8 +60,15 @@ def describe_label(target, class_names, most=2):
 
 
 def save_contact_sheet(
-    path, dataset, augmentation, image_size, *, columns=8, seed=0, epoch=0
-):
+    path: PathLike,
+    dataset: ImageList | ImageRecords,
+    augmentation: Augmentation,
+    image_size: int,
+    *,
+    columns: int = 8,
+    seed: int = 0,
+    epoch: int = 0,
+) -> None:
     """Writes a PNG with a row of images for each stage of an augmentation.
 
     Args:

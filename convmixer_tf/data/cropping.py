@@ -136,7 +136,9 @@ class PadAndCrop:
         return image[corner[0] : corner[0] + size, corner[1] : corner[1] + size]
 
 
-def resize_and_center_crop(image, size, crop_fraction=CROP_FRACTION):
+def resize_and_center_crop(
+    image: tf.Tensor, size: int, crop_fraction: float = CROP_FRACTION
+) -> tf.Tensor:
     """The evaluation transform of the published weights, as in timm.
 
     The shorter side is brought to `floor(size / crop_fraction)` pixels with

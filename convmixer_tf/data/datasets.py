@@ -6,10 +6,13 @@ permutation and starting in the middle is free. `records.ImageRecords` reads
 TFRecord files that are too large for memory in sequence.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import logging
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -17,9 +20,13 @@ import tensorflow as tf
 from convmixer_tf.data.records import find_record_files
 from convmixer_tf.data.records import open_records
 from convmixer_tf.data.records import read_record
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import printable_name
 from convmixer_tf.files import read_lines
 from convmixer_tf.validation import check_positive_integer
+
+if TYPE_CHECKING:
+    from convmixer_tf.data.records import ImageRecords
 
 _LOG = logging.getLogger(__name__)
 
@@ -138,7 +145,13 @@ class ImageList:
         return encoded, self.labels[record]
 
 
-def open_dataset(name, split, *, data_dir=None, download=False):
+def open_dataset(
+    name: str,
+    split: str,
+    *,
+    data_dir: PathLike | None = None,
+    download: bool = False,
+) -> ImageList | ImageRecords:
     """Opens a labeled image data set.
 
     Args:
@@ -190,7 +203,7 @@ def open_dataset(name, split, *, data_dir=None, download=False):
     raise ValueError(_explain_missing(folder, split))
 
 
-def hold_out(dataset, count):
+def hold_out(dataset: ImageList, count: int) -> tuple[ImageList, ImageList]:
     """Divides images into those to train on and those to choose settings by.
 
     Which images are held out is a function of the number of images and of
@@ -220,7 +233,7 @@ def hold_out(dataset, count):
             f"images. Received: count={count}"
         )
     order = np.random.default_rng(0).permutation(len(dataset))
-    return tuple(
+    rest, held_out = (
         dataclasses.replace(
             dataset,
             names=tf.gather(dataset.names, index),
@@ -231,6 +244,7 @@ def hold_out(dataset, count):
         )
         for index in (np.sort(order[count:]), np.sort(order[:count]))
     )
+    return rest, held_out
 
 
 def find_splits(name, words, data_dir=None):

@@ -23,7 +23,9 @@ _ACCURATE = "INTEGER_ACCURATE"
 _GRAY_PALETTE = bytes(x for i in range(256) for x in (i, i, i, 0))
 
 
-def decode_image(encoded, orientation=ORIENTATION):
+def decode_image(
+    encoded: tf.Tensor | bytes, orientation: str = ORIENTATION
+) -> tf.Tensor:
     """Decodes an image.
 
     Args:

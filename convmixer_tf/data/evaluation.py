@@ -1,5 +1,9 @@
 """Batches for evaluation: every image exactly once."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from convmixer_tf.data.cropping import CROP_FRACTION
@@ -16,17 +20,21 @@ from convmixer_tf.data.validation import check_range
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
+if TYPE_CHECKING:
+    from convmixer_tf.data.datasets import ImageList
+    from convmixer_tf.data.records import ImageRecords
+
 
 def evaluation_batches(
-    dataset,
-    image_size,
-    batch_size,
+    dataset: ImageList | ImageRecords,
+    image_size: int,
+    batch_size: int,
     *,
-    crop_fraction=CROP_FRACTION,
-    orientation=ORIENTATION,
-    skip_unreadable=False,
-    shard=None,
-):
+    crop_fraction: float = CROP_FRACTION,
+    orientation: str = ORIENTATION,
+    skip_unreadable: bool = False,
+    shard: Shard | None = None,
+) -> tf.data.Dataset:
     """Yields every image exactly once, in batches of one size.
 
     What is missing in the last batch is padded with zeros and has weight 0.

@@ -1,7 +1,10 @@
 """A sample of a data set as one array: to measure or to calibrate with."""
 
+from __future__ import annotations
+
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -12,12 +15,16 @@ from convmixer_tf.data.datasets import ImageList
 from convmixer_tf.data.datasets import list_images
 from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.evaluation import evaluation_batches
+from convmixer_tf.files import PathLike
 from convmixer_tf.validation import check_positive_integer
+
+if TYPE_CHECKING:
+    from convmixer_tf.data.records import ImageRecords
 
 _BATCH_SIZE = 32
 
 
-def open_unlabeled(folder):
+def open_unlabeled(folder: PathLike) -> ImageList:
     """Opens the images of one folder, of which nobody knows the classes.
 
     Args:
@@ -55,13 +62,13 @@ def open_files(paths):
 
 
 def read_images(
-    dataset,
-    image_size,
-    limit=None,
+    dataset: ImageList | ImageRecords,
+    image_size: int,
+    limit: int | None = None,
     *,
-    crop_fraction=CROP_FRACTION,
-    orientation=ORIENTATION,
-):
+    crop_fraction: float = CROP_FRACTION,
+    orientation: str = ORIENTATION,
+) -> tuple[np.ndarray, np.ndarray]:
     """Reads images through the evaluation transform, into memory.
 
     Args:

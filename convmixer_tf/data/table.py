@@ -46,7 +46,8 @@ def read_table(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:
     try:
         columns = _columns(next(reader), path)
         folder = os.path.dirname(os.path.abspath(path))
-        rows, seen = [], {}
+        rows: list = []
+        seen: dict = {}
         for cells in reader:
             where = f"Line {reader.line_num} of `{path}`"
             if not any(cell.strip() for cell in cells):

@@ -1,5 +1,9 @@
 """Augmented batches for training."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,20 +24,25 @@ from convmixer_tf.data.validation import check_non_negative_integer
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
+if TYPE_CHECKING:
+    from convmixer_tf.data.augmentation import Augmentation
+    from convmixer_tf.data.datasets import ImageList
+    from convmixer_tf.data.records import ImageRecords
+
 
 def train_batches(
-    dataset,
-    augmentation,
-    image_size,
-    batch_size,
+    dataset: ImageList | ImageRecords,
+    augmentation: Augmentation,
+    image_size: int,
+    batch_size: int,
     *,
-    seed,
-    epoch,
-    skip_steps=0,
-    replicas=1,
-    orientation=ORIENTATION,
-    shard=None,
-):
+    seed: int,
+    epoch: int,
+    skip_steps: int = 0,
+    replicas: int = 1,
+    orientation: str = ORIENTATION,
+    shard: Shard | None = None,
+) -> tf.data.Dataset:
     """Yields the augmented batches of one epoch.
 
     The order is a function of `(seed, epoch)`; crops, flips, RandAugment and

@@ -21,6 +21,7 @@ from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.export.tflite_model import ends_in_probabilities
 from convmixer_tf.export.tflite_model import last_operators
 from convmixer_tf.export.tflite_model import unpack
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.validation import check_orientation
@@ -50,15 +51,15 @@ _QUANTIZED_TOLERANCES = {"cpu": 0.05, "gpu": 0.1}
 
 
 def export_android(
-    path,
-    folder,
-    image_path,
+    path: PathLike,
+    folder: PathLike,
+    image_path: PathLike,
     *,
-    crop_fraction=None,
-    orientation=None,
-    top=5,
-    overwrite=False,
-):
+    crop_fraction: float | None = None,
+    orientation: str | None = None,
+    top: int = 5,
+    overwrite: bool = False,
+) -> dict:
     """Writes the assets of the Android app in `export/android`.
 
     The folder holds the TFLite file; its model card, if there is one beside it

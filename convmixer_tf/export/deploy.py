@@ -79,7 +79,7 @@ class Deployment:
     blocks: tuple
 
 
-def deploy(model, target="float"):
+def deploy(model: keras.Model, target: str = "float") -> keras.Model:
     """Rewrites a ConvMixer for inference, without changing its outputs.
 
     Preprocessing and normalizations are folded into the convolutions around

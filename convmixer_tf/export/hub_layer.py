@@ -1,6 +1,7 @@
 """A TF Hub module as a layer of Keras 3, to be trained further."""
 
 import os
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,6 +10,7 @@ from keras import ops
 
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.saved_model import SAVED_MODEL_FILE
+from convmixer_tf.files import PathLike
 
 
 @keras.saving.register_keras_serializable("convmixer_tf")
@@ -56,7 +58,9 @@ class HubLayer(layers.Layer):
     ```
     """
 
-    def __init__(self, folder, trainable=True, **kwargs):
+    def __init__(
+        self, folder: PathLike, trainable: bool = True, **kwargs: Any
+    ) -> None:
         check_backend("TF Hub modules")
         if not os.path.isfile(os.path.join(folder, SAVED_MODEL_FILE)):
             raise FileNotFoundError(

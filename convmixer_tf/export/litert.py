@@ -5,6 +5,8 @@ import os
 
 import numpy as np
 
+from convmixer_tf.files import PathLike
+
 
 def litert_module(name):
     """Imports a module of `ai-edge-litert`.
@@ -113,7 +115,12 @@ class LiteRTModel:
     ```
     """
 
-    def __init__(self, path, num_threads=1, output="predictions"):
+    def __init__(
+        self,
+        path: PathLike,
+        num_threads: int = 1,
+        output: str | int = "predictions",
+    ) -> None:
         self._interpreter = open_interpreter(path, num_threads)
         allocate(self._interpreter, path)
         (self._input,) = self._interpreter.get_input_details()

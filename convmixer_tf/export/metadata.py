@@ -23,6 +23,7 @@ from convmixer_tf.export.deploy import MAPS
 from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import parse_lines
 from convmixer_tf.files import replaced
 from convmixer_tf.models.additions import EVALUATION_FILE
@@ -71,7 +72,7 @@ class TFLiteMetadata:
         return ImageReading(self.crop_fraction, self.orientation)
 
 
-def write_metadata(path, metadata):
+def write_metadata(path: PathLike, metadata: TFLiteMetadata) -> None:
     """Writes metadata and class names into a TFLite file.
 
     What the file computes stays the same to the bit.
@@ -101,7 +102,7 @@ def write_metadata(path, metadata):
         file.write(content)
 
 
-def read_metadata(path):
+def read_metadata(path: PathLike) -> TFLiteMetadata | None:
     """Reads the metadata of a TFLite file, class names included.
 
     Args:

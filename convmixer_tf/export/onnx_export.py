@@ -1,7 +1,9 @@
 """ONNX files, for onnxruntime and whatever else reads them."""
 
 import json
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 from convmixer_tf.export.fold import fold
@@ -15,6 +17,7 @@ from convmixer_tf.export.onnx_plain import import_tf2onnx
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.models.structure import check_pixels
@@ -26,15 +29,15 @@ PIXELS = ("float32", "uint8")
 
 
 def export_onnx(
-    model,
-    path,
+    model: keras.Model,
+    path: PathLike,
     *,
-    dynamic_batch=True,
-    pixels="float32",
-    class_names=None,
-    plain=False,
-    overwrite=False,
-):
+    dynamic_batch: bool = True,
+    pixels: str = "float32",
+    class_names: Sequence[str] | None = None,
+    plain: bool = False,
+    overwrite: bool = False,
+) -> None:
     """Exports a ConvMixer as an ONNX file of standard operators only.
 
     The file has one input, `image`, of pixels in [0, 255] and shape (batch,

@@ -1,10 +1,19 @@
 """Writes an exported file so that it appears only if it is right."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+import numpy as np
 
 from convmixer_tf import files
 from convmixer_tf import progress
@@ -12,25 +21,29 @@ from convmixer_tf.export.cards import EXPORTED
 from convmixer_tf.export.cards import artifact_card
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification.verify import verify
+from convmixer_tf.files import PathLike
+
+if TYPE_CHECKING:
+    from convmixer_tf.export.verification.verify import Report
 
 
 def publish(
-    write,
-    path,
-    model,
-    kind,
+    write: Callable[[str], None],
+    path: PathLike,
+    model: keras.Model,
+    kind: str,
     *,
-    images=None,
-    labels=None,
-    class_names=None,
-    card=None,
-    beside=None,
-    appear=files.replaced,
-    inside="",
-    confirm=None,
-    on_report=None,
-    **arguments,
-):
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    card: dict | None = None,
+    beside: PathLike | None = None,
+    appear: Callable = files.replaced,
+    inside: str = "",
+    confirm: Callable | None = None,
+    on_report: Callable | None = None,
+    **arguments: Any,
+) -> Report | None:
     """Writes an artifact, verifies it in its runtime, and lets it appear.
 
     The artifact is written under a temporary name and compared with the model.

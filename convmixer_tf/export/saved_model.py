@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,7 @@ from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.preparation import in_float32
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.models.additions import ImageReading
@@ -33,16 +35,16 @@ graph_function = functools.partial(tf.function, autograph=False)
 
 
 def export_saved_model(
-    model,
-    path,
+    model: keras.Model,
+    path: PathLike,
     *,
-    class_names=None,
-    top=5,
-    image_size=None,
-    crop_fraction=None,
-    orientation=None,
-    overwrite=False,
-):
+    class_names: Sequence[str] | None = None,
+    top: int = 5,
+    image_size: int | None = None,
+    crop_fraction: float | None = None,
+    orientation: str | None = None,
+    overwrite: bool = False,
+) -> None:
     """Exports a model as a SavedModel, for TensorFlow Serving and the like.
 
     It loads and runs without this package and without Keras, computes in

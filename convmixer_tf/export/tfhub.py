@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import os
 import tarfile
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -20,6 +21,7 @@ from convmixer_tf.export.saved_model import check_class_names
 from convmixer_tf.export.saved_model import graph_function
 from convmixer_tf.export.saved_model import names_function
 from convmixer_tf.export.saved_model import write_saved_model
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.layers._fast.choice import plain_operations
@@ -36,17 +38,17 @@ MARK = os.path.join(SAVED_MODEL, SAVED_MODEL_FILE)
 
 
 def export_tfhub(
-    model,
-    path,
+    model: keras.Model,
+    path: PathLike,
     *,
-    kind="classifier",
-    max_pixel=255,
-    class_names=None,
-    crop_fraction=None,
-    orientation=None,
-    card=None,
-    overwrite=False,
-):
+    kind: str = "classifier",
+    max_pixel: int = 255,
+    class_names: Sequence[str] | None = None,
+    crop_fraction: float | None = None,
+    orientation: str | None = None,
+    card: HubCard | None = None,
+    overwrite: bool = False,
+) -> None:
     """Exports a model as a TF Hub module, one that can be fine-tuned.
 
     The folder `path` then holds

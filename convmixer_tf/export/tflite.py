@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from convmixer_tf.export.quantization import quantize
 from convmixer_tf.export.saved_model import system_errors
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.models.structure import check_pixels
@@ -40,20 +42,20 @@ MIN_CALIBRATION_IMAGES = 10
 
 
 def export_tflite(
-    model,
-    path,
+    model: keras.Model,
+    path: PathLike,
     *,
-    quantization="float32",
-    calibration_images=None,
-    output_dtype="float32",
-    class_names=None,
-    description="",
-    crop_fraction=None,
-    orientation=None,
-    class_activation_maps=False,
-    plain=False,
-    overwrite=False,
-):
+    quantization: str = "float32",
+    calibration_images: np.ndarray | None = None,
+    output_dtype: str = "float32",
+    class_names: Sequence[str] | None = None,
+    description: str = "",
+    crop_fraction: float | None = None,
+    orientation: str | None = None,
+    class_activation_maps: bool = False,
+    plain: bool = False,
+    overwrite: bool = False,
+) -> None:
     """Exports a ConvMixer as a TFLite file of one image.
 
     The model is rewritten by `deploy` for LiteRT. The file takes pixels in

@@ -2,14 +2,17 @@
 
 import json
 import os
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.tflite import export_tflite
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.validation import check_orientation
@@ -20,17 +23,17 @@ _PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
 
 
 def export_web(
-    model,
-    path,
-    class_names,
+    model: keras.Model,
+    path: PathLike,
+    class_names: Sequence[str],
     *,
-    quantization="float32",
-    calibration_images=None,
-    description="",
-    crop_fraction=CROP_FRACTION,
-    orientation=ORIENTATION,
-    overwrite=False,
-):
+    quantization: str = "float32",
+    calibration_images: np.ndarray | None = None,
+    description: str = "",
+    crop_fraction: float = CROP_FRACTION,
+    orientation: str = ORIENTATION,
+    overwrite: bool = False,
+) -> None:
     """Writes the folder of a model for the web page in `export/web`.
 
     It holds `model.tflite`, with class activation maps as a second output, and

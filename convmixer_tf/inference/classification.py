@@ -1,14 +1,23 @@
 """Classifying image files, some of which may be unreadable."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.unreadable import why_unreadable
+from convmixer_tf.files import PathLike
 from convmixer_tf.inference.classifiers import load_classifier
+
+if TYPE_CHECKING:
+    from convmixer_tf.inference.classifiers import Classifier
 
 NOT_FINITE = (
     "not classified: the model's outputs are NaN or infinite, as its weights "
@@ -55,7 +64,9 @@ class Prediction:
         ]
 
 
-def classify(classifier, paths, batch_size=64):
+def classify(
+    classifier: Classifier, paths: Sequence[PathLike], batch_size: int = 64
+) -> Iterator[list[Prediction]]:
     """Classifies image files, which go through the evaluation transform.
 
     Args:
@@ -92,7 +103,12 @@ def classify(classifier, paths, batch_size=64):
         ]
 
 
-def predict_images(paths, model="256_8", *, batch_size=64):
+def predict_images(
+    paths: Sequence[PathLike],
+    model: PathLike = "256_8",
+    *,
+    batch_size: int = 64,
+) -> list[Prediction]:
     """Classifies image files with any model that `load_classifier` takes.
 
     Args:

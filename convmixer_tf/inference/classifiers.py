@@ -13,6 +13,7 @@ import tensorflow as tf
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data.validation import check_crop_fraction
+from convmixer_tf.files import PathLike
 from convmixer_tf.inference.activations import activation_of_saved_model
 from convmixer_tf.inference.activations import activation_of_tflite
 from convmixer_tf.models import VARIANTS
@@ -76,8 +77,11 @@ class Classifier:
 
 
 def load_classifier(
-    name, image_size=None, crop_fraction=None, orientation=None
-):
+    name: PathLike,
+    image_size: int | None = None,
+    crop_fraction: float | None = None,
+    orientation: str | None = None,
+) -> Classifier:
     """Loads a classifier.
 
     If nothing says how images are cropped or turned for it, a warning is

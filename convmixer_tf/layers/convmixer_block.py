@@ -1,5 +1,9 @@
 """The block: mix in space, channel by channel, then mix the channels."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import activations
 from keras import initializers
@@ -69,15 +73,15 @@ class ConvMixerBlock(layers.Layer):
 
     def __init__(
         self,
-        kernel_size,
-        activation="gelu",
-        drop_path=0.0,
-        remat=False,
-        data_format=None,
-        frozen=(),
-        depthwise_initializer=None,
-        **kwargs,
-    ):
+        kernel_size: int,
+        activation: str | Callable = "gelu",
+        drop_path: float = 0.0,
+        remat: bool = False,
+        data_format: str | None = None,
+        frozen: Sequence[str] = (),
+        depthwise_initializer: str | keras.Initializer | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_positive_integer("kernel_size", kernel_size)
         check_rate("drop_path", drop_path)
         super().__init__(**kwargs)

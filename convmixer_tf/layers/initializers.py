@@ -1,6 +1,7 @@
 """How the kernels and biases of the layers start."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -64,7 +65,12 @@ class CovarianceInitializer(initializers.Initializer):
     ```
     """
 
-    def __init__(self, depth, variances=_VARIANCES, seed=None):
+    def __init__(
+        self,
+        depth: float,
+        variances: Sequence[float] = _VARIANCES,
+        seed: int | None = None,
+    ) -> None:
         check_fraction("depth", depth)
         self.depth = depth
         self.variances = tuple(variances)

@@ -1,5 +1,9 @@
 """The stem: an image becomes a grid of embedded patches."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import activations
 from keras import layers
@@ -59,13 +63,13 @@ class PatchEmbed(layers.Layer):
 
     def __init__(
         self,
-        dim,
-        patch_size,
-        activation="gelu",
-        data_format=None,
-        frozen=(),
-        **kwargs,
-    ):
+        dim: int,
+        patch_size: int,
+        activation: str | Callable = "gelu",
+        data_format: str | None = None,
+        frozen: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         check_positive_integer("dim", dim)
         check_positive_integer("patch_size", patch_size)
         super().__init__(**kwargs)

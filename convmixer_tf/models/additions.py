@@ -6,6 +6,7 @@ import os
 import pathlib
 import zipfile
 
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import parse_lines
 from convmixer_tf.validation import ORIENTATIONS
 
@@ -104,7 +105,7 @@ def read_reading(path):
     return ImageReading() if text is None else parse_reading(text)
 
 
-def read_class_names(path):
+def read_class_names(path: PathLike) -> tuple[str, ...] | None:
     """Reads the names of the classes from a model's file.
 
     Args:
@@ -124,7 +125,7 @@ def read_class_names(path):
     return parse_lines(text, f"{os.fspath(path)}, {LABELS_FILE}")
 
 
-def read_crop_fraction(path):
+def read_crop_fraction(path: PathLike) -> float | None:
     """Reads from a model file how its images are cropped to evaluate it.
 
     Args:
@@ -141,7 +142,7 @@ def read_crop_fraction(path):
     return read_reading(path).crop_fraction
 
 
-def read_orientation(path):
+def read_orientation(path: PathLike) -> str | None:
     """Reads from a model file whether its images are turned as EXIF says.
 
     Args:

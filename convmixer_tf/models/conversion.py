@@ -1,9 +1,13 @@
 """Converting files of weights between frameworks."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 import keras
 
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.models.convmixer import ConvMixer
@@ -13,8 +17,17 @@ from convmixer_tf.weights.loading import assign_weights
 from convmixer_tf.weights.names import to_timm
 from convmixer_tf.weights.saving import write_safetensors
 
+if TYPE_CHECKING:
+    from convmixer_tf.weights.checking import Architecture
 
-def convert_weights(source, destination, *, overwrite=False, key=None):
+
+def convert_weights(
+    source: PathLike,
+    destination: PathLike,
+    *,
+    overwrite: bool = False,
+    key: str | None = None,
+) -> Architecture:
     """Converts a file of ConvMixer weights for Keras or for timm.
 
     The architecture is read off the shapes. A `.weights.h5` file is written

@@ -1,5 +1,9 @@
 """ConvMixer: patch embedding, `depth` equal blocks, pooling, classifier."""
 
+import os
+from collections.abc import Callable
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -26,13 +30,30 @@ from convmixer_tf.weights.published import find_published
 
 
 def ConvMixer(
-    dim, depth, kernel_size, patch_size, activation="gelu", include_top=True,
-    weights=None, input_tensor=None, input_shape=None, pooling=None,
-    classes=1000, classifier_activation="softmax", name="convmixer", *,
-    include_preprocessing=True, mean=None, std=None, dropout=0.0,
-    drop_path=0.0, remat=False, reset_classifier=False, adapt_channels=False,
-    depthwise_initializer=None,
-):  # fmt: skip
+    dim: int,
+    depth: int,
+    kernel_size: int,
+    patch_size: int,
+    activation: str | Callable = "gelu",
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str = "convmixer",
+    *,
+    include_preprocessing: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    remat: bool = False,
+    reset_classifier: bool = False,
+    adapt_channels: bool = False,
+    depthwise_initializer: str | keras.Initializer | None = None,
+) -> keras.Model:
     """Builds a ConvMixer, a functional Keras model.
 
     An image is cut into patches, and every patch is embedded; `depth` equal
@@ -173,11 +194,12 @@ def ConvMixer(
     model = keras.Model(inputs, x, name=name)
 
     if weights is not None:
-        adapt = {
-            "reset_classifier": reset_classifier,
-            "adapt_channels": adapt_channels,
-        }
-        load_weights(model, weights, **adapt)
+        load_weights(
+            model,
+            weights,
+            reset_classifier=reset_classifier,
+            adapt_channels=adapt_channels,
+        )
     return model
 
 

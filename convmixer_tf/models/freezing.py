@@ -3,7 +3,7 @@
 import keras
 
 
-def freeze_batch_norm(model):
+def freeze_batch_norm(model: keras.Model) -> int:
     """Freezes every batch normalization of a model, wherever it stands.
 
     Those of a ConvMixer stand inside its blocks, where a loop over

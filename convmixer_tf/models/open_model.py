@@ -6,6 +6,7 @@ import os
 import keras
 
 from convmixer_tf import preprocessing
+from convmixer_tf.files import PathLike
 from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_reading
 from convmixer_tf.models.convmixer import ConvMixer
@@ -44,8 +45,13 @@ class OpenedModel:
 
 
 def open_model(
-    name, image_size=None, *, any_size=False, weights=None, activation=None
-):
+    name: PathLike,
+    image_size: int | None = None,
+    *,
+    any_size: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+    activation: str | None = None,
+) -> OpenedModel:
     """Opens a model.
 
     Args:

@@ -2,9 +2,11 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 
 import keras
 
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import parse_lines
 from convmixer_tf.files import replaced
 from convmixer_tf.layers import ConvMixerBlock
@@ -16,7 +18,13 @@ from convmixer_tf.models.normalization import statistics_in
 from convmixer_tf.validation import check_orientation
 
 
-def save_model(model, path, class_names, crop_fraction, orientation="exif"):
+def save_model(
+    model: keras.Model,
+    path: PathLike,
+    class_names: Sequence[str],
+    crop_fraction: float,
+    orientation: str = "exif",
+) -> None:
     """Saves a model with its class names, and with how its images are read.
 
     Args:
@@ -50,7 +58,7 @@ def save_model(model, path, class_names, crop_fraction, orientation="exif"):
             archive.writestr(EVALUATION_FILE, reading.text())
 
 
-def read_arguments(path):
+def read_arguments(path: PathLike) -> dict | None:
     """Reads off a saved ConvMixer the arguments that build one like it.
 
     Args:
@@ -113,7 +121,7 @@ def arguments_of(model, name="model"):
     return arguments
 
 
-def load_model(path):
+def load_model(path: PathLike) -> keras.Model:
     """Loads a saved model, not to be trained on.
 
     Args:
@@ -141,7 +149,7 @@ def load_model(path):
         ) from error
 
 
-def find_model(path):
+def find_model(path: PathLike) -> str:
     """Finds the model in the folder of a run.
 
     Args:

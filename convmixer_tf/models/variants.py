@@ -1,5 +1,11 @@
 """The ConvMixers whose weights are published."""
 
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
 from convmixer_tf.models.contract import image_shape
 from convmixer_tf.models.contract import number_of_channels
 from convmixer_tf.models.convmixer import ConvMixer
@@ -68,16 +74,16 @@ def _variant(name, about):
     facts = PUBLISHED_WEIGHTS[default_name]
 
     def build(
-        include_top=True,
-        weights=facts.dataset,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=facts.classes,
-        classifier_activation="softmax",
-        name=default_name,
-        **kwargs,
-    ):
+        include_top: bool = True,
+        weights: str | os.PathLike[str] | None = facts.dataset,
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: tuple[int | None, ...] | None = None,
+        pooling: str | None = None,
+        classes: int = facts.classes,
+        classifier_activation: str | Callable | None = "softmax",
+        name: str = default_name,
+        **kwargs: Any,
+    ) -> keras.Model:
         shape = image_shape(
             input_shape,
             input_tensor,

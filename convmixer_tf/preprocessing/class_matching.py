@@ -1,11 +1,15 @@
 """Which output of a model is which class of the data."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from convmixer_tf.preprocessing.imagenet import imagenet_classes
 
 
-def match_classes(data_names, model_names, count):
+def match_classes(
+    data_names: Sequence[str], model_names: Sequence[str] | None, count: int
+) -> np.ndarray:
     """Finds the model's output for each class of the data.
 
     Args:

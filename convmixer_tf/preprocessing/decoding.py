@@ -1,6 +1,7 @@
 """From a classifier's outputs to the names of the best classes."""
 
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -9,7 +10,7 @@ from convmixer_tf.preprocessing.cifar10 import CIFAR10_CLASSES
 from convmixer_tf.preprocessing.imagenet import imagenet_classes
 
 
-def class_names(dataset):
+def class_names(dataset: str) -> tuple[str, ...]:
     """Lists the classes that published weights know, in their order.
 
     Args:
@@ -32,7 +33,9 @@ def class_names(dataset):
     )
 
 
-def decode_predictions(preds, top=5, class_names=None):
+def decode_predictions(
+    preds: np.ndarray, top: int = 5, class_names: Sequence[str] | None = None
+) -> list[list[tuple]]:
     """Names the best classes of each prediction.
 
     Args:
@@ -58,7 +61,8 @@ def decode_predictions(preds, top=5, class_names=None):
     ```
     """
     if class_names is None:
-        what, classes = "1000 ImageNet", imagenet_classes()
+        what = "1000 ImageNet"
+        classes: Sequence[tuple] = imagenet_classes()
     else:
         what, classes = f"{len(class_names)}", [(x,) for x in class_names]
     shape = tuple(np.shape(preds))

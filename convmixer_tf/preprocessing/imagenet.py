@@ -3,6 +3,8 @@
 import csv
 import functools
 import importlib.resources
+from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import keras
@@ -23,7 +25,7 @@ class ImageNetClass(NamedTuple):
 
 
 @functools.cache
-def imagenet_classes():
+def imagenet_classes() -> tuple[ImageNetClass, ...]:
     """Lists ImageNet's 1,000 classes in the order of the models' outputs.
 
     Returns:
@@ -31,14 +33,11 @@ def imagenet_classes():
         `("n01440764", "tench")`. The names are those of `keras.applications`.
     """
     table = importlib.resources.files(__package__) / "imagenet_classes.csv"
-    with table.open(encoding="utf-8", newline="") as file:
-        return tuple(
-            ImageNetClass(row["wnid"], row["name"])
-            for row in csv.DictReader(file)
-        )
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return tuple(ImageNetClass(row["wnid"], row["name"]) for row in rows)
 
 
-def preprocess_input(x, data_format=None):
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Returns `x` unchanged: the models normalize their input themselves.
 
     It exists so that code written for `keras.applications` runs as it is.
@@ -56,7 +55,12 @@ def preprocess_input(x, data_format=None):
     return x
 
 
-def normalize(x, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format=None):
+def normalize(
+    x: Any,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    data_format: str | None = None,
+) -> Any:
     """Normalizes pixels for a model built with `include_preprocessing=False`.
 
     Args:
@@ -84,14 +88,13 @@ def normalize(x, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format=None):
     else:
         x = ops.cast(x, "float32")
     first = data_format == "channels_first"
-    mean, std = np.float32(mean), np.float32(std)
+    means, stds = np.asarray(mean, "float32"), np.asarray(std, "float32")
     channels = x.shape[-3 if first else -1]  # None if it isn't known.
-    if channels and {mean.size, std.size} - {1, channels}:
+    if channels and {means.size, stds.size} - {1, channels}:
         raise ValueError(
             "Arguments `mean` and `std` must be a number or one for each of "
             f"the {channels} channels of `x`, of shape {tuple(x.shape)} "
             f"({data_format}). Received: mean={mean}, std={std}"
         )
     shape = (-1, 1, 1) if first else (-1,)
-    mean, std = np.reshape(mean, shape), np.reshape(std, shape)
-    return (x / 255 - mean) / std
+    return (x / 255 - means.reshape(shape)) / stds.reshape(shape)

@@ -11,7 +11,9 @@ import contextlib
 import dataclasses
 import logging
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from starlette.applications import Starlette
@@ -72,8 +74,16 @@ class Service:
     """
 
     def __init__(
-        self, decode, classifier, limits, *, name, class_names, top, threads
-    ):
+        self,
+        decode: Any,
+        classifier: Any,
+        limits: Limits,
+        *,
+        name: str,
+        class_names: Sequence[str],
+        top: int,
+        threads: int,
+    ) -> None:
         self._decode = decode
         self._classifier = classifier
         self._limits = limits
@@ -82,7 +92,7 @@ class Service:
         self._top = top
         self._decoders = ThreadPoolExecutor(threads, initializer=give_way)
         self._pending = self._buffered = 0
-        self._answers = collections.Counter()
+        self._answers: collections.Counter = collections.Counter()
 
     def application(self):
         """Builds the ASGI application."""

@@ -5,11 +5,12 @@ import collections
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 
-def give_way():
+def give_way() -> None:
     """Lowers the priority of this thread below that of the event loop.
 
     Otherwise refusals wait for the computation when all cores are busy.
@@ -36,14 +37,16 @@ class BatchedClassifier:
         blank: An image, to see whether there is an answer.
     """
 
-    def __init__(self, classifier, max_batch, max_wait):
+    def __init__(
+        self, classifier: Any, max_batch: int, max_wait: float
+    ) -> None:
         self.batches = self.images = 0
         size = classifier.image_size
         self.blank = np.zeros((size, size, 3), np.uint8)
         self._classifier = classifier
         self._max_batch = max_batch
         self._max_wait = max_wait
-        self._waiting = collections.deque()
+        self._waiting: collections.deque = collections.deque()
         self._thread = ThreadPoolExecutor(1, initializer=give_way)
         self._work = None
 

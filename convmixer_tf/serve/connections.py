@@ -1,10 +1,18 @@
 """How uvicorn listens: no connection waits forever for its client."""
 
+from __future__ import annotations
+
 import logging
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from convmixer_tf.serve.application import Limits
+    from convmixer_tf.serve.application import Service
 
 _MAX_HEADER = 65_536
 
@@ -47,7 +55,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             clock.cancel()
 
 
-def make_server(service, limits):
+def make_server(service: Service, limits: Limits) -> Any:
     """Makes the server.
 
     Args:
@@ -71,7 +79,7 @@ def make_server(service, limits):
             access_log=False,
             server_header=False,
             limit_concurrency=limits.max_connections,
-            timeout_keep_alive=limits.body_seconds,
+            timeout_keep_alive=math.ceil(limits.body_seconds),
             timeout_graceful_shutdown=math.ceil(
                 1 + limits.body_seconds + limits.answer_seconds
             ),

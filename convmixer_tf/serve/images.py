@@ -167,7 +167,9 @@ class Decoder:
         max_pixels: Integer, the most pixels an image may have.
     """
 
-    def __init__(self, size, crop_fraction, orientation, max_pixels):
+    def __init__(
+        self, size: int, crop_fraction: float, orientation: str, max_pixels: int
+    ) -> None:
         self._max_pixels = max_pixels
         self._transform = tf.function(
             lambda encoded: resize_and_center_crop(

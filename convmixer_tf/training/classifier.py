@@ -1,16 +1,24 @@
 """From labeled images to a trained classifier in a file."""
 
+from __future__ import annotations
+
 import dataclasses
 import pathlib
 import unicodedata
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from convmixer_tf import data
 from convmixer_tf import models
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import run_card
 from convmixer_tf.training.inputs import local_replicas
@@ -21,20 +29,26 @@ from convmixer_tf.training.trainer import train
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 
+if TYPE_CHECKING:
+    from convmixer_tf.data.augmentation import Augmentation
+    from convmixer_tf.data.datasets import ImageList
+    from convmixer_tf.data.records import ImageRecords
+    from convmixer_tf.training.config import TrainConfig
+
 
 def train_classifier(
-    config,
-    build_model,
-    train_set,
-    eval_set,
-    augmentation,
-    image_size,
-    directory,
-    strategy="auto",
-    crop_fraction=data.CROP_FRACTION,
-    orientation=data.ORIENTATION,
-    notes=None,
-):
+    config: TrainConfig,
+    build_model: Callable[[str | None], keras.Model],
+    train_set: ImageList | ImageRecords,
+    eval_set: ImageList | ImageRecords,
+    augmentation: Augmentation,
+    image_size: int,
+    directory: PathLike,
+    strategy: str | tf.distribute.Strategy = "auto",
+    crop_fraction: float = data.CROP_FRACTION,
+    orientation: str = data.ORIENTATION,
+    notes: dict | None = None,
+) -> tuple[keras.Model, dict]:
     """Trains a classifier of images, or goes on training it.
 
     At the end `directory` holds, beside what `train` leaves there,
@@ -204,7 +218,7 @@ def evaluation_inputs(
     return eval_batches
 
 
-def steps_per_epoch(dataset, batch_size):
+def steps_per_epoch(dataset: ImageList | ImageRecords, batch_size: int) -> int:
     """Counts the updates of an epoch; what fills no batch is left out.
 
     Args:
@@ -229,12 +243,12 @@ def steps_per_epoch(dataset, batch_size):
 
 
 def save_model(
-    model,
-    path,
-    class_names,
-    crop_fraction=data.CROP_FRACTION,
-    orientation=data.ORIENTATION,
-):
+    model: keras.Model,
+    path: PathLike,
+    class_names: Sequence[str],
+    crop_fraction: float = data.CROP_FRACTION,
+    orientation: str = data.ORIENTATION,
+) -> None:
     """Saves a model with its class names, and with how its images are read.
 
     Args:

@@ -1,7 +1,9 @@
 """Top-1, top-5 and per-class accuracy, every image counted once."""
 
 import dataclasses
+from collections.abc import Callable
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -124,7 +126,9 @@ class Evaluator:
         strategy: The `tf.distribute.Strategy` under which it was built.
     """
 
-    def __init__(self, model, strategy):
+    def __init__(
+        self, model: keras.Model, strategy: tf.distribute.Strategy
+    ) -> None:
         self.model = model
         self.strategy = strategy
         self._judge = tf.function(self._run)
@@ -162,8 +166,12 @@ class Evaluator:
 
 
 def evaluate_function(
-    predict, batches, classes, indices=None, activation="unknown"
-):
+    predict: Callable,
+    batches: tf.data.Dataset,
+    classes: int,
+    indices: np.ndarray | None = None,
+    activation: str = "unknown",
+) -> Scores:
     """Evaluates whatever classifies images, on one device.
 
     Args:

@@ -10,7 +10,7 @@ from absl import logging
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
-def make_strategy(name="auto"):
+def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     """Chooses how to distribute a run, from the hardware and `TF_CONFIG`.
 
     Call it before anything else touches TensorFlow: several workers can only

@@ -1,15 +1,20 @@
 """The training loop."""
 
+from __future__ import annotations
+
 import contextlib
 import pathlib
 import signal
 import statistics
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from convmixer_tf.files import PathLike
 from convmixer_tf.stopping import stop_signals
 from convmixer_tf.training.checkpoint import CheckpointStore
 from convmixer_tf.training.checkpoint import checkpoint_name
@@ -25,6 +30,9 @@ from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.strategy import on_replicas
 from convmixer_tf.training.strategy import resolve_precision
 
+if TYPE_CHECKING:
+    from convmixer_tf.training.config import TrainConfig
+
 # What TensorFlow raises in a worker when another one is gone.
 LOSSES = (
     tf.errors.AbortedError,
@@ -36,14 +44,14 @@ LOSSES = (
 
 
 def train(
-    config,
-    build_model,
-    train_batches,
-    eval_batches,
-    directory,
-    strategy="auto",
-    notes=None,
-):
+    config: TrainConfig,
+    build_model: Callable[[], keras.Model],
+    train_batches: Callable,
+    eval_batches: Callable,
+    directory: PathLike,
+    strategy: str | tf.distribute.Strategy = "auto",
+    notes: dict | None = None,
+) -> tuple[keras.Model, dict]:
     """Trains a model, or goes on training it.
 
     All that the result depends on is in `directory` after every checkpoint.

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import variable_names
 
@@ -49,7 +51,7 @@ class Architecture:
         return shapes
 
 
-def infer_architecture(weights):
+def infer_architecture(weights: dict[str, np.ndarray]) -> Architecture:
     """Reads the architecture off a complete set of weights.
 
     Args:

@@ -9,7 +9,7 @@ from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.web import fetch_file
 
 
-def fetch_weights(name, include_top=True):
+def fetch_weights(name: str, include_top: bool = True) -> str:
     """Fetches published weights, or finds them cached.
 
     `huggingface_hub` does the work, so its cache (`HF_HOME`, `HF_HUB_CACHE`),

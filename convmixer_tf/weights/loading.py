@@ -2,8 +2,10 @@
 
 import os
 
+import keras
 import numpy as np
 
+from convmixer_tf.files import PathLike
 from convmixer_tf.weights.checking import describe_mismatch
 from convmixer_tf.weights.effective import is_plain
 from convmixer_tf.weights.names import abbreviate
@@ -16,13 +18,13 @@ _RGB = 3
 
 
 def load_weights(
-    model,
-    weights,
+    model: keras.Model,
+    weights: PathLike,
     *,
-    reset_classifier=False,
-    adapt_channels=False,
-    key=None,
-):
+    reset_classifier: bool = False,
+    adapt_channels: bool = False,
+    key: str | None = None,
+) -> None:
     """Loads a file of weights into a ConvMixer.
 
     Everything is read and checked before the first variable changes. A

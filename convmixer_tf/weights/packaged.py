@@ -43,7 +43,7 @@ def find_packaged(name):
     return str(path)
 
 
-def read_facts(name):
+def read_facts(name: str) -> dict:
     """Reads what was measured of weights in this package.
 
     Args:

@@ -7,6 +7,7 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
+from convmixer_tf.files import PathLike
 from convmixer_tf.weights.finding import find_torch
 from convmixer_tf.weights.keras_files import read_h5
 from convmixer_tf.weights.keras_files import read_keras
@@ -28,7 +29,9 @@ _FLOAT_DTYPES = {
 }
 
 
-def read_weights(path, *, key=None):
+def read_weights(
+    path: PathLike, *, key: str | None = None
+) -> dict[str, np.ndarray]:
     """Reads a file of ConvMixer weights. Nothing in it is executed.
 
     The content decides what kind of file it is, not the name. The ConvMixer

@@ -1,7 +1,9 @@
 """Writing a model's weights for timm."""
 
+import keras
 import numpy as np
 
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.weights.effective import effective_weights
@@ -11,7 +13,7 @@ from convmixer_tf.weights.loading import kernel_layers
 from convmixer_tf.weights.names import to_timm
 
 
-def timm_state_dict(model):
+def timm_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """Turns a ConvMixer's weights into a state dict for timm.
 
     A quantized classifier is dequantized, and what LoRA learned is added to
@@ -39,7 +41,9 @@ def timm_state_dict(model):
     return to_timm(weights)
 
 
-def save_timm_weights(model, path, *, overwrite=False):
+def save_timm_weights(
+    model: keras.Model, path: PathLike, *, overwrite: bool = False
+) -> None:
     """Saves a ConvMixer's weights as a `.safetensors` file for timm.
 
     `timm.create_model("convmixer_768_32", checkpoint_path=path)` loads it.

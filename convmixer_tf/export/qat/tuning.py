@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 
 import convmixer_tf
@@ -21,6 +22,7 @@ from convmixer_tf.export.qat.config import TuningConfig
 from convmixer_tf.export.tflite import TARGETS
 from convmixer_tf.export.tflite import check_calibration
 from convmixer_tf.export.tflite import static_shape
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import dump_json
 from convmixer_tf.weights.effective import is_plain
 from convmixer_tf.weights.loading import kernel_layers
@@ -31,15 +33,15 @@ _PACKAGES = ("tensorflow_model_optimization", "tf_keras")
 
 
 def fine_tune(
-    model,
-    folder,
-    images,
-    labels,
-    config=None,
+    model: keras.Model,
+    folder: PathLike,
+    images: np.ndarray,
+    labels: np.ndarray,
+    config: TuningConfig | None = None,
     *,
-    quantization="int8",
-    calibration_images=None,
-):
+    quantization: str = "int8",
+    calibration_images: np.ndarray | None = None,
+) -> tuple[keras.Model, dict]:
     """Fine-tunes a ConvMixer with numbers rounded as in a TFLite file.
 
     The model is rewritten by `deploy` for the file's number format, so that

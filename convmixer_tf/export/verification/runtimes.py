@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ import tensorflow as tf
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.tflite_model import count
 from convmixer_tf.export.tflite_model import describe_tflite
+from convmixer_tf.files import PathLike
 from convmixer_tf.models import load_model
 
 BATCH_SIZE = 32
@@ -94,7 +96,13 @@ def predict(runtime, images, max_pixel=255):
 
 
 @contextlib.contextmanager
-def open_runtime(path, *, runtime=None, threads=1, signature=None):
+def open_runtime(
+    path: PathLike,
+    *,
+    runtime: str | None = None,
+    threads: int = 1,
+    signature: str | None = None,
+) -> Any:
     """Opens an exported file in a runtime that did not write it.
 
     Args:

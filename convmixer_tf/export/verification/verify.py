@@ -5,6 +5,7 @@ import json
 import os
 import warnings
 
+import keras
 import numpy as np
 
 from convmixer_tf.export.preparation import in_float32
@@ -13,6 +14,7 @@ from convmixer_tf.export.verification.limits import default_limits
 from convmixer_tf.export.verification.runtimes import keras_runtime
 from convmixer_tf.export.verification.runtimes import open_runtime
 from convmixer_tf.export.verification.runtimes import predict
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import replaced
 from convmixer_tf.files import size_of
 from convmixer_tf.models.probabilities import activation_of_keras
@@ -149,20 +151,20 @@ def _counts(counts):
 
 
 def verify(
-    model,
-    artifact,
-    images,
-    labels=None,
+    model: keras.Model,
+    artifact: PathLike,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
     *,
-    limits=None,
-    runtime=None,
-    signature=None,
-    features=False,
-    max_pixel=255,
-    threads=1,
-    rounds=None,
-    plain=None,
-):
+    limits: Limits | dict | None = None,
+    runtime: str | None = None,
+    signature: str | None = None,
+    features: bool = False,
+    max_pixel: int = 255,
+    threads: int = 1,
+    rounds: None = None,
+    plain: None = None,
+) -> Report:
     """Compares an exported file with its model, in another runtime.
 
     Args:
@@ -223,8 +225,10 @@ def verify(
             actual, expected, labels, activation_of_keras(model)
         )
     description = opened.description
-    if not isinstance(limits, Limits):
-        limits = dataclasses.replace(
+    if isinstance(limits, Limits):
+        bounds = limits
+    else:
+        bounds = dataclasses.replace(
             default_limits(description["quantization"]), **(limits or {})
         )
     custom = description["custom_operators"]
@@ -234,8 +238,8 @@ def verify(
         size=size_of(artifact),
         images=len(images),
         labeled=int(np.sum(labels >= 0)),
-        limits=limits,
-        broken=limits.broken_by(
+        limits=bounds,
+        broken=bounds.broken_by(
             {**_findings(found), "custom_operators": custom}
         ),
         **found,
