@@ -59,11 +59,14 @@ def _download(name, file, path):
     except Exception as error:  # Keras raises bare ones.
         if isinstance(error.__context__, urllib.error.HTTPError):
             error.__context__.close()
-        reason = str(error).strip().partition("\n")[0]
+        text = str(error).strip() or type(error).__name__
+        reason = text.partition("\n")[0].removeprefix(
+            f"URL fetch failure on {file.url}: "
+        )
         raise OSError(
             f"Cannot fetch the published weights of {name} from {file.url}: "
-            f"the download failed ({type(error).__name__}: {reason}). Nothing "
-            "was kept. Check the network and the proxy (HTTPS_PROXY), and that "
+            f"the download failed ({reason.rstrip('.')}). Nothing was kept. "
+            "Check the network and the proxy (HTTPS_PROXY), and that "
             f"`{os.path.dirname(path)}` can be written (KERAS_HOME). Or "
             "download that file elsewhere and pass its path as `weights`."
         ) from None

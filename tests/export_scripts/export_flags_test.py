@@ -118,3 +118,30 @@ def test_models_and_images(answer, folder, model, tmp_path):
         patterns = [expected] if isinstance(expected, str) else expected
         for line, pattern in zip(answer(*arguments), patterns, strict=True):
             assert re.match(pattern, line), (pattern, line)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "1024_20",
+            "Weights: timm/convmixer_1024_20_ks9_p14.in1k on the Hugging Face "
+            "hub. Published ImageNet accuracy (timm's table, 224 x 224, crop "
+            "0.96; not measured with this file): top-1 76.944 %, top-5 93.364 "
+            "%.",
+        ),
+        (
+            "512_16",
+            "Weights: https://storage.googleapis.com/keras-cv/models/"
+            "convmixer_512_16/imagenet/classification-v0.h5. Published "
+            "ImageNet accuracy (keras-cv's pull request 1325, 224 x 224, crop "
+            "1.0; not measured with this file): top-1 74.38 %.",
+        ),
+    ],
+)
+def test_what_a_card_says_of_fetched_weights(name, text):
+    with script_forgotten("export/export_flags.py"):
+        export_flags = importlib.import_module("export_flags")
+        with flagsaver.flagsaver():
+            flags.FLAGS(["script", f"--model={name}"])
+            assert " ".join(export_flags.published_accuracy().split()) == text

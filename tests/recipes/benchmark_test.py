@@ -226,7 +226,7 @@ def test_short_runs_on_other_backends(run_benchmark, monkeypatch, backend):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["256_8", "768_32", "1024_20"])
+@pytest.mark.parametrize("name", ["256_8", "512_16", "768_32", "1024_20"])
 def test_timm_has_the_same_parameters(benchmark, load_recipe, name):
     import_timm()
     import torch

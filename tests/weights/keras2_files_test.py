@@ -13,12 +13,11 @@ import pytest
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.models import ConvMixer
-from convmixer_tf.models import open_model
-from convmixer_tf.weights import Architecture
 from convmixer_tf.weights import infer_architecture
 from convmixer_tf.weights import load_weights
 from convmixer_tf.weights import read_weights
 from convmixer_tf.weights import save_timm_weights
+from convmixer_tf.weights.checking import Architecture
 from convmixer_tf.weights.keras2_files import EPSILON
 from convmixer_tf.weights.keras2_files import KERAS_EPSILON
 from tests.helpers import relative_difference
@@ -140,11 +139,6 @@ def test_half_precision_is_raised_before_it_rounds(path):
         group["moving_variance:0"] = np.full(4, 1.0, "float16")
     moved = read_weights(path)["block_1/pointwise_norm/moving_variance"]
     np.testing.assert_array_equal(moved, np.full(4, 1.00099, "float32"))
-
-
-def test_opens_as_a_model(path):
-    opened = open_model(path, 49, activation="gelu")
-    assert opened.model.output_shape == (None, 5)
 
 
 def test_converts_to_timm(path, tmp_path, outputs):
