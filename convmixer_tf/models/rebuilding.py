@@ -13,10 +13,13 @@ from convmixer_tf.models.additions import EVALUATION_FILE
 from convmixer_tf.models.additions import LABELS_FILE
 from convmixer_tf.models.additions import ImageReading
 from convmixer_tf.models.normalization import statistics_in
+from convmixer_tf.preprocessing.imagenet import CROP_FRACTION
 from convmixer_tf.validation import check_orientation
 
 
-def save_model(model, path, class_names, crop_fraction, orientation="exif"):
+def save_model(
+    model, path, class_names, crop_fraction=CROP_FRACTION, orientation="exif"
+):
     """Saves a model with its class names, and with how its images are read.
 
     Args:
@@ -24,6 +27,7 @@ def save_model(model, path, class_names, crop_fraction, orientation="exif"):
         path: Path of the `.keras` file, which is replaced.
         class_names: Names of the classes, in the order of the outputs.
         crop_fraction: Fraction of the side of an image that is evaluated.
+            Defaults to that of the published weights.
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
 
     Raises:

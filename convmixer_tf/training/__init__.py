@@ -1,7 +1,7 @@
 """Training on one device or many, with TensorFlow underneath Keras."""
 
 from convmixer_tf.deprecation import renamed
-from convmixer_tf.training.classifier import save_model
+from convmixer_tf.models import save_model
 from convmixer_tf.training.classifier import steps_per_epoch
 from convmixer_tf.training.classifier import train_classifier
 from convmixer_tf.training.config import TrainConfig

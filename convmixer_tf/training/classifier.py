@@ -228,25 +228,6 @@ def steps_per_epoch(dataset, batch_size):
     return steps
 
 
-def save_model(
-    model,
-    path,
-    class_names,
-    crop_fraction=data.CROP_FRACTION,
-    orientation=data.ORIENTATION,
-):
-    """Saves a model with its class names, and with how its images are read.
-
-    Args:
-        model: A `keras.Model`.
-        path: Path of the `.keras` file, which is replaced.
-        class_names: Names of the classes, in the order of the outputs.
-        crop_fraction: Fraction of the side of an image that is evaluated.
-        orientation: As for `data.decode_image`.
-    """
-    models.save_model(model, path, class_names, crop_fraction, orientation)
-
-
 def check_datasets(config, train_set, eval_set):
     """Raises `ValueError` if data and settings don't go together.
 
