@@ -27,15 +27,14 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from convmixer_tf.export import QUANTIZATIONS
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
 from convmixer_tf.export import export_tflite
-from convmixer_tf.export.tfhub import SAVED_MODEL
-from convmixer_tf.export.tflite import QUANTIZATIONS
+from convmixer_tf.export.verification import compare_classifiers
 from convmixer_tf.export.verification import open_runtime
-from convmixer_tf.export.verification.runtimes import predict
-from convmixer_tf.export.verification.verify import compare_classifiers
+from convmixer_tf.export.verification import predict
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import size_of
@@ -80,7 +79,7 @@ def export_all(model, names, calibration, folder):
         model, paths["SavedModel"], class_names=names, image_size=size
     )
     export_tfhub(model, paths["TF Hub module"], class_names=names)
-    paths["TF Hub module"] /= SAVED_MODEL
+    paths["TF Hub module"] /= "saved_model"
     export_onnx(model, paths["ONNX"])
     for quantization in QUANTIZATIONS:
         name = f"TFLite {quantization}"

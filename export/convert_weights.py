@@ -14,7 +14,7 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf.files import made_parents
-from convmixer_tf.models.conversion import convert_weights
+from convmixer_tf.models import convert_weights
 
 _SOURCE = flags.DEFINE_string(
     "source", None, "File of weights to read.", required=True

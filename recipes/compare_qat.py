@@ -25,7 +25,7 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf.export import LiteRTModel
-from convmixer_tf.export.preparation import in_float32
+from convmixer_tf.export import deploy
 from convmixer_tf.export.qat import METHODS
 from convmixer_tf.export.qat import QUANTIZATIONS
 from convmixer_tf.files import dump_json
@@ -177,7 +177,7 @@ def main(argv):
     settings = tuning_data.config(METHODS[0], 0).result_settings()
     tuning = tuning_data.read()
     images, _ = tuning.test
-    expected = in_float32(tuning.model).predict(images, verbose=0)
+    expected = deploy(tuning.model).predict(images, verbose=0)
     with made_parents(folder / "results.json"):
         results = measure(tuning, expected, folder)
     summary = summarize(results)

@@ -37,9 +37,9 @@ from convmixer_tf.models import find_model
 from convmixer_tf.models import read_arguments
 from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.training import TrainConfig
+from convmixer_tf.training import is_chief
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
-from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.weights import DATASETS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS

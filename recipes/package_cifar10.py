@@ -40,8 +40,8 @@ from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import timm_state_dict
+from convmixer_tf.weights import write_safetensors
 from convmixer_tf.weights.packaged import FOLDER
-from convmixer_tf.weights.saving import write_safetensors
 
 NAME = "convmixer_256_8"
 FACTS = PUBLISHED_WEIGHTS[NAME]

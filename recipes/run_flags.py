@@ -5,10 +5,10 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf import data
-from convmixer_tf.training.classifier import check_classes
-from convmixer_tf.training.config import PRECISIONS
-from convmixer_tf.training.strategy import STRATEGIES
-from convmixer_tf.training.strategy import make_strategy
+from convmixer_tf.training import PRECISIONS
+from convmixer_tf.training import STRATEGIES
+from convmixer_tf.training import check_classes
+from convmixer_tf.training import make_strategy
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where tensorflow-datasets keeps its data."

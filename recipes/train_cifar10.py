@@ -34,12 +34,12 @@ from convmixer_tf import ConvMixer
 from convmixer_tf import data
 from convmixer_tf.preprocessing import CIFAR10_MEAN
 from convmixer_tf.preprocessing import CIFAR10_STD
+from convmixer_tf.training import OPTIMIZERS
+from convmixer_tf.training import CheckpointStore
 from convmixer_tf.training import TrainConfig
+from convmixer_tf.training import is_chief
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
-from convmixer_tf.training.checkpoint import CheckpointStore
-from convmixer_tf.training.config import OPTIMIZERS
-from convmixer_tf.training.strategy import is_chief
 
 _WHOLE_IMAGE = data.RandomResizedCrop(min_area=1.0, min_aspect=1.0)
 _LONG = dataclasses.replace(data.get_augmentation("cifar10"), crop=_WHOLE_IMAGE)

@@ -34,9 +34,9 @@ from convmixer_tf import ConvMixer1024_20
 from convmixer_tf import ConvMixer1536_20
 from convmixer_tf import data
 from convmixer_tf.training import TrainConfig
+from convmixer_tf.training import is_chief
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
-from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.validation import ORIENTATIONS
 
 MODELS = {  # and how many epochs the authors trained them

@@ -11,14 +11,11 @@ from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.resampling import resample
 from convmixer_tf.data.validation import check_choice
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.preprocessing.imagenet import CROP_FRACTION
 from convmixer_tf.validation import check_positive_integer
 
 # As in timm and torchvision: after ten boxes that do not fit, a central one.
 _TRIES = 10
-
-# Fraction of the resized image that the evaluation crop takes, in timm's
-# configuration of the published weights.
-CROP_FRACTION = 0.96
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from convmixer_tf.export.onnx_export import export_onnx
 from convmixer_tf.export.publish import publish
 from convmixer_tf.export.saved_model import export_saved_model
 from convmixer_tf.export.tfhub import export_tfhub
+from convmixer_tf.export.tflite import QUANTIZATIONS
 from convmixer_tf.export.tflite import export_tflite
 from convmixer_tf.export.verification.limits import Limits
 from convmixer_tf.export.verification.verify import Report
@@ -20,6 +21,7 @@ from convmixer_tf.export.verification.verify import verify
 from convmixer_tf.export.web import export_web
 
 __all__ = [
+    "QUANTIZATIONS",
     "HubCard",
     "HubLayer",
     "Limits",

@@ -11,6 +11,7 @@ from convmixer_tf.export.fold import is_extreme
 from convmixer_tf.export.fold import read_convmixer
 from convmixer_tf.export.fold import sort_channels
 from convmixer_tf.export.split import TARGETS
+from convmixer_tf.export.split import Part
 from convmixer_tf.export.split import choose_groups
 from convmixer_tf.export.split import choose_parts
 from convmixer_tf.export.split import offsets
@@ -45,8 +46,8 @@ class DeployedBlock:
 
     name: str
     kernel_size: int
-    parts: tuple
-    groups: tuple
+    parts: tuple[Part, ...]
+    groups: tuple[int, ...]
     divided: bool
     smallest_scale: float
     largest_scale: float
@@ -75,8 +76,8 @@ class Deployment:
     source: str
     preprocessing_folded: bool
     last_norm: str
-    extreme_norms: tuple
-    blocks: tuple
+    extreme_norms: tuple[str, ...]
+    blocks: tuple[DeployedBlock, ...]
 
 
 def deploy(model: keras.Model, target: str = "float") -> keras.Model:
@@ -148,7 +149,7 @@ def deploy(model: keras.Model, target: str = "float") -> keras.Model:
     return deployed
 
 
-def add_activation_maps(deployed):
+def add_activation_maps(deployed: keras.Model) -> keras.Model:
     """Lets a classifier say where in the image it sees each class.
 
     Average pooling and the classifier are both linear, so their order does

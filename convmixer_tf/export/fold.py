@@ -119,27 +119,13 @@ def read_convmixer(model):
         blocks.append(block)
     if not blocks:
         raise _not_a_convmixer(model, "There is no block after its PatchEmbed")
-    pool = _pop(
-        chain, layers.GlobalAveragePooling2D | layers.GlobalMaxPooling2D
-    )
-    average = isinstance(pool, layers.GlobalAveragePooling2D)
-    pooling = pool and ("avg" if average else "max")
-    dense = pool and _pop(chain, layers.Dense)
-    classifier = dense and _read(dense, dense.activation)
-    if dense and dense.activation is keras.activations.linear:
-        last = _pop(chain, layers.Activation) or dense
-        classifier.activation = last.activation
+    pooling, classifier = _read_head(chain)
     if chain:
         raise _not_a_convmixer(
             model,
             f"{type(chain[0]).__name__} {chain[0].name!r} is not part of one",
         )
-    for weight in model.weights:
-        if not np.isfinite(_float64(weight)).all():
-            raise ValueError(
-                "The model's weights must be finite. Received: NaN or "
-                f"infinity in {weight.path}"
-            )
+    _check_finite(model)
     for activation in {layer.activation for layer in (stem, *blocks)}:
         _check_elementwise(activation)
     image_shape = model.inputs[0].shape[1:]
@@ -233,29 +219,16 @@ def fold(network, divide, fold_last):
 
 def _chain(model):
     """Lists the layers after the input, those of inner models among them."""
-    if isinstance(model, keras.Sequential) and model.built:
-        chain = model.layers
-    elif hasattr(model, "operations"):
-        chain = _path(model)
-    else:
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
         raise _not_a_convmixer(model, "It is not a functional model")
-    for layer in chain:
-        if isinstance(layer, keras.Model):
-            yield from _chain(layer)
-        elif not isinstance(layer, layers.InputLayer):
-            yield layer
-
-
-def _path(model):
-    """Lists a functional model's layers, each of which feeds the next only."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(inputs) != 1 or len(model.outputs) != 1:
         raise _not_a_convmixer(
             model,
-            f"It has {len(model.inputs)} inputs and {len(model.outputs)} "
-            "outputs",
+            f"It has {len(inputs)} inputs and {len(model.outputs)} outputs",
         )
-    path, (tensor,) = [], model.outputs
-    while tensor is not model.inputs[0]:
+    chain, (tensor,) = [], model.outputs
+    while tensor is not inputs[0]:
         # The layers' `input` is that of an inner model's own graph.
         layer, index, _ = tensor._keras_history
         arguments = layer._inbound_nodes[index].input_tensors
@@ -263,9 +236,10 @@ def _path(model):
             raise _not_a_convmixer(
                 model, f"Layer {layer.name!r} takes {len(arguments)} tensors"
             )
-        path.insert(0, layer)
+        inner = isinstance(layer, keras.Model)
+        chain = [*(_chain(layer) if inner else [layer]), *chain]
         (tensor,) = arguments
-    return path
+    return chain
 
 
 def _pop(chain, kind):
@@ -282,6 +256,15 @@ def _not_a_convmixer(model, reason):
         "pass plain=True to `export_tflite` or `export_onnx`, or use "
         "`export_saved_model`."
     )
+
+
+def _check_finite(model):
+    for weight in model.weights:
+        if not np.isfinite(_float64(weight)).all():
+            raise ValueError(
+                "The model's weights must be finite. Received: NaN or "
+                f"infinity in {weight.path}"
+            )
 
 
 def _check_elementwise(activation):
@@ -302,6 +285,22 @@ def _check_elementwise(activation):
             "The activation of the model's blocks must be applied element by "
             f"element, so that it can be exported. Received: {activation!r}"
         )
+
+
+def _read_head(chain):
+    """Takes pooling and a classifier off the list, if they are next."""
+    pool = _pop(
+        chain, layers.GlobalAveragePooling2D | layers.GlobalMaxPooling2D
+    )
+    average = isinstance(pool, layers.GlobalAveragePooling2D)
+    pooling = pool and ("avg" if average else "max")
+    dense = pool and _pop(chain, layers.Dense)
+    if not dense:
+        return pooling, None
+    activation = dense.activation
+    if activation is keras.activations.linear:
+        activation = (_pop(chain, layers.Activation) or dense).activation
+    return pooling, _read(dense, activation)
 
 
 def _read_block(block):

@@ -40,8 +40,8 @@ class Part:
         columns: Tuple of integers, likewise.
     """
 
-    rows: tuple
-    columns: tuple
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
 
 
 def offsets(size):

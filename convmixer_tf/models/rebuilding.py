@@ -15,6 +15,7 @@ from convmixer_tf.models.additions import EVALUATION_FILE
 from convmixer_tf.models.additions import LABELS_FILE
 from convmixer_tf.models.additions import ImageReading
 from convmixer_tf.models.normalization import statistics_in
+from convmixer_tf.preprocessing.imagenet import CROP_FRACTION
 from convmixer_tf.validation import check_orientation
 
 
@@ -22,7 +23,7 @@ def save_model(
     model: keras.Model,
     path: PathLike,
     class_names: Sequence[str],
-    crop_fraction: float,
+    crop_fraction: float = CROP_FRACTION,
     orientation: str = "exif",
 ) -> None:
     """Saves a model with its class names, and with how its images are read.
@@ -32,6 +33,7 @@ def save_model(
         path: Path of the `.keras` file, which is replaced.
         class_names: Names of the classes, in the order of the outputs.
         crop_fraction: Fraction of the side of an image that is evaluated.
+            Defaults to that of the published weights.
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
 
     Raises:

@@ -16,6 +16,10 @@ from keras import ops
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Fraction of the resized image that the evaluation crop takes, in timm's
+# configuration of the published weights.
+CROP_FRACTION = 0.96
+
 
 class ImageNetClass(NamedTuple):
     """One class: its WordNet identifier and its name."""

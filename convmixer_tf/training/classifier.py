@@ -6,7 +6,6 @@ import dataclasses
 import pathlib
 import unicodedata
 from collections.abc import Callable
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -240,25 +239,6 @@ def steps_per_epoch(dataset: ImageList | ImageRecords, batch_size: int) -> int:
             f"of training images. Received: batch_size={batch_size}"
         )
     return steps
-
-
-def save_model(
-    model: keras.Model,
-    path: PathLike,
-    class_names: Sequence[str],
-    crop_fraction: float = data.CROP_FRACTION,
-    orientation: str = data.ORIENTATION,
-) -> None:
-    """Saves a model with its class names, and with how its images are read.
-
-    Args:
-        model: A `keras.Model`.
-        path: Path of the `.keras` file, which is replaced.
-        class_names: Names of the classes, in the order of the outputs.
-        crop_fraction: Fraction of the side of an image that is evaluated.
-        orientation: As for `data.decode_image`.
-    """
-    models.save_model(model, path, class_names, crop_fraction, orientation)
 
 
 def check_datasets(config, train_set, eval_set):

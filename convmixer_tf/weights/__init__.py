@@ -12,6 +12,7 @@ from convmixer_tf.weights.published import PublishedWeights
 from convmixer_tf.weights.reading import read_weights
 from convmixer_tf.weights.saving import save_timm_weights
 from convmixer_tf.weights.saving import timm_state_dict
+from convmixer_tf.weights.saving import write_safetensors
 
 __all__ = [
     "DATASETS",
@@ -25,6 +26,7 @@ __all__ = [
     "read_weights",
     "save_timm_weights",
     "timm_state_dict",
+    "write_safetensors",
 ]
 
 __getattr__ = renamed(

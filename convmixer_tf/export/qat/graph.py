@@ -16,7 +16,6 @@ _ARGUMENTS = {
     "Add": (),
     "Concatenate": (),
     "Conv2D": ("filters", *_CONVOLUTION),
-    "Cropping2D": ("cropping", "data_format"),
     "Dense": ("units", "activation", "use_bias"),
     "DepthwiseConv2D": _CONVOLUTION,
     "GlobalAveragePooling2D": ("data_format",),

@@ -2,10 +2,14 @@
 
 from convmixer_tf.export.verification.runtimes import RUNTIMES
 from convmixer_tf.export.verification.runtimes import open_runtime
+from convmixer_tf.export.verification.runtimes import predict
 from convmixer_tf.export.verification.verify import MIN_IMAGES
+from convmixer_tf.export.verification.verify import compare_classifiers
 
 __all__ = [
     "MIN_IMAGES",
     "RUNTIMES",
+    "compare_classifiers",
     "open_runtime",
+    "predict",
 ]
