@@ -69,7 +69,7 @@ _IMAGES = " --images FOLDER"
 COMMANDS = {
     # Weights, from a hub on this machine.
     "python -m convmixer_tf.predict photo.jpg FOLDER --model 768_32 --top 3": (
-        Run()
+        Run("--image_size 56")
     ),
     "python export/convert_weights.py --source model.safetensors "
     "--destination model.weights.h5": Run(makes="model.weights.h5"),
@@ -122,7 +122,7 @@ COMMANDS = {
     "python recipes/look_inside.py --model runs/cifar10 "
     "--images FOLDER --split test": Run(makes="runs/look_inside/costs.md"),
     "python recipes/segment.py --model runs/cifar10": Run(
-        "--steps 5", "runs/segment/segment.png"
+        "--steps 5 --width 128", "runs/segment/segment.png"
     ),
     "pdoc -d google --no-show-source -o build/api convmixer_tf{,.analysis,"
     ".data,.export,.inference,.layers,.models,.preprocessing,.training,"
