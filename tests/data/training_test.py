@@ -117,34 +117,24 @@ def test_continues_at_a_step(dataset, whole, steps):
 
 
 def test_workers_and_replicas_divide_the_same_batches(dataset):
+    """Four replicas of one worker, or two of each of two workers."""
+
     def worker(index, **arguments):
-        return run(
-            dataset, shard=Shard(num_workers=2, worker=index), **arguments
-        )
+        shard = Shard(num_workers=2, worker=index)
+        return run(dataset, replicas=2, shard=shard, **arguments)
 
-    together = run(dataset, replicas=2)
-    assert len(together) == 5
+    together = run(dataset, replicas=4)
+    assert len(together) == 2
     apart = [worker(index) for index in range(2)]
-    for step, (images, labels) in enumerate(together):
-        np.testing.assert_array_equal(
-            images, np.concatenate([w[step][0] for w in apart])
-        )
-        np.testing.assert_array_equal(
-            labels, np.concatenate([w[step][1] for w in apart])
-        )
-    assert_equal(apart[1][3:], worker(1, skip_steps=3))
-
-
-def test_four_replicas_are_the_same_on_two_workers(dataset):
-    (together, *_) = run(dataset, replicas=4)
-    parts = np.split(together[0], 4)
-    for index in range(2):
-        (images, _), *_ = run(
-            dataset, replicas=2, shard=Shard(num_workers=2, worker=index)
-        )
-        np.testing.assert_array_equal(
-            images, np.concatenate([parts[index], parts[index + 2]])
-        )
+    for step, tensors in enumerate(together):
+        for kind, tensor in enumerate(tensors):  # Images and labels.
+            parts = np.split(tensor, 4)
+            for index in range(2):
+                np.testing.assert_array_equal(
+                    apart[index][step][kind],
+                    np.concatenate([parts[index], parts[index + 2]]),
+                )
+    assert_equal(apart[1][1:], worker(1, skip_steps=1))
 
 
 def test_replicas_mix_on_their_own(dataset):
