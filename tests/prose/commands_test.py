@@ -62,15 +62,18 @@ def test_every_command_is_covered():
     assert not set(COMMANDS) - found, "no document has these any more"
 
 
+def functions(source):
+    body = ast.parse(source).body
+    return {x.name for x in body if isinstance(x, ast.FunctionDef)}
+
+
 def test_tests_that_run_commands_are_there():
     """Under that name, and of the same script."""
     for line, where in COMMANDS.items():
         if not isinstance(where, Elsewhere):
             continue
         source = documents.read(where.file)
-        tree = ast.parse(source)
-        tests = {x.name for x in tree.body if isinstance(x, ast.FunctionDef)}
-        assert where.name in tests, line
+        assert where.name in functions(source), line
         if where.file != "tests/prose/running_test.py":
             for script in re.findall(r"(\w+)\.(?:py|ipynb)\b", line):
                 assert script in source, line
@@ -85,6 +88,18 @@ def test_what_the_ci_runs():
             assert any(command in line for command in commands) or all(
                 package in script for package in packages
             ), line
+
+
+def test_tests_that_the_ci_names_are_there():
+    words = re.findall(r"\btests/\S+", documents.read(".ci/run"))
+    assert len(words) >= 8
+    for word in words:
+        path, _, name = word.partition("::")
+        head, *middle = re.split("[{}]", path)
+        for part in middle[0].split(",") if middle else [""]:
+            path = head + part + "".join(middle[1:])
+            assert (ROOT / path).exists(), path
+        assert not name or name in functions(documents.read(path)), word
 
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS))
