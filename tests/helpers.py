@@ -192,6 +192,7 @@ def _log_written_to(file):
     filters = handler.filters[:], logger.filters[:]
     level, known = logging.get_verbosity(), handler in logger.root.handlers
     stream = handler.python_handler.setStream(file)
+    logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     try:
         yield

@@ -6,7 +6,6 @@ from PIL import Image
 
 from convmixer_tf.data import AUGMENTATIONS
 from convmixer_tf.data import Augmentation
-from convmixer_tf.data import ColorJitter
 from convmixer_tf.data import Mixing
 from convmixer_tf.data import RandomErasing
 from convmixer_tf.data import open_dataset
@@ -30,7 +29,6 @@ def test_stages_build_on_each_other():
 def test_later_stages_leave_earlier_ones_alone():
     dataset = open_dataset("digits", "train")
     augmentation = Augmentation(
-        color_jitter=ColorJitter(0.2, 0.2, 0.2),
         mixing=Mixing(mixup_alpha=100.0, cutmix_alpha=0.0),
         erasing=RandomErasing(probability=1.0),
     )

@@ -107,21 +107,19 @@ def test_arguments(level, sign, increasing, expected):
     )
 
 
-@pytest.mark.parametrize("size", [32, 224])
-def test_same_seed_same_result_eagerly_and_in_a_pipeline(photos, size):
-    images = tf.image.random_crop(photos[0], (size, size, 3), seed=1)
+def test_same_seed_same_result_eagerly_and_in_a_pipeline(photos):
+    images = tf.image.random_crop(photos[0], (32, 32, 3), seed=1)
     images = tf.stack([images] * 12)
     config = RandAugment()
     eager = rand_augment(images, [1, 2], config)
     assert eager.dtype == tf.uint8
     assert eager.shape == images.shape
-    for calls in (1, 4):
-        dataset = tf.data.Dataset.from_tensors(images).repeat(3)
-        dataset = dataset.map(
-            lambda x: rand_augment(x, [1, 2], config), num_parallel_calls=calls
-        )
-        for augmented in dataset:
-            np.testing.assert_array_equal(augmented, eager)
+    dataset = tf.data.Dataset.from_tensors(images).repeat(3)
+    dataset = dataset.map(
+        lambda x: rand_augment(x, [1, 2], config), num_parallel_calls=4
+    )
+    for augmented in dataset:
+        np.testing.assert_array_equal(augmented, eager)
     assert not np.array_equal(eager, rand_augment(images, [1, 3], config))
     # Randomness is per image: of 12 equal ones, few stay equal.
     assert len({image.numpy().tobytes() for image in eager}) >= 6

@@ -7,21 +7,16 @@ import tensorflow as tf
 
 from convmixer_tf.data import AUGMENTATIONS
 from convmixer_tf.data import Augmentation
-from convmixer_tf.data import ColorJitter
 from convmixer_tf.data import Mixing
-from convmixer_tf.data import RandAugment
+from convmixer_tf.data import RandomErasing
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
 from convmixer_tf.data.loading import Shard
 from tests.helpers import ROOT
 from tests.helpers import run_python
 
-# All that is random but RandAugment, whose operations take seconds to trace.
-QUICK = dataclasses.replace(
-    AUGMENTATIONS["imagenet"],
-    rand_augment=None,
-    color_jitter=ColorJitter(0.2, 0.2, 0.2),
-)
+# Of images and of batches; the operations of RandAugment take long to trace.
+QUICK = Augmentation(mixing=Mixing(), erasing=RandomErasing())
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +48,15 @@ def assert_equal(first, second):
     "augmentation", ["imagenet", "cifar10", "keras_cv", "none"]
 )
 def test_batches_of_every_kind(dataset, augmentation):
-    if AUGMENTATIONS[augmentation].keras_cv:
+    augmentation = AUGMENTATIONS[augmentation]
+    if augmentation.keras_cv:
         pytest.importorskip("keras_cv", reason="needs keras-cv")
-    batches = train_batches(
-        dataset, AUGMENTATIONS[augmentation], 24, 12, seed=0, epoch=0
-    )
+    if operations := augmentation.rand_augment:
+        operations = dataclasses.replace(operations, num_ops=1)
+        augmentation = dataclasses.replace(
+            augmentation, rand_augment=operations
+        )
+    batches = train_batches(dataset, augmentation, 24, 12, seed=0, epoch=0)
     assert len(batches) == 3
     images, labels = batches.element_spec
     assert images.shape == (12, 24, 24, 3)
@@ -67,7 +66,7 @@ def test_batches_of_every_kind(dataset, augmentation):
         assert np.isfinite(images).all()
         np.testing.assert_allclose(np.sum(labels, 1), 1.0, atol=1e-6)
         assert np.min(labels) >= 0
-        if not AUGMENTATIONS[augmentation].erasing:
+        if not augmentation.erasing:
             assert np.min(images) >= 0
             assert np.max(images) <= 255
 
@@ -82,8 +81,7 @@ def test_every_image_once_in_an_epoch(dataset):
     assert len({image.tobytes() for image in images}) == 40
 
 
-def test_same_seed_same_batches_other_epochs_and_seeds_others(dataset, whole):
-    assert_equal(whole, run(dataset))
+def test_other_epochs_and_seeds_give_other_batches(dataset, whole):
     for change in ({"epoch": 1}, {"seed": 2}):
         other = run(dataset, **change)
         assert not np.array_equal(whole[0][0], other[0][0])
@@ -113,46 +111,30 @@ def test_same_batches_after_a_restart(whole, image_folder):
     assert printed.strip() == digest(whole)
 
 
-@pytest.mark.parametrize("steps", [1, 6, 10])
+@pytest.mark.parametrize("steps", [6, 10])
 def test_continues_at_a_step(dataset, whole, steps):
     assert_equal(whole[steps:], run(dataset, skip_steps=steps))
 
 
-def test_continues_with_rand_augment(dataset):
-    augmentation = Augmentation(rand_augment=RandAugment(num_ops=1))
-    rest = run(dataset, augmentation, batch=20, skip_steps=1)
-    assert_equal(run(dataset, augmentation, batch=20)[1:], rest)
-
-
 def test_workers_and_replicas_divide_the_same_batches(dataset):
+    """Four replicas of one worker, or two of each of two workers."""
+
     def worker(index, **arguments):
-        return run(
-            dataset, shard=Shard(num_workers=2, worker=index), **arguments
-        )
+        shard = Shard(num_workers=2, worker=index)
+        return run(dataset, replicas=2, shard=shard, **arguments)
 
-    together = run(dataset, replicas=2)
-    assert len(together) == 5
+    together = run(dataset, replicas=4)
+    assert len(together) == 2
     apart = [worker(index) for index in range(2)]
-    for step, (images, labels) in enumerate(together):
-        np.testing.assert_array_equal(
-            images, np.concatenate([w[step][0] for w in apart])
-        )
-        np.testing.assert_array_equal(
-            labels, np.concatenate([w[step][1] for w in apart])
-        )
-    assert_equal(apart[1][3:], worker(1, skip_steps=3))
-
-
-def test_four_replicas_are_the_same_on_two_workers(dataset):
-    (together, *_) = run(dataset, replicas=4)
-    parts = np.split(together[0], 4)
-    for index in range(2):
-        (images, _), *_ = run(
-            dataset, replicas=2, shard=Shard(num_workers=2, worker=index)
-        )
-        np.testing.assert_array_equal(
-            images, np.concatenate([parts[index], parts[index + 2]])
-        )
+    for step, tensors in enumerate(together):
+        for kind, tensor in enumerate(tensors):  # Images and labels.
+            parts = np.split(tensor, 4)
+            for index in range(2):
+                np.testing.assert_array_equal(
+                    apart[index][step][kind],
+                    np.concatenate([parts[index], parts[index + 2]]),
+                )
+    assert_equal(apart[1][1:], worker(1, skip_steps=1))
 
 
 def test_replicas_mix_on_their_own(dataset):

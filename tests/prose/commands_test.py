@@ -1,6 +1,7 @@
 """No command in the documents is wrong or left without a test."""
 
 import argparse
+import ast
 import configparser
 import re
 
@@ -13,6 +14,7 @@ from tests.helpers import ROOT
 from tests.prose import documents
 from tests.prose.coverage import COMMANDS
 from tests.prose.coverage import Elsewhere
+from tests.prose.coverage import InCI
 from tests.prose.coverage import Run
 
 FOUND = documents.commands()
@@ -60,11 +62,44 @@ def test_every_command_is_covered():
     assert not set(COMMANDS) - found, "no document has these any more"
 
 
-def test_what_is_said_to_run_elsewhere_is_there():
+def functions(source):
+    body = ast.parse(source).body
+    return {x.name for x in body if isinstance(x, ast.FunctionDef)}
+
+
+def test_tests_that_run_commands_are_there():
+    """Under that name, and of the same script."""
     for line, where in COMMANDS.items():
-        if isinstance(where, Elsewhere):
-            text = (ROOT / where.file).read_text(encoding="utf-8")
-            assert where.text in text, line
+        if not isinstance(where, Elsewhere):
+            continue
+        source = documents.read(where.file)
+        assert where.name in functions(source), line
+        if where.file != "tests/prose/running_test.py":
+            for script in re.findall(r"(\w+)\.(?:py|ipynb)\b", line):
+                assert script in source, line
+
+
+def test_what_the_ci_runs():
+    script = documents.read(".ci/run")
+    commands = re.findall(r"readme_command '(.+?)'", script)
+    for line, where in COMMANDS.items():
+        if isinstance(where, InCI):
+            packages = line.removeprefix("pip install ").split()
+            assert any(command in line for command in commands) or all(
+                package in script for package in packages
+            ), line
+
+
+def test_tests_that_the_ci_names_are_there():
+    words = re.findall(r"\btests/\S+", documents.read(".ci/run"))
+    assert len(words) >= 8
+    for word in words:
+        path, _, name = word.partition("::")
+        head, *middle = re.split("[{}]", path)
+        for part in middle[0].split(",") if middle else [""]:
+            path = head + part + "".join(middle[1:])
+            assert (ROOT / path).exists(), path
+        assert not name or name in functions(documents.read(path)), word
 
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS))

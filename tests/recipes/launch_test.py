@@ -98,6 +98,7 @@ def test_without_an_error_nothing_happens(launch):
     assert seen == [["script"]]
 
 
+@pytest.mark.large
 def test_recipes_start_without_the_log_of_tensorflow():
     # In a fresh process: TensorFlow logs while it is imported.
     command = [sys.executable, "-c", "import curves, launch"]

@@ -132,19 +132,21 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
 
     with pytest.raises(FileExistsError, match=r"exists. To replace it, pass"):
         package()
-    package("--overwrite")
 
 
-def test_a_run_that_started_from_another(package, finished):
+def test_a_run_that_started_from_another(package, finished, tmp_path):
+    (tmp_path / "packaged").mkdir()
+    card = tmp_path / "packaged" / "convmixer_256_8.md"
+    card.write_text("of another run")
     first = finished.with_name("first")
     shutil.copytree(finished, first)
     start = {"epochs": 12, "weights": str(first / "model.keras")}
     (finished / "config.json").write_text(json.dumps({**CONFIG, **start}))
     with pytest.raises(ValueError, match="started from random weights; pass"):
         package()
-    folder, record = package(f"--run={first}")
-    card = (folder / "convmixer_256_8.md").read_text()
-    assert re.search(r"\n1\. .*\n *25 epochs .*\n.*\n2\. .*\n *12 ", card)
+    _, record = package(f"--run={first}", "--overwrite")
+    pattern = r"\n1\. .*\n *25 epochs .*\n.*\n2\. .*\n *12 "
+    assert re.search(pattern, card.read_text())
     config = json.loads((record / "2" / "config.json").read_text())
     assert config == {**CONFIG, **start, "weights": "first/model.keras"}
     assert (record / "1" / "log.csv").exists()
