@@ -81,7 +81,12 @@ CASES = {
         _model(convmixer_tf.ConvMixer1536_20, **SMALL), IMAGES
     ),
 }
-FUNCTIONS = {"decode_predictions", "preprocess_input"}
+FUNCTIONS = {
+    "decode_predictions",
+    "open_model",
+    "predict_images",
+    "preprocess_input",
+}
 VARIANTS = {name: case for name, case in CASES.items() if "_" in name}
 OTHERS = {name: case for name, case in CASES.items() if "_" not in name}
 # Full width adds nothing but minutes where the depth is trained or compiled.
