@@ -81,7 +81,9 @@ CASES = {
         _model(convmixer_tf.ConvMixer1536_20, **SMALL), IMAGES
     ),
 }
-FUNCTIONS = {
+# Public, but no layers or models.
+OTHER_NAMES = {
+    "CovarianceInitializer",
     "decode_predictions",
     "open_model",
     "predict_images",
@@ -132,7 +134,7 @@ def train_step(model, images):
 
 def test_no_public_name_is_missing():
     public = {*convmixer_tf.__all__, *layers.__all__}
-    assert set(CASES) | FUNCTIONS == public
+    assert set(CASES) | OTHER_NAMES == public
 
 
 @pytest.mark.parametrize(

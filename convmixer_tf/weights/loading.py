@@ -1,8 +1,8 @@
 """Loading a file of weights into a model: all of it or nothing."""
 
 import os
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from convmixer_tf.files import PathLike
@@ -12,13 +12,16 @@ from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import convmixer_path
 from convmixer_tf.weights.reading import read_weights
 
+if TYPE_CHECKING:
+    import keras  # Files are read and written without.
+
 _STEM = "patch_embed/conv/kernel"
 _CLASSIFIER = ("predictions/kernel", "predictions/bias")
 _RGB = 3
 
 
 def load_weights(
-    model: keras.Model,
+    model: "keras.Model",
     weights: PathLike,
     *,
     reset_classifier: bool = False,

@@ -1,6 +1,7 @@
 """Writing a model's weights for timm."""
 
-import keras
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from convmixer_tf.files import PathLike
@@ -12,8 +13,11 @@ from convmixer_tf.weights.loading import convmixer_variables
 from convmixer_tf.weights.loading import kernel_layers
 from convmixer_tf.weights.names import to_timm
 
+if TYPE_CHECKING:
+    import keras  # Files are read and written without.
 
-def timm_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
+
+def timm_state_dict(model: "keras.Model") -> dict[str, np.ndarray]:
     """Turns a ConvMixer's weights into a state dict for timm.
 
     A quantized classifier is dequantized, and what LoRA learned is added to
@@ -42,7 +46,7 @@ def timm_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def save_timm_weights(
-    model: keras.Model, path: PathLike, *, overwrite: bool = False
+    model: "keras.Model", path: PathLike, *, overwrite: bool = False
 ) -> None:
     """Saves a ConvMixer's weights as a `.safetensors` file for timm.
 
