@@ -81,6 +81,7 @@ CASES = {
         _model(convmixer_tf.ConvMixer1536_20, **SMALL), IMAGES
     ),
 }
+INITIALIZERS = {"CovarianceInitializer"}  # See layers/initializers_test.py.
 FUNCTIONS = {"decode_predictions", "preprocess_input"}
 VARIANTS = {name: case for name, case in CASES.items() if "_" in name}
 OTHERS = {name: case for name, case in CASES.items() if "_" not in name}
@@ -127,7 +128,7 @@ def train_step(model, images):
 
 def test_no_public_name_is_missing():
     public = {*convmixer_tf.__all__, *layers.__all__}
-    assert set(CASES) | FUNCTIONS == public
+    assert set(CASES) | FUNCTIONS | INITIALIZERS == public
 
 
 @pytest.mark.parametrize(
