@@ -25,6 +25,11 @@ def test_the_defaults_are_the_authors():
         ({"clip_norm": 0}, "`clip_norm` must be above 0"),
         ({"optimizer": "sgd"}, "`optimizer` must be one of adamw, muon"),
         ({"muon_learning_rate": 0}, "`muon_learning_rate` must be above 0"),
+        ({"distillation_weight": 2}, "`distillation_weight` must be above 0"),
+        (
+            {"distillation_temperature": 0},
+            "`distillation_temperature` must be above 0",
+        ),
         ({"schedule": "step"}, "`schedule` must be one of piecewise, cosine"),
         ({"precision": "half"}, "`precision` must be one of auto, float32"),
         (
