@@ -57,6 +57,11 @@ _ORIENTATION = flags.DEFINE_enum(
     "Turn images as their EXIF says, or take pixels as stored, as published "
     f"ImageNet accuracies do. Default: the model's, else {data.ORIENTATION}.",
 )
+_FLIP = flags.DEFINE_bool(
+    "flip",
+    False,
+    "Predict the mean of an image and its mirror image, in twice the time.",
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.")
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -103,6 +108,19 @@ def draw_confusion(confusion, class_names, title):
     return figure
 
 
+def averaged_over_flips(predict):
+    """Makes a function predict the mean of images and their mirror images.
+
+    Args:
+        predict: Function from images (batch, height, width, channels) to
+            probabilities (batch, classes).
+
+    Returns:
+        A function of the same kind.
+    """
+    return lambda images: (predict(images) + predict(images[:, :, ::-1])) / 2
+
+
 def check_flags(output):
     """Raises `ValueError` or `NotADirectoryError` for what can't work."""
     if _IMAGE_SIZE.value is not None:
@@ -136,7 +154,10 @@ def main(argv):
     start = time.perf_counter()
     try:
         scores = evaluate_function(
-            *(model.predict, batches, model.classes, outputs),
+            averaged_over_flips(model.predict)
+            if _FLIP.value
+            else model.predict,
+            *(batches, model.classes, outputs),
             activation="softmax",  # It gives probabilities.
         )
     except ValueError as error:
@@ -150,6 +171,7 @@ def main(argv):
         "image_size": model.image_size,
         "crop_fraction": model.crop_fraction,
         "orientation": model.orientation,
+        "flip": _FLIP.value,
         **scores.summary(),
         "images_per_second": scores.images / seconds,
         "per_class": _by_name(dataset.class_names, scores.per_class[outputs]),
@@ -168,9 +190,10 @@ def main(argv):
         figure.savefig(unfinished, dpi=110, bbox_inches="tight")
     if model.classes > 5:  # Of fewer, it would always be 100 %.
         measured += f", top-5 {scores.top5:.2%}"
+    flipped = ", each image and its mirror image" if _FLIP.value else ""
     print(
         f"{measured}, loss {scores.loss:.4f}, with {model.image_size} pixels "
-        f"of {kept_part(model.crop_fraction)}\n{path}\n{picture}"
+        f"of {kept_part(model.crop_fraction)}{flipped}\n{path}\n{picture}"
     )
 
 

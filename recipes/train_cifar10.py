@@ -32,6 +32,7 @@ from absl import logging
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
+from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import CIFAR10_MEAN
 from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.training import OPTIMIZERS
@@ -164,6 +165,17 @@ _HELD_OUT = flags.DEFINE_integer(
     "Training images to evaluate on instead of the test images, and not to "
     "train on: to choose settings by.",
 )
+_TEACHER = flags.DEFINE_string(
+    "teacher",
+    None,
+    "Model to learn from too: what evaluate.py takes as a Keras model.",
+)
+_DISTILLATION_WEIGHT = flags.DEFINE_float(
+    "distillation_weight", 0.5, "Share of the teacher in the loss."
+)
+_TEMPERATURE = flags.DEFINE_float(
+    "distillation_temperature", 2.0, "What the teacher's logits are divided by."
+)
 _ACTIVATION = flags.DEFINE_enum(
     "activation", "gelu", ["gelu", "relu"], "Of the model."
 )
@@ -188,6 +200,8 @@ def make_config(train_set):
     return TrainConfig(
         epochs=run_flags.given(_EPOCHS, preset.epochs),
         batch_size=batch_size,
+        distillation_weight=_DISTILLATION_WEIGHT.value,
+        distillation_temperature=_TEMPERATURE.value,
         **settings,
         **run_flags.settings(steps_per_epoch(train_set, batch_size)),
     )
@@ -225,6 +239,11 @@ def _depthwise_initializer():
         _INITIALIZER, PRESETS[_PRESET.value].depthwise_initializer
     )
     return None if name == "uniform" else name
+
+
+def open_teacher():
+    """Opens the model that the flag names, for images of 32 x 32 pixels."""
+    return open_model(_TEACHER.value, 32)
 
 
 def open_datasets():
@@ -272,7 +291,12 @@ def main(argv):
         _OUTPUT.value,
         strategy,
         crop_fraction=1.0,
-        notes={"model": model_flags(), "weights": _WEIGHTS.value},
+        notes={
+            "model": model_flags(),
+            "weights": _WEIGHTS.value,
+            "teacher": _TEACHER.value,
+        },
+        open_teacher=_TEACHER.value and open_teacher,
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
     if is_chief(strategy):

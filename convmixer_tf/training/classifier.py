@@ -20,6 +20,7 @@ from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import run_card
+from convmixer_tf.training.distillation import build_teacher
 from convmixer_tf.training.inputs import local_replicas
 from convmixer_tf.training.run_log import orientation_of_run
 from convmixer_tf.training.strategy import is_chief
@@ -47,6 +48,8 @@ def train_classifier(
     crop_fraction: float = data.CROP_FRACTION,
     orientation: str = data.ORIENTATION,
     notes: dict | None = None,
+    *,
+    open_teacher: Callable[[], models.OpenedModel] | None = None,
 ) -> tuple[keras.Model, dict]:
     """Trains a classifier of images, or goes on training it.
 
@@ -72,6 +75,9 @@ def train_classifier(
             A run whose `config.json` doesn't say it took pixels as stored. It
             is resumed that way, and a warning is logged.
         notes: As for `train`, such as the arguments of the model.
+        open_teacher: Function without arguments that gives an `OpenedModel`,
+            such as `models.open_model` does, from which to learn too; or
+            `None`. See `distillation.build_teacher`.
 
     Returns:
         The model that was saved, and the summary that `train` returns.
@@ -92,6 +98,9 @@ def train_classifier(
         _check_classes(model, train_set)
         return model
 
+    def teacher():
+        return build_teacher(open_teacher(), train_set.class_names, image_size)
+
     batch_size = config.batch_size // config.accumulation_steps
     model, summary = train(
         config,
@@ -110,6 +119,7 @@ def train_classifier(
             "orientation": orientation,
             **(notes or {}),
         },
+        build_teacher=open_teacher and teacher,
     )
     final = build_model("softmax")
     final.set_weights(model.get_weights())

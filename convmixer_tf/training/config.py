@@ -44,6 +44,10 @@ class TrainConfig:
             of the normalizations too.
         layer_decay: Factor of the learning rate from one block to the block
             before it. 1 treats all alike; fine-tuning likes 0.65 to 0.9.
+        distillation_weight: Share of a teacher in the loss, if there is one;
+            the labels have the rest.
+        distillation_temperature: What the logits are divided by where those
+            of the teacher and of the student are compared.
         clip_norm: The largest global L2 norm of the gradient averaged over
             replicas, or `None`.
         precision: `"float32"`, `"bfloat16"`, `"float16"` (with a loss scale)
@@ -84,6 +88,8 @@ class TrainConfig:
     weight_decay: float = 2e-5  # the fork's default
     decay_all: bool = False
     layer_decay: float = 1.0
+    distillation_weight: float = 0.5
+    distillation_temperature: float = 2.0
     clip_norm: float | None = 1.0
     precision: str = "auto"
     sync_batch_norm: bool = False
@@ -108,7 +114,12 @@ class TrainConfig:
         ):
             check_positive_integer(name, getattr(self, name))
         check_non_negative_integer("seed", self.seed)
-        for name in ("learning_rate", "muon_learning_rate", "epsilon"):
+        for name in (
+            "learning_rate",
+            "muon_learning_rate",
+            "epsilon",
+            "distillation_temperature",
+        ):
             value = getattr(self, name)
             _check(name, value, value > 0, "above 0")
         for name in ("weight_decay", "warmup_epochs", "final_learning_rate"):
@@ -117,7 +128,12 @@ class TrainConfig:
         for name in ("beta_1", "beta_2"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < 1, "at least 0 and below 1")
-        for name in ("layer_decay", "ema_decay", "clip_norm"):
+        for name in (
+            "layer_decay",
+            "ema_decay",
+            "distillation_weight",
+            "clip_norm",
+        ):
             value = getattr(self, name)
             top = math.inf if name == "clip_norm" else 1
             if value is not None:

@@ -76,11 +76,13 @@ class Muon(tf.Module):
             strategy.extended.update(
                 target,
                 self._update_one,
-                args=(gradient, total, rate * scale, wanted),
+                args=(gradient, total, rate, wanted),
+                kwargs={"scale": scale},
                 group=False,
             )
 
-    def _update_one(self, w, gradient, total, rate, wanted):
+    def _update_one(self, w, gradient, total, rate, wanted, scale):
+        rate = rate * scale
         new_total = self.momentum * total + gradient
         ahead = gradient + self.momentum * new_total
         rows, columns = w.shape[-2:]

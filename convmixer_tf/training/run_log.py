@@ -35,6 +35,15 @@ COLUMNS = (
 )
 
 
+# Of `TrainConfig`, with defaults that are what older versions did.
+_LATER_SETTINGS = (
+    "optimizer",
+    "muon_learning_rate",
+    "distillation_weight",
+    "distillation_temperature",
+)
+
+
 class RunLog:
     """Reports on a run, from the process that writes.
 
@@ -313,8 +322,7 @@ def _read_settings(path):
         found["augmentation"] = augmentation
     return {
         "orientation": "stored",  # See `orientation_of_run`.
-        "optimizer": "adamw",
-        "muon_learning_rate": TrainConfig.muon_learning_rate,
+        **{name: getattr(TrainConfig, name) for name in _LATER_SETTINGS},
         **found,
     }
 

@@ -1,10 +1,13 @@
 """One update of the weights, on every replica."""
 
+import functools
+
 import tensorflow as tf
 
 from convmixer_tf.training.averages import MovingAverage
 from convmixer_tf.training.averages import averaging_over_replicas
 from convmixer_tf.training.averages import batch_norms
+from convmixer_tf.training.distillation import distillation_loss
 from convmixer_tf.training.loss import cross_entropy
 from convmixer_tf.training.loss_scale import LossScale
 from convmixer_tf.training.muon import Muon
@@ -29,6 +32,8 @@ class Engine:
         config: A `TrainConfig`.
         model: A `keras.Model` that gives logits.
         strategy: The `tf.distribute.Strategy` under which `model` was built.
+        teacher: A `keras.Model` that gives logits for the same images, built
+            under `strategy` too, or `None`. It is not trained.
 
     Attributes:
         merge_batch_norms: Function without arguments that averages the
@@ -36,9 +41,10 @@ class Engine:
             epoch. Between calls each replica moves its own.
     """
 
-    def __init__(self, config, model, strategy):
+    def __init__(self, config, model, strategy, teacher=None):
         self.config = config
         self.model = model
+        self.teacher = teacher
         self.strategy = strategy
         variables = model.trainable_variables
         self.optimizer = _make_optimizer(config, variables)
@@ -181,9 +187,10 @@ class Engine:
 
     def _loss_and_gradients(self, images, labels):
         """Computes this replica's part of the loss and of its gradient."""
+        teach = self._teaching(images)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            losses = cross_entropy(labels, logits)
+            losses = teach(labels, logits)
             loss = scaled = tf.reduce_sum(losses) / self.config.batch_size
             if self.loss_scale:
                 scaled = loss * self.loss_scale.factor
@@ -193,6 +200,17 @@ class Engine:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return [loss, *gradients]
+
+    def _teaching(self, images):
+        """Returns the loss, a function of the labels and the logits."""
+        if self.teacher is None:
+            return cross_entropy
+        return functools.partial(
+            distillation_loss,
+            teacher_logits=self.teacher(images, training=False),
+            weight=self.config.distillation_weight,
+            temperature=self.config.distillation_temperature,
+        )
 
     def _apply(self, strategy, gradients, rate, finite, good):
         self.optimizer.apply(strategy, gradients, rate, finite)

@@ -51,6 +51,8 @@ def train(
     directory: PathLike,
     strategy: str | tf.distribute.Strategy = "auto",
     notes: dict | None = None,
+    *,
+    build_teacher: Callable[[], keras.Model] | None = None,
 ) -> tuple[keras.Model, dict]:
     """Trains a model, or goes on training it.
 
@@ -77,6 +79,9 @@ def train(
         notes: Dictionary, as JSON can hold it, of what else the result depends
             on. It is kept with the config, and must be the same for a run to
             go on.
+        build_teacher: Function without arguments that builds a `keras.Model`
+            from whose logits the model learns too, called as `build_model`
+            is; or `None`. It is part of no checkpoint.
 
     Returns:
         The model, with the trained weights, or their running mean if
@@ -94,7 +99,7 @@ def train(
     check_backend()
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
-    run = Run(config, build_model, directory, strategy, notes)
+    run = Run(config, build_model, directory, strategy, notes, build_teacher)
     with run, stop_signals() as stop:
         for epoch in range(len(run.history), config.epochs):
             for batches in run.batches(train_batches, epoch):
@@ -119,7 +124,9 @@ class Run:
     Its arguments are those of `train`.
     """
 
-    def __init__(self, config, build_model, directory, strategy, notes):
+    def __init__(
+        self, config, build_model, directory, strategy, notes, build_teacher
+    ):
         check_replicas(config, strategy)
         self.config = config
         self.strategy = strategy
@@ -133,8 +140,12 @@ class Run:
         if writes:
             check_run(self.directory, config, notes)
         with strategy.scope():
-            self.model = _build(build_model, config)
-            self.engine = Engine(config, self.model, strategy)
+            keras.utils.set_random_seed(config.seed)
+            with _precision(config):
+                self.model = build_model()
+                _check_logits(self.model)
+                teacher = build_teacher and build_teacher()
+            self.engine = Engine(config, self.model, strategy, teacher)
         if writes:
             open_run(self.directory, config, notes)
         self.evaluator = Evaluator(self.model, strategy)
@@ -394,14 +405,18 @@ def check_replicas(config, strategy):
         )
 
 
-def _build(build_model, config):
-    keras.utils.set_random_seed(config.seed)
+@contextlib.contextmanager
+def _precision(config):
+    """Has models built in the precision of a run."""
     old = keras.config.dtype_policy()
     keras.config.set_dtype_policy(resolve_precision(config.precision))
     try:
-        model = build_model()
+        yield
     finally:
         keras.config.set_dtype_policy(old)
+
+
+def _check_logits(model):
     activation = getattr(model.layers[-1], "activation", None)
     if activation not in (None, keras.activations.linear):
         raise ValueError(
@@ -409,7 +424,6 @@ def _build(build_model, config):
             "classifier_activation=None. Received: a last layer with "
             f"activation={activation.__name__!r}"
         )
-    return model
 
 
 def _check_agreement(strategy, step):

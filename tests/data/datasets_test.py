@@ -10,6 +10,7 @@ from convmixer_tf.data import datasets
 from convmixer_tf.data import decode_image
 from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import get_augmentation
+from convmixer_tf.data import hold_out
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
 from convmixer_tf.data.datasets import ImageList
@@ -99,6 +100,43 @@ def test_repeated_data_are_the_same_images_again(
     assert len(set(keys(twice, seed=0))) == 40
     with pytest.raises(ValueError, match="`times` must be a positive"):
         once.repeated(0)
+
+
+def test_held_out_images_are_no_longer_among_the_others():
+    dataset = open_dataset("digits", "test")
+    rest, held_out = hold_out(dataset, 100)
+    assert (len(rest), len(held_out)) == (len(dataset) - 100, 100)
+    read = [read_all(part) for part in (dataset, rest, held_out)]
+    everything, *parts = ({row[0]: row[1:] for row in rows} for rows in read)
+    assert not set(parts[0]) & set(parts[1])
+    for part in parts:
+        for name, (image, label) in part.items():
+            assert (image, label) == everything[name]
+    assert len(set(map(int, held_out.labels))) == 10
+    again = hold_out(dataset, 100)[1]
+    np.testing.assert_array_equal(again.names, held_out.names)
+
+
+def test_files_are_held_out_without_reading_them(tmp_path, save, monkeypatch):
+    save(tmp_path, {f"train/a/{number}.png": IMAGE for number in range(5)})
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 0)
+    rest, held_out = hold_out(open_dataset(tmp_path, "train"), 2)
+    assert rest.contents is held_out.contents is None
+    assert len(read_all(rest)) == 3
+
+
+@pytest.mark.parametrize("count", [0, 360, 2.5])
+def test_refuses_to_hold_out_all(count):
+    with pytest.raises(ValueError, match="`count` must be"):
+        hold_out(open_dataset("digits", "test"), count)
+
+
+def test_refuses_to_hold_out_what_is_read_in_sequence(
+    record_folder, monkeypatch
+):
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 0)
+    with pytest.raises(ValueError, match="Write them as two splits"):
+        hold_out(open_dataset(record_folder, "train"), 2)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from convmixer_tf.layers import ConvMixerBlock
+from convmixer_tf.layers import CovarianceInitializer
 from convmixer_tf.layers import PatchEmbed
 from tests.helpers import randomize
 from tests.helpers import relative_difference
@@ -24,6 +25,7 @@ CASES = {
             "activation": "silu",
             "drop_path": 0.25,
             "remat": True,
+            "depthwise_initializer": CovarianceInitializer(0.5),
             "name": "mixer",
         },
         (2, 7, 4, 6),
@@ -50,7 +52,7 @@ def test_config_round_trip(cls, config, input_shape, output_shape):
     assert type(restored) is cls
     assert restored.get_config() == layer.get_config()
     for name, value in config.items():
-        if name != "activation":
+        if name not in ("activation", "depthwise_initializer"):
             assert getattr(restored, name) == value
     assert restored.activation is layer.activation
     assert restored.data_format == "channels_first"

@@ -141,6 +141,10 @@ OF_THE_SMALL_ONE = {
         {"input_shape": (32, 32, 1)},
         'Weights "cifar10" are made for 3 channels',
     ),
+    "initializer": (
+        {"depthwise_initializer": "zeros"},
+        '`depthwise_initializer` must be None or "covariance". Received: dept',
+    ),
     "too small": ({"input_shape": (1, 32, 3)}, "at least one patch, 2,"),
 }
 

@@ -275,6 +275,30 @@ def test_drop_path_grows_linearly():
     assert single.get_layer("block_0").drop_path == 0
 
 
+def test_kernels_with_the_covariance_of_trained_ones_grow_wider(tmp_path):
+    settings = {"classes": 5, "depthwise_initializer": "covariance"}
+    model = ConvMixer(8, 3, 3, 4, **settings)
+    blocks = [model.get_layer(f"block_{i}") for i in range(3)]
+    depths = [block.depthwise_initializer.depth for block in blocks]
+    assert depths == [0, 0.5, 1]
+    kernels = [np.array(block.depthwise.kernel) for block in blocks]
+    # The samples differ from block to block, and the last ones are wider.
+    corners = [np.abs(kernel[0, 0]).mean() for kernel in kernels]
+    assert corners[0] < corners[1] / 3
+    assert not np.allclose(kernels[1], kernels[2])
+    single = ConvMixer(8, 1, 3, 4, **settings)
+    assert single.get_layer("block_0").depthwise_initializer.depth == 0
+
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    copy = restored.get_layer("block_1").get_config()
+    assert copy == model.get_layer("block_1").get_config()
+    for got, expected in zip(
+        restored.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
+
+
 def test_dropout_acts_on_the_features_in_training_only():
     model = tiny(dropout=0.5, input_shape=(45, 31, 3))
     images = asymmetric_image()

@@ -47,3 +47,14 @@ def test_the_picture_of_confusions(recipe, classes):
         }
     else:
         assert not counts
+
+
+def test_predictions_of_an_image_and_its_mirror_image(recipe):
+    images = np.random.default_rng(0).random((2, 3, 4, 1))
+
+    def predict(images):
+        return images[:, 0, :, 0]  # The upper row.
+
+    predicted = recipe.averaged_over_flips(predict)(images)
+    row = images[:, 0, :, 0]
+    np.testing.assert_allclose(predicted, (row + row[:, ::-1]) / 2)

@@ -16,6 +16,7 @@ from convmixer_tf import ConvMixer1024_20
 from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import write_metadata
+from convmixer_tf.layers import CovarianceInitializer
 from convmixer_tf.models import read_class_names
 from convmixer_tf.models.normalization import statistics_in
 from convmixer_tf.training import save_model
@@ -87,6 +88,33 @@ def test_evaluate_agrees_with_the_run(cifar_run, images, tmp_path):
     assert scores["top1"] == pytest.approx(mean)
     picture = (tmp_path / "new" / "confusion.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
+
+
+def test_the_fast_preset_with_a_teacher(cifar_run, images, tmp_path):
+    output = tmp_path / "student"
+    succeed(
+        "train_cifar10.py",
+        *(f"--data={images}", "--preset=fast", f"--teacher={cifar_run}"),
+        *(f"--output={output}", "--held_out=6", "--epochs=3"),
+        *(*TINY, "--notensorboard"),
+    )
+    config = json.loads((output / "config.json").read_text())
+    assert (config["optimizer"], config["train_images"]) == ("muon", 18)
+    assert config["augmentation"]["alternate_flips"]
+    assert config["teacher"] == str(cifar_run)
+    model = keras.saving.load_model(output / "model.keras")
+    initializer = model.get_layer("block_0").depthwise_initializer
+    assert isinstance(initializer, CovarianceInitializer)
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["last"]["step"] == 6
+    succeed(
+        "evaluate.py",
+        *(f"--model={output}", f"--data={images}", "--split=test", "--flip"),
+        f"--output={tmp_path}",
+    )
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["flip"]
+    assert scores["images"] == 9
 
 
 @pytest.mark.parametrize("kind", ["SavedModel", "TFLite"])

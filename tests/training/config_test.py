@@ -23,6 +23,13 @@ def test_the_defaults_are_the_authors():
         ({"beta_2": 1.0}, "`beta_2` must be at least 0 and below 1"),
         ({"ema_decay": 1.5}, "`ema_decay` must be above 0, up to 1"),
         ({"clip_norm": 0}, "`clip_norm` must be above 0"),
+        ({"optimizer": "sgd"}, "`optimizer` must be one of adamw, muon"),
+        ({"muon_learning_rate": 0}, "`muon_learning_rate` must be above 0"),
+        ({"distillation_weight": 2}, "`distillation_weight` must be above 0"),
+        (
+            {"distillation_temperature": 0},
+            "`distillation_temperature` must be above 0",
+        ),
         ({"schedule": "step"}, "`schedule` must be one of piecewise, cosine"),
         ({"precision": "half"}, "`precision` must be one of auto, float32"),
         (

@@ -1,11 +1,14 @@
 import builtins
+import dataclasses
 import importlib.util
+import json
 import sys
 
 import pytest
 import tensorflow as tf
 from absl import logging
 
+from convmixer_tf.data import get_augmentation
 from convmixer_tf.training import run_log
 from convmixer_tf.training.run_log import RunLog
 from convmixer_tf.training.run_log import check_run
@@ -214,3 +217,24 @@ def test_a_run_is_told_of_other_devices(tmp_path, caplog):
     assert [message.split(": ")[1] for message in caplog.messages] == [
         "replicas was 2 and is 4, so it will not end as it would have."
     ]
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path):
+    """It has no word for what it could not be told otherwise."""
+    config = tiny.config()
+    augmentation = dataclasses.asdict(get_augmentation("none"))
+    open_run(tmp_path, config, {"augmentation": augmentation})
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    for name in run_log._LATER_SETTINGS:
+        del settings[name]
+    settings["recipe"] = settings.pop("augmentation")
+    del settings["recipe"]["alternate_flips"]
+    path.write_text(json.dumps(settings))
+    check_run(tmp_path, config, {"augmentation": augmentation})
+    for other, notes in (
+        (tiny.config(optimizer="muon"), augmentation),
+        (config, {**augmentation, "alternate_flips": True}),
+    ):
+        with pytest.raises(ValueError, match="holds a run with other settings"):
+            check_run(tmp_path, other, {"augmentation": notes})

@@ -74,6 +74,51 @@ def test_two_replicas_equal_one(one_replica, two_replicas):
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_muon_on_two_replicas_is_muon_on_one(
+    one_device, two_replicas, accumulation_steps
+):
+    settings = {
+        "optimizer": "muon",
+        "frozen_norms": True,
+        "batch_size": 16 * accumulation_steps,
+    }
+    one, results = run(one_device, **settings)
+    assert results[-1]["loss"] < results[0]["loss"] - 0.1
+    settings["accumulation_steps"] = accumulation_steps
+    two, _ = run(two_replicas, **settings)
+    assert tiny.worst_difference(everything(one), everything(two)) < 1e-5
+    for total in two.optimizer.sums:
+        first, second = (copy.numpy() for copy in total.values)
+        np.testing.assert_array_equal(first, second)
+
+
+def test_muon_trains_alike_in_bfloat16(one_device):
+    _, expected = run(one_device, optimizer="muon")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        engine, results = run(one_device, optimizer="muon")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(total.dtype == tf.float32 for total in engine.optimizer.sums)
+    np.testing.assert_allclose(
+        *([step["loss"] for step in steps] for steps in (results, expected)),
+        rtol=0.02,
+    )
+
+
+def test_an_infinite_gradient_changes_nothing_of_muons(one_device):
+    with one_device.scope():
+        model = tiny.build_model(frozen_norms=True)
+        engine = Engine(tiny.config(optimizer="muon"), model, one_device)
+    before = tiny.weights_of(model)
+    images, labels = tiny.examples()
+    images[3] = np.inf
+    step_once(engine, images[:16], labels[:16])
+    assert tiny.worst_difference(before, tiny.weights_of(model)) == 0
+    assert not any(np.any(total.numpy()) for total in engine.optimizer.sums)
+
+
 def test_two_replicas_equal_one_with_frozen_norms(one_device, two_replicas):
     one, _ = run(one_device, frozen_norms=True)
     two, _ = run(two_replicas, frozen_norms=True)

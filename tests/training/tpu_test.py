@@ -11,6 +11,7 @@ from tests.helpers import run_python
 _CODE = """
 import collections
 import contextlib
+import dataclasses
 
 import keras
 import numpy as np
@@ -68,14 +69,17 @@ weights = per_replica((8,), "float32")
 config = tiny.config(
     accumulation_steps=2, batch_size=32, ema_decay=0.9, clip_norm=0.3
 )
+muon_config = dataclasses.replace(config, optimizer="muon")
 keras.utils.set_random_seed(0)
 with strategy.scope():
     model = tiny.build_model(dropout=0.1)
     engine = step.Engine(config, model, strategy)
+    with_muon = step.Engine(muon_config, tiny.build_model(), strategy)
     evaluator = Evaluator(engine.model, strategy)
 for name, function, arguments in (
     ("accumulate", engine._accumulate, [(images, labels)]),
     ("update", engine._update, [(images, labels)]),
+    ("update by Muon", with_muon._update, [(images, labels)]),
     ("evaluate", evaluator._judge, [(images, labels, weights)]),
     ("merge", engine.merge_batch_norms, []),
 ):
@@ -104,6 +108,7 @@ def test_every_function_of_the_trainer_can_be_traced():
     assert printed.split("\n") == [
         "accumulate True",
         "update True",
+        "update by Muon True",
         "evaluate True",
         "merge True",
         "traced spread",

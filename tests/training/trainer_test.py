@@ -130,6 +130,17 @@ def test_a_run_that_crashed_ends_as_if_it_had_not(
         assert rows[0] == rows[1]
 
 
+def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
+    whole, _ = run(tmp_path / "whole", one_device, optimizer="muon")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, crash)
+        with pytest.raises(CrashError):
+            run(tmp_path / "parts", one_device, optimizer="muon")
+    parts, _ = run(tmp_path / "parts", one_device, optimizer="muon")
+    expected = tiny.weights_of(whole)
+    assert tiny.worst_difference(expected, tiny.weights_of(parts)) == 0
+
+
 @pytest.mark.parametrize("step", [2, 4])
 def test_sigterm_saves_and_exits(
     finished, one_device, tmp_path, monkeypatch, step
