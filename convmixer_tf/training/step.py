@@ -5,6 +5,7 @@ import tensorflow as tf
 from convmixer_tf.training.averages import MovingAverage
 from convmixer_tf.training.averages import averaging_over_replicas
 from convmixer_tf.training.averages import batch_norms
+from convmixer_tf.training.loss import binary_cross_entropy
 from convmixer_tf.training.loss import cross_entropy
 from convmixer_tf.training.loss_scale import LossScale
 from convmixer_tf.training.muon import Muon
@@ -42,6 +43,10 @@ class Engine:
         self.strategy = strategy
         variables = model.trainable_variables
         self.optimizer = _make_optimizer(config, variables)
+        self._losses = {
+            "softmax": cross_entropy,
+            "sigmoid": binary_cross_entropy,
+        }[config.loss]
         self.schedule = make_schedule(config)
         self.average = self.loss_scale = None
         if config.ema_decay is not None:
@@ -183,7 +188,7 @@ class Engine:
         """Computes this replica's part of the loss and of its gradient."""
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            losses = cross_entropy(labels, logits)
+            losses = self._losses(labels, logits)
             loss = scaled = tf.reduce_sum(losses) / self.config.batch_size
             if self.loss_scale:
                 scaled = loss * self.loss_scale.factor
