@@ -390,9 +390,18 @@ def _fit_head(run, crops):
         features = features[:, None]
     else:
         features, targets = _features(body, crops), run.splits.train.targets()
-    probe = _set_head(run, model, features, targets)
+    probe = _set_head(run, model, features[:, :1], targets)
+    mirror = False
+    if features.shape[1] > 1 and probe.losses:
+        other = _set_head(run, run.build(), features, targets)
+        mirror = min(other.losses.values()) < min(probe.losses.values())
+    if mirror:
+        probe = _set_head(run, model, features, targets)
+    else:
+        features = features[:, :1]
     settings = {
         "penalty": probe.penalty,
+        "mirrored": mirror,
         "cross_validation": {f"{k:.2g}": v for k, v in probe.losses.items()},
     }
     return run.candidate(model, settings), (features, targets)
