@@ -83,20 +83,21 @@ def mirrored(boxes):
     return boxes[..., [0, 3, 2, 1]]
 
 
-def random_boxes(draws):
-    """Draws boxes for `Crops.cut`, half of them mirrored.
+def random_boxes(draws, mirror):
+    """Draws boxes for `Crops.cut`.
 
     Args:
         draws: Float tensor of shape (views, 4), random numbers in [0, 1).
+        mirror: Boolean, whether half of the views are mirrored.
 
     Returns:
         Float32 tensor of shape (views, 4).
     """
-    scale, top, left, mirror = tf.unstack(draws, axis=-1)
+    scale, top, left, side_draw = tf.unstack(draws, axis=-1)
     side = MIN_SIDE + (1 - MIN_SIDE) * scale
     top, left = top * (1 - side), left * (1 - side)
     right = left + side
-    mirror = mirror < 0.5
+    mirror = (side_draw < 0.5) & mirror
     return tf.stack(
         [
             top,
@@ -108,7 +109,7 @@ def random_boxes(draws):
     )
 
 
-def crop_inputs(config, crops, targets):
+def crop_inputs(config, crops, targets, mirror):
     """Builds what `train` takes as `train_batches`, of images in memory.
 
     The images are shuffled anew for each pass, and passes follow each other
@@ -120,6 +121,7 @@ def crop_inputs(config, crops, targets):
         crops: `Crops` of the training images.
         targets: Float32 array of shape (images, classes), what the loss
             compares the model's outputs with.
+        mirror: Boolean, whether to mirror half of the images.
 
     Returns:
         A function (epoch, first_batch, context).
@@ -143,7 +145,7 @@ def crop_inputs(config, crops, targets):
                 [size, 4],
                 tf.stack([tf.constant(config.seed, tf.int64), number]),
             )
-            boxes = random_boxes(draws[local])
+            boxes = random_boxes(draws[local], mirror)
             chosen = tf.ensure_shape(indices[local], [size // workers])
             return crops.cut(chosen, boxes), tf.gather(targets, chosen)
 

@@ -151,8 +151,9 @@ def finetune(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value is not None:
             check_positive_integer(name, value)
-    splits = data
-    if not isinstance(data, Splits):
+    if isinstance(data, Splits):
+        splits = data
+    else:
         splits = open_splits(
             data,
             validation_fraction=validation_fraction,
@@ -160,8 +161,9 @@ def finetune(
             data_dir=data_dir,
         )
     check_classes(splits.train, splits.validation)
-    opened = model
-    if not isinstance(model, models.OpenedModel):
+    if isinstance(model, models.OpenedModel):
+        opened = model
+    else:
         opened = models.open_model(model, image_size)
     run = _Run(
         splits,
@@ -514,7 +516,7 @@ def _training_config(
 
 def _train_all(run, crops, head, config, strategy):
     """Trains all weights, from the head that was fitted."""
-    splits = run.splits
+    splits, mirror = run.splits, head.settings["mirrored"]
     if splits.multi_label:
         config = dataclasses.replace(config, loss="sigmoid")
     weights = head.model.get_weights()
@@ -538,7 +540,11 @@ def _train_all(run, crops, head, config, strategy):
             warmup_epochs=epochs / 10,
         )
         batches = training_inputs(
-            config, splits.train, AUGMENTATION, run.size, run.orientation
+            config,
+            splits.train,
+            dataclasses.replace(AUGMENTATION, flip=0.5 * mirror),
+            run.size,
+            run.orientation,
         )
         weights_of = tf.constant(_class_weights(splits.train), tf.float32)
 
@@ -549,7 +555,7 @@ def _train_all(run, crops, head, config, strategy):
     else:
         targets = splits.train.targets()
         rows = targets * _loss_weights(splits, targets)
-        inputs = crop_inputs(config, crops, rows.astype("float32"))
+        inputs = crop_inputs(config, crops, rows.astype("float32"), mirror)
     model, _ = train(
         config,
         build,

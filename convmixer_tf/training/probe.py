@@ -9,7 +9,6 @@ PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 9))
 # The penalty where there are too few images to choose one.
 DEFAULT_PENALTY = 1e-2
 FOLDS = 5
-STRICTNESS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +116,9 @@ def _choose(losses):
     best = min(losses.values(), key=np.mean)
     for penalty, values in losses.items():
         more = values - best
-        if more.mean() <= STRICTNESS * more.std() / np.sqrt(len(more)):
+        if more.mean() <= more.std() / np.sqrt(len(more)):
             return penalty
+    raise AssertionError("The best one is not worse than itself.")
 
 
 def _path(problem, multi_label, last):
