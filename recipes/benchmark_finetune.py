@@ -35,11 +35,11 @@ import tensorflow as tf
 from absl import flags
 from sklearn.linear_model import LogisticRegression
 
-from convmixer_tf.data import ImageList
 from convmixer_tf.data import Splits
 from convmixer_tf.data import open_dataset
-from convmixer_tf.data import open_files
 from convmixer_tf.data import read_images
+from convmixer_tf.data.datasets import ImageList
+from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.splits import divide
 from convmixer_tf.files import dump_json
 from convmixer_tf.models import open_model
@@ -174,7 +174,7 @@ def probe(opened, train, test):
 def ours(opened, train, test, seed, frozen):
     """Calls `finetune`."""
     fitted, validation = divide(train, 0.2, seed)
-    splits = Splits(fitted, validation, test, set_aside=True)
+    splits = Splits(fitted, validation, test)
     with tempfile.TemporaryDirectory() as folder:
         result = finetune(
             splits, opened, folder, frozen=frozen, seed=seed, strategy="one"
@@ -244,13 +244,8 @@ def compare(opened, seed, rows):
     return len(train), len(test)
 
 
-def main(argv):
-    """Runs the ways in turns, and adds the task to the results."""
-    launch.start(argv)
-    opened = open_model(_MODEL.value)
-    rows = {}
-    for seed in range(_SEEDS.value):
-        images = compare(opened, seed, rows)
+def save(rows, images):
+    """Adds what there is of the task to the results."""
     results = {}
     if os.path.exists(_OUTPUT.value):
         results = json.loads(pathlib.Path(_OUTPUT.value).read_text())
@@ -271,6 +266,16 @@ def main(argv):
         },
     }
     dump_json(_OUTPUT.value, results)
+
+
+def main(argv):
+    """Runs the ways in turns, and saves the results after each drawing."""
+    launch.start(argv)
+    opened = open_model(_MODEL.value)
+    rows = {}
+    for seed in range(_SEEDS.value):
+        images = compare(opened, seed, rows)
+        save(rows, images)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,6 @@ class Splits:
         train: What `open_dataset` returns: the training images.
         validation: The same, of the images that choices are made by.
         test: The same, of images that decide nothing, or `None`.
-        set_aside: Whether `validation` was a part of the training images
-            that `open_splits` set aside.
         multi_label: Whether an image may have several classes, or none. The
             labels then have the shape (images, classes), 1 for the classes of
             an image.
@@ -50,7 +48,6 @@ class Splits:
     validation: ImageList
     test: ImageList | None = None
     multi_label: bool = False
-    set_aside: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -155,7 +152,7 @@ def open_splits(
     if validation is not None:
         return Splits(train, validation, test, multi_label)
     train, validation = divide(train, validation_fraction, seed)
-    return Splits(train, validation, test, multi_label, set_aside=True)
+    return Splits(train, validation, test, multi_label)
 
 
 def _open_parts(data, data_dir):

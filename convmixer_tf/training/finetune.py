@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import time
 
@@ -47,7 +48,7 @@ MIN_IMAGES = 100
 # Classes are weighted if one has this many times the images of another.
 IMBALANCE = 5
 # To train all weights: passes over few images, and the most images of many.
-PASSES, SEEN = 15, 30_000
+PASSES, SEEN = 10, 20_000
 STAGES = 5  # Evaluations on the way.
 LEARNING_RATE = 3e-4
 
@@ -62,9 +63,6 @@ class FinetuneResult:
         model: The `keras.Model`, with probabilities as its output.
         path: Path of its file, `model.keras` in the folder of the run.
         splits: The `data.Splits` that it was made with.
-        validation_probabilities: Array of shape (images, classes): outputs for
-            the validation images, of the model before it learned from these.
-            See `"refitted"` in `report`.
         crop_fraction: Fraction of the side of an image that is evaluated.
         orientation: As for `data.decode_image`.
         report: Dictionary, the content of `finetune.json`.
@@ -73,7 +71,6 @@ class FinetuneResult:
     model: keras.Model
     path: str
     splits: Splits
-    validation_probabilities: np.ndarray
     crop_fraction: float
     orientation: str
     report: dict
@@ -102,9 +99,8 @@ def finetune(
     First a linear classifier, the head, is fitted to the features of the model
     as it is. Then, unless `frozen`, all weights are trained from there. The
     second model is kept if it is better on the validation images by more than
-    the standard error of the difference; else the first. If the validation
-    images were set aside here, the head that is kept is fitted again to all
-    images; the report is of the one before.
+    the standard error of the difference; else the first. No model learns from
+    validation or test images.
 
     `output` then holds `model.keras`, its card `model.md`, the report
     `finetune.json` and the list of images `images.csv`. The same call resumes
@@ -123,7 +119,7 @@ def finetune(
         orientation: As for `data.decode_image`. Defaults to the model's.
         validation_fraction: As for `data.open_splits`.
         epochs: Passes over the training images, to train all weights.
-            Defaults to 15, and to fewer for more than 2,000 images.
+            Defaults to 10, and to fewer for more than 2,000 images.
         batch_size: Images per update. Defaults to 32, or 64 for more than
             2,000 images.
         learning_rate: Peak of the learning rate for all weights.
@@ -173,6 +169,7 @@ def finetune(
         orientation or opened.orientation or image_data.ORIENTATION,
         seed,
         pathlib.Path(output),
+        "a model" if opened is model else os.fspath(model),
     )
     why = _why_head_only(splits.train, frozen)
     config = _training_config(
@@ -180,7 +177,7 @@ def finetune(
     )
     run.open()
     crops = run.read(splits.train)
-    head, problem = _fit_head(run, crops)
+    head = _fit_head(run, crops)
     _log("The head alone", head)
     candidates = {"head": head}
     if why is None:
@@ -188,13 +185,9 @@ def finetune(
         _log("All weights", trained)
         candidates["all"] = trained
     kept = "all" if _is_better(candidates.get("all"), head) else "head"
-    refitted = kept == "head" and splits.set_aside
-    final = candidates[kept].model
-    if refitted:
-        final = _refit_head(run, problem)
     report = {
+        "model": run.name,
         "kept": kept,
-        "refitted": refitted,
         "validation": candidates[kept].metrics["validation"],
         "test": candidates[kept].metrics.get("test"),
         "candidates": {
@@ -208,8 +201,7 @@ def finetune(
         **run.settings(),
         "seconds": time.perf_counter() - start,
     }
-    probabilities = run.activation(candidates[kept].logits).numpy()
-    return run.finish(final, probabilities, report)
+    return run.finish(candidates[kept].model, report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,10 +215,7 @@ class _Run:
     orientation: str
     seed: int
     folder: pathlib.Path
-
-    @property
-    def activation(self):
-        return tf.sigmoid if self.splits.multi_label else tf.nn.softmax
+    name: str
 
     def build(self, activation=None):
         """Builds the model with the opened one's body and a random head."""
@@ -333,9 +322,9 @@ class _Run:
             right = logits.argmax(axis=-1) == targets.argmax(axis=-1)
             weights = _class_weights(self.splits.train)
             scores = right * (targets @ weights)
-        return _Candidate(model, settings, metrics, logits, scores)
+        return _Candidate(model, settings, metrics, scores)
 
-    def finish(self, model, probabilities, report):
+    def finish(self, model, report):
         """Writes the model, its card and the report."""
         name = "sigmoid" if self.splits.multi_label else "softmax"
         final = self.build(name)
@@ -355,7 +344,6 @@ class _Run:
             final,
             str(path),
             self.splits,
-            probabilities,
             self.crop_fraction,
             self.orientation,
             report,
@@ -369,8 +357,7 @@ class _Candidate:
     model: keras.Model
     settings: dict
     metrics: dict
-    logits: np.ndarray  # Of the validation images.
-    scores: np.ndarray  # How right it is about each of them.
+    scores: np.ndarray  # How right it is about each validation image.
 
 
 def _body(model):
@@ -380,11 +367,7 @@ def _body(model):
 
 
 def _fit_head(run, crops):
-    """Fits the head to the features of the model as it is.
-
-    Returns:
-        A `_Candidate`, and the features and targets that it was fitted to.
-    """
+    """Fits the head to the features of the model as it is."""
     model = run.build()
     body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
     if crops is None:
@@ -399,30 +382,12 @@ def _fit_head(run, crops):
         mirror = min(other.losses.values()) < min(probe.losses.values())
     if mirror:
         probe = _set_head(run, model, features, targets)
-    else:
-        features = features[:, :1]
     settings = {
         "penalty": probe.penalty,
         "mirrored": mirror,
         "cross_validation": {f"{k:.2g}": v for k, v in probe.losses.items()},
     }
-    return run.candidate(model, settings), (features, targets)
-
-
-def _refit_head(run, problem):
-    """Fits the head to training and validation images."""
-    model = run.build()
-    body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
-    features, targets = problem
-    crops = run.read(run.splits.validation)
-    if crops is None or features.shape[1] == 1:
-        more, _ = run.outputs(body, run.splits.validation)
-        more = np.repeat(more[:, None], features.shape[1], axis=1)
-    else:
-        more = _features(body, crops)
-    targets = np.concatenate([targets, run.splits.validation.targets()])
-    _set_head(run, model, np.concatenate([features, more]), targets)
-    return model
+    return run.candidate(model, settings)
 
 
 def _set_head(run, model, features, targets):
@@ -627,11 +592,6 @@ def _card(run, report):
         }
         output = "probabilities of the classes"
     measured = f"on {metrics['images']:,} validation images (95 % interval)."
-    if report["refitted"]:
-        measured += (
-            " Afterwards the classifier was fitted again, to the validation "
-            "images too."
-        )
     return ModelCard(
         title="Fine-tuned ConvMixer",
         about="A ConvMixer with a new classifier"
