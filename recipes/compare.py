@@ -522,7 +522,7 @@ def table(rows):
 
 def main(argv):
     """Compares as the flags say."""
-    run_flags.begin(argv)
+    launch.start(argv)
     check_flags()
     if _THREADS.value:
         tf.config.threading.set_intra_op_parallelism_threads(_THREADS.value)

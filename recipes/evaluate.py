@@ -133,7 +133,7 @@ def check_flags(output):
 
 def main(argv):
     """Evaluates as the flags say."""
-    run_flags.begin(argv)
+    launch.start(argv)
     output = run_flags.given(_OUTPUT, output_folder(_MODEL.value))
     check_flags(output)
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)

@@ -8,6 +8,7 @@ import traceback
 
 import quiet_import  # noqa: F401  Before TensorFlow is imported.
 from absl import app
+from absl import flags
 from absl import logging
 
 import convmixer_tf
@@ -51,6 +52,25 @@ def run(main):
             sys.exit(line)
 
     app.run(guarded)
+
+
+def start(argv):
+    """Checks the command line and turns the log on, for a recipe's `main`.
+
+    Args:
+        argv: What is left of the command line after the flags.
+
+    Raises:
+        app.UsageError: If that is anything.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.INFO)
+    # How long TensorFlow took to name the one part of each checkpoint.
+    logging.get_absl_logger().addFilter(
+        lambda record: record.filename != "functional_saver.py"
+    )
 
 
 def _line(error):

@@ -132,7 +132,7 @@ def draw(folder, model, images, names, **options):
 
 def main(argv):
     """Looks inside as the flags say."""
-    run_flags.begin(argv)
+    launch.start(argv)
     opened = models.open_model(_MODEL.value, _IMAGE_SIZE.value)
     model, names = opened.model, opened.class_names
     crop_fraction = run_flags.given(_CROP, opened.crop_fraction)

@@ -241,7 +241,7 @@ def _shorten(argument):
 
 def main(argv):
     """Packages the run that the flags name."""
-    run_flags.begin(argv)
+    launch.start(argv)
     runs, output = [*map(pathlib.Path, _RUN.value)], pathlib.Path(_OUTPUT.value)
     for before, run in zip([None, *runs], runs, strict=False):
         check_run(run)

@@ -1,8 +1,6 @@
 """Flags that all training recipes have: data, devices, files."""
 
-from absl import app
 from absl import flags
-from absl import logging
 
 from convmixer_tf import data
 from convmixer_tf.training import PRECISIONS
@@ -131,22 +129,3 @@ def _window(steps):
             f"Received: {','.join(steps)}"
         )
     return int(steps[0]), int(steps[1])
-
-
-def begin(argv):
-    """Checks the command line and turns the log on.
-
-    Args:
-        argv: What is left of the command line after the flags.
-
-    Raises:
-        app.UsageError: If that is anything.
-    """
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.INFO)
-    # At each checkpoint TensorFlow says how long it took to name its one part.
-    logging.get_absl_logger().addFilter(
-        lambda record: record.filename != "functional_saver.py"
-    )

@@ -20,7 +20,6 @@ import pathlib
 import keras
 import launch
 import numpy as np
-import run_flags
 from absl import flags
 from absl import logging
 from keras import ops
@@ -192,7 +191,7 @@ def segment(model, photograph, path):
 
 def main(argv):
     """Segments as the flags say."""
-    run_flags.begin(argv)
+    launch.start(argv)
     check_positive_integer("steps", _STEPS.value)
     # A copy of the model that takes images of any size.
     model = analysis.dense_classifier(open_model(_MODEL.value).model)

@@ -277,7 +277,7 @@ def model_flags():
 
 def main(argv):
     """Trains as the flags say."""
-    run_flags.begin(argv)
+    launch.start(argv)
     strategy = run_flags.strategy()
     train_set, eval_set = open_datasets()
     classes = len(train_set.class_names)

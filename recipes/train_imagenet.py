@@ -74,7 +74,7 @@ _REMAT = flags.DEFINE_bool(
 
 def main(argv):
     """Trains as the flags say."""
-    run_flags.begin(argv)
+    launch.start(argv)
     strategy = run_flags.strategy()
     build, epochs = MODELS[_MODEL.value]
     train_set, eval_set = run_flags.open_datasets(

@@ -62,26 +62,44 @@ class Splits:
             if getattr(self, name) is not None
         }
 
+    def counts_per_class(self) -> dict[str, dict[str, int]]:
+        """Returns how many images of each class each split has."""
+        counts = {}
+        for split in self.counts():
+            dataset = getattr(self, split)
+            if isinstance(dataset, ImageList):
+                numbers = dataset.targets().sum(axis=0).tolist()
+                names = self.class_names
+                counts[split] = dict(zip(names, numbers, strict=True))
+        return counts
+
+    def digest(self) -> str:
+        """Identifies which images are in which split."""
+        return hashlib.sha1(repr(self._rows()).encode()).hexdigest()
+
     def save(self, path: str) -> None:
         """Writes which image is in which split, as a table (CSV).
 
         Args:
             path: Path of the file, which is replaced. `open_splits` reads it.
         """
+        write_table(path, self._rows())
+
+    def _rows(self):
+        """Lists the path, the labels and the split of each image."""
         rows = []
         for split in self.counts():
             dataset = getattr(self, split)
             if not isinstance(dataset, ImageList):
-                return  # Of record files, which are divided already.
+                continue  # Of record files, which are divided already.
             names = map(os.fsdecode, dataset.names.numpy())
             targets = dataset.targets()
             for name, target in zip(names, targets, strict=True):
-                path_of = (
-                    os.path.abspath(name) if os.path.isfile(name) else name
-                )
+                if os.path.isfile(name):
+                    name = os.path.abspath(name)
                 labels = [self.class_names[i] for i in np.flatnonzero(target)]
-                rows.append((path_of, labels, split))
-        write_table(path, rows)
+                rows.append((name, labels, split))
+        return rows
 
 
 def open_splits(
@@ -131,8 +149,9 @@ def open_splits(
     if validation is not None:
         validation = _without(validation, [test], "validation")
     train = _without(train, [validation, test], "training")
-    if validation is None:
-        train, validation = _divide(train, validation_fraction, seed)
+    if validation is not None:
+        return Splits(train, validation, test, multi_label)
+    train, validation = divide(train, validation_fraction, seed)
     return Splits(train, validation, test, multi_label)
 
 
@@ -227,8 +246,20 @@ def _digests(dataset):
     return [hashlib.sha1(x).digest() for x in contents]
 
 
-def _divide(dataset, fraction, seed):
-    """Sets a part of the images aside, of each class alike."""
+def divide(dataset, fraction, seed):
+    """Sets a part of the images aside, of each class alike.
+
+    Args:
+        dataset: An `ImageList`.
+        fraction: Fraction of the images to set aside.
+        seed: Integer.
+
+    Returns:
+        Two `ImageList`s: the rest, and what was set aside.
+
+    Raises:
+        ValueError: If there are too few images.
+    """
     if not isinstance(dataset, ImageList):
         raise ValueError(
             "The data are too large to be divided here. Expected a split "

@@ -302,7 +302,11 @@ def _check_all_classes(dataset):
     labels = getattr(dataset, "labels", None)
     if labels is None:
         return
-    counts = np.bincount(labels.numpy(), minlength=len(dataset.class_names))
+    labels = labels.numpy()
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0)
+    else:
+        counts = np.bincount(labels, minlength=len(dataset.class_names))
     if len(counts) > len(dataset.class_names):
         raise ValueError(
             f"A training image has the label {len(counts) - 1}, but there are "

@@ -7,6 +7,7 @@ from convmixer_tf.data.validation import check_non_negative_integer
 from convmixer_tf.validation import check_positive_integer
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+LOSSES = ("softmax", "sigmoid")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("piecewise", "cosine", "constant")
 
@@ -26,6 +27,8 @@ class TrainConfig:
         accumulation_steps: Integer, how many batches make one update. Each
             then has `batch_size / accumulation_steps` images.
         learning_rate: The peak of the schedule.
+        loss: `"softmax"`: cross-entropy of classes that exclude each other.
+            `"sigmoid"`: binary cross-entropy, of classes that don't.
         optimizer: `"adamw"`, or `"muon"`: the kernels of 1 x 1 convolutions
             are trained by Muon, all else by AdamW.
         muon_learning_rate: The peak of the schedule for these kernels, if
@@ -77,6 +80,7 @@ class TrainConfig:
     batch_size: int = 640  # 64 on each of 10 GPUs
     accumulation_steps: int = 1
     learning_rate: float = 0.01
+    loss: str = "softmax"
     optimizer: str = "adamw"
     muon_learning_rate: float = 0.02
     schedule: str = "piecewise"
@@ -138,6 +142,7 @@ class TrainConfig:
             top = math.inf if name == "clip_norm" else 1
             if value is not None:
                 _check(name, value, 0 < value <= top, f"above 0, up to {top}")
+        _check_choice("loss", self.loss, LOSSES)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("precision", self.precision, PRECISIONS)

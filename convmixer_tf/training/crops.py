@@ -8,6 +8,10 @@ from convmixer_tf import data
 # Images beyond this are read from their files for every pass.
 MEMORY_BYTES = 2**31
 MIN_SIDE = 0.8  # Of a random crop, as a fraction of the image's side.
+# The same for images that are read from their files.
+AUGMENTATION = data.Augmentation(
+    crop=data.RandomResizedCrop(min_area=MIN_SIDE**2, min_aspect=0.9)
+)
 
 
 class Crops:
@@ -75,26 +79,25 @@ def read_crops(dataset, size, crop_fraction, orientation):
 
 
 def mirrored(boxes):
-    """Exchanges left and right of boxes, an array or tensor (views, 4)."""
-    top, left, bottom, right = (boxes[..., i] for i in range(4))
-    return np.stack([top, right, bottom, left], axis=-1)
+    """Exchanges left and right of boxes, an array of shape (..., 4)."""
+    return boxes[..., [0, 3, 2, 1]]
 
 
-def random_boxes(draws, flip: bool):
+def random_boxes(draws, mirror):
     """Draws boxes for `Crops.cut`.
 
     Args:
         draws: Float tensor of shape (views, 4), random numbers in [0, 1).
-        flip: Whether to mirror half of the views.
+        mirror: Boolean, whether half of the views are mirrored.
 
     Returns:
         Float32 tensor of shape (views, 4).
     """
-    scale, top, left, mirror = tf.unstack(draws, axis=-1)
+    scale, top, left, side_draw = tf.unstack(draws, axis=-1)
     side = MIN_SIDE + (1 - MIN_SIDE) * scale
     top, left = top * (1 - side), left * (1 - side)
     right = left + side
-    mirror = (mirror < 0.5) & flip
+    mirror = (side_draw < 0.5) & mirror
     return tf.stack(
         [
             top,
@@ -106,7 +109,7 @@ def random_boxes(draws, flip: bool):
     )
 
 
-def crop_inputs(config, crops, targets, flip):
+def crop_inputs(config, crops, targets, mirror):
     """Builds what `train` takes as `train_batches`, of images in memory.
 
     The images are shuffled anew for each pass, and passes follow each other
@@ -118,7 +121,7 @@ def crop_inputs(config, crops, targets, flip):
         crops: `Crops` of the training images.
         targets: Float32 array of shape (images, classes), what the loss
             compares the model's outputs with.
-        flip: Boolean, whether to mirror half of the images.
+        mirror: Boolean, whether to mirror half of the images.
 
     Returns:
         A function (epoch, first_batch, context).
@@ -142,7 +145,7 @@ def crop_inputs(config, crops, targets, flip):
                 [size, 4],
                 tf.stack([tf.constant(config.seed, tf.int64), number]),
             )
-            boxes = random_boxes(draws[local], flip)
+            boxes = random_boxes(draws[local], mirror)
             chosen = tf.ensure_shape(indices[local], [size // workers])
             return crops.cut(chosen, boxes), tf.gather(targets, chosen)
 

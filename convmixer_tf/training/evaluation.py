@@ -11,6 +11,7 @@ from convmixer_tf import progress
 from convmixer_tf.models.probabilities import are_probabilities
 from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.training.inputs import distribute
+from convmixer_tf.training.loss import binary_cross_entropy
 from convmixer_tf.training.loss import cross_entropy
 
 
@@ -100,14 +101,23 @@ def judge(labels, logits):
     A class that scores the same as the label counts as better if it comes
     before it, so a constant prediction is right only for the first class.
 
+    Of several labels an image, the one that scores best counts.
+
     Args:
-        labels: Integer tensor of shape (batch,).
+        labels: Integer tensor of shape (batch,); or of shape (batch,
+            classes), 1 for the classes of an image.
         logits: Tensor of shape (batch, classes).
 
     Returns:
         What `ScoreAccumulator.add` takes after the weights, as tensors.
     """
     logits = tf.cast(logits, tf.float32)
+    if labels.shape.rank == 2:
+        losses = binary_cross_entropy(labels, logits)
+        known = tf.where(labels > 0, logits, logits.dtype.min)
+        labels = tf.argmax(known, axis=-1, output_type=tf.int32)
+    else:
+        losses = cross_entropy(labels, logits)
     labels = tf.cast(labels, tf.int32)
     own = tf.gather(logits, labels, batch_dims=1)[:, None]
     earlier = tf.range(logits.shape[-1])[None] < labels[:, None]
@@ -115,7 +125,7 @@ def judge(labels, logits):
     better = ~(logits <= own) | ((logits == own) & earlier)
     ranks = tf.reduce_sum(tf.cast(better, tf.int32), axis=-1)
     predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return labels, predictions, ranks, cross_entropy(labels, logits)
+    return labels, predictions, ranks, losses
 
 
 class Evaluator:

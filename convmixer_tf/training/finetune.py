@@ -1,6 +1,8 @@
-"""Fine-tuning a ConvMixer on images of one's own: head first, then all."""
+"""Fine-tuning a ConvMixer on images of one's own: the head first, then all."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import time
@@ -8,39 +10,49 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from convmixer_tf import data as data_package
+from convmixer_tf import data as image_data
 from convmixer_tf import models
 from convmixer_tf import progress
+from convmixer_tf.data.splits import VALIDATION_FRACTION
 from convmixer_tf.data.splits import Splits
 from convmixer_tf.data.splits import open_splits
+from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import dump_json
+from convmixer_tf.files import write_text
+from convmixer_tf.model_card import ModelCard
 from convmixer_tf.models.copying import copy_weights
 from convmixer_tf.models.rebuilding import arguments_of
 from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.classifier import evaluation_inputs
+from convmixer_tf.training.classifier import training_inputs
 from convmixer_tf.training.config import TrainConfig
+from convmixer_tf.training.crops import AUGMENTATION
 from convmixer_tf.training.crops import crop_inputs
 from convmixer_tf.training.crops import mirrored
-from convmixer_tf.training.crops import random_boxes
 from convmixer_tf.training.crops import read_crops
 from convmixer_tf.training.metrics import classification_metrics
 from convmixer_tf.training.metrics import multi_label_metrics
 from convmixer_tf.training.probe import fit_probe
+from convmixer_tf.training.run_log import check_same
 from convmixer_tf.training.trainer import train
+from convmixer_tf.validation import check_orientation
+from convmixer_tf.validation import check_positive_integer
 
 REPORT_FILE = "finetune.json"
+SETTINGS_FILE = "settings.json"
 TABLE_FILE = "images.csv"
-# Fewer training images than this train a head only.
+# With fewer training images the validation images can't tell what is better.
 MIN_IMAGES = 100
+# Classes are weighted if one has this many times the images of another.
+IMBALANCE = 5
+# To train all weights: passes over few images, and the most images of many.
+PASSES, SEEN = 10, 20_000
+STAGES = 5  # Evaluations on the way.
+LEARNING_RATE = 3e-4
 
 _BATCH_SIZE = 32
-RANDOM_VIEWS = 2
-PASSES = 20
-STAGES = 5
-LEARNING_RATE = 3e-4
-LAYER_DECAY = 0.8
-FREEZE_NORM = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +62,7 @@ class FinetuneResult:
     Attributes:
         model: The `keras.Model`, with probabilities as its output.
         path: Path of its file, `model.keras` in the folder of the run.
-        splits: The `data.splits.Splits` that it was made with.
+        splits: The `data.Splits` that it was made with.
         crop_fraction: Fraction of the side of an image that is evaluated.
         orientation: As for `data.decode_image`.
         report: Dictionary, the content of `finetune.json`.
@@ -73,10 +85,10 @@ def finetune(
     image_size: int | None = None,
     crop_fraction: float | None = None,
     orientation: str | None = None,
-    validation_fraction: float = 0.2,
+    validation_fraction: float = VALIDATION_FRACTION,
     epochs: int | None = None,
     batch_size: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float = LEARNING_RATE,
     strategy: str = "auto",
     precision: str = "auto",
     seed: int = 0,
@@ -84,29 +96,33 @@ def finetune(
 ) -> FinetuneResult:
     """Teaches a ConvMixer the classes of other images.
 
-    A linear classifier is fitted to the features of the model as it is. Then,
-    unless `frozen`, all weights are trained from there. The validation images
-    decide which of the two is kept; if they are equal, it is the first.
+    First a linear classifier, the head, is fitted to the features of the model
+    as it is. Then, unless `frozen`, all weights are trained from there. The
+    second model is kept if it is better on the validation images by more than
+    the standard error of the difference; else the first. No model learns from
+    validation or test images.
 
     `output` then holds `model.keras`, its card `model.md`, the report
-    `finetune.json` and the list of images `images.csv`. A run that was
-    stopped is resumed by the same call.
+    `finetune.json` and the list of images `images.csv`. The same call resumes
+    a run that was stopped.
 
     Args:
-        data: `Splits`, or what `open_splits` takes: a folder with a folder
-            for each class, divided into splits or not, or a table (CSV).
+        data: `Splits`, or what `data.open_splits` takes: a folder with a
+            folder for each class, divided into splits or not; a table (CSV);
+            or the name of a data set.
         model: An `OpenedModel` of a ConvMixer, or what `open_model` takes.
         output: Path of the folder of the run.
-        frozen: Whether to train the classifier only.
+        frozen: Whether to train the head only.
         image_size: Side of the images, in pixels. Defaults to the model's.
         crop_fraction: Fraction of the side of an image that is evaluated.
             Defaults to the model's.
         orientation: As for `data.decode_image`. Defaults to the model's.
-        validation_fraction: As for `open_splits`.
+        validation_fraction: As for `data.open_splits`.
         epochs: Passes over the training images, to train all weights.
-            Defaults to a number that follows that of the images.
-        batch_size: Images per update, likewise.
-        learning_rate: Peak of the learning rate, likewise.
+            Defaults to 10, and to fewer for more than 2,000 images.
+        batch_size: Images per update. Defaults to 32, or 64 for more than
+            2,000 images.
+        learning_rate: Peak of the learning rate for all weights.
         strategy: As for `train`.
         precision: As for `TrainConfig`.
         seed: Integer, seed of everything that is random.
@@ -117,7 +133,8 @@ def finetune(
 
     Raises:
         FileNotFoundError: If there is no such data or model.
-        ValueError: If the data, the model and the settings don't go together.
+        ValueError: If the data, the model and the settings don't go together,
+            or if `output` holds a run with others.
 
     Example:
 
@@ -127,46 +144,73 @@ def finetune(
     ```
     """
     start = time.perf_counter()
-    run = _open_run(
-        data,
-        model,
-        output,
-        image_size=image_size,
-        crop_fraction=crop_fraction,
-        orientation=orientation,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        data_dir=data_dir,
-    )
-    run.splits.save(run.folder / TABLE_FILE)
-    crops = read_crops(
-        run.splits.train, run.size, run.crop_fraction, run.orientation
-    )
-    head = _fit_head(run, crops)
-    candidates = {"head": head}
-    why = _why_head_only(run, frozen)
-    if not why:
-        candidates["all"] = _train_all(
-            run,
-            crops,
-            head,
-            strategy=strategy,
-            precision=precision,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value is not None:
+            check_positive_integer(name, value)
+    if isinstance(data, Splits):
+        splits = data
+    else:
+        splits = open_splits(
+            data,
+            validation_fraction=validation_fraction,
+            seed=seed,
+            data_dir=data_dir,
         )
-    return _finish(run, candidates, why, time.perf_counter() - start)
+    check_classes(splits.train, splits.validation)
+    if isinstance(model, models.OpenedModel):
+        opened = model
+    else:
+        opened = models.open_model(model, image_size)
+    run = _Run(
+        splits,
+        opened,
+        image_size or opened.model.input_shape[1],
+        crop_fraction or opened.crop_fraction or image_data.CROP_FRACTION,
+        orientation or opened.orientation or image_data.ORIENTATION,
+        seed,
+        pathlib.Path(output),
+        "a model" if opened is model else os.fspath(model),
+    )
+    why = _why_head_only(splits.train, frozen)
+    config = _training_config(
+        len(splits.train), epochs, batch_size, learning_rate, precision, seed
+    )
+    run.open()
+    crops = run.read(splits.train)
+    head = _fit_head(run, crops)
+    _log("The head alone", head)
+    candidates = {"head": head}
+    if why is None:
+        trained = _train_all(run, crops, head, config, strategy)
+        _log("All weights", trained)
+        candidates["all"] = trained
+    kept = "all" if _is_better(candidates.get("all"), head) else "head"
+    report = {
+        "model": run.name,
+        "kept": kept,
+        "validation": candidates[kept].metrics["validation"],
+        "test": candidates[kept].metrics.get("test"),
+        "candidates": {
+            name: {**candidate.metrics, **candidate.settings}
+            for name, candidate in candidates.items()
+        },
+        "head_only_because": why,
+        "images": splits.counts(),
+        "images_per_class": splits.counts_per_class(),
+        "multi_label": splits.multi_label,
+        **run.settings(),
+        "seconds": time.perf_counter() - start,
+    }
+    return run.finish(candidates[kept].model, report)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What all steps need to know."""
+    """What all steps need to know, and the files of the run."""
 
     splits: Splits
-    source: keras.Model
-    arguments: dict
-    size: int
+    opened: models.OpenedModel
+    size: int | None
     crop_fraction: float
     orientation: str
     seed: int
@@ -174,23 +218,75 @@ class _Run:
     name: str
 
     def build(self, activation=None):
-        """Builds the model with the source's body and a random head."""
+        """Builds the model with the opened one's body and a random head."""
+        arguments = arguments_of(self.opened.model)
+        shape = arguments.pop("input_shape")
+        if self.size is None or shape[0] != shape[1] or shape[2] != 3:
+            raise ValueError(
+                "Argument `model` must be of square images with 3 channels, "
+                "which is what the data are made into. If it takes images of "
+                f"any size, pass `image_size`. Received: images of {shape}"
+            )
         model = models.ConvMixer(
-            **self.arguments,
+            **arguments,
+            input_shape=(self.size, self.size, 3),
             classes=len(self.splits.class_names),
             classifier_activation=activation,
         )
-        copy_weights(_body(self.source), _body(model))
+        copy_weights(_body(self.opened.model), _body(model))
         return model
 
+    def settings(self):
+        """Returns what the result depends on, as JSON can hold it."""
+        digest = hashlib.sha1()
+        for weight in self.opened.model.get_weights():
+            digest.update(weight.tobytes())
+        return {
+            "class_names": list(self.splits.class_names),
+            "list_of_images": self.splits.digest(),
+            "weights": digest.hexdigest(),
+            "image_size": self.size,
+            "crop_fraction": self.crop_fraction,
+            "orientation": self.orientation,
+            "seed": self.seed,
+        }
+
+    def open(self):
+        """Checks everything, then makes the folder of the run."""
+        check_range("crop_fraction", self.crop_fraction, 0.01, 1)
+        check_orientation(self.orientation)
+        self.build()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(
+                "A run needs a folder (`--output`). Received the file "
+                f"`{self.folder}`"
+            )
+        path, settings = self.folder / SETTINGS_FILE, self.settings()
+        if path.exists():
+            check_same(self.folder, json.loads(path.read_text()), settings)
+        elif (self.folder / "model.keras").exists():
+            raise FileExistsError(
+                f"The folder `{self.folder}` holds another model. Take "
+                "another folder (`--output`)."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        dump_json(path, settings)
+        self.splits.save(self.folder / TABLE_FILE)
+
+    def read(self, dataset):
+        """Reads images into memory, or returns `None` if they are many."""
+        return read_crops(
+            dataset, self.size, self.crop_fraction, self.orientation
+        )
+
     def outputs(self, model, dataset):
-        """Computes a model's outputs for the images as they are evaluated.
+        """Computes a model's outputs for images as they are evaluated.
 
         Returns:
-            Arrays of shape (images, outputs), and (images, classes), 1 for
-            the classes of an image.
+            Array of shape (images, outputs); array of shape (images, classes),
+            1 for the classes of an image.
         """
-        batches = data_package.evaluation_batches(
+        batches = image_data.evaluation_batches(
             dataset,
             self.size,
             _BATCH_SIZE,
@@ -199,34 +295,59 @@ class _Run:
         )
         apply = tf.function(lambda images: model(images, training=False))
         outputs, labels = [], []
-        for images, known, weights in batches:
+        for number, (images, known, weights) in enumerate(batches):
+            done = number * _BATCH_SIZE
+            progress.note("classifying image %d of %d", done, len(dataset))
             real = weights.numpy() > 0
             outputs.append(apply(images).numpy()[real])
             labels.append(known.numpy()[real])
-            progress.note(
-                "classifying, image %d of %d",
-                len(outputs) * _BATCH_SIZE,
-                len(dataset),
-            )
         labels = np.concatenate(labels)
         if labels.ndim == 1:
-            labels = np.eye(len(self.splits.class_names), dtype=np.int64)[
-                labels
-            ]
+            labels = np.eye(len(self.splits.class_names), dtype=int)[labels]
         return np.concatenate(outputs), labels
 
-    def measure(self, model):
-        """Measures logits on validation and test images."""
-        metrics = (
-            multi_label_metrics
-            if self.splits.multi_label
-            else classification_metrics
+    def candidate(self, model, settings):
+        """Measures a model that gives logits."""
+        measure = classification_metrics
+        if self.splits.multi_label:
+            measure = multi_label_metrics
+        logits, targets = self.outputs(model, self.splits.validation)
+        metrics = {"validation": measure(logits, targets)}
+        if self.splits.test is not None:
+            metrics["test"] = measure(*self.outputs(model, self.splits.test))
+        if self.splits.multi_label:
+            losses = np.logaddexp(0, logits) - targets * logits
+            scores = -losses.mean(axis=-1)
+        else:
+            right = logits.argmax(axis=-1) == targets.argmax(axis=-1)
+            weights = _class_weights(self.splits.train)
+            scores = right * (targets @ weights)
+        return _Candidate(model, settings, metrics, scores)
+
+    def finish(self, model, report):
+        """Writes the model, its card and the report."""
+        name = "sigmoid" if self.splits.multi_label else "softmax"
+        final = self.build(name)
+        final.set_weights(model.get_weights())
+        path = self.folder / "model.keras"
+        models.save_model(
+            final,
+            path,
+            self.splits.class_names,
+            self.crop_fraction,
+            self.orientation,
         )
-        return {
-            name: metrics(*self.outputs(model, getattr(self.splits, name)))
-            for name in self.splits.counts()
-            if name != "train"
-        }
+        card = _card(self, report)
+        write_text(path.with_suffix(".md"), card.text())
+        dump_json(self.folder / REPORT_FILE, report)
+        return FinetuneResult(
+            final,
+            str(path),
+            self.splits,
+            self.crop_fraction,
+            self.orientation,
+            report,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,241 +355,252 @@ class _Candidate:
     """A model that gives logits, and what is known of it."""
 
     model: keras.Model
-    report: dict
-
-
-def _open_run(
-    data,
-    model,
-    output,
-    *,
-    image_size,
-    crop_fraction,
-    orientation,
-    validation_fraction,
-    seed,
-    data_dir,
-):
-    """Opens data and model, and checks that they go together."""
-    splits = (
-        data
-        if isinstance(data, Splits)
-        else open_splits(
-            data,
-            validation_fraction=validation_fraction,
-            seed=seed,
-            data_dir=data_dir,
-        )
-    )
-    check_classes(splits.train, splits.validation)
-    opened = (
-        model
-        if isinstance(model, models.OpenedModel)
-        else models.open_model(model, image_size)
-    )
-    arguments = arguments_of(opened.model)
-    height, width, channels = arguments["input_shape"]
-    size = image_size or height
-    if channels != 3 or height != width or size is None:
-        raise ValueError(
-            "Argument `model` must be of square images with 3 channels, which "
-            "is what the data are made into; of one of any size, pass "
-            f"`image_size`. Received: input_shape={arguments['input_shape']}"
-        )
-    folder = pathlib.Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    return _Run(
-        splits,
-        opened.model,
-        {**arguments, "input_shape": (size, size, 3)},
-        size,
-        crop_fraction or opened.crop_fraction or data_package.CROP_FRACTION,
-        orientation or opened.orientation or data_package.ORIENTATION,
-        seed,
-        folder,
-        "model" if isinstance(model, models.OpenedModel) else os.fspath(model),
-    )
+    settings: dict
+    metrics: dict
+    scores: np.ndarray  # How right it is about each validation image.
 
 
 def _body(model):
     """Returns the part of a ConvMixer up to its last block."""
-    last = [x for x in model.layers if x.name.startswith("block_")][-1]
-    return keras.Model(model.inputs, last.output)
+    blocks = [x for x in model.layers if x.name.startswith("block_")]
+    return keras.Model(model.inputs, blocks[-1].output)
 
 
 def _fit_head(run, crops):
     """Fits the head to the features of the model as it is."""
     model = run.build()
     body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
-    features, targets = _features(run, body, crops)
+    if crops is None:
+        features, targets = run.outputs(body, run.splits.train)
+        features = features[:, None]
+    else:
+        features, targets = _features(body, crops), run.splits.train.targets()
+    probe = _set_head(run, model, features[:, :1], targets)
+    mirror = False
+    if features.shape[1] > 1 and probe.losses:
+        other = _set_head(run, run.build(), features, targets)
+        mirror = min(other.losses.values()) < min(probe.losses.values())
+    if mirror:
+        probe = _set_head(run, model, features, targets)
+    settings = {
+        "penalty": probe.penalty,
+        "mirrored": mirror,
+        "cross_validation": {f"{k:.2g}": v for k, v in probe.losses.items()},
+    }
+    return run.candidate(model, settings)
+
+
+def _set_head(run, model, features, targets):
+    """Fits the head of a model to features of images."""
+    multi_label = run.splits.multi_label
     probe = fit_probe(
         features,
         targets,
-        _loss_weights(run, targets),
-        multi_label=run.splits.multi_label,
+        _loss_weights(run.splits, targets),
+        multi_label=multi_label,
         seed=run.seed,
     )
     model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
-    return _Candidate(
-        model,
-        {
-            "penalty": probe.penalty,
-            "cross_validation": {
-                f"{k:.2g}": v for k, v in probe.losses.items()
-            },
-            **run.measure(model),
-        },
-    )
+    return probe
 
 
-def _loss_weights(run, targets):
-    """Weights the classes of single labels equally, however many images."""
-    if run.splits.multi_label:
+def _class_weights(dataset):
+    """Weights classes so that all count alike, if they differ widely."""
+    labels = getattr(dataset, "labels", None)
+    counts = np.ones(len(dataset.class_names))
+    if labels is not None and labels.shape.rank == 1:
+        counts = np.bincount(labels, minlength=len(counts))
+    if counts.max() < IMBALANCE * counts.min():
+        return np.ones(len(counts))
+    return counts.sum() / len(counts) / counts
+
+
+def _loss_weights(splits, targets):
+    """Weights each image, or with several labels an image, each label."""
+    if splits.multi_label:
         return np.ones(targets.shape)
-    counts = targets.sum(axis=0)
-    return (targets @ (len(targets) / len(counts) / counts))[:, None]
+    return (targets @ _class_weights(splits.train))[:, None]
 
 
-def _features(run, body, crops):
-    """Computes the features of views of the training images."""
-    if crops is None:
-        features, targets = run.outputs(body, run.splits.train)
-        return features[:, None], targets
-    whole = np.tile(crops.whole(), [len(crops), 1])
-    draws = np.random.default_rng(run.seed).random(
-        (RANDOM_VIEWS, len(crops), 4)
-    )
-    views = [whole, mirrored(whole)] + [
-        random_boxes(tf.constant(x, tf.float32), True).numpy() for x in draws
-    ]
+def _features(body, crops):
+    """Computes the features of images, and of them mirrored.
+
+    Returns:
+        Array of shape (images, 2, features).
+    """
     apply = tf.function(
         lambda indices, boxes: body(crops.cut(indices, boxes), training=False)
     )
-    results = []
-    for boxes in views:
+    views = []
+    for box in (crops.whole(), mirrored(crops.whole())):
+        boxes = tf.constant(np.tile(box, [_BATCH_SIZE, 1]), tf.float32)
         rows = []
-        for i in range(0, len(crops), _BATCH_SIZE):
+        for first in range(0, len(crops), _BATCH_SIZE):
+            progress.note("features of image %d of %d", first, len(crops))
             # The last batch is filled up, so that there is one trace.
-            chosen = np.arange(i, i + _BATCH_SIZE) % len(crops)
-            rows.append(
-                apply(
-                    tf.constant(chosen), tf.constant(boxes[chosen], tf.float32)
-                ).numpy()
-            )
-            progress.note(
-                "computing features, view %d of %d",
-                len(results) + 1,
-                len(views),
-            )
-        results.append(np.concatenate(rows)[: len(crops)])
-    return np.stack(results, axis=1), run.splits.train.targets()
+            indices = np.arange(first, first + _BATCH_SIZE) % len(crops)
+            rows.append(apply(tf.constant(indices), boxes).numpy())
+        views.append(np.concatenate(rows)[: len(crops)])
+    return np.stack(views, axis=1)
 
 
-def _why_head_only(run, frozen):
+def _why_head_only(dataset, frozen):
     """Says why not all weights are trained, or returns `None`."""
     if frozen:
-        return "only the classifier was to be trained"
-    if len(run.splits.train) < MIN_IMAGES:
+        return "only the head was to be trained"
+    if len(dataset) < MIN_IMAGES:
         return f"there are fewer than {MIN_IMAGES} training images"
     return None
 
 
-def _train_all(
-    run, crops, head, *, strategy, precision, epochs, batch_size, learning_rate
+def _training_config(
+    images, epochs, batch_size, learning_rate, precision, seed
 ):
-    """Trains all weights, from the head that was fitted."""
-    images = len(run.splits.train)
-    batch_size = batch_size or min(_BATCH_SIZE, images)
-    updates = -(-(epochs or PASSES) * images // batch_size)
+    """Chooses the settings to train all weights with."""
+    passes = epochs or max(1, min(PASSES, SEEN // images))
+    batch_size = batch_size or (64 if images > SEEN / PASSES else _BATCH_SIZE)
+    batch_size = min(batch_size, images)
+    updates = -(-passes * images // batch_size)
     stages = max(1, min(STAGES, updates // 50))
-    config = TrainConfig(
+    return TrainConfig(
         epochs=stages,
         steps_per_epoch=-(-updates // stages),
         batch_size=batch_size,
-        learning_rate=learning_rate or LEARNING_RATE,
+        learning_rate=learning_rate,
         schedule="cosine",
         warmup_epochs=stages / 10,
         epsilon=1e-8,
         weight_decay=0.01,
-        layer_decay=LAYER_DECAY,
+        layer_decay=0.8,
         precision=precision,
-        seed=run.seed,
+        seed=seed,
         save_every=100,
         tensorboard=False,
     )
+
+
+def _train_all(run, crops, head, config, strategy):
+    """Trains all weights, from the head that was fitted."""
+    splits, mirror = run.splits, head.settings["mirrored"]
+    if splits.multi_label:
+        config = dataclasses.replace(config, loss="sigmoid")
     weights = head.model.get_weights()
 
     def build():
         model = run.build()
         model.set_weights(weights)
-        if FREEZE_NORM:
-            models.freeze_batch_norm(model)
+        # Few images are a poor estimate of the statistics.
+        models.freeze_batch_norm(model)
         return model
 
-    targets = run.splits.train.targets()
-    targets = (targets * _loss_weights(run, targets)).astype("float32")
+    if crops is None:
+        # Of many images, an epoch is a pass.
+        updates = config.total_steps
+        steps = len(splits.train) // config.batch_size
+        epochs = max(1, round(updates / steps))
+        config = dataclasses.replace(
+            config,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            warmup_epochs=epochs / 10,
+        )
+        batches = training_inputs(
+            config,
+            splits.train,
+            dataclasses.replace(AUGMENTATION, flip=0.5 * mirror),
+            run.size,
+            run.orientation,
+        )
+        weights_of = tf.constant(_class_weights(splits.train), tf.float32)
+
+        def inputs(*arguments):
+            return batches(*arguments).map(
+                lambda images, labels: (images, labels * weights_of)
+            )
+    else:
+        targets = splits.train.targets()
+        rows = targets * _loss_weights(splits, targets)
+        inputs = crop_inputs(config, crops, rows.astype("float32"), mirror)
     model, _ = train(
         config,
         build,
-        crop_inputs(config, crops, targets, True),
+        inputs,
         evaluation_inputs(
-            run.splits.validation,
+            splits.validation,
             run.size,
-            batch_size,
+            config.batch_size,
             run.crop_fraction,
             run.orientation,
         ),
         run.folder / "training",
         strategy,
+        notes=run.settings(),
     )
-    return _Candidate(
-        model,
-        {
-            "updates": config.total_steps,
-            "batch_size": batch_size,
-            "learning_rate": config.learning_rate,
-            **run.measure(model),
-        },
-    )
-
-
-def _finish(run, candidates, why, seconds):
-    """Chooses, saves and reports."""
-    figure = (
-        "mean_average_precision"
-        if run.splits.multi_label
-        else "balanced_accuracy"
-    )
-    kept = max(
-        candidates, key=lambda x: candidates[x].report["validation"][figure]
-    )
-    final = run.build("sigmoid" if run.splits.multi_label else "softmax")
-    final.set_weights(candidates[kept].model.get_weights())
-    path = run.folder / "model.keras"
-    models.save_model(
-        final, path, run.splits.class_names, run.crop_fraction, run.orientation
-    )
-    report = {
-        "model": run.name,
-        "kept": kept,
-        "chosen_by": figure,
-        "images": run.splits.counts(),
-        "class_names": list(run.splits.class_names),
-        "multi_label": run.splits.multi_label,
-        **{
-            k: v
-            for k, v in candidates[kept].report.items()
-            if k in ("validation", "test")
-        },
-        "candidates": {k: v.report for k, v in candidates.items()},
-        "head_only_because": why,
-        "image_size": run.size,
-        "crop_fraction": run.crop_fraction,
-        "orientation": run.orientation,
-        "seed": run.seed,
-        "seconds": seconds,
+    settings = {
+        "updates": config.total_steps,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
     }
-    dump_json(run.folder / REPORT_FILE, report)
-    return FinetuneResult(
-        final, str(path), run.splits, run.crop_fraction, run.orientation, report
+    return run.candidate(model, settings)
+
+
+def _is_better(new, old):
+    """Tells whether a candidate is better by more than the standard error."""
+    if new is None:
+        return False
+    gain = new.scores - old.scores
+    return gain.mean() > gain.std() / np.sqrt(len(gain))
+
+
+def _log(name, candidate):
+    """Logs how good a candidate is."""
+    metrics = candidate.metrics["validation"]
+    if "top1" in metrics:
+        low, high = metrics["interval"]
+        logging.info(
+            "%s: top-1 %.1f %% of %d validation images (95 %% interval %.1f to "
+            "%.1f), by chance %.1f",
+            name,
+            100 * metrics["top1"],
+            metrics["images"],
+            *(100 * low, 100 * high, 100 * metrics["chance"]),
+        )
+    else:
+        logging.info(
+            "%s: mean average precision %.3f of %d validation images, by "
+            "chance %.3f",
+            name,
+            metrics["mean_average_precision"],
+            metrics["images"],
+            metrics["chance"],
+        )
+
+
+def _card(run, report):
+    """Makes the card of the model."""
+    metrics = report["validation"]
+    if run.splits.multi_label:
+        precision = metrics["mean_average_precision"]
+        figures = {"mean average precision": f"{precision:.4f}"}
+        output = "probabilities of the classes, which don't exclude each other"
+    else:
+        low, high = metrics["interval"]
+        figures = {
+            "top-1": f"{metrics['top1']:.2%} ({low:.1%} to {high:.1%})",
+            "balanced accuracy": f"{metrics['balanced_accuracy']:.2%}",
+            "top-1 by chance": f"{metrics['chance']:.2%}",
+        }
+        output = "probabilities of the classes"
+    measured = f"on {metrics['images']:,} validation images (95 % interval)."
+    return ModelCard(
+        title="Fine-tuned ConvMixer",
+        about="A ConvMixer with a new classifier"
+        + (", all weights trained." if report["kept"] == "all" else "."),
+        input=f"{run.size} x {run.size} pixels in [0, 255]; the central "
+        f"{run.crop_fraction:g} of the shorter side of an image",
+        output=output,
+        class_names=run.splits.class_names,
+        trained_on=f"{len(run.splits.train):,} images.",
+        figures=figures,
+        measured=measured,
     )

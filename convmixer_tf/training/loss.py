@@ -19,3 +19,20 @@ def cross_entropy(labels, logits):
     if labels.shape.rank == 1:
         labels = tf.one_hot(labels, logits.shape[-1])
     return -tf.reduce_sum(tf.cast(labels, tf.float32) * log_probabilities, -1)
+
+
+def binary_cross_entropy(labels, logits):
+    """Computes the binary cross-entropy of each image, in float32.
+
+    Args:
+        labels: Tensor of shape (batch, classes), 1 for the classes of an image
+            and 0 for others, or shares.
+        logits: Tensor of shape (batch, classes).
+
+    Returns:
+        Float32 tensor of shape (batch,), in nats, the mean over the classes.
+    """
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(
+        tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
+    )
+    return tf.reduce_mean(losses, axis=-1)

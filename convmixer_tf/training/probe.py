@@ -54,15 +54,16 @@ def fit_probe(
         A `Probe`, fitted to all images.
     """
     mean = features.mean(axis=(0, 1))
-    scale = features.std(axis=(0, 1))
-    scale = np.maximum(scale, 1e-3 * scale.max() + 1e-12)
-    features = ((features - mean) / scale).astype("float32")
+    features = features - mean
+    scale = np.sqrt(np.mean(features**2)) + 1e-12
+    features = (features / scale).astype("float32")
     problem = features, targets.astype("float32"), weights.astype("float32")
     losses = _cross_validate(problem, multi_label, seed)
-    penalty = min(losses, key=losses.get) if losses else DEFAULT_PENALTY
+    penalty = _choose(losses)
     *_, (_, fitted) = _path(problem, multi_label, penalty)
-    kernel = fitted[:-1] / scale[:, None]
-    return Probe(kernel, fitted[-1] - mean @ kernel, penalty, losses)
+    kernel = fitted[:-1] / scale
+    means = {key: float(value.mean()) for key, value in losses.items()}
+    return Probe(kernel, fitted[-1] - mean @ kernel, penalty, means)
 
 
 def assign_folds(
@@ -87,22 +88,37 @@ def assign_folds(
 
 
 def _cross_validate(problem, multi_label, seed):
-    """Returns the mean loss of left-out images, by penalty."""
+    """Returns the loss of each image when it is left out, by penalty."""
     features, targets, weights = problem
     fewest = int(targets.sum(axis=0).min())
     count = FOLDS if multi_label and len(targets) > 9 else min(FOLDS, fewest)
     if count < 2:
         return {}
     folds = assign_folds(targets, seed, count)
-    losses = dict.fromkeys(PENALTIES, 0.0)
+    losses = {penalty: np.zeros(len(targets)) for penalty in PENALTIES}
     for fold in range(count):
         kept, left = folds != fold, folds == fold
         part = features[kept], targets[kept], weights[kept]
         for penalty, fitted in _path(part, multi_label, PENALTIES[-1]):
             logits = features[left, 0] @ fitted[:-1] + fitted[-1]
             values, _ = _losses(logits, targets[left], multi_label)
-            losses[penalty] += float((values * weights[left]).sum())
-    return {key: value / len(targets) for key, value in losses.items()}
+            losses[penalty][left] = (values * weights[left]).sum(axis=-1)
+    return losses
+
+
+def _choose(losses):
+    """Chooses the strongest penalty that is not worse than the best one.
+
+    That is by more than the standard error of the difference.
+    """
+    if not losses:
+        return DEFAULT_PENALTY
+    best = min(losses.values(), key=np.mean)
+    for penalty, values in losses.items():
+        more = values - best
+        if more.mean() <= more.std() / np.sqrt(len(more)):
+            return penalty
+    raise AssertionError("The best one is not worse than itself.")
 
 
 def _path(problem, multi_label, last):

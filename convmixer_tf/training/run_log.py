@@ -37,6 +37,7 @@ COLUMNS = (
 
 # Of `TrainConfig`, with defaults that are what older versions did.
 _LATER_SETTINGS = (
+    "loss",
     "optimizer",
     "muon_learning_rate",
     "distillation_weight",
@@ -255,7 +256,7 @@ def check_run(directory, config, notes=None):
         )
     path = directory / "config.json"
     if path.exists():
-        _check_same(directory, _read_settings(path), _settings(config, notes))
+        check_same(directory, _read_settings(path), _settings(config, notes))
 
 
 def orientation_of_run(directory, orientation):
@@ -332,7 +333,14 @@ def _settings(config, notes):
     return json.loads(json.dumps(settings))  # Tuples become lists, as there.
 
 
-def _check_same(directory, old, new):
+def check_same(directory, old, new):
+    """Raises `ValueError` if a folder's run has other settings.
+
+    Args:
+        directory: Path of the folder.
+        old: Dictionary of the settings found there.
+        new: Dictionary of the settings of the run that is to be there.
+    """
     changed = [
         f"{name} was {old.get(name)!r} and is {new[name]!r}"
         for name in new

@@ -8,6 +8,7 @@ from convmixer_tf.training.averages import MovingAverage
 from convmixer_tf.training.averages import averaging_over_replicas
 from convmixer_tf.training.averages import batch_norms
 from convmixer_tf.training.distillation import distillation_loss
+from convmixer_tf.training.loss import binary_cross_entropy
 from convmixer_tf.training.loss import cross_entropy
 from convmixer_tf.training.loss_scale import LossScale
 from convmixer_tf.training.muon import Muon
@@ -48,6 +49,10 @@ class Engine:
         self.strategy = strategy
         variables = model.trainable_variables
         self.optimizer = _make_optimizer(config, variables)
+        self._losses = {
+            "softmax": cross_entropy,
+            "sigmoid": binary_cross_entropy,
+        }[config.loss]
         self.schedule = make_schedule(config)
         self.average = self.loss_scale = None
         if config.ema_decay is not None:
@@ -204,7 +209,7 @@ class Engine:
     def _teaching(self, images):
         """Returns the loss, a function of the labels and the logits."""
         if self.teacher is None:
-            return cross_entropy
+            return self._losses
         return functools.partial(
             distillation_loss,
             teacher_logits=self.teacher(images, training=False),

@@ -99,6 +99,11 @@ def train(
     check_backend()
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
+    if build_teacher and config.loss != "softmax":
+        raise ValueError(
+            'A teacher needs loss="softmax", of classes that exclude each '
+            f"other. Received: loss={config.loss!r}"
+        )
     run = Run(config, build_model, directory, strategy, notes, build_teacher)
     with run, stop_signals() as stop:
         for epoch in range(len(run.history), config.epochs):
