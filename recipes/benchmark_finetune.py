@@ -43,8 +43,8 @@ from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.splits import divide
 from convmixer_tf.files import dump_json
 from convmixer_tf.models import open_model
+from convmixer_tf.preprocessing import imagenet_classes
 from convmixer_tf.preprocessing import match_classes
-from convmixer_tf.preprocessing.imagenet import imagenet_classes
 from convmixer_tf.training import finetune
 
 TASKS = ("cifar10_three", "cifar10_four", "photos", "digits")

@@ -21,10 +21,10 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf.models import VARIANTS
+from convmixer_tf.training import PRECISIONS
+from convmixer_tf.training import STRATEGIES
 from convmixer_tf.training import finetune
-from convmixer_tf.training.config import PRECISIONS
 from convmixer_tf.training.finetune import LEARNING_RATE
-from convmixer_tf.training.strategy import STRATEGIES
 from convmixer_tf.validation import ORIENTATIONS
 
 _DATA = flags.DEFINE_string(

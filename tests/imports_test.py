@@ -29,16 +29,20 @@ ALLOWED = {
 }
 
 
-# Modules that scripts may import, beside what packages list in `__all__`.
+# Modules that scripts may import, beside what packages list in `__all__` and
+# the commands in `convmixer_tf.cli`.
 PUBLIC_MODULES = {
     *("convmixer_tf.files", "convmixer_tf.model_card", "convmixer_tf.predict"),
     *("convmixer_tf.progress", "convmixer_tf.timing"),
-    *("convmixer_tf.validation", "convmixer_tf.weights.packaged"),
+    *("convmixer_tf.training.finetune", "convmixer_tf.validation"),
+    "convmixer_tf.weights.packaged",
 }
-# Not yet held to it: their code is to move into the package.
+# It measures what is inside of `data.open_splits`.
+EXCEPTIONS = {"benchmark_finetune": {"ImageList", "divide", "open_files"}}
+# Not yet held to it: their code moves into `convmixer_tf.cli`.
 MOVING = {
-    *("calibration_flags", "export_flags", "finetune", "launch", "to_onnx"),
-    *("to_saved_model", "to_tfhub", "to_web", "verify"),
+    *("calibration_flags", "export_flags", "launch", "to_onnx", "verify"),
+    *("to_saved_model", "to_tfhub", "to_web"),
 }
 SCRIPTS = sorted(
     path
@@ -111,7 +115,8 @@ def test_no_module_imports_itself_by_others():
 
 
 def is_public(module, name):
-    if imported_module(module, name) in PUBLIC_MODULES:
+    place = imported_module(module, name)
+    if place in PUBLIC_MODULES or place.startswith("convmixer_tf.cli"):
         return not str(name).startswith("_")
     package = MODULES.get(f"{module}.{name}" if name else module)
     is_package = package is not None and package.name == "__init__.py"
@@ -120,8 +125,8 @@ def is_public(module, name):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_import_public_names_only(path):
-    private = [x for x in imports_of(path) if not is_public(*x)]
-    assert private == []
+    private = {name for m, name in imports_of(path) if not is_public(m, name)}
+    assert private == EXCEPTIONS.get(path.stem, set())
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=str)
