@@ -137,6 +137,7 @@ def test_the_graph_trains_on_any_device(exported):
         for function in functions_of(exported / kind / "saved_model"):
             assert not [name for name in function.attr if "Xla" in name]
             operations |= {node.op for node in function.node_def}
+        assert {"Conv2D", "DepthwiseConv2dNative"} <= operations
         wrong = ("PyFunc", "Backprop", "IdentityN", "While")
         assert not [x for x in operations if any(w in x for w in wrong)]
 

@@ -129,7 +129,8 @@ def test_signature_is_that_of_keras_applications(name):
     assert f"{name}(weights=None)" in getattr(models, name).__doc__
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+# Every variant is made by one function.
+@pytest.mark.parametrize("name", ["ConvMixer256_8", "ConvMixer512_16"])
 def test_what_keras_applications_are_tested_for(name):
     build = functools.partial(
         getattr(models, name), weights=None, include_top=False

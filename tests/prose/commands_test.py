@@ -153,8 +153,7 @@ def test_tests_that_are_named_are_there():
 def test_extras_that_are_named_are_there():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    for line in FOUND:
-        for extras in re.findall(r'"\.\[(.+?)\]"', line):
-            assert set(extras.split(",")) <= set(
-                config["options.extras_require"]
-            )
+    named = [re.findall(r'"\.\[(.+?)\]"', line) for line in FOUND]
+    extras = {x for found in named for text in found for x in text.split(",")}
+    assert extras
+    assert extras <= set(config["options.extras_require"])
