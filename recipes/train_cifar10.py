@@ -193,12 +193,15 @@ def make_config(train_set):
     preset = PRESETS[_PRESET.value]
     batch_size = run_flags.given(_BATCH_SIZE, preset.batch_size)
     settings = dict(preset.settings)
+    epochs = run_flags.given(_EPOCHS, preset.epochs)
+    if "warmup_epochs" in settings:  # The same share of any run.
+        settings["warmup_epochs"] *= epochs / preset.epochs
     if _LEARNING_RATE.value is not None:
         settings["learning_rate"] = _LEARNING_RATE.value
     if _OPTIMIZER.value is not None:
         settings["optimizer"] = _OPTIMIZER.value
     return TrainConfig(
-        epochs=run_flags.given(_EPOCHS, preset.epochs),
+        epochs=epochs,
         batch_size=batch_size,
         distillation_weight=_DISTILLATION_WEIGHT.value,
         distillation_temperature=_TEMPERATURE.value,

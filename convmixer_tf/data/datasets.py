@@ -203,37 +203,37 @@ def open_dataset(
     raise ValueError(_explain_missing(folder, split))
 
 
-def hold_out(dataset: ImageList, count: int) -> tuple[ImageList, ImageList]:
+def hold_out(dataset: ImageList, held_out: int) -> tuple[ImageList, ImageList]:
     """Divides images into those to train on and those to choose settings by.
 
     Which images are held out is a function of the number of images and of
-    `count` alone, so that runs of different seeds can be compared.
+    `held_out` alone, so that runs of different seeds can be compared.
 
     Args:
         dataset: An `ImageList`, as `open_dataset` returns for up to 1 GiB or
             for a folder of images.
-        count: Integer, how many images to hold out.
+        held_out: Integer, how many images to hold out.
 
     Returns:
         Two of `ImageList`: the rest of the images, and those held out.
 
     Raises:
         ValueError: If the images can't be addressed by number, or if there
-            are not more than `count`.
+            are not more than `held_out`.
     """
-    check_positive_integer("count", count)
+    check_positive_integer("held_out", held_out)
     if not isinstance(dataset, ImageList):
         raise ValueError(
             "Images of TFRecords above 1 GiB can't be held out, as they are "
             "read in sequence. Write them as two splits."
         )
-    if count >= len(dataset):
+    if held_out >= len(dataset):
         raise ValueError(
-            f"Argument `count` must be below {len(dataset)}, the number of "
-            f"images. Received: count={count}"
+            f"Argument `held_out` must be below {len(dataset)}, the number of "
+            f"images. Received: held_out={held_out}"
         )
     order = np.random.default_rng(0).permutation(len(dataset))
-    rest, held_out = (
+    rest, aside = (
         dataclasses.replace(
             dataset,
             names=tf.gather(dataset.names, index),
@@ -242,9 +242,9 @@ def hold_out(dataset: ImageList, count: int) -> tuple[ImageList, ImageList]:
             if dataset.contents is None
             else tf.gather(dataset.contents, index),
         )
-        for index in (np.sort(order[count:]), np.sort(order[:count]))
+        for index in (np.sort(order[held_out:]), np.sort(order[:held_out]))
     )
-    return rest, held_out
+    return rest, aside
 
 
 def find_splits(name, words, data_dir=None):

@@ -39,9 +39,15 @@ def build_teacher(
             f"more. Received: {count} outputs with the activation "
             f"{activation!r}"
         )
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
+        raise ValueError(
+            "The teacher must take images of 3 channels, (batch, height, "
+            f"width, 3). Received a model of {shape}"
+        )
     indices = match_classes(class_names, opened.class_names, count)
     inputs = keras.Input((image_size, image_size, 3))
-    height, width = model.input_shape[1:3]
+    height, width = shape[1:3]
     images = inputs
     if height not in (None, image_size) or width not in (None, image_size):
         images = ops.image.resize(images, (height, width))

@@ -127,7 +127,7 @@ def test_files_are_held_out_without_reading_them(tmp_path, save, monkeypatch):
 
 @pytest.mark.parametrize("count", [0, 360, 2.5])
 def test_refuses_to_hold_out_all(count):
-    with pytest.raises(ValueError, match="`count` must be"):
+    with pytest.raises(ValueError, match="`held_out` must be"):
         hold_out(open_dataset("digits", "test"), count)
 
 

@@ -95,7 +95,7 @@ def test_the_fast_preset_with_a_teacher(cifar_run, images, tmp_path):
     succeed(
         "train_cifar10.py",
         *(f"--data={images}", "--preset=fast", f"--teacher={cifar_run}"),
-        *(f"--output={output}", "--held_out=6", "--epochs=3"),
+        *(f"--output={output}", "--held_out=6", "--epochs=2"),
         *(*TINY, "--notensorboard"),
     )
     config = json.loads((output / "config.json").read_text())
@@ -106,7 +106,7 @@ def test_the_fast_preset_with_a_teacher(cifar_run, images, tmp_path):
     initializer = model.get_layer("block_0").depthwise_initializer
     assert isinstance(initializer, CovarianceInitializer)
     summary = json.loads((output / "summary.json").read_text())
-    assert summary["last"]["step"] == 6
+    assert summary["last"]["step"] == 4
     succeed(
         "evaluate.py",
         *(f"--model={output}", f"--data={images}", "--split=test", "--flip"),

@@ -74,6 +74,13 @@ def test_a_teacher_of_larger_images():
             NAMES,
             "must end in logits or in a softmax.*'sigmoid'",
         ),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((4,)), keras.layers.Dense(10)]
+            ),
+            NAMES,
+            r"must take images of 3 channels.* \(None, 4\)",
+        ),
         (lambda: teacher_model(), (*NAMES[1:], "x"), "not know the classes"),
     ],
 )
