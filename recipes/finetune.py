@@ -23,7 +23,6 @@ from absl import logging
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.training import finetune
 from convmixer_tf.training.config import PRECISIONS
-from convmixer_tf.training.finetune import LEARNING_RATE
 from convmixer_tf.training.strategy import STRATEGIES
 from convmixer_tf.validation import ORIENTATIONS
 
@@ -48,7 +47,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Images per update. Default: by their number.", 1
 )
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", LEARNING_RATE, "Peak, for all weights."
+    "learning_rate", None, "Peak, for all weights. Default: 3e-4."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's.", 1
