@@ -24,7 +24,6 @@ from convmixer_tf.models import VARIANTS
 from convmixer_tf.training import PRECISIONS
 from convmixer_tf.training import STRATEGIES
 from convmixer_tf.training import finetune
-from convmixer_tf.training.finetune import LEARNING_RATE
 from convmixer_tf.validation import ORIENTATIONS
 
 _DATA = flags.DEFINE_string(
@@ -48,7 +47,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Images per update. Default: by their number.", 1
 )
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", LEARNING_RATE, "Peak, for all weights."
+    "learning_rate", None, "Peak, for all weights. Default: 3e-4."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's.", 1

@@ -38,10 +38,11 @@ def read_table(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:
         ValueError: If the file is not such a table. The error names the line.
     """
     content = pathlib.Path(path).read_bytes()
-    parse_lines(content, os.fspath(path), paths=True)
     content = content.removeprefix(codecs.BOM_UTF8)
     # Bytes that are not UTF-8 may be of a file's name.
     text = content.decode("utf-8", "surrogateescape")
+    escaped = text.encode("utf-8", "backslashreplace")
+    parse_lines(escaped, os.fspath(path), paths=True)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = _columns(next(reader), path)

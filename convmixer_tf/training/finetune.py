@@ -88,7 +88,7 @@ def finetune(
     validation_fraction: float = VALIDATION_FRACTION,
     epochs: int | None = None,
     batch_size: int | None = None,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float | None = None,
     strategy: str = "auto",
     precision: str = "auto",
     seed: int = 0,
@@ -122,7 +122,8 @@ def finetune(
             Defaults to 10, and to fewer for more than 2,000 images.
         batch_size: Images per update. Defaults to 32, or 64 for more than
             2,000 images.
-        learning_rate: Peak of the learning rate for all weights.
+        learning_rate: Peak of the learning rate for all weights. Defaults to
+            3e-4.
         strategy: As for `train`.
         precision: As for `TrainConfig`.
         seed: Integer, seed of everything that is random.
@@ -144,9 +145,9 @@ def finetune(
     ```
     """
     start = time.perf_counter()
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value is not None:
-            check_positive_integer(name, value)
+            check_positive_integer(argument, value)
     if isinstance(data, Splits):
         splits = data
     else:
@@ -158,9 +159,9 @@ def finetune(
         )
     check_classes(splits.train, splits.validation)
     if isinstance(model, models.OpenedModel):
-        opened = model
+        opened, name = model, "a model"
     else:
-        opened = models.open_model(model, image_size)
+        opened, name = models.open_model(model, image_size), os.fspath(model)
     run = _Run(
         splits,
         opened,
@@ -169,21 +170,34 @@ def finetune(
         orientation or opened.orientation or image_data.ORIENTATION,
         seed,
         pathlib.Path(output),
-        "a model" if opened is model else os.fspath(model),
+        name,
     )
     why = _why_head_only(splits.train, frozen)
     config = _training_config(
-        len(splits.train), epochs, batch_size, learning_rate, precision, seed
+        len(splits.train),
+        epochs,
+        batch_size,
+        LEARNING_RATE if learning_rate is None else learning_rate,
+        precision,
+        seed,
     )
-    run.open()
-    crops = run.read(splits.train)
-    head = _fit_head(run, crops)
+    built = run.open()
+    crops = read_crops(
+        splits.train, run.size, run.crop_fraction, run.orientation
+    )
+    head = _fit_head(run, built, crops)
     _log("The head alone", head)
     candidates = {"head": head}
     if why is None:
-        trained = _train_all(run, crops, head, config, strategy)
-        _log("All weights", trained)
-        candidates["all"] = trained
+        run.save(head.model)  # What there is if this process is stopped.
+        try:
+            trained = _train_all(run, crops, head, config, strategy)
+        except FloatingPointError as error:
+            logging.warning("All weights could not be trained: %s", error)
+            why = str(error)
+        else:
+            _log("All weights", trained)
+            candidates["all"] = trained
     kept = "all" if _is_better(candidates.get("all"), head) else "head"
     report = {
         "model": run.name,
@@ -252,10 +266,10 @@ class _Run:
         }
 
     def open(self):
-        """Checks everything, then makes the folder of the run."""
+        """Checks everything, then makes the folder; returns the model."""
         check_range("crop_fraction", self.crop_fraction, 0.01, 1)
         check_orientation(self.orientation)
-        self.build()
+        model = self.build()
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(
                 "A run needs a folder (`--output`). Received the file "
@@ -272,12 +286,7 @@ class _Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         dump_json(path, settings)
         self.splits.save(self.folder / TABLE_FILE)
-
-    def read(self, dataset):
-        """Reads images into memory, or returns `None` if they are many."""
-        return read_crops(
-            dataset, self.size, self.crop_fraction, self.orientation
-        )
+        return model
 
     def outputs(self, model, dataset):
         """Computes a model's outputs for images as they are evaluated.
@@ -324,8 +333,8 @@ class _Run:
             scores = right * (targets @ weights)
         return _Candidate(model, settings, metrics, scores)
 
-    def finish(self, model, report):
-        """Writes the model, its card and the report."""
+    def save(self, model):
+        """Writes a model of logits with probabilities as its output."""
         name = "sigmoid" if self.splits.multi_label else "softmax"
         final = self.build(name)
         final.set_weights(model.get_weights())
@@ -337,6 +346,11 @@ class _Run:
             self.crop_fraction,
             self.orientation,
         )
+        return final, path
+
+    def finish(self, model, report):
+        """Writes the model, its card and the report."""
+        final, path = self.save(model)
         card = _card(self, report)
         write_text(path.with_suffix(".md"), card.text())
         dump_json(self.folder / REPORT_FILE, report)
@@ -366,42 +380,33 @@ def _body(model):
     return keras.Model(model.inputs, blocks[-1].output)
 
 
-def _fit_head(run, crops):
+def _fit_head(run, model, crops):
     """Fits the head to the features of the model as it is."""
-    model = run.build()
     body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
     if crops is None:
         features, targets = run.outputs(body, run.splits.train)
         features = features[:, None]
     else:
         features, targets = _features(body, crops), run.splits.train.targets()
-    probe = _set_head(run, model, features[:, :1], targets)
-    mirror = False
-    if features.shape[1] > 1 and probe.losses:
-        other = _set_head(run, run.build(), features, targets)
-        mirror = min(other.losses.values()) < min(probe.losses.values())
-    if mirror:
-        probe = _set_head(run, model, features, targets)
+    probes = [
+        fit_probe(
+            features[:, :views],
+            targets,
+            _loss_weights(run.splits, targets),
+            multi_label=run.splits.multi_label,
+            seed=run.seed,
+        )
+        for views in range(1, features.shape[1] + 1)
+    ]
+    # Mirrored digits are other characters: cross-validation tells.
+    probe = min(probes, key=lambda x: min(x.losses.values(), default=0))
+    model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
     settings = {
         "penalty": probe.penalty,
-        "mirrored": mirror,
+        "mirrored": probe is not probes[0],
         "cross_validation": {f"{k:.2g}": v for k, v in probe.losses.items()},
     }
     return run.candidate(model, settings)
-
-
-def _set_head(run, model, features, targets):
-    """Fits the head of a model to features of images."""
-    multi_label = run.splits.multi_label
-    probe = fit_probe(
-        features,
-        targets,
-        _loss_weights(run.splits, targets),
-        multi_label=multi_label,
-        seed=run.seed,
-    )
-    model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
-    return probe
 
 
 def _class_weights(dataset):

@@ -97,7 +97,7 @@ COMMANDS = {
     "python recipes/finetune.py --data FOLDER --model 1024_20 "
     "--output runs/pretrained": Elsewhere(
         "tests/recipes/training_recipes_test.py",
-        "test_finetune_starts_from_given_weights",
+        "test_finetune_starts_from_weights_and_from_a_run",
     ),
     "python recipes/evaluate.py --model runs/mine --data FOLDER": Run(
         makes="runs/mine/evaluation/confusion.png"

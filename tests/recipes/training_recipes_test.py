@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from convmixer_tf import ConvMixer
-from convmixer_tf import ConvMixer1024_20
 from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import write_metadata
@@ -147,11 +146,6 @@ def test_wrong_flags_end_it_at_once(images, tmp_path):
             [f"--data={images}", "--batch_size=25"],
             "`batch_size` must be at most 24",
         ),
-        (
-            "finetune.py",
-            [f"--data={images}"],
-            "another split. Received: split='validation' (`--eval_split`)",
-        ),
     ):
         result = run(recipe, *flags, output)
         assert result.returncode != 0
@@ -190,30 +184,10 @@ def test_imagenet_goes_through_kill_resume_and_evaluate(images, tmp_path):
 
 
 @pytest.mark.large
-def test_finetune_starts_from_given_weights(images, tmp_path):
-    source = tmp_path / "source.weights.h5"
-    model = ConvMixer1024_20(weights=None, input_shape=(28, 28, 3))
-    model.save_weights(source)
-    kernel = model.get_layer("block_0").depthwise.kernel.numpy()
-    common = (
-        *(f"--data={images}", "--eval_split=test", f"--weights={source}"),
-        *("--image_size=28", "--batch_size=8", "--epochs=1", "--keep=1"),
-        *("--notensorboard", "--log_every=1"),
-    )
-    for name, flags in (("full", []), ("frozen", ["--frozen"])):
-        output = tmp_path / name
-        succeed("finetune.py", *common, *flags, f"--output={output}")
-        tuned = keras.saving.load_model(output / "model.keras")
-        assert read_class_names(output / "model.keras") == CLASSES
-        new = tuned.get_layer("block_0").depthwise.kernel.numpy()
-        change = np.max(np.abs(new - kernel))
-        assert (change == 0) == (name == "frozen")
-        assert change < 1e-3
-
-
-@pytest.mark.large
-def test_finetune_starts_from_a_file_of_ours(cifar_run, images, tmp_path):
-    """Trained at 32 pixels with its own normalization, for other classes."""
+def test_finetune_starts_from_weights_and_from_a_run(
+    cifar_run, images, tmp_path
+):
+    """At 32 pixels with its own normalization, for other classes."""
     folder = tmp_path / "images"
     for split in ("train", "test"):
         for old, new in (("blue", "water"), ("red", "fire")):
@@ -222,8 +196,7 @@ def test_finetune_starts_from_a_file_of_ours(cifar_run, images, tmp_path):
             target.symlink_to(images / split / old)
     arguments = (
         *(f"--model={cifar_run / 'model.keras'}", f"--data={folder}"),
-        *("--eval_split=test", "--epochs=1", "--batch_size=8", "--frozen"),
-        *("--notensorboard", f"--output={tmp_path / 'run'}"),
+        *("--frozen", f"--output={tmp_path / 'run'}"),
     )
     succeed("finetune.py", *arguments)
     path = tmp_path / "run" / "model.keras"

@@ -79,23 +79,16 @@ WRONG = {
         "--learning_rate=0": TRAINING["--learning_rate=0"],
     },
     "finetune": {
-        "--eval_split=nowhere": "name another split. Received: split='nowhere'",
-        "--model=resnet": "--model must be one of 1536_20, 768_32, 1024_20",
-        "--model=/no/model.keras": "There is no file `/no/model.keras`",
+        "--model=resnet": "or one of 1536_20, 768_32, 1024_20",
+        "--model=/no/model.keras": "Received: '/no/model.keras'",
         "--model={BAD}": "Cannot read a model from",
         "--model={DENSE}": "must be a ConvMixer, with the layers `patch_embed`",
         "--model={GRAY}": "must be of square images with 3 channels",
         "--model={GOOD} --image_size=3": "width of at least one patch, 4",
-        "--model={GOOD} --weights=/no/file": "or the path of an existing file",
-        "--model={GOOD} --drop_path=2": "`drop_path` must be",
-        "--model={GOOD} --layer_decay=0": "`layer_decay` must be above 0",
-        "--model={GOOD} --weight_decay=-1": "`weight_decay` must be at least 0",
-        "--model={GOOD} --epochs=0": TRAINING["--epochs=0"],
-        "--model={GOOD} --crop_fraction=2": "`crop_fraction` must be from",
+        "--model={GOOD} --learning_rate=0": TRAINING["--learning_rate=0"],
         "--model={GOOD} --data={ONE}": "at least two classes",
-        "--model={GOOD} --data={ONE} --batch_size=99": "at least two classes",
-        "--model={EMPTY}": "or the folder of a run, which has a model.keras",
-        "--model={GOOD} --data={ONE}/train": "did you mean its parent, ",
+        "--model={EMPTY}": "the folder of a run",
+        "--model={GOOD} --data={FILE}": "Line 1 of",
     },
     "compare": {
         "--models=alexnet": "`--models` must be some of resnet, mobilenet",
@@ -176,8 +169,10 @@ def test_wrong_flags(recipe, places, tmp_path):
         common += [f"--model={names['GOOD']}", "--split=test"]
         common += ["--image_size=32"]
     else:
-        common += ["--epochs=1", "--batch_size=8", "--notensorboard"]
-    if recipe in ("train_imagenet", "finetune"):
+        common += ["--epochs=1", "--batch_size=8"]
+        if recipe != "finetune":
+            common += ["--notensorboard"]
+    if recipe == "train_imagenet":
         common += ["--eval_split=test"]
     lines = [
         [*common, *line.format(**names).split(" ")] for line in WRONG[recipe]
