@@ -19,6 +19,7 @@ import time
 
 from convmixer_tf import progress
 from convmixer_tf.command_line import parse
+from convmixer_tf.data.unreadable import why_left_out
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import parse_lines
 from convmixer_tf.files import printable_name
@@ -72,7 +73,8 @@ def _say_skipped(paths):
         for suffix, n in counts
     ]
     plural = "s" if len(paths) > 1 else ""
-    _say(f"{len(paths):,} file{plural} skipped: {', '.join(parts)}")
+    counts = f"{len(paths):,} file{plural} skipped: {', '.join(parts)}"
+    _say(f"{counts}.{why_left_out(paths)}")
 
 
 def classifier_of(options):
