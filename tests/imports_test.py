@@ -10,7 +10,7 @@ import convmixer_tf
 from tests.helpers import run_python
 
 SHARED = {"command_line", "deprecation", "files", "model_card", "progress"}
-SHARED |= {"stopping", "timing", "validation"}
+SHARED |= {"intervals", "stopping", "timing", "validation"}
 PACKAGE = pathlib.Path(convmixer_tf.__file__).parent
 
 # Room -> the rooms it may import. BUILD.md draws the same picture.
