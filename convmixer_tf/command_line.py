@@ -1,6 +1,7 @@
-"""What `python -m convmixer_tf.predict` does before TensorFlow is imported.
+"""What the commands do before TensorFlow is imported.
 
-Python imports a package before the module in it that `-m` names, and
+They are `convmixer`, `python -m convmixer_tf` and `python -m
+convmixer_tf.predict`. Python imports a package before a module in it, and
 TensorFlow writes to the standard error while it is imported. So the package
 imports this module first of all. In every other process it does nothing.
 """
@@ -8,6 +9,7 @@ imports this module first of all. In every other process it does nothing.
 import argparse
 import atexit
 import contextlib
+import difflib
 import os
 import re
 import sys
@@ -16,6 +18,16 @@ import threading
 from convmixer_tf.validation import ORIENTATIONS
 
 COMMAND = "convmixer_tf.predict"
+# What `convmixer` does: the module of each command, and a line of help.
+COMMANDS = {
+    "phone": "from photographs to verified files for phones, and a report",
+    "predict": "classify image files",
+    "finetune": "teach a model the classes of your images",
+    "evaluate": "measure a model on labeled images",
+    "export": "write a model as tflite, onnx, saved_model, tfhub, web, android",
+    "verify": "compare an exported file with its model",
+    "serve": "answer over HTTP: an image in, its classes out",
+}
 # As `models.VARIANTS` and `inference.FORMATS` have them.
 VARIANTS = ("1536_20", "768_32", "1024_20", "512_16", "256_8")
 FORMATS = ("table", "json", "csv")
@@ -28,17 +40,18 @@ _NOISE = re.compile(
 )
 
 
-def parse(arguments=None):
-    """Reads the command line.
+def parse(arguments=None, program=f"python -m {COMMAND}"):
+    """Reads the command line of `predict`.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
+        program: String, what the command is called.
 
     Returns:
         An `argparse.Namespace`.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m {COMMAND}",
+        prog=program,
         description="Classifies image files.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -81,14 +94,63 @@ def _positive(text):
 
 
 def prepare():
-    """Answers `--help`, and keeps libraries quiet, if this is the command."""
+    """Answers `--help`, and keeps libraries quiet, if this is a command."""
     # While Python looks for the module, `-m` stands in the place of its path.
-    if sys.argv[:1] != ["-m"] or COMMAND not in sys.orig_argv:
+    if sys.argv[:1] == ["-m"] and COMMAND in sys.orig_argv:
+        parse(sys.argv[1:])
+    elif (
+        sys.argv[:1] == ["-m"] and "convmixer_tf" in sys.orig_argv
+    ) or _is_console_script():
+        choose(sys.argv[1:])
+    else:
         return
-    parse(sys.argv[1:])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":
         filter_standard_error()
+
+
+def _is_console_script():
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    # On Windows it is an .exe, or a script beside it.
+    return name in ("convmixer", "convmixer.exe", "convmixer-script.py")
+
+
+def choose(arguments):
+    """Finds the command that a command line of `convmixer` names.
+
+    Args:
+        arguments: List of strings.
+
+    Returns:
+        String, the command. Where there is none, or an unknown one, the
+        program ends with help.
+    """
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help", "help"):
+        print(_usage())
+        sys.exit(0)
+    if command not in COMMANDS:
+        known = difflib.get_close_matches(command, COMMANDS, 1)
+        advice = f" Did you mean {known[0]}?" if known else ""
+        print(f"There is no command {command!r}.{advice}", file=sys.stderr)
+        print(_usage(), file=sys.stderr)
+        sys.exit(2)
+    if command == "predict":
+        parse(arguments[1:], "convmixer predict")
+    return command
+
+
+def _usage():
+    lines = [f"  {name:10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: convmixer COMMAND ...",
+            "",
+            *lines,
+            "",
+            "convmixer COMMAND --help says more.",
+        ]
+    )
 
 
 def filter_standard_error():

@@ -18,6 +18,7 @@ import sys
 import time
 
 from convmixer_tf import progress
+from convmixer_tf.command_line import COMMAND
 from convmixer_tf.command_line import parse
 from convmixer_tf.data.unreadable import why_left_out
 from convmixer_tf.files import check_destination
@@ -152,17 +153,18 @@ def _say(line):
     progress.touch()
 
 
-def main(arguments=None):
+def main(arguments=None, program=f"python -m {COMMAND}"):
     """Classifies what the command line says.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
+        program: String, what the command is called.
 
     Returns:
         Integer, the exit status: 0; 1 if an image has no prediction; 2 if
         nothing can be done.
     """
-    options = parse(arguments)
+    options = parse(arguments, program)
     # It is said here, by name.
     logging.getLogger("convmixer_tf.data").setLevel(logging.ERROR)
     failed = []

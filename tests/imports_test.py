@@ -26,6 +26,11 @@ ALLOWED = {
     "inference": {"models", "preprocessing", "weights", "data", "export"},
     "serve": {"data", "inference"},
     "predict.py": {"data", "inference", "models"},
+    "cli": {
+        *("analysis", "data", "export", "inference", "layers", "models"),
+        *("predict", "preprocessing", "serve", "training", "weights"),
+    },
+    "__main__.py": {"cli"},
 }
 
 

@@ -30,6 +30,7 @@ REPORT = Report(
     },
     agreement=0.9985,
     agreement_interval=(0.9957, 0.9995),
+    accuracy_loss_interval=(-0.001, 0.003),
     classes_seen=3,
     accuracy={"model": 0.8765, "artifact": 0.8754},
     inputs=[

@@ -227,7 +227,7 @@ def test_a_single_output(tmp_path, activation):
     assert report.agreement == 0
     assert report.accuracy["model"] == pytest.approx(1 - share)
     assert report.accuracy["artifact"] == share
-    low, high = report.accuracy["loss_interval"]
+    low, high = report.accuracy_loss_interval
     assert low < 1 - 2 * share < high
     assert report.differences["probabilities"]["total_variation"] > 0.2
 

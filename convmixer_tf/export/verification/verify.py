@@ -48,8 +48,8 @@ class Report:
         agreement_interval: Its 95 % interval, which is wide for few images.
         classes_seen: Integer, how many classes the model found in the images.
             If there is one, the agreement says nothing.
-        accuracy: Top-1 of `"model"` and `"artifact"`, and the 95 %
-            `"loss_interval"` of its fall; or `None`.
+        accuracy: Top-1 of `"model"` and `"artifact"`, or `None`.
+        accuracy_loss_interval: The 95 % interval of its fall, or `None`.
         inputs: List of a dictionary per input: name, shape, dtype, scale,
             zero point.
         outputs: The same of the outputs.
@@ -72,6 +72,7 @@ class Report:
     agreement_interval: tuple | None
     classes_seen: int | None
     accuracy: dict | None
+    accuracy_loss_interval: tuple | None
     inputs: list
     outputs: list
     operators: dict
@@ -322,8 +323,8 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
             `"unknown"`, `expected` decides.
 
     Returns:
-        Dictionary of the `"differences"`, `"agreement"`,
-        `"agreement_interval"`, `"classes_seen"` and `"accuracy"` of a `Report`.
+        Dictionary of the `"differences"`, `"agreement"`, `"classes_seen"` and
+        `"accuracy"` of a `Report`, and of the two intervals.
 
     Raises:
         ValueError: If `expected` doesn't decide, or as `probabilities`.
@@ -337,18 +338,18 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
     logits = activation == "linear"
     best, other = ours.argmax(axis=-1), theirs.argmax(axis=-1)
     known = labels >= 0
-    accuracy = None
+    accuracy = loss_interval = None
     if known.any():
         right = [classes[known] == labels[known] for classes in (best, other)]
         accuracy = {
             "model": float(np.mean(right[0])),
             "artifact": float(np.mean(right[1])),
-            "loss_interval": paired_interval(
-                int(np.sum(right[0] & ~right[1])),
-                int(np.sum(right[1] & ~right[0])),
-                int(np.sum(known)),
-            ),
         }
+        loss_interval = paired_interval(
+            int(np.sum(right[0] & ~right[1])),
+            int(np.sum(right[1] & ~right[0])),
+            int(np.sum(known)),
+        )
     same = best == other
     return {
         "differences": {
@@ -359,6 +360,7 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
         "agreement_interval": wilson_interval(int(np.sum(same)), len(same)),
         "classes_seen": len(np.unique(best)),
         "accuracy": accuracy,
+        "accuracy_loss_interval": loss_interval,
     }
 
 
@@ -370,6 +372,7 @@ def compare_features(actual, expected):
         "agreement_interval": None,
         "classes_seen": None,
         "accuracy": None,
+        "accuracy_loss_interval": None,
     }
 
 
@@ -378,9 +381,10 @@ def _findings(found):
     ((quantity, distance), *_) = found["differences"].items()
     suffix = "_relative" if quantity == "features" else ""
     accuracy = found["accuracy"]
-    intervals = {"agreement": found["agreement_interval"]}
-    if accuracy:
-        intervals["accuracy_loss"] = accuracy["loss_interval"]
+    intervals = {
+        "agreement": found["agreement_interval"],
+        "accuracy_loss": found["accuracy_loss_interval"],
+    }
     return {
         "intervals": {k: v for k, v in intervals.items() if v},
         "agreement": found["agreement"],

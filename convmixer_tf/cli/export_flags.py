@@ -131,8 +131,11 @@ def begin(argv):
 
 def _is_worth_reading(record):
     """Whether a line of the log is a script's, or more than information."""
-    ours = pathlib.Path(record.pathname).parent == pathlib.Path(__file__).parent
-    return ours or record.levelname != "INFO"
+    folder = pathlib.Path(record.pathname).parent
+    ours = {
+        pathlib.Path(file).resolve().parent for file in (__file__, sys.argv[0])
+    }
+    return folder in ours or record.levelname != "INFO"
 
 
 @contextlib.contextmanager
