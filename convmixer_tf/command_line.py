@@ -85,6 +85,46 @@ def parse(arguments=None, program=f"python -m {COMMAND}"):
     return parser.parse_args(arguments)
 
 
+def parse_phone(arguments=None):
+    """Reads the command line of `convmixer phone`.
+
+    Args:
+        arguments: List of strings. Defaults to the process' own, without the
+            first.
+
+    Returns:
+        An `argparse.Namespace`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="convmixer phone",
+        description="Makes of photographs a classifier for phones: "
+        "model.keras, verified float16 and int8 .tflite files with labels, "
+        "and report.html with pictures. A run that was stopped is resumed by "
+        "the same command.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "photos",
+        help="a folder with a folder of photographs for each class, or these "
+        "in train, validation and test; or a CSV with the columns path, label",
+    )
+    add("--output", required=True, help="folder to write")
+    add(
+        "--model",
+        default="256_8",
+        help="where to start: a ConvMixer's .keras file, the folder of a run, "
+        f"or one of {', '.join(VARIANTS)}. 256_8 is part of the package, for "
+        "images of 32 pixels; the others, for 224, are fetched",
+    )
+    add("--image_size", type=_positive, help="side, in pixels, of the model's")
+    add("--frozen", action="store_true", help="fit the classifier only")
+    add("--android", action="store_true", help="write the app's assets, too")
+    add("--web", action="store_true", help="write the page's model, too")
+    add("--overwrite", action="store_true", help="replace another result")
+    return parser.parse_args(sys.argv[2:] if arguments is None else arguments)
+
+
 def _positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(
@@ -137,6 +177,8 @@ def choose(arguments):
         sys.exit(2)
     if command == "predict":
         parse(arguments[1:], "convmixer predict")
+    if command == "phone":
+        parse_phone(arguments[1:])
     return command
 
 
