@@ -35,7 +35,8 @@ FORMATS = ("table", "json", "csv")
 # images say of damaged files, whose names they don't know.
 _NOISE = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl"
-    rb"|To enable the following instructions:|.*\bJPEG\b|.*\bjpeg\b|libpng"
+    rb"|INFO: Created TensorFlow Lite|To enable the following instructions:"
+    rb"|.*\bJPEG\b|.*\bjpeg\b|libpng"
     rb"|Input file read error|.*Huffman|.*\bmarker 0x"
 )
 

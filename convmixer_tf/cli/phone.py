@@ -114,7 +114,7 @@ def make(options):
                 except ValueError as error:
                     failures[name] = str(error)
         findings = Findings.of(
-            model, splits, report, samples.shown, reports, failures
+            folder, model, splits, report, samples.shown, reports, failures
         )
         if options.android:
             with steps.step():
@@ -207,9 +207,10 @@ def _learn(folder, splits, options):
     if not (path.is_file() and report_file.is_file()):
         finetune(
             splits,
-            models.open_model(options.model, options.image_size),
+            options.model,
             folder,
             frozen=options.frozen,
+            image_size=options.image_size,
         )
     # As after a stop, so that a run that was stopped gives the same.
     report = json.loads(report_file.read_text(encoding="utf-8"))

@@ -49,6 +49,7 @@ class Findings:
     """What the report says.
 
     Attributes:
+        folder: Path of the folder that the files are in.
         run: Dictionary, the content of `finetune.json`.
         split: `"test"` or `"validation"`, what the figures are of.
         probabilities: Array of shape (photographs, classes).
@@ -62,6 +63,7 @@ class Findings:
         milliseconds: Dictionary from names of files to the time of an image.
     """
 
+    folder: str
     run: dict
     split: str
     probabilities: np.ndarray
@@ -74,10 +76,11 @@ class Findings:
     milliseconds: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, model, splits, run, shown, reports, failures):
+    def of(cls, folder, model, splits, run, shown, reports, failures):
         """Collects the findings.
 
         Args:
+            folder: As the attribute.
             model: The `keras.Model`.
             splits: The `data.Splits`.
             run: Dictionary, the content of `finetune.json`.
@@ -98,6 +101,7 @@ class Findings:
             )
 
         return cls(
+            folder=os.fspath(folder),
             run=run,
             split="test" if splits.test else "validation",
             probabilities=scores,
@@ -168,7 +172,7 @@ class Findings:
         if self.labels.ndim == 1:
             confusion = self.confusion()
             np.fill_diagonal(confusion, 0)
-            if confusion.any():
+            if confusion.max() >= 3:
                 row, column = np.unravel_index(
                     confusion.argmax(), confusion.shape
                 )
@@ -195,12 +199,12 @@ class Findings:
             lines.append(
                 f"The model sees {self.run['image_size']} x "
                 f"{self.run['image_size']} pixels. Where details count, pass "
-                "--model 1024_20, which sees 224 x 224 and is 20 times as "
-                "large."
+                "`--model 1024_20`, which sees 224 x 224, is 40 times as large "
+                "and takes far longer."
             )
         lines += [
             "Try it on other photographs: `convmixer predict --model "
-            "model_int8.tflite FOLDER`.",
+            f"{os.path.join(self.folder, 'model_int8.tflite')} FOLDER`.",
             "Use it on a phone: `--android` writes the assets of the app in "
             "export/android of the repository; any app with MediaPipe's "
             "ImageClassifier takes the .tflite files as they are.",
@@ -281,6 +285,7 @@ table { border-collapse: collapse; margin: 1rem 0; display: block;
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line);
   text-align: left; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
 .confusion td { text-align: center; min-width: 2.5rem;
   border: 1px solid var(--line); }
 .confusion .diagonal { font-weight: bold; }
@@ -375,7 +380,7 @@ def _files(findings):
         "file",
         "size",
         "accuracy",
-        "same answer as model.keras (95 % interval)",
+        "as model.keras (95 % interval)",
         "time of an image",
     )
     text = (
