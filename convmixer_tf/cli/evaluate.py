@@ -4,8 +4,8 @@
 
 `--model` is a `.keras` or `.tflite` file, the folder of a SavedModel, a TF Hub
 module or a run, or the name of a pretrained variant: 1536_20, 768_32, 1024_20,
-256_8. Prints the accuracy and writes `scores.json` and `confusion.png`, beside
-the model unless `--output` names another folder.
+512_16, 256_8. Prints the accuracy and writes `scores.json` and `confusion.png`,
+beside the model unless `--output` names another folder.
 
 Time: that of the forward pass; BUILD.md has images per second. Result: see
 `recipes/results/`.

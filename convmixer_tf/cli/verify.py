@@ -3,7 +3,7 @@
     convmixer verify MODEL ARTIFACT --images FOLDER --output report.json
 
 MODEL is a `.keras` file, the folder of a run, a file of weights or a variant
-(1536_20, 768_32, 1024_20, 256_8), ARTIFACT a SavedModel's folder or a
+(1536_20, 768_32, 1024_20, 512_16, 256_8), ARTIFACT a SavedModel's folder or a
 `.tflite`, `.onnx` or `.keras` file. If MODEL is no classifier, features are
 compared. Prints a table, and ends with status 1 if a limit is broken, which it
 names. Without flags the limits are those of the number format, see
