@@ -392,6 +392,7 @@ def _fit_head(run, crops):
 
 def _set_head(run, model, features, targets):
     """Fits the head of a model to features of images."""
+    progress.note("fitting the classifier, by cross-validation")
     multi_label = run.splits.multi_label
     probe = fit_probe(
         features,

@@ -113,10 +113,8 @@ class Report:
             if self.classes_seen == 1:
                 note = ", but the model gives all images the same class"
             low, high = self.agreement_interval
-            rows["top-1 agreement"] = (
-                f"{self.agreement:.2%} (95 % interval {low:.1%} to "
-                f"{high:.1%}){note}"
-            )
+            rows["top-1 agreement"] = f"{self.agreement:.2%}{note}"
+            rows["its 95 % interval"] = f"{low:.2%} to {high:.2%}"
         for quantity, found in self.differences.items():
             if found:
                 text = f"max {found['max']:.3g}, mean {found['mean']:.3g}"
