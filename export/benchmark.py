@@ -25,9 +25,9 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from convmixer_tf.export import QUANTIZATIONS
 from convmixer_tf.cli import calibration_flags
 from convmixer_tf.cli import export_flags
+from convmixer_tf.export import QUANTIZATIONS
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
