@@ -40,13 +40,10 @@ PUBLIC_MODULES = {
     *("convmixer_tf.progress", "convmixer_tf.timing"),
     *("convmixer_tf.validation", "convmixer_tf.weights.packaged"),
 }
-# Not yet held to it: its code is to move into the package.
-MOVING = {"finetune"}
 SCRIPTS = sorted(
     path
     for folder in ("recipes", "export")
     for path in (PACKAGE.parent / folder).rglob("*.py")
-    if path.stem not in MOVING
 )
 
 

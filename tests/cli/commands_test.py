@@ -106,7 +106,7 @@ def test_the_absl_commands(photos, start, tmp_path):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert (tmp_path / "run" / "model.keras").is_file()
-    assert "Kept: head. Validation: " in result.stdout
+    assert "Kept: the model with a new head. Wrote " in result.stderr
     result = call("finetune", "--data=nowhere", f"--model={start}")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
