@@ -1,6 +1,7 @@
-"""What `python -m convmixer_tf.predict` does before TensorFlow is imported.
+"""What the commands do before TensorFlow is imported.
 
-Python imports a package before the module in it that `-m` names, and
+They are `convmixer`, `python -m convmixer_tf` and `python -m
+convmixer_tf.predict`. Python imports a package before a module in it, and
 TensorFlow writes to the standard error while it is imported. So the package
 imports this module first of all. In every other process it does nothing.
 """
@@ -8,6 +9,7 @@ imports this module first of all. In every other process it does nothing.
 import argparse
 import atexit
 import contextlib
+import difflib
 import os
 import re
 import sys
@@ -16,6 +18,16 @@ import threading
 from convmixer_tf.validation import ORIENTATIONS
 
 COMMAND = "convmixer_tf.predict"
+# What `convmixer` does: the module of each command, and a line of help.
+COMMANDS = {
+    "phone": "from photographs to verified files for phones, and a report",
+    "predict": "classify image files",
+    "finetune": "teach a model the classes of your images",
+    "evaluate": "measure a model on labeled images",
+    "export": "write a model as tflite, onnx, saved_model, tfhub, web, android",
+    "verify": "compare an exported file with its model",
+    "serve": "answer over HTTP: an image in, its classes out",
+}
 # As `models.VARIANTS` and `inference.FORMATS` have them.
 VARIANTS = ("1536_20", "768_32", "1024_20", "512_16", "256_8")
 FORMATS = ("table", "json", "csv")
@@ -23,22 +35,24 @@ FORMATS = ("table", "json", "csv")
 # images say of damaged files, whose names they don't know.
 _NOISE = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl"
-    rb"|To enable the following instructions:|.*\bJPEG\b|.*\bjpeg\b|libpng"
+    rb"|INFO: Created TensorFlow Lite|To enable the following instructions:"
+    rb"|.*\bJPEG\b|.*\bjpeg\b|libpng"
     rb"|Input file read error|.*Huffman|.*\bmarker 0x"
 )
 
 
-def parse(arguments=None):
-    """Reads the command line.
+def parse(arguments=None, program=f"python -m {COMMAND}"):
+    """Reads the command line of `predict`.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
+        program: String, what the command is called.
 
     Returns:
         An `argparse.Namespace`.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m {COMMAND}",
+        prog=program,
         description="Classifies image files.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -72,6 +86,46 @@ def parse(arguments=None):
     return parser.parse_args(arguments)
 
 
+def parse_phone(arguments=None):
+    """Reads the command line of `convmixer phone`.
+
+    Args:
+        arguments: List of strings. Defaults to the process' own, without the
+            first.
+
+    Returns:
+        An `argparse.Namespace`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="convmixer phone",
+        description="Makes of photographs a classifier for phones: "
+        "model.keras, verified float16 and int8 .tflite files with labels, "
+        "and report.html with pictures. A run that was stopped is resumed by "
+        "the same command.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "photos",
+        help="a folder with a folder of photographs for each class, or these "
+        "in train, validation and test; or a CSV with the columns path, label",
+    )
+    add("--output", required=True, help="folder to write")
+    add(
+        "--model",
+        default="256_8",
+        help="where to start: a ConvMixer's .keras file, the folder of a run, "
+        f"or one of {', '.join(VARIANTS)}. 256_8 is part of the package, for "
+        "images of 32 pixels; the others, for 224, are fetched",
+    )
+    add("--image_size", type=_positive, help="side, in pixels, of the model's")
+    add("--frozen", action="store_true", help="fit the classifier only")
+    add("--android", action="store_true", help="write the app's assets, too")
+    add("--web", action="store_true", help="write the page's model, too")
+    add("--overwrite", action="store_true", help="replace another result")
+    return parser.parse_args(sys.argv[2:] if arguments is None else arguments)
+
+
 def _positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(
@@ -81,14 +135,65 @@ def _positive(text):
 
 
 def prepare():
-    """Answers `--help`, and keeps libraries quiet, if this is the command."""
+    """Answers `--help`, and keeps libraries quiet, if this is a command."""
     # While Python looks for the module, `-m` stands in the place of its path.
-    if sys.argv[:1] != ["-m"] or COMMAND not in sys.orig_argv:
+    if sys.argv[:1] == ["-m"] and COMMAND in sys.orig_argv:
+        parse(sys.argv[1:])
+    elif (
+        sys.argv[:1] == ["-m"] and "convmixer_tf" in sys.orig_argv
+    ) or _is_console_script():
+        choose(sys.argv[1:])
+    else:
         return
-    parse(sys.argv[1:])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":
         filter_standard_error()
+
+
+def _is_console_script():
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    # On Windows it is an .exe, or a script beside it.
+    return name in ("convmixer", "convmixer.exe", "convmixer-script.py")
+
+
+def choose(arguments):
+    """Finds the command that a command line of `convmixer` names.
+
+    Args:
+        arguments: List of strings.
+
+    Returns:
+        String, the command. Where there is none, or an unknown one, the
+        program ends with help.
+    """
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help", "help"):
+        print(_usage())
+        sys.exit(0)
+    if command not in COMMANDS:
+        known = difflib.get_close_matches(command, COMMANDS, 1)
+        advice = f" Did you mean {known[0]}?" if known else ""
+        print(f"There is no command {command!r}.{advice}", file=sys.stderr)
+        print(_usage(), file=sys.stderr)
+        sys.exit(2)
+    if command == "predict":
+        parse(arguments[1:], "convmixer predict")
+    if command == "phone":
+        parse_phone(arguments[1:])
+    return command
+
+
+def _usage():
+    lines = [f"  {name:10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: convmixer COMMAND ...",
+            "",
+            *lines,
+            "",
+            "convmixer COMMAND --help says more.",
+        ]
+    )
 
 
 def filter_standard_error():

@@ -18,7 +18,9 @@ import sys
 import time
 
 from convmixer_tf import progress
+from convmixer_tf.command_line import COMMAND
 from convmixer_tf.command_line import parse
+from convmixer_tf.data.unreadable import why_left_out
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import parse_lines
 from convmixer_tf.files import printable_name
@@ -72,7 +74,8 @@ def _say_skipped(paths):
         for suffix, n in counts
     ]
     plural = "s" if len(paths) > 1 else ""
-    _say(f"{len(paths):,} file{plural} skipped: {', '.join(parts)}")
+    counts = f"{len(paths):,} file{plural} skipped: {', '.join(parts)}"
+    _say(f"{counts}.{why_left_out(paths)}")
 
 
 def classifier_of(options):
@@ -150,17 +153,18 @@ def _say(line):
     progress.touch()
 
 
-def main(arguments=None):
+def main(arguments=None, program=f"python -m {COMMAND}"):
     """Classifies what the command line says.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
+        program: String, what the command is called.
 
     Returns:
         Integer, the exit status: 0; 1 if an image has no prediction; 2 if
         nothing can be done.
     """
-    options = parse(arguments)
+    options = parse(arguments, program)
     # It is said here, by name.
     logging.getLogger("convmixer_tf.data").setLevel(logging.ERROR)
     failed = []

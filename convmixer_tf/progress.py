@@ -23,6 +23,12 @@ def note(text, *arguments):
     _doing = (text, *arguments)
 
 
+def noted():
+    """Returns what is being done, as a line."""
+    text, *arguments = _doing
+    return text % tuple(arguments)
+
+
 def touch():
     """Notes that a line of another kind has just been written."""
     global _said
@@ -61,7 +67,6 @@ def _tell(done, start, say):
             seen, silence = _said, FIRST
         if now < _said + silence:
             continue
-        text, *arguments = _doing
-        say(f"{now - start:.0f} s: {text % tuple(arguments)}")
+        say(f"{now - start:.0f} s: {noted()}")
         touch()
         seen, silence = _said, min(2 * silence, MOST)

@@ -19,14 +19,14 @@ import pathlib
 import statistics
 import tempfile
 
-import calibration_flags
-import export_flags
 import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
 from absl import logging
 
+from convmixer_tf.cli import calibration_flags
+from convmixer_tf.cli import export_flags
 from convmixer_tf.export import QUANTIZATIONS
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_saved_model

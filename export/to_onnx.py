@@ -10,47 +10,12 @@ beside it, only if it does what the model does.
 Time: seconds, and a forward pass of each over the images.
 """
 
-import export_flags
 from absl import app
 from absl import flags
 
-from convmixer_tf.export import export_onnx
-from convmixer_tf.export.onnx_export import PIXELS
-from convmixer_tf.export.preparation import classifier_of
-from convmixer_tf.files import check_destination
+from convmixer_tf.cli import to_onnx
 
-flags.adopt_module_key_flags(export_flags)
-_DYNAMIC = flags.DEFINE_bool(
-    "dynamic_batch", True, "Whether any number of images, or one, at a time."
-)
-_PIXELS = flags.DEFINE_enum("pixels", "float32", PIXELS, "Type of the input.")
-_PLAIN = flags.DEFINE_bool(
-    "plain", False, "Convert the model as it is, be it no ConvMixer."
-)
-flags.mark_flags_as_required(["model", "output"])
-
-
-def main(argv):
-    """Exports the model that the flags name."""
-    export_flags.begin(argv)
-    with export_flags.errors_end_it():
-        check_destination(
-            export_flags.OUTPUT.value, (".onnx",), export_flags.OVERWRITE.value
-        )
-        model, names = export_flags.load_model()
-
-        def write(path):
-            export_onnx(
-                model,
-                path,
-                dynamic_batch=_DYNAMIC.value,
-                pixels=_PIXELS.value,
-                class_names=names if classifier_of(model) else None,
-                plain=_PLAIN.value,
-            )
-
-        export_flags.finish("an ONNX file", write, model, names)
-
+flags.adopt_module_key_flags(to_onnx)
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(to_onnx.main)

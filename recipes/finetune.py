@@ -18,93 +18,10 @@ Time and result: see results/finetune.json.
 
 import launch
 from absl import flags
-from absl import logging
 
-from convmixer_tf.models import VARIANTS
-from convmixer_tf.training import PRECISIONS
-from convmixer_tf.training import STRATEGIES
-from convmixer_tf.training import finetune
-from convmixer_tf.validation import ORIENTATIONS
+from convmixer_tf.cli import finetune
 
-_DATA = flags.DEFINE_string(
-    "data", None, "Folder, CSV file, or name of a data set.", required=True
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where tensorflow-datasets keeps its data."
-)
-_MODEL = flags.DEFINE_string(
-    "model",
-    "1024_20",
-    f"{', '.join(VARIANTS)} (256_8 is part of the package, the others are "
-    "downloaded), a ConvMixer's .keras file or the folder of a run.",
-)
-_OUTPUT = flags.DEFINE_string("output", "runs/finetune", "Folder of the run.")
-_FROZEN = flags.DEFINE_bool("frozen", False, "Train the classifier only.")
-_EPOCHS = flags.DEFINE_integer(
-    "epochs", None, "Passes over the images. Default: by their number.", 1
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "Images per update. Default: by their number.", 1
-)
-_LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Peak, for all weights. Default: 3e-4."
-)
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side, in pixels. Default: the model's.", 1
-)
-_CROP = flags.DEFINE_float(
-    "crop_fraction",
-    None,
-    "Fraction of an image's side to keep. Default: the model's.",
-    0.01,
-    1,
-)
-_ORIENTATION = flags.DEFINE_enum(
-    "orientation",
-    None,
-    ORIENTATIONS,
-    "Turn images as their EXIF says, or take pixels as stored. Default: the "
-    "model's.",
-)
-_VALIDATION = flags.DEFINE_float(
-    "validation_fraction",
-    0.2,
-    "Fraction of the images to validate on, if there is no such split.",
-    0.01,
-    0.9,
-)
-_STRATEGY = flags.DEFINE_enum(
-    "strategy", "auto", STRATEGIES, "On which devices to train."
-)
-_PRECISION = flags.DEFINE_enum(
-    "precision", "auto", PRECISIONS, "What to compute in."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", 0)
-
-
-def main(argv):
-    """Fine-tunes as the flags say."""
-    launch.start(argv)
-    result = finetune(
-        _DATA.value,
-        _MODEL.value,
-        _OUTPUT.value,
-        frozen=_FROZEN.value,
-        image_size=_IMAGE_SIZE.value,
-        crop_fraction=_CROP.value,
-        orientation=_ORIENTATION.value,
-        validation_fraction=_VALIDATION.value,
-        epochs=_EPOCHS.value,
-        batch_size=_BATCH_SIZE.value,
-        learning_rate=_LEARNING_RATE.value,
-        strategy=_STRATEGY.value,
-        precision=_PRECISION.value,
-        seed=_SEED.value,
-        data_dir=_DATA_DIR.value,
-    )
-    kept = {"head": "the model with a new head", "all": "all weights trained"}
-    logging.info("Kept: %s. Wrote %s", kept[result.report["kept"]], result.path)
-
+flags.adopt_module_key_flags(finetune)
 
 if __name__ == "__main__":
-    launch.run(main)
+    launch.run(finetune.main)

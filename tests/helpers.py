@@ -140,18 +140,33 @@ def script_forgotten(script):
     Scripts define flags of the same names.
     """
     folder = str((ROOT / script).parent)
+    _forget_commands()
     known, modules = set(flags.FLAGS), set(sys.modules)
     sys.path.insert(0, folder)
     try:
         yield
     finally:
         sys.path.remove(folder)
+        _forget_commands()
         for name in set(flags.FLAGS) - known:
             delattr(flags.FLAGS, name)
         for name in set(sys.modules) - modules:
             file = getattr(sys.modules[name], "__file__", None) or ""
             if file.startswith((str(ROOT / "recipes"), str(ROOT / "export"))):
                 del sys.modules[name]
+
+
+def _forget_commands():
+    """Forgets the modules of `convmixer_tf.cli`, and their flags."""
+    for name in list(sys.modules):
+        if not name.startswith("convmixer_tf.cli."):
+            continue
+        for flag in flags.FLAGS.flags_by_module_dict().get(name, []):
+            if flag.name in flags.FLAGS:
+                delattr(flags.FLAGS, flag.name)
+        del sys.modules[name]
+        # `from convmixer_tf.cli import name` looks there first.
+        vars(sys.modules["convmixer_tf.cli"]).pop(name.split(".")[2], None)
 
 
 def call_script(script, *arguments):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from convmixer_tf import command_line
 from convmixer_tf import predict
+from convmixer_tf.data import pillow
 from convmixer_tf.inference.formats import FORMATS
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import ConvMixer
@@ -152,19 +153,22 @@ def test_a_missing_image_does_not_stop_it(run, images, tmp_path):
     assert json.loads(printed) == [{"image": str(missing), "error": why}]
 
 
-def test_what_is_skipped_in_a_folder(run, images, tmp_path):
+def test_what_is_skipped_in_a_folder(run, images, tmp_path, monkeypatch):
     with Image.open(images / "red" / "0.png") as image:
         image.save(tmp_path / "a.webp", lossless=True)
-    for name in ("b.tiff", "c.TIFF", "d.svg", "e", ".hidden"):
+    for name in ("b.txt", "c.TXT", "d.svg", "e", ".hidden"):
         (tmp_path / name).touch()
     status, printed, messages = run(tmp_path)
     assert status == 0
     assert "a.webp  red " in printed
-    assert "4 files skipped: 2 .tiff, 1 .svg, 1 without suffix" in messages
+    assert "4 files skipped: 2 .txt, 1 .svg, 1 without suffix" in messages
     (tmp_path / "a.webp").unlink()
+    (tmp_path / "f.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr(pillow, "_readable", tuple)
     status, _, messages = run(tmp_path)
     assert status == 2
-    assert "4 files skipped" in messages
+    assert "5 files skipped" in messages
+    assert "f.heic': It is a HEIC photograph" in messages
     assert "There are no images in" in messages
 
 

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf.data.pillow import pillow_extensions
+from convmixer_tf.data.pillow import with_pillow
 from convmixer_tf.data.records import find_record_files
 from convmixer_tf.data.records import open_records
 from convmixer_tf.data.records import read_record
+from convmixer_tf.data.unreadable import why_left_out
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import printable_name
 from convmixer_tf.files import read_lines
@@ -142,7 +145,7 @@ class ImageList:
             encoded = tf.io.read_file(self.names[record])
         else:
             encoded = self.contents[record]
-        return encoded, self.labels[record]
+        return with_pillow(encoded), self.labels[record]
 
 
 def open_dataset(
@@ -362,10 +365,10 @@ def open_class_folders(folder, class_names=None):
         ValueError: If there are no images, or a class has none that is read.
     """
     class_folders = sorted(class_names or _folders_of_images(folder))
-    names, labels, others = [], [], 0
+    names, labels, others = [], [], []
     for label, class_folder in enumerate(class_folders):
         paths, left_out = walk_images(folder / class_folder)
-        others += len(left_out)
+        others += left_out
         if not paths:
             _LOG.warning(
                 "No images of class %r in %s",
@@ -374,7 +377,8 @@ def open_class_folders(folder, class_names=None):
             )
         names += paths
         labels += [label] * len(paths)
-    others += sum(entry.is_file() for entry in _visible(folder))
+    files = (entry for entry in _visible(folder) if entry.is_file())
+    others += [entry.path for entry in files]
     empty = []
     for entry in _visible(folder):
         if not os.path.exists(entry.path):
@@ -396,8 +400,9 @@ def open_class_folders(folder, class_names=None):
         )
     if others:
         _LOG.warning(
-            "Left out of %s: %d that are not %s files in a class's folder",
-            *(folder, others, ", ".join(EXTENSIONS)),
+            "Left out of %s: %d that are not %s files in a class's folder.%s",
+            *(folder, len(others), ", ".join(EXTENSIONS)),
+            why_left_out(others),
         )
     if not names:
         raise ValueError(
@@ -420,6 +425,7 @@ def _explain_lost(folder, paths):
         f"The folder {printable_name(folder)!r} has {len(paths)} files, and "
         f"none is an image that can be read. Expected {', '.join(EXTENSIONS)}. "
         f"Received: {named}. Convert them, or move the folder elsewhere."
+        f"{why_left_out(paths)}"
     )
 
 
@@ -483,7 +489,8 @@ def _visible(folder):
 
 def _is_image(entry):
     extension = os.path.splitext(entry.name)[1].lower()
-    return extension in EXTENSIONS and entry.is_file()
+    known = extension in EXTENSIONS or extension in pillow_extensions()
+    return known and entry.is_file()
 
 
 def read_if_small(paths):

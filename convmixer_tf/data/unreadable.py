@@ -3,6 +3,10 @@
 import os
 import stat
 
+from convmixer_tf.data.pillow import PHOTO_SUFFIXES
+from convmixer_tf.data.pillow import pillow_extensions
+from convmixer_tf.files import printable_name
+
 _READ = "JPEG, PNG, WebP, GIF and BMP are read"
 _SAVE = f"{_READ}; save it as JPEG"
 # ISO media: the brand that stands after `ftyp`.
@@ -50,7 +54,9 @@ def why_unreadable(source):
         if not stat.S_ISREG(mode):  # To open a pipe would be to wait.
             return "It is no regular file."
         with open(source, "rb") as file:
-            return _why_undecodable(file.read())
+            why = _why_undecodable(file.read())
+        # The sender of bytes, to a server, can't install anything.
+        return why + _package_for(why)
     except FileNotFoundError:
         if os.path.islink(source):
             return "It is a link to a file that is not there."
@@ -59,6 +65,34 @@ def why_unreadable(source):
         return "Its permissions forbid reading it."
     except (OSError, ValueError) as error:
         return f"The system says: {getattr(error, 'strerror', None) or error}."
+
+
+def why_left_out(paths):
+    """Says why photographs are not read that have another suffix.
+
+    Args:
+        paths: List of paths of files that were left out of a folder.
+
+    Returns:
+        String, a space and a sentence on the first photograph, such as a HEIC
+        file; empty if there is none.
+    """
+    for path in paths:
+        if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES:
+            return f" {printable_name(path)!r}: {why_unreadable(path)}"
+    return ""
+
+
+def _package_for(why):
+    """Names the package that would read a file, if it is not installed."""
+    for name, suffix, package in (
+        ("HEIC", ".heic", "pillow-heif"),
+        ("AVIF", ".avif", "pillow"),
+        ("TIFF", ".tiff", "pillow"),
+    ):
+        if f" {name} " in why and suffix not in pillow_extensions():
+            return f" With `pip install {package}` it is read."
+    return ""
 
 
 def _why_undecodable(content):

@@ -10,6 +10,7 @@ from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import read_metadata
 from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.export.onnx_export import export_onnx
+from convmixer_tf.export.pixel_range import with_pixel_range
 from convmixer_tf.export.publish import publish
 from convmixer_tf.export.saved_model import export_saved_model
 from convmixer_tf.export.tfhub import export_tfhub
@@ -38,6 +39,7 @@ __all__ = [
     "publish",
     "read_metadata",
     "verify",
+    "with_pixel_range",
     "write_metadata",
 ]
 

@@ -5,6 +5,7 @@ import re
 
 from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.export.preparation import classifier_of
+from convmixer_tf.export.preparation import is_convmixer
 from convmixer_tf.export.verification.verify import describe_tensor
 from convmixer_tf.model_card import ModelCard
 from convmixer_tf.model_card import kept_part
@@ -66,9 +67,8 @@ def artifact_card(
         output = _OUTPUTS[activation_of_keras(model) or "unknown"]
     return ModelCard(
         title=f"{model.name}, {kind}",
-        about=f"`{model.name}` ({model.count_params():,} weights), a ConvMixer "
-        "(Trockman and Kolter,\n*Patches Are All You Need?*, arXiv "
-        f"2201.09792), {EXPORTED} {kind}.",
+        about=f"`{model.name}` ({model.count_params():,} weights), "
+        f"{_architecture(model)}{EXPORTED} {kind}.",
         input=f"pixels in [0, {max_pixel}], which the model normalizes itself: "
         f"height {height}, width {width},\n{channels} channels. Photographs "
         f"are cut as in evaluation: bicubic,\n{kept_part(crop_fraction)}. "
@@ -80,6 +80,15 @@ def artifact_card(
         figures=report.figures() if report else {},
         measured=_measured(report) if report else "not measured.",
         license=license,
+    )
+
+
+def _architecture(model):
+    if not is_convmixer(model):
+        return ""
+    return (
+        "a ConvMixer (Trockman and Kolter,\n*Patches Are All You Need?*, arXiv "
+        "2201.09792), "
     )
 
 

@@ -14,6 +14,7 @@ from convmixer_tf.export.onnx_graph import Graph
 from convmixer_tf.export.onnx_graph import import_onnx
 from convmixer_tf.export.onnx_plain import convert_plain
 from convmixer_tf.export.onnx_plain import import_tf2onnx
+from convmixer_tf.export.pixel_range import has_pixel_range
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
@@ -59,9 +60,10 @@ def export_onnx(
         class_names: Names of the classes in the order of the outputs, which
             go into the file's metadata as a JSON list, `class_names`; or
             `None`. A single output may have two: its opposite and itself.
-        plain: Whether to convert the model as it is, by tf2onnx. Any Keras
-            model of one image and one output will do then, such as one with
-            several `Dense` layers behind a ConvMixer.
+        plain: Whether to convert the model as it is, by tf2onnx, as is done
+            with what `with_pixel_range` returned. Any Keras model of one image
+            and one output will do then, such as one with several `Dense`
+            layers behind a ConvMixer.
         overwrite: Whether to replace an existing file.
 
     Raises:
@@ -86,6 +88,7 @@ def export_onnx(
         )
     check_backend("ONNX files")
     onnx = import_onnx()
+    plain = plain or has_pixel_range(model)
     if plain:
         check_image_model(model)
         import_tf2onnx()

@@ -79,13 +79,24 @@ def check_convmixer(model):
     Raises:
         ValueError: If it has none.
     """
-    if not any(
-        isinstance(layer, ConvMixerBlock) for layer in leaf_layers(model)
-    ):
+    if not is_convmixer(model):
         raise ValueError(
-            "Argument `model` must be a ConvMixer, or have one in it. "
-            f"Received: {model!r}, without a ConvMixerBlock"
+            "Argument `model` must be a ConvMixer, or have one in it. To "
+            "export another classifier as TFLite or ONNX file, state the "
+            "pixels that it takes: `with_pixel_range`, in commands "
+            f"--pixel_range. Received: {model!r}, without a ConvMixerBlock"
         )
+
+
+def is_convmixer(model):
+    """Whether a model has the blocks of a ConvMixer, or was made of one.
+
+    Args:
+        model: A `keras.Model`, be it what `deploy` returned.
+    """
+    return hasattr(model, "deployment") or any(
+        isinstance(layer, ConvMixerBlock) for layer in leaf_layers(model)
+    )
 
 
 def classifier_of(model):

@@ -16,7 +16,9 @@ from convmixer_tf.export.litert import litert_module
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import add_metadata
 from convmixer_tf.export.metadata import check_class_names
+from convmixer_tf.export.pixel_range import has_pixel_range
 from convmixer_tf.export.preparation import check_backend
+from convmixer_tf.export.preparation import check_convmixer
 from convmixer_tf.export.preparation import in_float32
 from convmixer_tf.export.quantization import quantize
 from convmixer_tf.export.saved_model import system_errors
@@ -56,16 +58,18 @@ def export_tflite(
     plain: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Exports a ConvMixer as a TFLite file of one image.
+    """Exports a classifier as a TFLite file of one image.
 
-    The model is rewritten by `deploy` for LiteRT. The file takes pixels in
-    [0, 255] as they are, has a signature `serving_default` from `image` to
-    `predictions`, built-in operators only, and metadata that MediaPipe and
-    Android read.
+    A ConvMixer is rewritten by `deploy` for LiteRT. Any other model is
+    converted as it is, after `with_pixel_range` has stated its pixels. The
+    file takes pixels in [0, 255] as they are, has a signature
+    `serving_default` from `image` to `predictions`, built-in operators only,
+    and metadata that MediaPipe and Android read.
 
     Args:
         model: What `deploy` takes, for images of a static height and width;
-            or what `deploy` made of it for this format.
+            what `deploy` made of it for this format; or any classifier that
+            `with_pixel_range` returned.
         path: Path of the file to write, ending in `.tflite`. It appears when
             it is complete.
         quantization: `"float32"`. `"float16"` stores the weights so.
@@ -125,6 +129,9 @@ def export_tflite(
     check_destination(path, (".tflite",), overwrite)
     shape = static_shape(model)
     check_pixels(model)
+    plain = plain or has_pixel_range(model)
+    if not plain:
+        check_convmixer(model)
     _check_quantization(quantization, output_dtype, plain)
     if class_activation_maps and (plain or output_dtype != "float32"):
         raise ValueError(

@@ -388,6 +388,7 @@ def _fit_head(run, model, crops):
         features = features[:, None]
     else:
         features, targets = _features(body, crops), run.splits.train.targets()
+    progress.note("fitting the classifier, by cross-validation")
     probes = [
         fit_probe(
             features[:, :views],

@@ -1,31 +1,8 @@
 """What a classifier's outputs are worth, with the limits of few images."""
 
-import math
-
 import numpy as np
 
-
-def wilson_interval(right: int, images: int) -> tuple[float, float]:
-    """Computes the 95 % confidence interval of a fraction.
-
-    Reference: Wilson, "Probable inference, the law of succession, and
-    statistical inference", 1927.
-
-    Args:
-        right: Integer, how many images were classified correctly.
-        images: Integer, of how many, at least 1.
-
-    Returns:
-        The lower and the upper end, in [0, 1].
-    """
-    z = 1.959964  # Normal quantile of 0.975.
-    fraction = right / images
-    center = fraction + z * z / (2 * images)
-    spread = z * math.sqrt(
-        fraction * (1 - fraction) / images + (z / (2 * images)) ** 2
-    )
-    scale = 1 + z * z / images
-    return max((center - spread) / scale, 0), min((center + spread) / scale, 1)
+from convmixer_tf.intervals import wilson_interval
 
 
 def classification_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:

@@ -276,9 +276,10 @@ def test_versions_fit_together():
         name: int(re.search(rf"{name} = (\d+)", build).group(1))
         for name in ("minSdk", "targetSdk", "compileSdk")
     }
-    # MediaPipe and `ExifInterface` of a stream need level 24.
-    assert 24 <= levels["minSdk"] < levels["targetSdk"]
-    assert levels["targetSdk"] <= levels["compileSdk"] <= 36
+    # MediaPipe 1.2 needs level 28; stores take apps of level 36.
+    assert version(r"tasks-vision:([\d.]+)", build)[:2] == (1, 2)
+    assert levels["minSdk"] == 28
+    assert levels["targetSdk"] == levels["compileSdk"] == 36
     assert f'namespace = "{PACKAGE}"' in build
     for name in re.findall(r'id\("([\w.]+)"\)', build):
         assert f'id("{name}")' in read(GRADLE[1])

@@ -12,6 +12,7 @@ from convmixer_tf.data import evaluation_batches
 from convmixer_tf.data import get_augmentation
 from convmixer_tf.data import hold_out
 from convmixer_tf.data import open_dataset
+from convmixer_tf.data import pillow
 from convmixer_tf.data import train_batches
 from convmixer_tf.data.datasets import ImageList
 from convmixer_tf.data.records import ImageRecords
@@ -166,12 +167,13 @@ def test_image_folder(tmp_path, save, monkeypatch, cache_bytes):
     np.testing.assert_array_equal(decode_image(read_all(train)[1][1]), IMAGE)
 
 
-def test_warns_of_what_it_leaves_out(tmp_path, save, caplog):
+def test_warns_of_what_it_leaves_out(tmp_path, save, caplog, monkeypatch):
+    monkeypatch.setattr(pillow, "_readable", tuple)
     save(
         tmp_path,
         {
             "train/a/1.png": IMAGE,
-            "train/a/2.tiff": b"another kind",
+            "train/a/2.heic": b"\0\0\0\x18ftypheic",
             "test/a/1.png": IMAGE,
             "test/b/1.png": IMAGE,
         },
@@ -183,6 +185,7 @@ def test_warns_of_what_it_leaves_out(tmp_path, save, caplog):
     assert empty == f"No images of class 'b' in {train}"
     assert unseen == f"Empty folders, so no classes: 'empty' in {train}"
     assert other.startswith(f"Left out of {train}: 1 that are not .jpg, .jpeg")
+    assert "2.heic': It is a HEIC photograph, as iPhones take them" in other
 
 
 def test_what_is_beside_classes_and_images_is_neither(tmp_path, save, caplog):

@@ -75,7 +75,7 @@ def test_what_the_bytes_are(content, why, tmp_path):
     assert re.search(why, why_unreadable(content))
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
-    assert why_unreadable(path) == why_unreadable(content)
+    assert why_unreadable(path).startswith(why_unreadable(content))
 
 
 def test_what_is_no_file(tmp_path):

@@ -29,6 +29,8 @@ REPORT = Report(
         "logits": None,
     },
     agreement=0.9985,
+    agreement_interval=(0.9957, 0.9995),
+    accuracy_loss_interval=(-0.001, 0.003),
     classes_seen=3,
     accuracy={"model": 0.8765, "artifact": 0.8754},
     inputs=[
@@ -79,6 +81,7 @@ def test_the_figures_are_the_reports(model):
         "| size | 12,345 bytes |",
         "| top-1 accuracy | 87.54%, of the model 87.65% |",
         "| top-1 agreement | 99.85% |",
+        "| its 95 % interval | 99.57% to 99.95% |",
         "| difference of probabilities | max 0.0123, mean 4.5e-05, "
         "total variation 6.7e-05 |",
         "**License of the weights**: MIT",

@@ -18,6 +18,8 @@ from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.export.verification import saved_model_worker
 from convmixer_tf.export.verification.limits import default_limits
+from convmixer_tf.export.verification.verify import _findings
+from convmixer_tf.export.verification.verify import compare_classifiers
 from convmixer_tf.models import ConvMixer
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
@@ -223,11 +225,32 @@ def test_a_single_output(tmp_path, activation):
     dense.set_weights([-weight for weight in dense.get_weights()])
     report = verify(model, path, IMAGES, yes)
     assert report.agreement == 0
-    assert report.accuracy == {
-        "model": pytest.approx(1 - share),
-        "artifact": share,
-    }
+    assert report.accuracy["model"] == pytest.approx(1 - share)
+    assert report.accuracy["artifact"] == share
+    low, high = report.accuracy_loss_interval
+    assert low < 1 - 2 * share < high
     assert report.differences["probabilities"]["total_variation"] > 0.2
+
+
+def test_how_many_images_there_are_counts():
+    """Of 150, an agreement of 0.9533 is none below 0.95; of 15,000 0.94 is."""
+    limits = default_limits("int8")
+    for count, same, passes in (
+        (150, 143, True),
+        (150, 141, True),
+        (150, 132, False),
+        (15_000, 14_100, False),
+    ):
+        expected = np.eye(2)[np.zeros(count, int)]
+        actual = np.eye(2)[(np.arange(count) >= same).astype(int)]
+        found = compare_classifiers(
+            actual, expected, np.full(count, -1), "softmax"
+        )
+        low, high = found["agreement_interval"]
+        assert low < found["agreement"] < high
+        findings = {**_findings(found), "custom_operators": []}
+        broken = limits.broken_by(findings)
+        assert ("min_agreement" not in broken) == passes
 
 
 def test_limits_are_named_one_by_one():
@@ -256,6 +279,13 @@ def test_limits_are_named_one_by_one():
         off = False if name == "builtin_only" else None
         tolerant = dataclasses.replace(limits, **{name: off})
         assert tolerant.broken_by(found) == {}
+    few = {**kept, "agreement": 0.98, "accuracy_loss": 0.02}
+    few["intervals"] = {"agreement": (0.9, 0.995), "accuracy_loss": (-0.01, 1)}
+    assert limits.broken_by(few) == {}
+    few["intervals"] = {"agreement": (0.9, 0.989), "accuracy_loss": (0.006, 1)}
+    broken = limits.broken_by(few)
+    assert set(broken) == {"min_agreement", "max_accuracy_loss"}
+    assert "0.98 (95 % interval 0.9 to 0.989) is b" in broken["min_agreement"]
     with pytest.raises(ValueError, match=r"`min_agreement` must be None or"):
         Limits(min_agreement=99)
     with pytest.raises(

@@ -20,9 +20,11 @@ def answer(monkeypatch):
 
     Each model is loaded once, and so are the images of each folder.
     """
-    with script_forgotten("export/export_flags.py"):
-        calibration_flags = importlib.import_module("calibration_flags")
-        export_flags = importlib.import_module("export_flags")
+    with script_forgotten("export/to_tflite.py"):
+        calibration_flags = importlib.import_module(
+            "convmixer_tf.cli.calibration_flags"
+        )
+        export_flags = importlib.import_module("convmixer_tf.cli.export_flags")
         once = functools.cache(export_flags.open_model)
         monkeypatch.setattr(export_flags, "open_model", once)
         read_images_once(monkeypatch, {})

@@ -225,7 +225,7 @@ COMMANDS = {
         )
     ),
     "cd export/android": NotRun(_SDK),
-    'sdkmanager "platforms;android-35" "build-tools;35.0.0" '
+    'sdkmanager "platforms;android-36" "build-tools;36.0.0" '
     '"platform-tools"': NotRun(_SDK),
     "gradle wrapper": NotRun(_SDK),
     "./gradlew test installDebug": NotRun(_SDK),

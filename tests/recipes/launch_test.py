@@ -14,6 +14,7 @@ from absl import logging
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
+from convmixer_tf import progress
 from tests.helpers import write_images
 
 RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
@@ -57,10 +58,10 @@ def test_an_unreadable_image_ends_in_one_line(launch, tmp_path, count):
 
 
 def test_a_long_silence_is_broken(launch, monkeypatch, capsys):
-    monkeypatch.setattr(launch.progress, "FIRST", 0.1)
+    monkeypatch.setattr(progress, "FIRST", 0.1)
 
     def main(argv):
-        launch.progress.note("step %d of %d", 3, 9)
+        progress.note("step %d of %d", 3, 9)
         time.sleep(0.25)
 
     launch.run(main)

@@ -23,7 +23,8 @@ recipe = importlib.import_module(sys.argv[2])
 for line in json.loads(sys.argv[3]):
     with flagsaver.flagsaver():
         try:
-            recipe.main(flags.FLAGS([sys.argv[2], *line]))
+            main = getattr(recipe, sys.argv[2], recipe).main
+            main(flags.FLAGS([sys.argv[2], *line]))
             print("NO ERROR")
         except (Exception, SystemExit) as error:
             print(type(error).__name__, str(error).replace(chr(10), " "))

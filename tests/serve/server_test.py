@@ -153,7 +153,7 @@ def test_locust_finds_no_failure(exported, tmp_path):
 # Runs main with each set of flags, in one process; prints the errors.
 _DRIVER = """
 import json, sys
-import server
+from convmixer_tf.cli import serve as server
 from absl import app, flags
 for arguments in json.loads(sys.argv[1]):
     for name in flags.FLAGS:

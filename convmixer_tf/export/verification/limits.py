@@ -12,12 +12,14 @@ class Limits:
 
     Attributes:
         min_agreement: Least fraction of the images to which the file and the
-            model give the same best class.
+            model give the same best class. Of few images a fraction says
+            little: it is broken if all of its 95 % interval is below.
         max_difference: Largest absolute difference.
         max_mean_difference: Largest mean absolute difference. That of
             probabilities is at most 2 / classes, which is small where there
             are many classes.
-        max_accuracy_loss: Most that top-1 accuracy may fall, a fraction.
+        max_accuracy_loss: Most that top-1 accuracy may fall, a fraction. It
+            is broken if all of the fall's 95 % interval is above.
         max_total_variation: Largest mean over the images of the total
             variation distance of the probabilities, half the sum of their
             absolute differences. It is in [0, 1] for any number of classes.
@@ -50,7 +52,10 @@ class Limits:
         Args:
             findings: Dictionary from `"agreement"`, `"max_difference"`,
                 `"mean_difference"`, `"accuracy_loss"`, `"total_variation"` and
-                `"custom_operators"` to what was measured, or to `None`.
+                `"custom_operators"` to what was measured, or to `None`; and
+                optionally from `"intervals"` to a dictionary from the names
+                of counted fractions to their 95 % intervals. Of these a limit
+                is broken only if the whole interval is beyond it.
 
         Returns:
             Dictionary from the name of each broken limit to a sentence. A
@@ -68,11 +73,17 @@ class Limits:
             if limit is None or value is None:
                 continue
             least = name.startswith("min")
+            low, high = findings.get("intervals", {}).get(
+                finding, (value, value)
+            )
             # Written so that NaN breaks it.
-            if not (value >= limit if least else value <= limit):
+            if not (high >= limit if least else low <= limit):
                 side = "below" if least else "above"
                 quantity = finding.replace("_", " ")
-                broken[name] = f"{quantity} {value:.4g} is {side} {limit:.4g}"
+                text = f"{quantity} {value:.4g}"
+                if low < high:
+                    text += f" (95 % interval {low:.4g} to {high:.4g})"
+                broken[name] = f"{text} is {side} {limit:.4g}"
         custom = findings["custom_operators"]
         if self.builtin_only and custom:
             broken["builtin_only"] = f"operators {', '.join(custom)}"

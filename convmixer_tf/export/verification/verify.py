@@ -17,6 +17,8 @@ from convmixer_tf.export.verification.runtimes import predict
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import replaced
 from convmixer_tf.files import size_of
+from convmixer_tf.intervals import paired_interval
+from convmixer_tf.intervals import wilson_interval
 from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
@@ -43,9 +45,11 @@ class Report:
             model's, or `None`; of probabilities also the mean
             `"total_variation"` distance.
         agreement: Fraction of the images with the same best class.
+        agreement_interval: Its 95 % interval, which is wide for few images.
         classes_seen: Integer, how many classes the model found in the images.
             If there is one, the agreement says nothing.
         accuracy: Top-1 of `"model"` and `"artifact"`, or `None`.
+        accuracy_loss_interval: The 95 % interval of its fall, or `None`.
         inputs: List of a dictionary per input: name, shape, dtype, scale,
             zero point.
         outputs: The same of the outputs.
@@ -65,8 +69,10 @@ class Report:
     labeled: int
     differences: dict
     agreement: float | None
+    agreement_interval: tuple | None
     classes_seen: int | None
     accuracy: dict | None
+    accuracy_loss_interval: tuple | None
     inputs: list
     outputs: list
     operators: dict
@@ -106,7 +112,9 @@ class Report:
             note = ""
             if self.classes_seen == 1:
                 note = ", but the model gives all images the same class"
+            low, high = self.agreement_interval
             rows["top-1 agreement"] = f"{self.agreement:.2%}{note}"
+            rows["its 95 % interval"] = f"{low:.2%} to {high:.2%}"
         for quantity, found in self.differences.items():
             if found:
                 text = f"max {found['max']:.3g}, mean {found['mean']:.3g}"
@@ -314,7 +322,7 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
 
     Returns:
         Dictionary of the `"differences"`, `"agreement"`, `"classes_seen"` and
-        `"accuracy"` of a `Report`.
+        `"accuracy"` of a `Report`, and of the two intervals.
 
     Raises:
         ValueError: If `expected` doesn't decide, or as `probabilities`.
@@ -328,20 +336,29 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
     logits = activation == "linear"
     best, other = ours.argmax(axis=-1), theirs.argmax(axis=-1)
     known = labels >= 0
-    accuracy = None
+    accuracy = loss_interval = None
     if known.any():
+        right = [classes[known] == labels[known] for classes in (best, other)]
         accuracy = {
-            name: float(np.mean(classes[known] == labels[known]))
-            for name, classes in (("model", best), ("artifact", other))
+            "model": float(np.mean(right[0])),
+            "artifact": float(np.mean(right[1])),
         }
+        loss_interval = paired_interval(
+            int(np.sum(right[0] & ~right[1])),
+            int(np.sum(right[1] & ~right[0])),
+            int(np.sum(known)),
+        )
+    same = best == other
     return {
         "differences": {
             "probabilities": distance,
             "logits": _difference(actual, expected) if logits else None,
         },
-        "agreement": float(np.mean(best == other)),
+        "agreement": float(np.mean(same)),
+        "agreement_interval": wilson_interval(int(np.sum(same)), len(same)),
         "classes_seen": len(np.unique(best)),
         "accuracy": accuracy,
+        "accuracy_loss_interval": loss_interval,
     }
 
 
@@ -350,8 +367,10 @@ def compare_features(actual, expected):
     return {
         "differences": {"features": _difference(actual, expected)},
         "agreement": None,
+        "agreement_interval": None,
         "classes_seen": None,
         "accuracy": None,
+        "accuracy_loss_interval": None,
     }
 
 
@@ -360,7 +379,12 @@ def _findings(found):
     ((quantity, distance), *_) = found["differences"].items()
     suffix = "_relative" if quantity == "features" else ""
     accuracy = found["accuracy"]
+    intervals = {
+        "agreement": found["agreement_interval"],
+        "accuracy_loss": found["accuracy_loss_interval"],
+    }
     return {
+        "intervals": {k: v for k, v in intervals.items() if v},
         "agreement": found["agreement"],
         "max_difference": distance[f"max{suffix}"],
         "mean_difference": distance[f"mean{suffix}"],

@@ -7,12 +7,12 @@ plugins {
 
 android {
     namespace = "com.example.convmixer"
-    compileSdk = 35
+    compileSdk = 36
 
     defaultConfig {
         applicationId = "com.example.convmixer"
-        minSdk = 24
-        targetSdk = 35
+        minSdk = 28
+        targetSdk = 36
         versionCode = 1
         versionName = "1.0"
     }
@@ -39,7 +39,7 @@ dependencies {
     implementation("androidx.core:core:1.16.0")
     implementation("androidx.exifinterface:exifinterface:1.4.2")
     implementation("androidx.lifecycle:lifecycle-viewmodel:2.8.7")
-    implementation("com.google.mediapipe:tasks-vision:0.10.29")
+    implementation("com.google.mediapipe:tasks-vision:1.2.0")
     testImplementation("junit:junit:4.13.2")
     testImplementation("org.json:json:20250517")
 }

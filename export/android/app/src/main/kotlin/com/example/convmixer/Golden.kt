@@ -15,8 +15,14 @@ class Golden(val top: List<Prediction>, private val tolerances: Map<Processor, F
      *
      * @param pixels What the model got.
      * @param expectedPixels What it should have got, of the same size.
+     * @param onCpu What the CPU answered, if `answer` is another processor's.
      */
-    fun judge(pixels: IntArray, expectedPixels: IntArray, answer: Answer): Verdict {
+    fun judge(
+        pixels: IntArray,
+        expectedPixels: IntArray,
+        answer: Answer,
+        onCpu: Answer? = null,
+    ): Verdict {
         val pixelDifference = largestDifference(pixels, expectedPixels)
         val found = answer.predictions.associateBy { it.index to it.className }
         // A class that is missing is as wrong as a score can be.
@@ -36,6 +42,8 @@ class Golden(val top: List<Prediction>, private val tolerances: Map<Processor, F
             best,
             expectedBest,
             answer.processor,
+            sameAsCpu = answer.processor != Processor.CPU &&
+                answer.predictions == onCpu?.predictions,
         )
     }
 
@@ -70,6 +78,9 @@ class Golden(val top: List<Prediction>, private val tolerances: Map<Processor, F
  *
  * @param pixelDifference The largest, of 255.
  * @param scoreDifference The largest, of the expected classes.
+ * @param processor What was asked to run the model, and did not fail.
+ * @param sameAsCpu Whether its scores are the CPU's to the bit. A GPU rounds
+ *     otherwise, so that it was the CPU that ran the model.
  */
 class Verdict(
     val passed: Boolean,
@@ -78,6 +89,7 @@ class Verdict(
     val best: String,
     val expectedBest: String,
     val processor: Processor,
+    val sameAsCpu: Boolean,
 )
 
 private fun largestDifference(a: IntArray, b: IntArray): Int {

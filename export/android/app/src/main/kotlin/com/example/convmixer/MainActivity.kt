@@ -97,15 +97,19 @@ class MainActivity : ComponentActivity() {
         return listOfNotNull(times, failure).joinToString("\n")
     }
 
-    private fun report(verdict: Verdict) = getString(
-        R.string.self_test,
-        verdict.processor.name,
-        getString(if (verdict.passed) R.string.passed else R.string.not_passed),
-        verdict.pixelDifference,
-        verdict.scoreDifference,
-        verdict.best,
-        verdict.expectedBest,
-    )
+    private fun report(verdict: Verdict): String {
+        val result = getString(
+            R.string.self_test,
+            verdict.processor.name,
+            getString(if (verdict.passed) R.string.passed else R.string.not_passed),
+            verdict.pixelDifference,
+            verdict.scoreDifference,
+            verdict.best,
+            verdict.expectedBest,
+        )
+        if (!verdict.sameAsCpu) return result
+        return result + "\n" + getString(R.string.same_as_cpu, verdict.processor.name)
+    }
 
     private fun showPredictions(predictions: List<Prediction>) {
         val list = findViewById<LinearLayout>(R.id.predictions)

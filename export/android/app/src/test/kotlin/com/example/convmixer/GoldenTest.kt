@@ -74,6 +74,19 @@ class GoldenTest {
     }
 
     @Test
+    fun aGpuWithTheScoresOfTheCpuDidNotRun() {
+        fun answer(processor: Processor, score: Float) =
+            Answer(listOf(Prediction("cat", 2, score)), processor, 0, null)
+        fun sameAsCpu(answer: Answer, onCpu: Answer?) =
+            golden.judge(PIXELS, PIXELS, answer, onCpu).sameAsCpu
+        val onCpu = answer(Processor.CPU, 0.75f)
+        assertTrue(sameAsCpu(answer(Processor.GPU, 0.75f), onCpu))
+        assertFalse(sameAsCpu(answer(Processor.GPU, 0.7500001f), onCpu))
+        assertFalse(sameAsCpu(onCpu, onCpu))
+        assertFalse(sameAsCpu(answer(Processor.GPU, 0.75f), null))
+    }
+
+    @Test
     fun imagesOfOtherSizesAreAnError() {
         assertThrows(IllegalArgumentException::class.java) {
             judge(0.75f, pixels = IntArray(6))

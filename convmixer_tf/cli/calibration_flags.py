@@ -1,9 +1,9 @@
 """Flags for the images that int8 files take their ranges from."""
 
-import export_flags
 from absl import flags
 
 from convmixer_tf import data
+from convmixer_tf.cli import export_flags
 from convmixer_tf.export.tflite import check_calibration
 
 _CALIBRATION = flags.DEFINE_string(

@@ -17,6 +17,7 @@ from convmixer_tf import preprocessing
 from convmixer_tf import progress
 from convmixer_tf.export import publish
 from convmixer_tf.export import verify
+from convmixer_tf.export import with_pixel_range
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import VARIANTS
@@ -55,6 +56,12 @@ _LABELS = flags.DEFINE_string(
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
+)
+_PIXEL_RANGE = flags.DEFINE_string(
+    "pixel_range",
+    None,
+    "Pixels that a model takes that is no ConvMixer: 0..255, 0..1, -1..1, or "
+    "MEAN/STD of pixels in [0, 255].",
 )
 OUTPUT = flags.DEFINE_string("output", None, "What to write.")
 OVERWRITE = flags.DEFINE_bool(
@@ -124,8 +131,11 @@ def begin(argv):
 
 def _is_worth_reading(record):
     """Whether a line of the log is a script's, or more than information."""
-    ours = pathlib.Path(record.pathname).parent == pathlib.Path(__file__).parent
-    return ours or record.levelname != "INFO"
+    folder = pathlib.Path(record.pathname).parent
+    ours = {
+        pathlib.Path(file).resolve().parent for file in (__file__, sys.argv[0])
+    }
+    return folder in ours or record.levelname != "INFO"
 
 
 @contextlib.contextmanager
@@ -181,6 +191,8 @@ def load_model(name=None, any_size=False):
         activation=_ACTIVATION.value,
     )
     model, names = opened.model, opened.class_names
+    if _PIXEL_RANGE.value:
+        model = with_pixel_range(model, _PIXEL_RANGE.value)
     flags.FLAGS.set_default("crop_fraction", opened.crop_fraction)
     flags.FLAGS.set_default("orientation", opened.orientation)
     if _LABELS.value == "imagenet":

@@ -1,0 +1,515 @@
+"""The report of `convmixer phone`: one HTML file, pictures included."""
+
+import base64
+import dataclasses
+import html
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from convmixer_tf import data
+from convmixer_tf.analysis import class_activation_map
+from convmixer_tf.files import printable_name
+from convmixer_tf.files import write_text
+from convmixer_tf.intervals import wilson_interval
+
+_SIDE = 144  # Of a picture, in pixels.
+_MOST_MISTAKES = 12
+_MOST_EXAMPLES = 8
+_MOST_CLASSES = 20  # In the table of confusions.
+_FOR, _AGAINST = (178, 24, 43), (33, 102, 172)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A photograph that was not learned from, and what the model says of it.
+
+    Attributes:
+        name: Path of the file.
+        index: Integer, its place among these photographs.
+        truth: Name of its class.
+        answer: Name of the class that the model finds.
+        probability: Of that class.
+        image: uint8 array of shape (height, width, 3).
+        overlay: The same, with the activation map of that class over it.
+    """
+
+    name: str
+    index: int
+    truth: str
+    answer: str
+    probability: float
+    image: np.ndarray
+    overlay: np.ndarray
+
+
+@dataclasses.dataclass
+class Findings:
+    """What the report says.
+
+    Attributes:
+        folder: Path of the folder that the files are in.
+        run: Dictionary, the content of `finetune.json`.
+        split: `"test"` or `"validation"`, what the figures are of.
+        probabilities: Array of shape (photographs, classes).
+        labels: Integer array of shape (photographs,), or of several labels,
+            (photographs, classes).
+        counts: Dictionary from splits to arrays, photographs of each class.
+        mistakes: List of `Picture`, the most confident first.
+        examples: List of `Picture` that were classified correctly.
+        reports: Dictionary from names of files to `Report`s.
+        failures: Dictionary from names of files to why they are not there.
+        milliseconds: Dictionary from names of files to the time of an image.
+    """
+
+    folder: str
+    run: dict
+    split: str
+    probabilities: np.ndarray
+    labels: np.ndarray
+    counts: dict
+    mistakes: list
+    examples: list
+    reports: dict
+    failures: dict
+    milliseconds: dict = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder, model, splits, run, shown, reports, failures):
+        """Collects the findings.
+
+        Args:
+            folder: As the attribute.
+            model: The `keras.Model`.
+            splits: The `data.Splits`.
+            run: Dictionary, the content of `finetune.json`.
+            shown: The data set of photographs that were not learned from,
+                their pixels, labels and names.
+            reports: As the attribute.
+            failures: As the attribute.
+        """
+        dataset, pixels, labels, names = shown
+        scores = model.predict(np.float32(pixels), verbose=0)
+        mistakes, examples = [], []
+        if labels.ndim == 1:
+            mistakes, examples = _choose(scores, labels)
+
+        def pictures(indices):
+            return _pictures(
+                model, run, dataset, pixels, labels, names, indices
+            )
+
+        return cls(
+            folder=os.fspath(folder),
+            run=run,
+            split="test" if splits.test else "validation",
+            probabilities=scores,
+            labels=labels,
+            counts={
+                name: getattr(splits, name).targets().sum(axis=0)
+                for name in splits.counts()
+            },
+            mistakes=pictures(mistakes),
+            examples=pictures(examples),
+            reports=reports,
+            failures=failures,
+        )
+
+    @property
+    def class_names(self):
+        """Names of the classes."""
+        return self.run["class_names"]
+
+    @property
+    def measured(self):
+        """The figures of the photographs that were not learned from."""
+        return self.run[self.split]
+
+    def confusion(self):
+        """Counts, (classes, classes): rows are labels, columns answers."""
+        counts = np.zeros(2 * [len(self.class_names)], int)
+        answers = self.probabilities.argmax(axis=-1)
+        np.add.at(counts, (self.labels, answers), 1)
+        return counts
+
+    def surest(self):
+        """Orders correct photographs by how sure the model is, surest first."""
+        best = np.sort(self.probabilities, axis=-1)
+        margin = best[:, -1] - best[:, -2]
+        answers = self.probabilities.argmax(axis=-1)
+        right = answers == self.labels if self.labels.ndim == 1 else margin > 0
+        order = np.argsort(-margin, kind="stable")
+        return [int(i) for i in order if right[i]]
+
+    def summary(self):
+        """Says in a sentence or two how good the model is."""
+        found, count = self.measured, len(self.labels)
+        if self.run["multi_label"]:
+            return (
+                f"Mean average precision {found['mean_average_precision']:.1%} "
+                f"on {count:,} photographs that it did not learn from."
+            )
+        low, high = found["interval"]
+        return (
+            f"{found['top1']:.1%} of {count:,} photographs that it did not "
+            f"learn from are classified correctly (95 % interval {low:.1%} to "
+            f"{high:.1%}). Always answering the most frequent class would be "
+            f"right for {found['chance']:.1%}."
+        )
+
+    def advice(self):
+        """Lists what to do next, from what was found."""
+        lines = []
+        fewest = int(self.counts["train"].argmin())
+        number = int(self.counts["train"][fewest])
+        if number < 100:
+            lines.append(
+                f"Take more photographs, first of “{self.class_names[fewest]}”"
+                f", of which there are {number} to learn from. More than 100 "
+                "of each class make all weights worth training."
+            )
+        if self.labels.ndim == 1:
+            confusion = self.confusion()
+            np.fill_diagonal(confusion, 0)
+            if confusion.max() >= 3:
+                row, column = np.unravel_index(
+                    confusion.argmax(), confusion.shape
+                )
+                lines.append(
+                    f"“{self.class_names[row]}” is most often taken for "
+                    f"“{self.class_names[column]}” "
+                    f"({confusion[row, column]} times). Look at these "
+                    "photographs below: is a label wrong, or is there more "
+                    "than one class in the picture?"
+                )
+            low, high = self.measured["interval"]
+            if high - low > 0.1:
+                lines.append(
+                    f"The accuracy is known to {100 * (high - low):.0f} points "
+                    f"only, as {len(self.labels)} photographs measure it. Set "
+                    "more aside, in a folder `test` beside `train`."
+                )
+        if self.split == "validation":
+            lines.append(
+                "The same photographs chose the model and measure it, which "
+                "flatters it a little. A folder `test` would not."
+            )
+        if self.run["image_size"] <= 64:
+            lines.append(
+                f"The model sees {self.run['image_size']} x "
+                f"{self.run['image_size']} pixels. Where details count, pass "
+                "`--model 1024_20`, which sees 224 x 224, is 40 times as large "
+                "and takes far longer."
+            )
+        lines += [
+            "Try it on other photographs: `convmixer predict --model "
+            f"{os.path.join(self.folder, 'model_int8.tflite')} FOLDER`.",
+            "Use it on a phone: `--android` writes the assets of the app in "
+            "export/android of the repository; any app with MediaPipe's "
+            "ImageClassifier takes the .tflite files as they are.",
+        ]
+        return lines
+
+
+def _choose(scores, labels):
+    """Chooses the most confident mistakes, and correct ones of each class."""
+    answers, best = scores.argmax(axis=-1), scores.max(axis=-1)
+    order = np.argsort(-best, kind="stable")
+    mistakes = [i for i in order if answers[i] != labels[i]]
+    examples, seen = [], {}
+    for i in order:
+        label = labels[i]
+        seen[label] = seen.get(label, 0)
+        if answers[i] == label and seen[label] < 2:
+            seen[label] += 1
+            examples.append(i)
+    examples.sort(key=lambda i: labels[i])
+    return mistakes[:_MOST_MISTAKES], examples[:_MOST_EXAMPLES]
+
+
+def _pictures(model, run, dataset, pixels, labels, names, indices):
+    """Makes pictures of some photographs, with their activation maps."""
+    if not indices:
+        return []
+    indices = np.array(indices)
+    found = class_activation_map(model, np.float32(pixels[indices]))
+    large, _ = data.read_images(
+        dataset.select(indices),
+        _SIDE,
+        crop_fraction=run["crop_fraction"],
+        orientation=run["orientation"],
+    )
+    classes = run["class_names"]
+    return [
+        Picture(
+            name=names[i],
+            index=int(i),
+            truth=classes[labels[i]],
+            answer=classes[found.classes[j]],
+            probability=float(found.probabilities[j, found.classes[j]]),
+            image=large[j],
+            overlay=_overlay(large[j], found.maps[j]),
+        )
+        for j, i in enumerate(indices)
+    ]
+
+
+def _overlay(image, values):
+    """Lays a map over an image: red for the class, blue against it."""
+    sides = image.shape[:2]
+    values = values / max(float(np.abs(values).max()), 1e-12)
+    values = tf.image.resize(values[..., None], sides, "bicubic").numpy()
+    alpha = 0.75 * np.abs(values).clip(0, 1) ** 0.7
+    color = np.where(values > 0, _FOR, _AGAINST)
+    return np.uint8(np.rint((1 - alpha) * image + alpha * color))
+
+
+def write_report(path, findings):
+    """Writes the report.
+
+    Args:
+        path: Path of the HTML file, which is replaced.
+        findings: `Findings`.
+    """
+    write_text(path, _page(findings))
+
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --blue: 33 102 172; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { line-height: 1.2; }
+table { border-collapse: collapse; margin: 1rem 0; display: block;
+  overflow-x: auto; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line);
+  text-align: left; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
+.confusion td { text-align: center; min-width: 2.5rem;
+  border: 1px solid var(--line); }
+.confusion .diagonal { font-weight: bold; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; width: 294px; }
+figure img { width: 144px; height: 144px; vertical-align: top; }
+figcaption { font-size: .85rem; overflow-wrap: anywhere; }
+.big { font-size: 1.2rem; }
+.bar { display: inline-block; height: .7rem; background: rgb(var(--blue)); }
+code { overflow-wrap: anywhere; }
+"""
+
+
+def _page(findings):
+    names = findings.class_names
+    sections = [
+        f"<h1>A classifier of {len(names)} classes</h1>",
+        f'<p class="big">{_text(findings.summary())}</p>',
+        _section("What to do next", _list(findings.advice())),
+        _section("Files", _files(findings)),
+    ]
+    if findings.labels.ndim == 1:
+        sections += [
+            _section("What is taken for what", _confusion(findings)),
+            _section("The most confident mistakes", _mistakes(findings)),
+        ]
+        if findings.examples:
+            sections.append(
+                _section(
+                    "Classified correctly",
+                    _figures(findings.examples, "In these the model is sure."),
+                )
+            )
+    sections += [
+        _section("How it was learned", _candidates(findings)),
+        _section("Photographs", _counts(findings)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{_text(', '.join(names[:5]))}</title>\n"
+        f"<style>{_STYLE}</style>\n" + "\n".join(sections) + "\n</html>\n"
+    )
+
+
+def _text(value):
+    """Escapes text; what stands in backticks becomes code."""
+    parts = html.escape(printable_name(str(value))).split("`")
+    return "".join(
+        f"<code>{part}</code>" if i % 2 else part
+        for i, part in enumerate(parts)
+    )
+
+
+def _section(title, content):
+    return f"<h2>{_text(title)}</h2>\n{content}"
+
+
+def _list(lines):
+    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
+
+
+def _table(titles, rows):
+    """Writes a table, of which all columns but the first are numbers."""
+
+    def row(cells, tag):
+        kinds = ["", *(' class="n"' for _ in cells[1:])]
+        return "".join(
+            f"<{tag}{kind}>{_text(cell)}</{tag}>"
+            for kind, cell in zip(kinds, cells, strict=True)
+        )
+
+    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
+    return f"<table><tr>{row(titles, 'th')}</tr>{body}</table>"
+
+
+def _files(findings):
+    rows = []
+    for name, report in findings.reports.items():
+        low, high = report.agreement_interval
+        accuracy = report.accuracy and f"{report.accuracy['artifact']:.1%}"
+        rows.append(
+            (
+                name,
+                f"{report.size / 1e6:.2f} MB",
+                accuracy or "-",
+                f"{report.agreement:.1%} ({low:.1%} to {high:.1%})",
+                f"{findings.milliseconds.get(name, float('nan')):.2f} ms",
+            )
+        )
+    titles = (
+        "file",
+        "size",
+        "accuracy",
+        "as model.keras (95 % interval)",
+        "time of an image",
+    )
+    text = (
+        "Each was run in LiteRT, as on a phone, on "
+        f"{next((r.images for r in findings.reports.values()), 0):,} "
+        "photographs, and compared with `model.keras`. Times are of one "
+        "thread of the computer that wrote this report. `labels.txt` has the "
+        "names of the classes, which are in the files, too."
+    )
+    failed = [
+        f"{name} was not written. {reason}"
+        for name, reason in findings.failures.items()
+    ]
+    return _table(titles, rows) + f"<p>{_text(text)}</p>" + _list(failed)
+
+
+def _confusion(findings):
+    counts, names = findings.confusion(), findings.class_names
+    if len(names) > _MOST_CLASSES:
+        return _pairs(counts, names)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    rows = []
+    for i, name in enumerate(names):
+        cells = "".join(
+            f"<td{' class=diagonal' if i == j else ''} style='background:"
+            f"rgb(var(--blue) / {0.8 * share[i, j]:.2f})'>{counts[i, j]}</td>"
+            for j in range(len(names))
+        )
+        low, high = wilson_interval(
+            int(counts[i, i]), max(int(counts[i].sum()), 1)
+        )
+        right = (
+            f"{share[i, i]:.0%} ({low:.0%} to {high:.0%})"
+            if counts[i].sum()
+            else "no photographs"
+        )
+        rows.append(
+            f"<tr><th>{_text(name)}</th>{cells}<td>{_text(right)}</td></tr>"
+        )
+    return (
+        "<p>A row for each label, a column for each answer; at the end how "
+        "many of the label are right, with the 95 % interval.</p>"
+        f'<table class="confusion"><tr><th></th>{head}<th>right</th></tr>'
+        f"{''.join(rows)}</table>"
+    )
+
+
+def _pairs(counts, names):
+    """Lists the largest confusions of many classes."""
+    counts = counts.copy()
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:_MOST_CLASSES]
+    pairs = [np.unravel_index(i, counts.shape) for i in order]
+    rows = [
+        (names[i], names[j], int(counts[i, j]))
+        for i, j in pairs
+        if counts[i, j]
+    ]
+    return _table(("label", "answer", "photographs"), rows)
+
+
+def _mistakes(findings):
+    if not findings.mistakes:
+        return "<p>There is none among these photographs.</p>"
+    wrong = len(findings.labels) - int(np.trace(findings.confusion()))
+    return _figures(
+        findings.mistakes,
+        f"{len(findings.mistakes)} of {wrong}. The right one of two pictures "
+        "shows which parts speak for the answer (red) and against it (blue).",
+    )
+
+
+def _figures(pictures, text):
+    figures = []
+    for picture in pictures:
+        says = f"“{picture.answer}”, {picture.probability:.0%}"
+        if picture.truth != picture.answer:
+            says += f"; the label is “{picture.truth}”"
+        folder, name = os.path.split(picture.name)
+        short = os.path.join(os.path.basename(folder), name)
+        images = "".join(
+            f'<img alt="" src="{_encoded(image)}"> '
+            for image in (picture.image, picture.overlay)
+        )
+        figures.append(
+            f'<figure title="{html.escape(printable_name(picture.name))}">'
+            f"{images}<figcaption>{_text(says)}<br>{_text(short)}"
+            "</figcaption></figure>"
+        )
+    return f'<p>{_text(text)}</p><div class="pictures">{"".join(figures)}</div>'
+
+
+def _encoded(image):
+    content = tf.io.encode_jpeg(image, quality=88).numpy()
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+
+def _candidates(findings):
+    run = findings.run
+    titles = {
+        "head": "classifier on the features of the model as it is",
+        "all": "all weights",
+    }
+    figure = "mean_average_precision" if run["multi_label"] else "top1"
+    rows = [
+        (
+            titles.get(name, name) + (", kept" if name == run["kept"] else ""),
+            f"{found['validation'][figure]:.1%}",
+        )
+        for name, found in run["candidates"].items()
+    ]
+    text = f"It started from {run['model']}. "
+    if run["head_only_because"]:
+        text += f"Not all weights were trained: {run['head_only_because']}."
+    else:
+        text += "The validation photographs decided which is kept."
+    kind = "mean average precision" if run["multi_label"] else "accuracy"
+    return f"<p>{_text(text)}</p>" + _table(
+        ("learned", f"{kind} on {run['images']['validation']:,} photographs"),
+        rows,
+    )
+
+
+def _counts(findings):
+    titles = ("class", *findings.counts)
+    rows = [
+        (name, *(int(counts[i]) for counts in findings.counts.values()))
+        for i, name in enumerate(findings.class_names)
+    ]
+    text = "`images.csv` says which photograph is in which part."
+    return _table(titles, rows) + f"<p>{_text(text)}</p>"

@@ -1,0 +1,189 @@
+"""Serves a classifier over HTTP: an image in, JSON out.
+
+    convmixer serve --model runs/mine/saved_model --port 8000
+    curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+    curl -F file=@photo.jpg http://127.0.0.1:8000/predict
+
+`--model` is the folder of a SavedModel, of a TF Hub module or of a run, a
+`.keras` or `.tflite` file, or a variant with its weights. README.md in this
+folder has the limits and what a client sees beyond them.
+
+Starts in seconds; then it runs until SIGTERM or Ctrl-C, and ends when what it
+has begun is answered.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import tensorflow as tf
+from absl import app
+from absl import flags
+from absl import logging
+
+from convmixer_tf import predict
+from convmixer_tf import serve
+from convmixer_tf.validation import ORIENTATIONS
+
+flags.DEFINE_string("model", None, "What to serve.", required=True)
+flags.DEFINE_string("labels", None, "File with the name of a class a line.")
+flags.DEFINE_float(
+    "crop_fraction",
+    None,
+    "Part of an image's side to keep. Default: the model's, or 0.96.",
+)
+flags.DEFINE_enum(
+    "orientation",
+    None,
+    ORIENTATIONS,
+    "Turn images as their EXIF says, or take pixels as stored. Default: the "
+    "model's, if its file says it, else exif.",
+)
+flags.DEFINE_integer(
+    "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
+)
+flags.DEFINE_string("name", None, "Its name. Default: from --model.")
+flags.DEFINE_integer("top", 5, "Classes to name an image.", 1)
+flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.")
+flags.DEFINE_integer("port", 8000, "Port to listen at; 0 for any.", 0, 65535)
+flags.DEFINE_integer(
+    "threads",
+    None,
+    "Threads to compute with, and images to decode at once. Default: the "
+    "cores that this process may use.",
+    1,
+)
+flags.DEFINE_integer("max_batch", 16, "Images of a batch.", 1)
+flags.DEFINE_float(
+    "max_wait_ms",
+    0.0,
+    "Milliseconds that an image waits for others while nothing else is being "
+    "computed.",
+    0,
+)
+_LIMITS = {
+    "max_bytes": "The longest body.",
+    "max_buffered": "Bytes of all bodies together.",
+    "max_pixels": "The most pixels of an image.",
+    "max_pending": "Images worked on at once.",
+    "max_connections": "Connections at once.",
+    "body_seconds": "How long a request may take to arrive.",
+    "answer_seconds": "How long the answer may take from there.",
+}
+for _name, _help in _LIMITS.items():
+    _default = getattr(serve.Limits, _name)
+    if isinstance(_default, int):
+        flags.DEFINE_integer(_name, _default, _help, 1)
+    else:
+        flags.DEFINE_float(_name, _default, _help, 0.01)
+FLAGS = flags.FLAGS
+
+
+def bind(host, port):
+    """Takes the port, before time is spent on the model.
+
+    Args:
+        host: Name or address.
+        port: Integer; 0 for any.
+
+    Returns:
+        A socket that does not listen yet: who connects is refused until the
+        model is there.
+
+    Raises:
+        OSError: If it can't be had; it says what to do.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise OSError(
+            f"Can't listen at {host}, port {port}: {error.strerror}. Pass "
+            "another --host or --port."
+        ) from error
+    return bound
+
+
+def load_service(limits):
+    """Loads the model that the flags name, and runs it once.
+
+    Args:
+        limits: A `serve.Limits`.
+
+    Returns:
+        A `serve.Service`.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If it can't be read, or flags do not fit it.
+    """
+    serve.give_way()  # TensorFlow's threads inherit it.
+    threads = FLAGS.threads or (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")  # On Linux.
+        else os.cpu_count() or 1
+    )
+    # One for the model, and those that decode.
+    tf.config.threading.set_inter_op_parallelism_threads(1 + threads)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    logging.info("Loading %s", FLAGS.model)
+    classifier = predict.classifier_of(FLAGS)
+    batched = serve.BatchedClassifier(
+        classifier, FLAGS.max_batch, FLAGS.max_wait_ms / 1e3
+    )
+    logging.info("Warming up, %d threads", threads)
+    batched.warm_up()
+    decoder = serve.Decoder(
+        classifier.image_size,
+        classifier.crop_fraction,
+        classifier.orientation,
+        limits.max_pixels,
+    )
+    decoder.warm_up(batched.blank)
+    return serve.Service(
+        decoder,
+        batched,
+        limits,
+        name=FLAGS.name or pathlib.Path(FLAGS.model).resolve().stem,
+        class_names=classifier.class_names,
+        top=FLAGS.top,
+        threads=threads,
+    )
+
+
+def run(bound):
+    """Serves until a signal comes, and answers what has been begun.
+
+    Args:
+        bound: Socket.
+    """
+    limits = serve.Limits(**{name: FLAGS[name].value for name in _LIMITS})
+    with ThreadPoolExecutor(1) as loading:
+        service = loading.submit(load_service, limits).result()
+    # uvicorn repeats the signal when all is answered.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    bound.listen(socket.SOMAXCONN)
+    host, port = bound.getsockname()[:2]
+    logging.info("Serving at http://%s:%d", host, port)
+    serve.make_server(service, limits).run([bound])
+
+
+def main(argv):
+    """Serves the model that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    logging.set_verbosity(logging.INFO)
+    try:
+        with bind(FLAGS.host, FLAGS.port) as bound:
+            run(bound)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"Error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,50 @@
+"""Confidence intervals of fractions that were counted."""
+
+import math
+
+# Of the normal distribution, for 95 %.
+_Z = 1.959964
+
+
+def wilson_interval(successes, count):
+    """Computes Wilson's 95 % interval of a fraction.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical
+    Inference", Journal of the American Statistical Association 22, 1927.
+
+    Args:
+        successes: Integer, how many of them.
+        count: Integer, of how many; at least 1.
+
+    Returns:
+        Tuple of two fractions, the lower and the upper end.
+    """
+    fraction = successes / count
+    middle = fraction + _Z**2 / (2 * count)
+    half = _Z * math.sqrt(
+        fraction * (1 - fraction) / count + _Z**2 / (4 * count**2)
+    )
+    scale = 1 + _Z**2 / count
+    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
+
+
+def paired_interval(lost, gained, count):
+    """Computes the 95 % interval of the fall of an accuracy.
+
+    Both accuracies are of the same images, of which only those count that one
+    of the two gets right. Agresti and Min, "Simple improved confidence
+    intervals for comparing matched proportions", Statistics in Medicine 24,
+    2005: half an image is added to each of the four cells.
+
+    Args:
+        lost: Integer, images that only the former gets right.
+        gained: Integer, images that only the latter gets right.
+        count: Integer, all images; at least 1.
+
+    Returns:
+        Tuple of two differences of fractions, the lower and the upper end.
+    """
+    lost, gained, count = lost + 0.5, gained + 0.5, count + 2
+    fall = (lost - gained) / count
+    half = _Z * math.sqrt((lost + gained) / count - fall**2) / math.sqrt(count)
+    return fall - half, fall + half
