@@ -9,6 +9,8 @@ import shutil
 import tensorflow as tf
 from absl import logging
 
+from convmixer_tf.files import PathLike
+
 
 class CheckpointStore:
     """A folder of checkpoints, each of which is a folder of its own.
@@ -26,7 +28,9 @@ class CheckpointStore:
             they share.
     """
 
-    def __init__(self, directory, keep=3, writes=True):
+    def __init__(
+        self, directory: PathLike, keep: int = 3, writes: bool = True
+    ) -> None:
         self.directory = pathlib.Path(directory)
         self.keep = keep
         self.writes = writes

@@ -277,7 +277,9 @@ def check_datasets(config, train_set, eval_set):
         )
 
 
-def check_classes(train_set, eval_set):
+def check_classes(
+    train_set: ImageList | ImageRecords, eval_set: ImageList | ImageRecords
+) -> None:
     """Raises `ValueError` unless the images are of the same classes, all known.
 
     Args:

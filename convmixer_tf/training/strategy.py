@@ -55,7 +55,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     return strategy
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Says whether this process is the one that writes files."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:

@@ -67,7 +67,9 @@ def save_timm_weights(
     write_safetensors(timm_state_dict(model), path)
 
 
-def write_safetensors(state_dict, path):
+def write_safetensors(
+    state_dict: dict[str, np.ndarray], path: PathLike
+) -> None:
     """Writes a PyTorch state dict as a `.safetensors` file, in one step.
 
     Args:
