@@ -223,7 +223,13 @@ def test_jit(case):
             assert relative_difference(actual, expected) < tolerance
 
 
-@EVERY_NARROW
+@each(
+    {
+        # Of the variants, which take longest to trace, without remat.
+        name: case._replace(has_remat=case.has_remat and name in OTHERS)
+        for name, case in NARROW.items()
+    }
+)
 @pytest.mark.usefixtures("_float64")
 def test_two_replicas(case, two_replicas):
     for kwargs in with_and_without_remat(case):

@@ -111,6 +111,7 @@ def judge(labels, logits):
     Returns:
         What `ScoreAccumulator.add` takes after the weights, as tensors.
     """
+    labels = tf.convert_to_tensor(labels)  # Of NumPy's, too.
     logits = tf.cast(logits, tf.float32)
     if labels.shape.rank == 2:
         losses = binary_cross_entropy(labels, logits)

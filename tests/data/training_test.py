@@ -122,9 +122,10 @@ def test_workers_and_replicas_divide_the_same_batches(dataset):
 
     def worker(index, **arguments):
         shard = Shard(num_workers=2, worker=index)
-        return run(dataset, replicas=2, shard=shard, **arguments)
+        return run(dataset, mixed, replicas=2, shard=shard, **arguments)
 
-    together = run(dataset, replicas=4)
+    mixed = Augmentation(mixing=Mixing())
+    together = run(dataset, mixed, replicas=4)
     assert len(together) == 2
     apart = [worker(index) for index in range(2)]
     for step, tensors in enumerate(together):

@@ -32,6 +32,12 @@ def digits():
     return [data.open_dataset("digits", split) for split in ("train", "test")]
 
 
+@pytest.fixture(scope="module")
+def batches(digits):
+    """Those to evaluate on."""
+    return list(data.evaluation_batches(digits[1], SIZE, 50))
+
+
 def build_model(activation, classes=10):
     return ConvMixer(
         16,
@@ -223,7 +229,7 @@ def test_class_names_survive_in_the_file(tmp_path):
     ]
 
 
-def test_functions_are_evaluated_by_their_own_classes(digits):
+def test_functions_are_evaluated_by_their_own_classes(digits, batches):
     """A function that knows the digits under other numbers, and two more."""
     indices = np.array([3, 1, 4, 0, 5, 9, 2, 6, 11, 8])
     answers = iter(np.array(digits[1].labels))
@@ -232,7 +238,6 @@ def test_functions_are_evaluated_by_their_own_classes(digits):
         labels = [next(answers, 0) for _ in images]
         return np.eye(12)[indices[labels]] * 0.9
 
-    batches = data.evaluation_batches(digits[1], SIZE, 50)
     scores = evaluate_function(predict, batches, 12, indices)
     assert (scores.images, scores.top1) == (len(digits[1]), 1.0)
     assert np.isnan(scores.per_class[7])
@@ -240,10 +245,9 @@ def test_functions_are_evaluated_by_their_own_classes(digits):
 
 
 @pytest.mark.parametrize("shift", [0.0, -5.0])
-def test_logits_and_probabilities_score_alike(digits, shift):
+def test_logits_and_probabilities_score_alike(batches, shift):
     rng = np.random.default_rng(0)
     logits = np.float32(rng.normal(size=(50, 10)) * 5)
-    batches = data.evaluation_batches(digits[1], SIZE, 50)
 
     def scores(outputs):
         return evaluate_function(lambda images: outputs, batches, 10)
@@ -266,11 +270,10 @@ def test_a_run_that_does_not_say_its_orientation(tmp_path, caplog):
     assert 'resumed with orientation="stored"' in caplog.messages[0]
 
 
-def test_logits_that_look_like_probabilities(digits):
+def test_logits_that_look_like_probabilities(batches):
     """All are in [0, 1]; they say nothing, so the loss is near log(10)."""
     rng = np.random.default_rng(0)
     logits = np.float32(rng.uniform(0, 1, (50, 10)))
-    batches = data.evaluation_batches(digits[1], SIZE, 50)
     for options in ({}, {"activation": "linear"}):
         scores = evaluate_function(
             lambda images: logits, batches, 10, **options
@@ -297,8 +300,7 @@ def test_a_single_output_tells_two_classes_apart(digits):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("activation", ["unknown", "softmax", "linear"])
-def test_outputs_that_are_no_numbers(digits, value, activation):
-    batches = data.evaluation_batches(digits[1], SIZE, 50)
+def test_outputs_that_are_no_numbers(batches, value, activation):
     outputs = np.full((50, 10), 0.1)
     outputs[3, 4] = value
     with pytest.raises(ValueError, match="NaN or infinite for 1 of 50 images"):
