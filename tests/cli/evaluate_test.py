@@ -1,15 +1,12 @@
-"""The parts of `evaluate.py`."""
+"""The parts of `convmixer evaluate`."""
 
 import numpy as np
 import pytest
 
-
-@pytest.fixture
-def recipe(load_recipe):
-    return load_recipe("evaluate")
+from convmixer_tf.cli import evaluate
 
 
-def test_the_figures_lie_beside_the_model(recipe, tmp_path):
+def test_the_figures_lie_beside_the_model(tmp_path):
     run, files = tmp_path / "run", tmp_path / "files"
     for folder in (run, files, run / "saved_model"):
         folder.mkdir()
@@ -23,16 +20,16 @@ def test_the_figures_lie_beside_the_model(recipe, tmp_path):
         (run / "saved_model", run / "saved_model_evaluation"),
         (files / "model.keras", files / "model.keras_evaluation"),
     ):
-        assert recipe.output_folder(str(model)) == expected
-    assert str(recipe.output_folder("256_8")) == "runs/evaluation"
+        assert evaluate.output_folder(str(model)) == expected
+    assert str(evaluate.output_folder("256_8")) == "runs/evaluation"
 
 
 @pytest.mark.parametrize("classes", [2, 13])
-def test_the_picture_of_confusions(recipe, classes):
+def test_the_picture_of_confusions(classes):
     confusion = np.full((classes, classes), 1500)
     confusion[1, 0] = 7
     names = [f"class {i}" for i in range(classes)]
-    axes, _ = recipe.draw_confusion(confusion, names, "a title").axes
+    axes, _ = evaluate.draw_confusion(confusion, names, "a title").axes
     assert axes.get_title() == "a title"
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     shares = axes.images[0].get_array()
@@ -49,12 +46,12 @@ def test_the_picture_of_confusions(recipe, classes):
         assert not counts
 
 
-def test_predictions_of_an_image_and_its_mirror_image(recipe):
+def test_predictions_of_an_image_and_its_mirror_image():
     images = np.random.default_rng(0).random((2, 3, 4, 1))
 
     def predict(images):
         return images[:, 0, :, 0]  # The upper row.
 
-    predicted = recipe.averaged_over_flips(predict)(images)
+    predicted = evaluate.averaged_over_flips(predict)(images)
     row = images[:, 0, :, 0]
     np.testing.assert_allclose(predicted, (row + row[:, ::-1]) / 2)
