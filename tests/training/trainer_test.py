@@ -188,13 +188,17 @@ def test_signals_are_left_alone_outside_the_main_thread():
 
 
 @pytest.mark.large
-def test_two_replicas_resume_to_the_bit(two_replicas, tmp_path, monkeypatch):
-    whole, _ = run(tmp_path / "whole", two_replicas)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_replicas_resume_to_the_bit(
+    two_replicas, tmp_path, monkeypatch, optimizer
+):
+    settings = {"optimizer": optimizer}
+    whole, _ = run(tmp_path / "whole", two_replicas, **settings)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5, crash)
         with pytest.raises(CrashError):
-            run(tmp_path / "parts", two_replicas)
-    parts, _ = run(tmp_path / "parts", two_replicas)
+            run(tmp_path / "parts", two_replicas, **settings)
+    parts, _ = run(tmp_path / "parts", two_replicas, **settings)
     expected = tiny.weights_of(whole)
     assert tiny.worst_difference(expected, tiny.weights_of(parts)) == 0
 
