@@ -60,13 +60,13 @@ _PHOTOS = {
 
 
 def write_cifar10(folder, classes, count, seed):
-    """Links `count` training images of each class, and all test images."""
+    """Links `count` training images of each class, and 400 test images."""
     rng = np.random.default_rng(seed)
     for split in ("train", "test"):
         for name in classes:
             paths = sorted(pathlib.Path(_DATA.value, split, name).iterdir())
             order = rng.permutation(len(paths))
-            chosen = order[:count] if split == "train" else order
+            chosen = order[: count if split == "train" else 400]
             link([paths[i] for i in chosen], folder / split / name)
 
 
