@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from PIL import Image
 
 # The README's example, of images of three classes in `photos`.
@@ -25,6 +26,8 @@ model.save("mine.keras")
 """  # noqa: E501  As a README's reader copies it.
 
 
+# Keras says so of any `tf.data.Dataset`, as `shuffle` is true by default.
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 def test_the_example_learns_and_leaves_a_model(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for label, name in enumerate(("blue", "green", "red")):
