@@ -20,7 +20,7 @@ for trainable, rate, epochs in ((False, 1e-2, 10), (True, 1e-5, 3)):  # The head
     body.trainable = trainable
     if trainable:
         freeze_batch_norm(body)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(train, validation_data=validation, epochs=epochs)
 model.save("mine.keras")
 """  # noqa: E501  As a README's reader copies it.
