@@ -22,6 +22,7 @@ The results of a task are added to `--output`. Time and result: see
 results/finetune.json.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -31,17 +32,11 @@ import time
 import keras
 import launch
 import numpy as np
-import tensorflow as tf
 from absl import flags
 from sklearn.linear_model import LogisticRegression
 
-from convmixer_tf.data import Splits
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import read_images
-from convmixer_tf.data.datasets import ImageList
-from convmixer_tf.data.samples import open_files
-from convmixer_tf.data.splits import divide
-from convmixer_tf.files import dump_json
 from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import imagenet_classes
 from convmixer_tf.preprocessing import match_classes
@@ -64,171 +59,151 @@ _PHOTOS = {
 }
 
 
-def cifar10(classes, count, seed):
-    """Draws `count` training images of each class; all test images."""
-    parts = []
-    for split in ("train", "test"):
-        dataset = open_dataset(_DATA.value, split)
-        names = np.array(dataset.class_names)[dataset.labels.numpy()]
-        rng = np.random.default_rng(seed)
-        chosen = [
-            rng.permutation(np.flatnonzero(names == name))[
-                : count if split == "train" else None
-            ]
-            for name in classes
-        ]
-        labels = np.repeat(np.arange(len(classes)), [len(x) for x in chosen])
-        part = dataset.select(np.concatenate(chosen))
-        parts.append((part, labels))
-    return [
-        ImageList(x.names, tf.constant(labels), tuple(classes), x.contents)
-        for x, labels in parts
-    ]
-
-
-def photos(seed):
-    """Draws two thirds of the photographs to train on."""
-    paths, labels = [], []
-    index = {c.wnid: i for i, c in enumerate(imagenet_classes())}
-    for path in sorted(pathlib.Path(_DATA.value).glob("*/*.JPEG")):
-        for label, group in enumerate(_PHOTOS.values()):
-            if index.get(path.parent.name) in group:
-                paths.append(str(path))
-                labels.append(label)
-    order = np.random.default_rng(seed).permutation(len(paths))
-    dataset = ImageList(
-        open_files(paths).names, tf.constant(labels, tf.int64), tuple(_PHOTOS)
-    )
-    first = 2 * len(paths) // 3
-    return dataset.select(order[:first]), dataset.select(order[first:])
-
-
-def digits(seed):
-    """Colors digits; draws 50 of each class to train on."""
-    parts = [open_dataset("digits", split) for split in ("train", "test")]
+def write_cifar10(folder, classes, count, seed):
+    """Links `count` training images of each class, and 400 test images."""
     rng = np.random.default_rng(seed)
-    colored = []
-    for part in parts:
-        contents = []
-        for encoded in part.contents.numpy():
-            gray = tf.io.decode_png(encoded, channels=1)
-            ink = tf.image.resize(gray, (32, 32), "bicubic") / 255
-            ink = np.clip(ink, 0, 1)
-            dark, light = (
-                rng.uniform((0,) * 3, (128,) * 3),
-                rng.uniform(128, 255, 3),
-            )
-            if rng.random() < 0.5:
-                dark, light = light, dark
-            pixels = np.round(light * ink + dark * (1 - ink)).astype("uint8")
-            contents.append(tf.io.encode_png(pixels).numpy())
-        colored.append(
-            ImageList(
-                part.names,
-                part.labels,
-                part.class_names,
-                tf.constant(contents),
-            )
+    for split in ("train", "test"):
+        for name in classes:
+            paths = sorted(pathlib.Path(_DATA.value, split, name).iterdir())
+            order = rng.permutation(len(paths))
+            chosen = order[: count if split == "train" else 400]
+            link([paths[i] for i in chosen], folder / split / name)
+
+
+def write_photos(folder, seed):
+    """Links two thirds of the photographs to train on, and the others."""
+    rows = []
+    for index, known in enumerate(imagenet_classes()):
+        for name, group in _PHOTOS.items():
+            if index in group:
+                paths = pathlib.Path(_DATA.value, known.wnid).glob("*")
+                rows += [(name, path) for path in sorted(paths)]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    for number, i in enumerate(order):
+        split = "train" if number < 2 * len(rows) // 3 else "test"
+        link([rows[i][1]], folder / split / rows[i][0])
+
+
+def write_digits(folder, seed):
+    """Colors digits: 50 of each to train on, and those held out."""
+    rng = np.random.default_rng(seed)
+    for split in ("train", "test"):
+        digits, labels = read_images(
+            open_dataset("digits", split), 32, crop_fraction=1.0
         )
-    labels = colored[0].labels.numpy()
-    chosen = [
-        rng.permutation(np.flatnonzero(labels == k))[:50] for k in range(10)
-    ]
-    return colored[0].select(np.concatenate(chosen)), colored[1]
+        for label in range(10):
+            indices = rng.permutation(np.flatnonzero(labels == label))
+            place = folder / split / str(label)
+            place.mkdir(parents=True)
+            for i in indices[: 50 if split == "train" else None]:
+                dark, light = rng.uniform(0, 128, 3), rng.uniform(128, 255, 3)
+                back, ink = rng.permutation([dark, light])
+                image = back + (ink - back) * (digits[i] / 255)
+                keras.utils.save_img(place / f"{i}.png", image, scale=False)
 
 
-def draw(seed):
-    """Returns the training and the test images of the task."""
+def link(paths, folder):
+    """Links files to a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        (folder / path.name).symlink_to(path.absolute())
+
+
+def write(folder, seed):
+    """Writes a drawing of the task, as `train/CLASS` and `test/CLASS`."""
     if _TASK.value == "photos":
-        return photos(seed)
-    if _TASK.value == "digits":
-        return digits(seed)
-    if _TASK.value == "cifar10_three":
-        return cifar10(("bird", "cat", "dog"), 150, seed)
-    return cifar10(("frog", "horse", "ship", "truck"), 100, seed)
+        write_photos(folder, seed)
+    elif _TASK.value == "digits":
+        write_digits(folder, seed)
+    elif _TASK.value == "cifar10_three":
+        write_cifar10(folder, ("bird", "cat", "dog"), 150, seed)
+    else:
+        write_cifar10(folder, ("frog", "horse", "ship", "truck"), 100, seed)
 
 
-def untouched(opened, test):
+def untouched(opened, data):
     """Asks the model as it is for the classes, if it knows them."""
     try:
         outputs = match_classes(
-            test.class_names, opened.class_names, opened.model.output_shape[-1]
+            data.names, opened.class_names, opened.model.output_shape[-1]
         )
     except ValueError:
         return None
-    images, labels = _pixels(opened, test)
-    answers = opened.model.predict(images, verbose=0)[:, outputs]
-    return float(np.mean(answers.argmax(-1) == labels)), None
+    answers = opened.model.predict(data.test[0], verbose=0)[:, outputs]
+    return np.mean(answers.argmax(-1) == data.test[1]), None
 
 
-def probe(opened, train, test):
+def probe(opened, data):
     """Fits scikit-learn's logistic regression to the pooled features."""
     model = opened.model
     body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
-    parts = [_pixels(opened, x) for x in (train, test)]
-    features = [body.predict(images, verbose=0) for images, _ in parts]
-    head = LogisticRegression(max_iter=1000).fit(features[0], parts[0][1])
-    return float(head.score(features[1], parts[1][1])), None
+    train, test = (
+        body.predict(images, verbose=0)
+        for images in (data.train[0], data.test[0])
+    )
+    head = LogisticRegression(max_iter=1000).fit(train, data.train[1])
+    return head.score(test, data.test[1]), None
 
 
-def ours(opened, train, test, seed, frozen):
+def ours(opened, data, seed, frozen):
     """Calls `finetune`."""
-    fitted, validation = divide(train, 0.2, seed)
-    splits = Splits(fitted, validation, test)
-    with tempfile.TemporaryDirectory() as folder:
-        result = finetune(
-            splits, opened, folder, frozen=frozen, seed=seed, strategy="one"
-        )
-        images, labels = _pixels(opened, test)
-        answers = result.model.predict(images, verbose=0)
-    return float(np.mean(answers.argmax(-1) == labels)), result.report["kept"]
+    with tempfile.TemporaryDirectory() as output:
+        result = finetune(data.folder, opened, output, frozen=frozen, seed=seed)
+    return result.report["test"]["top1"], result.report["kept"]
 
 
-def stock_keras(opened, train, test, seed):
+def stock_keras(opened, data, seed):
     """Trains by `compile` and `fit`: the head first, then all weights."""
     keras.utils.set_random_seed(seed)
-    (images, labels), (others, expected) = (
-        _pixels(opened, x) for x in (train, test)
-    )
     source = keras.models.clone_model(opened.model)
     source.set_weights(opened.model.get_weights())
     body = keras.Model(source.inputs, source.get_layer("avg_pool").output)
-    model = keras.Sequential(
-        [
-            keras.layers.RandomFlip("horizontal"),
-            body,
-            keras.layers.Dense(len(train.class_names), "softmax"),
-        ]
-    )
+    flip = keras.layers.RandomFlip("horizontal")
+    head = keras.layers.Dense(len(data.names), "softmax")
+    model = keras.Sequential([flip, body, head])
     for trainable, rate, epochs in ((False, 1e-3, 3), (True, 1e-5, 2)):
         body.trainable = trainable
         model.compile(
             keras.optimizers.Adam(rate), "sparse_categorical_crossentropy"
         )
-        model.fit(images, labels, epochs=epochs, verbose=0)
-    answers = model.predict(others, verbose=0).argmax(-1)
-    return float(np.mean(answers == expected)), None
+        model.fit(*data.train, epochs=epochs, verbose=0)
+    answers = model.predict(data.test[0], verbose=0).argmax(-1)
+    return np.mean(answers == data.test[1]), None
 
 
-def _pixels(opened, dataset):
-    """Reads images as the model is evaluated."""
-    return read_images(
-        dataset,
-        opened.model.input_shape[1],
-        crop_fraction=opened.crop_fraction,
-        orientation=opened.orientation,
-    )
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A drawing of the task, as files and as pixels and labels."""
+
+    folder: str
+    names: tuple
+    train: tuple
+    test: tuple
 
 
-def compare(opened, seed, rows):
-    """Runs all ways with one drawing, and adds their results to `rows`."""
-    train, test = draw(seed)
+def read(folder, opened):
+    """Reads a drawing; its training images are not divided."""
+    parts = [open_dataset(folder, split) for split in ("train", "test")]
+    pixels = [
+        read_images(
+            part,
+            opened.model.input_shape[1],
+            crop_fraction=opened.crop_fraction,
+            orientation=opened.orientation,
+        )
+        for part in parts
+    ]
+    return Drawing(folder, parts[0].class_names, *pixels)
+
+
+def compare(opened, data, seed, rows):
+    """Runs all ways on a drawing, and adds their results to `rows`."""
     ways = {
-        "untouched": lambda: untouched(opened, test),
-        "probe": lambda: probe(opened, train, test),
-        "frozen": lambda: ours(opened, train, test, seed, True),
-        "full": lambda: ours(opened, train, test, seed, False),
-        "stock Keras": lambda: stock_keras(opened, train, test, seed),
+        "untouched": lambda: untouched(opened, data),
+        "probe": lambda: probe(opened, data),
+        "frozen": lambda: ours(opened, data, seed, True),
+        "full": lambda: ours(opened, data, seed, False),
+        "stock Keras": lambda: stock_keras(opened, data, seed),
     }
     for name, way in ways.items():
         start = time.process_time()
@@ -237,22 +212,21 @@ def compare(opened, seed, rows):
         if result is not None:
             top1, kept = result
             row = rows.setdefault(name, {"top1": [], "seconds": [], "kept": []})
-            row["top1"].append(top1)
+            row["top1"].append(float(top1))
             row["seconds"].append(round(seconds, 1))
             row["kept"].append(kept)
             print(f"{_TASK.value}, seed {seed}, {name}: {top1:.4f}", flush=True)
-    return len(train), len(test)
 
 
-def save(rows, images):
+def save(rows, data):
     """Adds what there is of the task to the results."""
     results = {}
     if os.path.exists(_OUTPUT.value):
         results = json.loads(pathlib.Path(_OUTPUT.value).read_text())
     results[_TASK.value] = {
         "model": os.path.basename(_MODEL.value.rstrip("/")),
-        "train_images": images[0],
-        "test_images": images[1],
+        "train_images": len(data.train[1]),
+        "test_images": len(data.test[1]),
         "ways": {
             name: {
                 **row,
@@ -265,7 +239,8 @@ def save(rows, images):
             for name, row in rows.items()
         },
     }
-    dump_json(_OUTPUT.value, results)
+    text = json.dumps(results, indent=1) + "\n"
+    pathlib.Path(_OUTPUT.value).write_text(text, encoding="utf-8")
 
 
 def main(argv):
@@ -274,8 +249,11 @@ def main(argv):
     opened = open_model(_MODEL.value)
     rows = {}
     for seed in range(_SEEDS.value):
-        images = compare(opened, seed, rows)
-        save(rows, images)
+        with tempfile.TemporaryDirectory() as folder:
+            write(pathlib.Path(folder), seed)
+            data = read(folder, opened)
+            compare(opened, data, seed, rows)
+        save(rows, data)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from PIL import Image
 
 # The README's example, of images of three classes in `photos`.
@@ -19,12 +20,14 @@ for trainable, rate, epochs in ((False, 1e-2, 10), (True, 1e-5, 3)):  # The head
     body.trainable = trainable
     if trainable:
         freeze_batch_norm(body)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(train, validation_data=validation, epochs=epochs)
 model.save("mine.keras")
 """  # noqa: E501  As a README's reader copies it.
 
 
+# Keras says so of any `tf.data.Dataset`, as `shuffle` is true by default.
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 def test_the_example_learns_and_leaves_a_model(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for label, name in enumerate(("blue", "green", "red")):

@@ -42,8 +42,6 @@ PUBLIC_MODULES = {
     *("convmixer_tf.training.finetune", "convmixer_tf.validation"),
     "convmixer_tf.weights.packaged",
 }
-# It measures what is inside of `data.open_splits`.
-EXCEPTIONS = {"benchmark_finetune": {"ImageList", "divide", "open_files"}}
 SCRIPTS = sorted(
     path
     for folder in ("recipes", "export")
@@ -125,7 +123,7 @@ def is_public(module, name):
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_import_public_names_only(path):
     private = {name for m, name in imports_of(path) if not is_public(m, name)}
-    assert private == EXCEPTIONS.get(path.stem, set())
+    assert private == set()
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=str)

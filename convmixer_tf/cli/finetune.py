@@ -46,7 +46,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Images per update. Default: by their number.", 1
 )
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Peak, for all weights. Default: 3e-4."
+    "learning_rate", None, "Peak, for all weights. Default: 2e-3."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side, in pixels. Default: the model's.", 1

@@ -272,10 +272,9 @@ def find_splits(name, words, data_dir=None):
     else:
 
         def there(split):
-            part = folder / split
-            # Images right in it: a class of that name.
-            divided = _folders_of_images(part) and not list_images(part)
-            return divided or find_record_files(folder, split)
+            # A folder with images and no folders may be a class's.
+            inner = _folders_of_images(folder / split)
+            return bool(inner or find_record_files(folder, split))
 
     found = {}
     for split, names in words.items():

@@ -161,7 +161,7 @@ def _open_parts(data, data_dir):
         return _open_table(data)
     folder = pathlib.Path(data)
     found = find_splits(data, SPLIT_NAMES, data_dir)
-    if "train" not in found and folder.is_dir():
+    if not found and folder.is_dir():
         return {"train": open_class_folders(folder)}, False
     parts = {
         name: open_dataset(data, split, data_dir=data_dir)

@@ -50,7 +50,7 @@ IMBALANCE = 5
 # To train all weights: passes over few images, and the most images of many.
 PASSES, SEEN = 10, 20_000
 STAGES = 5  # Evaluations on the way.
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 2e-3
 
 _BATCH_SIZE = 32
 
@@ -123,7 +123,7 @@ def finetune(
         batch_size: Images per update. Defaults to 32, or 64 for more than
             2,000 images.
         learning_rate: Peak of the learning rate for all weights. Defaults to
-            3e-4.
+            2e-3.
         strategy: As for `train`.
         precision: As for `TrainConfig`.
         seed: Integer, seed of everything that is random.

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import sys
 
@@ -431,3 +432,17 @@ def test_a_class_whose_folder_is_not_there(tmp_path, save, name):
     message = f"train/{name}' is a link to something that is not there"
     with pytest.raises(FileNotFoundError, match=message):
         open_dataset(tmp_path, "train")
+
+
+def test_some_images_are_selected_and_labels_may_be_several():
+    dataset = open_dataset("digits", "test")
+    part = dataset.select([5, 3, 5])
+    assert len(part) == 3
+    for name in ("names", "labels", "contents"):
+        whole, some = getattr(dataset, name), getattr(part, name)
+        assert [*some.numpy()] == [whole[i].numpy() for i in (5, 3, 5)]
+    targets = part.targets()
+    assert targets.shape == (3, 10)
+    np.testing.assert_array_equal(targets.argmax(1), part.labels)
+    several = dataclasses.replace(part, labels=tf.constant(targets))
+    np.testing.assert_array_equal(several.targets(), targets)

@@ -90,6 +90,19 @@ def test_a_class_may_be_called_train(tmp_path):
     assert open_splits(tmp_path).class_names == ("plane", "train")
 
 
+def test_an_image_beside_the_classes_makes_no_class(tmp_path):
+    write(tmp_path / "train", dict.fromkeys(CLASSES, 5))
+    shutil.copy(tmp_path / "train/red/0_0.png", tmp_path / "train/preview.png")
+    assert open_splits(tmp_path).class_names == CLASSES
+
+
+def test_splits_without_training_images_are_no_classes(tmp_path):
+    write(tmp_path / "val", dict.fromkeys(CLASSES, 2), seed=1)
+    write(tmp_path / "test", dict.fromkeys(CLASSES, 2), seed=2)
+    with pytest.raises(ValueError, match=r"no training images.*validation, te"):
+        open_splits(tmp_path)
+
+
 def test_equal_files_are_never_on_both_sides(tmp_path, caplog):
     write(tmp_path, dict.fromkeys(CLASSES, 10))
     for i in range(10):

@@ -90,3 +90,14 @@ def test_images_without_weight_do_not_count():
     scores = accumulator.scores()
     assert (scores.images, scores.top1, scores.loss) == (2, 1.0, 10.0)
     assert np.isnan(scores.per_class[1])
+
+
+def test_of_several_labels_the_best_counts():
+    labels = tf.constant([[1, 0, 1], [0, 1, 0], [0, 0, 1]], tf.int64)
+    logits = tf.constant([[1.0, 0, 2], [3, 2, 1], [0, 0, 4]])
+    best, predictions, ranks, losses = judge(labels, logits)
+    np.testing.assert_array_equal(best, [2, 1, 2])
+    np.testing.assert_array_equal(predictions, [2, 0, 2])
+    np.testing.assert_array_equal(ranks, [0, 1, 0])
+    expected = np.logaddexp(0, logits) - labels.numpy() * logits.numpy()
+    np.testing.assert_allclose(losses, expected.mean(-1), rtol=1e-6)

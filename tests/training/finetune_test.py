@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from convmixer_tf.training import finetune
 from tests.helpers import randomize
 from tests.helpers import write_images
 
+# Its name is also that of a function.
+MODULE = "convmixer_tf.training.finetune"
 CLASSES = ("blue", "green", "red")
 
 
@@ -97,6 +100,7 @@ def test_another_run_is_not_replaced(result, source, folder, tmp_path):
         finetune(folder, source, tmp_path)
 
 
+@pytest.mark.large
 def test_all_weights_are_trained_from_the_head_and_resumed(
     source, tmp_path, monkeypatch
 ):
@@ -212,6 +216,23 @@ def test_large_data_are_read_from_their_files(
     ).report
     assert report["candidates"]["all"]["updates"] == 3  # 120 // 32.
     assert report["validation"]["top1"] == 1
+
+
+def test_a_training_that_fails_leaves_the_head(
+    source, tmp_path, monkeypatch, caplog
+):
+    def fail(*arguments, **more):
+        assert (tmp_path / "run" / "model.keras").is_file()
+        raise FloatingPointError("The loss is not finite.")
+
+    monkeypatch.setattr(sys.modules[MODULE], "train", fail)
+    write_images(tmp_path / "images", CLASSES, 40, 16)
+    result = finetune(
+        tmp_path / "images", source, tmp_path / "run", validation_fraction=0.1
+    )
+    assert result.report["kept"] == "head"
+    assert result.report["head_only_because"] == "The loss is not finite."
+    assert "All weights could not be trained" in caplog.text
 
 
 def test_another_size_of_the_images(source, folder, tmp_path):
