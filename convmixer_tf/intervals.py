@@ -6,7 +6,7 @@ import math
 _Z = 1.959964
 
 
-def wilson_interval(successes, count):
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     """Computes Wilson's 95 % interval of a fraction.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical
@@ -28,7 +28,7 @@ def wilson_interval(successes, count):
     return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
-def paired_interval(lost, gained, count):
+def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
     """Computes the 95 % interval of the fall of an accuracy.
 
     Both accuracies are of the same images, of which only those count that one
