@@ -363,7 +363,17 @@ def _table(titles, rows):
 
 
 def _files(findings):
-    rows = []
+    model = os.path.join(findings.folder, "model.keras")
+    accuracy = findings.measured.get("top1")
+    rows = [
+        (
+            "model.keras",
+            f"{os.path.getsize(model) / 1e6:.2f} MB",
+            "-" if accuracy is None else f"{accuracy:.1%}",
+            "-",
+            "-",
+        )
+    ]
     for name, report in findings.reports.items():
         low, high = report.agreement_interval
         accuracy = report.accuracy and f"{report.accuracy['artifact']:.1%}"
@@ -384,7 +394,7 @@ def _files(findings):
         "time of an image",
     )
     text = (
-        "Each was run in LiteRT, as on a phone, on "
+        "The .tflite files were run in LiteRT, as on a phone, on "
         f"{next((r.images for r in findings.reports.values()), 0):,} "
         "photographs, and compared with `model.keras`. Times are of one "
         "thread of the computer that wrote this report. `labels.txt` has the "
