@@ -44,7 +44,8 @@ def mine(arguments, tmp_path_factory):
 
 def test_all_is_there(mine):
     found = {path.name for path in mine.iterdir()}
-    others = {"model.md", "android", "web", "web_model.json", "web_model.md"}
+    others = {"model.md", "settings.json", "training"}
+    others |= {"android", "web", "web_model.json", "web_model.md"}
     assert found >= FILES
     assert found - FILES <= others
     assert (mine / "android" / "golden.json").is_file()
