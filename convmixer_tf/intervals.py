@@ -28,6 +28,51 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
+def exact_interval(successes: int, count: int) -> tuple[float, float]:
+    """Computes the exact 95 % interval of a fraction, also of one near 1.
+
+    Clopper and Pearson, "The use of confidence or fiducial limits illustrated
+    in the case of the binomial", Biometrika 26, 1934.
+
+    Args:
+        successes: Integer, how many of them.
+        count: Integer, of how many; at least 1.
+
+    Returns:
+        Tuple of two fractions, the lower and the upper end.
+    """
+    low = 1 - _upper_end(count - successes, count)
+    return low, _upper_end(successes, count)
+
+
+def _upper_end(successes, count):
+    """Finds where so few successes, or fewer, have a probability of 2.5 %."""
+    if successes == count:
+        return 1.0
+    low, high = successes / count, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if _at_most(successes, count, middle) > 0.025:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _at_most(successes, count, fraction):
+    """Computes the probability of at most so many successes."""
+    # Over the shorter tail.
+    if successes > count / 2:
+        return 1 - _at_most(count - successes - 1, count, 1 - fraction)
+    odds = math.log(fraction) - math.log1p(-fraction)
+    term = count * math.log1p(-fraction)
+    total = math.exp(term)
+    for i in range(successes):
+        term += math.log((count - i) / (i + 1)) + odds
+        total += math.exp(term)
+    return total if successes >= 0 else 0.0
+
+
 def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
     """Computes the 95 % interval of the fall of an accuracy.
 
