@@ -218,10 +218,11 @@ def _choose(scores, labels):
     order = np.argsort(-best, kind="stable")
     mistakes = [i for i in order if answers[i] != labels[i]]
     examples, seen = [], {}
+    each = max(1, _MOST_EXAMPLES // scores.shape[-1])
     for i in order:
         label = labels[i]
         seen[label] = seen.get(label, 0)
-        if answers[i] == label and seen[label] < 2:
+        if answers[i] == label and seen[label] < each:
             seen[label] += 1
             examples.append(i)
     examples.sort(key=lambda i: labels[i])
@@ -316,7 +317,9 @@ def _page(findings):
             sections.append(
                 _section(
                     "Classified correctly",
-                    _figures(findings.examples, "In these the model is sure."),
+                    _figures(
+                        findings.examples, "The most certain of each class."
+                    ),
                 )
             )
     sections += [
