@@ -89,7 +89,8 @@ def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
     Returns:
         Tuple of two differences of fractions, the lower and the upper end.
     """
-    lost, gained, count = lost + 0.5, gained + 0.5, count + 2
-    fall = (lost - gained) / count
-    half = _Z * math.sqrt((lost + gained) / count - fall**2) / math.sqrt(count)
+    images = count + 2
+    fall = (lost - gained) / images
+    half = _Z * math.sqrt((lost + gained + 1) / images - fall**2)
+    half /= math.sqrt(images)
     return fall - half, fall + half
