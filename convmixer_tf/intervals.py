@@ -6,7 +6,7 @@ import math
 _Z = 1.959964
 
 
-def wilson_interval(successes, count):
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     """Computes Wilson's 95 % interval of a fraction.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical
@@ -28,7 +28,52 @@ def wilson_interval(successes, count):
     return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
-def paired_interval(lost, gained, count):
+def exact_interval(successes: int, count: int) -> tuple[float, float]:
+    """Computes the exact 95 % interval of a fraction, also of one near 1.
+
+    Clopper and Pearson, "The use of confidence or fiducial limits illustrated
+    in the case of the binomial", Biometrika 26, 1934.
+
+    Args:
+        successes: Integer, how many of them.
+        count: Integer, of how many; at least 1.
+
+    Returns:
+        Tuple of two fractions, the lower and the upper end.
+    """
+    low = 1 - _upper_end(count - successes, count)
+    return low, _upper_end(successes, count)
+
+
+def _upper_end(successes, count):
+    """Finds where so few successes, or fewer, have a probability of 2.5 %."""
+    if successes == count:
+        return 1.0
+    low, high = successes / count, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if _at_most(successes, count, middle) > 0.025:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _at_most(successes, count, fraction):
+    """Computes the probability of at most so many successes."""
+    # Over the shorter tail.
+    if successes > count / 2:
+        return 1 - _at_most(count - successes - 1, count, 1 - fraction)
+    odds = math.log(fraction) - math.log1p(-fraction)
+    term = count * math.log1p(-fraction)
+    total = math.exp(term)
+    for i in range(successes):
+        term += math.log((count - i) / (i + 1)) + odds
+        total += math.exp(term)
+    return total if successes >= 0 else 0.0
+
+
+def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
     """Computes the 95 % interval of the fall of an accuracy.
 
     Both accuracies are of the same images, of which only those count that one
@@ -44,7 +89,8 @@ def paired_interval(lost, gained, count):
     Returns:
         Tuple of two differences of fractions, the lower and the upper end.
     """
-    lost, gained, count = lost + 0.5, gained + 0.5, count + 2
-    fall = (lost - gained) / count
-    half = _Z * math.sqrt((lost + gained) / count - fall**2) / math.sqrt(count)
+    images = count + 2
+    fall = (lost - gained) / images
+    half = _Z * math.sqrt((lost + gained + 1) / images - fall**2)
+    half /= math.sqrt(images)
     return fall - half, fall + half

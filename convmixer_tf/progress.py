@@ -10,6 +10,7 @@ FIRST, MOST = 10.0, 60.0  # seconds
 
 _doing = ("working",)
 _said = time.monotonic()
+_is_drawn = False
 
 
 def note(text, *arguments):
@@ -33,6 +34,22 @@ def touch():
     """Notes that a line of another kind has just been written."""
     global _said
     _said = time.monotonic()
+
+
+@contextlib.contextmanager
+def drawn():
+    """Marks that a bar is drawn on the terminal, which has one line for it."""
+    global _is_drawn
+    _is_drawn = True
+    try:
+        yield
+    finally:
+        _is_drawn = False
+
+
+def is_drawn():
+    """Whether a bar is drawn, so that no other is to be."""
+    return _is_drawn
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from convmixer_tf.intervals import exact_interval
 from convmixer_tf.intervals import paired_interval
 from convmixer_tf.intervals import wilson_interval
 
@@ -21,6 +23,17 @@ from convmixer_tf.intervals import wilson_interval
 def test_wilsons_interval_as_published(successes, count, expected):
     found = wilson_interval(successes, count)
     np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("successes", "count"),
+    [(99, 100), (96, 100), (143, 150), (0, 20), (20, 20), (1, 1), (700, 3000)],
+)
+def test_the_exact_interval_is_that_of_scipy(successes, count):
+    found = stats.binomtest(successes, count).proportion_ci(method="exact")
+    np.testing.assert_allclose(
+        exact_interval(successes, count), (found.low, found.high), atol=1e-9
+    )
 
 
 def test_a_paired_interval_holds_the_fall():

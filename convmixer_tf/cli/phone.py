@@ -1,5 +1,6 @@
 """`convmixer phone`: from photographs to verified files for phones."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -105,22 +106,19 @@ def make(options):
         samples = _Samples(splits, report)
         failures, reports = {}, {}
         for quantization in QUANTIZATIONS:
-            with steps.step():
-                name = f"model_{quantization}.tflite"
-                try:
-                    reports[name] = _export(
-                        folder / name, quantization, model, samples, report
-                    )
-                except ValueError as error:
-                    failures[name] = str(error)
+            name = f"model_{quantization}.tflite"
+            with steps.step(), _noted(failures, name):
+                reports[name] = _export(
+                    folder / name, quantization, model, samples, report
+                )
         findings = Findings.of(
             folder, model, splits, report, samples.shown, reports, failures
         )
         if options.android:
-            with steps.step():
+            with steps.step(), _noted(failures, "android"):
                 _write_android(folder, findings, samples)
         if options.web:
-            with steps.step():
+            with steps.step(), _noted(failures, "web"):
                 _write_web(folder, model, samples, report)
         with steps.step():
             for name in reports:
@@ -129,6 +127,15 @@ def make(options):
                 )
             write_report(folder / REPORT_FILE, findings)
     return findings
+
+
+@contextlib.contextmanager
+def _noted(failures, name):
+    """Notes what is not right, as the rest may be."""
+    try:
+        yield
+    except ValueError as error:
+        failures[name] = str(error)
 
 
 def _check_folder(folder):
@@ -251,7 +258,7 @@ class _Samples:
 
 
 def _export(path, quantization, model, samples, report):
-    """Writes and verifies a file, or takes what a former call has written."""
+    """Writes and verifies a file."""
     names = tuple(report["class_names"])
     _forget_unfinished(path)
 

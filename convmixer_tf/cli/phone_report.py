@@ -218,10 +218,11 @@ def _choose(scores, labels):
     order = np.argsort(-best, kind="stable")
     mistakes = [i for i in order if answers[i] != labels[i]]
     examples, seen = [], {}
+    each = max(1, _MOST_EXAMPLES // scores.shape[-1])
     for i in order:
         label = labels[i]
         seen[label] = seen.get(label, 0)
-        if answers[i] == label and seen[label] < 2:
+        if answers[i] == label and seen[label] < each:
             seen[label] += 1
             examples.append(i)
     examples.sort(key=lambda i: labels[i])
@@ -316,7 +317,9 @@ def _page(findings):
             sections.append(
                 _section(
                     "Classified correctly",
-                    _figures(findings.examples, "In these the model is sure."),
+                    _figures(
+                        findings.examples, "The most certain of each class."
+                    ),
                 )
             )
     sections += [
@@ -363,7 +366,17 @@ def _table(titles, rows):
 
 
 def _files(findings):
-    rows = []
+    model = os.path.join(findings.folder, "model.keras")
+    accuracy = findings.measured.get("top1")
+    rows = [
+        (
+            "model.keras",
+            f"{os.path.getsize(model) / 1e6:.2f} MB",
+            "-" if accuracy is None else f"{accuracy:.1%}",
+            "-",
+            "-",
+        )
+    ]
     for name, report in findings.reports.items():
         low, high = report.agreement_interval
         accuracy = report.accuracy and f"{report.accuracy['artifact']:.1%}"
@@ -384,7 +397,7 @@ def _files(findings):
         "time of an image",
     )
     text = (
-        "Each was run in LiteRT, as on a phone, on "
+        "The .tflite files were run in LiteRT, as on a phone, on "
         f"{next((r.images for r in findings.reports.values()), 0):,} "
         "photographs, and compared with `model.keras`. Times are of one "
         "thread of the computer that wrote this report. `labels.txt` has the "

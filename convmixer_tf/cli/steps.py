@@ -42,7 +42,8 @@ class Steps:
         thread = threading.Thread(target=self._draw, args=[over], daemon=True)
         thread.start()
         try:
-            yield
+            with progress.drawn():
+                yield
         finally:
             over.set()
             thread.join()

@@ -44,7 +44,7 @@ def _readable():
     return tuple(k for k, name in formats.items() if name in Image.OPEN)
 
 
-def pillow_extensions():
+def pillow_extensions() -> tuple[str, ...]:
     """Lists the suffixes of the files that only Pillow reads.
 
     Returns:
@@ -53,7 +53,7 @@ def pillow_extensions():
     return tuple(x for kind in _readable() for x in _SUFFIXES[kind])
 
 
-def with_pillow(encoded):
+def with_pillow(encoded: tf.Tensor) -> tf.Tensor:
     """Makes a PNG of a HEIC, AVIF or TIFF file, where Pillow can read it.
 
     Args:

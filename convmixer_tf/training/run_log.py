@@ -74,7 +74,7 @@ class RunLog:
         if config.tensorboard:
             events = str(self.directory / "tensorboard")
             self.events = tf.summary.create_file_writer(events)
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not progress.is_drawn():
             self.bar = _progress_bar(first_step, config.total_steps)
 
     def add_step(self, results):

@@ -14,7 +14,6 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from convmixer_tf import progress
 from convmixer_tf.files import PathLike
 from convmixer_tf.stopping import stop_signals
 from convmixer_tf.training.checkpoint import CheckpointStore
@@ -217,8 +216,6 @@ class Run:
         """Updates the weights once."""
         results = self.engine.step(batches)
         self.step += 1
-        total = self.config.total_steps
-        progress.note("training, update %d of %d", self.step, total)
         self.losses.append(results["loss"])
         if self.log.add_step(results):
             self.check_finite()

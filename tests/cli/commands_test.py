@@ -52,6 +52,18 @@ def test_help_comes_before_tensorflow(script, arguments, status, expected):
         assert f"| {library}\n" not in result.stderr.replace("|   ", "| ")
 
 
+def test_the_package_is_the_command():
+    result = subprocess.run(
+        [sys.executable, "-m", "convmixer_tf", "phone", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert result.stdout.startswith("usage: convmixer phone")
+    assert result.stderr == ""
+
+
 def test_the_entry_point_is_there():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")

@@ -83,6 +83,8 @@ class Reader(html.parser.HTMLParser):
 
 
 def read(found, path):
+    found.folder = path.parent
+    (path.parent / "model.keras").write_bytes(bytes(2_500_000))
     write_report(path, found)
     reader = Reader()
     reader.feed(path.read_text(encoding="utf-8"))
@@ -101,6 +103,7 @@ def test_what_it_says(tmp_path):
     assert "first of “<b>bee</b>”, of which there are 10" in text
     assert "“ant” is most often taken for “cat” (3 times)" in text
     assert "known to 22 points only, as 40 photographs measure it" in text
+    assert "model.keras2.50 MB85.0%--" in text
     assert "1.20 MB90.0%97.5% (87.1% to 99.6%)1.50 ms" in text
     assert "model_float16.tflite was not written. outside the limits" in text
     assert "1 of 6. The right one of two" in text

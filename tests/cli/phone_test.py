@@ -44,7 +44,8 @@ def mine(arguments, tmp_path_factory):
 
 def test_all_is_there(mine):
     found = {path.name for path in mine.iterdir()}
-    others = {"model.md", "android", "web", "web_model.json", "web_model.md"}
+    others = {"model.md", "settings.json", "training"}
+    others |= {"android", "web", "web_model.json", "web_model.md"}
     assert found >= FILES
     assert found - FILES <= others
     assert (mine / "android" / "golden.json").is_file()
@@ -139,13 +140,18 @@ def test_a_file_that_is_not_right_is_reported(
             raise ValueError("outside the limits: min_agreement")
         return export(*args, quantization=quantization, **kwargs)
 
+    def refuse(*args, **kwargs):
+        raise ValueError("the page is out")
+
     export = phone.export_tflite
     monkeypatch.setattr(phone, "export_tflite", damage)
-    assert main([*arguments, f"--output={tmp_path / 'mine'}"]) == 1
+    monkeypatch.setattr(phone, "export_web", refuse)
+    assert main([*arguments, f"--output={tmp_path / 'mine'}", "--web"]) == 1
     printed = capsys.readouterr().out
     assert "model_int8.tflite was not written: outside the limits" in printed
     text = (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
     assert "model_int8.tflite was not written" in text
+    assert "web was not written. the page is out" in text
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,11 @@ def test_a_terminal_gets_one_line_that_is_drawn_anew(monkeypatch):
     monkeypatch.setattr("convmixer_tf.cli.steps._SECONDS", 0.01)
     file = Terminal()
     steps = Steps(["read"], file)
+    assert not progress.is_drawn()
     with steps.shown(), steps.step():
+        assert progress.is_drawn()
         time.sleep(0.1)
+    assert not progress.is_drawn()
     drawn = file.getvalue().split("\r")
     assert len(drawn) > 3
     assert drawn[-1].endswith("\n")

@@ -234,13 +234,16 @@ def test_a_single_output(tmp_path, activation):
 
 def test_how_many_images_there_are_counts():
     """Of 150, an agreement of 0.9533 is none below 0.95; of 15,000 0.94 is."""
-    limits = default_limits("int8")
-    for count, same, passes in (
-        (150, 143, True),
-        (150, 141, True),
-        (150, 132, False),
-        (15_000, 14_100, False),
+    for quantization, count, same, passes in (
+        ("int8", 150, 143, True),
+        ("int8", 150, 141, True),
+        ("int8", 150, 132, False),
+        ("int8", 15_000, 14_100, False),
+        ("float16", 100, 99, True),
+        ("float16", 100, 97, False),
+        ("float16", 10_000, 9_980, False),
     ):
+        limits = default_limits(quantization)
         expected = np.eye(2)[np.zeros(count, int)]
         actual = np.eye(2)[(np.arange(count) >= same).astype(int)]
         found = compare_classifiers(

@@ -142,8 +142,8 @@ def test_models_and_images(answer, folder, model, tmp_path):
     ],
 )
 def test_what_a_card_says_of_fetched_weights(name, text):
-    with script_forgotten("export/export_flags.py"):
-        export_flags = importlib.import_module("export_flags")
+    with script_forgotten("export/to_tflite.py"):
+        export_flags = importlib.import_module("convmixer_tf.cli.export_flags")
         with flagsaver.flagsaver():
             flags.FLAGS(["script", f"--model={name}"])
             assert " ".join(export_flags.published_accuracy().split()) == text

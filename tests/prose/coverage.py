@@ -87,7 +87,9 @@ COMMANDS = {
         _SHORT, "runs/cifar10/model.keras"
     ),
     "python recipes/finetune.py --data FOLDER --model 256_8 "
-    "--output runs/mine": Run(_SHORT, "runs/mine/model.keras"),
+    "--output runs/mine": Run(
+        "--epochs 1 --batch_size 4", "runs/mine/model.keras"
+    ),
     "python recipes/train_imagenet.py --data imagenet2012 --model 1536_20": (
         Elsewhere(
             "tests/recipes/training_recipes_test.py",

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
+from convmixer_tf import progress
 from convmixer_tf.data import get_augmentation
 from convmixer_tf.training import run_log
 from convmixer_tf.training.run_log import RunLog
@@ -105,6 +106,12 @@ def test_a_bar_takes_the_place_of_lines_on_a_terminal(
     assert "6/8" in shown
     assert "images/s" in shown
     assert "top-1 12.50%" in shown
+
+
+def test_where_a_bar_is_drawn_there_is_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.drawn():
+        assert RunLog(tmp_path, tiny.config(), 0).bar is None
 
 
 def test_without_tqdm_there_are_lines(tmp_path, monkeypatch):

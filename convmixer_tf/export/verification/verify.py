@@ -17,8 +17,8 @@ from convmixer_tf.export.verification.runtimes import predict
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import replaced
 from convmixer_tf.files import size_of
+from convmixer_tf.intervals import exact_interval
 from convmixer_tf.intervals import paired_interval
-from convmixer_tf.intervals import wilson_interval
 from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
@@ -355,7 +355,7 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
             "logits": _difference(actual, expected) if logits else None,
         },
         "agreement": float(np.mean(same)),
-        "agreement_interval": wilson_interval(int(np.sum(same)), len(same)),
+        "agreement_interval": exact_interval(int(np.sum(same)), len(same)),
         "classes_seen": len(np.unique(best)),
         "accuracy": accuracy,
         "accuracy_loss_interval": loss_interval,
