@@ -10,8 +10,8 @@ FOLDER has train/CLASS/*.png and test/CLASS/*.png (or .jpg), or is the name
     200  9 x 9 kernels on single pixels, with the ImageNet run's augmentation
          and optimizer; a user of the authors' code reports 95.89 % for that
          architecture and length
-    fast what learns most in the same time here: Muon, depthwise kernels that
-         start with the covariance of trained ones, flips that alternate
+    fast Muon, depthwise kernels that start with the covariance of trained
+         ones, flips that alternate; to learn more in fewer epochs
 
 The first two are https://github.com/locuslab/convmixer-cifar10, with two
 differences: images that fill no batch are left out of an epoch (97 updates
