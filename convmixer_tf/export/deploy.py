@@ -135,7 +135,7 @@ def deploy(model: keras.Model, target: str = "float") -> keras.Model:
         divide=target in ("float", "litert"),
         fold_last=not (in_8_bits and list(scales)[-1] in extreme),
     )
-    _, last = network.blocks[-1]
+    last = list(network.norms().values())[-1]
     deployment = Deployment(
         target=target,
         source=network.name,
@@ -221,7 +221,8 @@ def _build(network, deployment):
     groups = [block.groups for block in blocks]
     # A norm that is kept before a classifier is divided like a block's.
     kept = deployment.last_norm == "kept" and network.classifier
-    groups.append(groups[-1] if kept else (len(network.stem.bias),))
+    whole = (len(network.stem.bias),)
+    groups.append(groups[-1] if kept and blocks else whole)
     affine = [f"{block.name}_affine" for block in blocks] + ["affine"]
     xs = _mix_channels(image, network.stem, groups[0], "patch_embed", affine[0])
     for i, (depthwise, pointwise) in enumerate(network.blocks):

@@ -117,8 +117,6 @@ def read_convmixer(model):
     blocks = []
     while block := _pop(chain, ConvMixerBlock):
         blocks.append(block)
-    if not blocks:
-        raise _not_a_convmixer(model, "There is no block after its PatchEmbed")
     pooling, classifier = _read_head(chain)
     if chain:
         raise _not_a_convmixer(

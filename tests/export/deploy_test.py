@@ -124,6 +124,18 @@ def test_other_images(channels):
     assert difference(model, deploy(model), images) < 1e-5
 
 
+@pytest.mark.parametrize("include_top", [False, True])
+def test_a_patch_embedding_alone(include_top):
+    model = build(dim=16)
+    x = model.get_layer("patch_embed").output
+    if include_top:
+        x = keras.layers.GlobalMaxPooling2D()(x)
+        x = keras.layers.Dense(3)(x)
+    stem = keras.Model(model.input, x)
+    for target in TARGETS:
+        assert difference(stem, deploy(stem, target)) < 1e-5
+
+
 def test_groups_of_a_wide_model():
     model = build(7, dim=300)
     deployed = deploy(model, "litert")
