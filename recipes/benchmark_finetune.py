@@ -161,7 +161,7 @@ def stock_keras(opened, data, seed):
     flip = keras.layers.RandomFlip("horizontal")
     head = keras.layers.Dense(len(data.names), "softmax")
     model = keras.Sequential([flip, body, head])
-    for trainable, rate, epochs in ((False, 1e-3, 3), (True, 1e-5, 2)):
+    for trainable, rate, epochs in ((False, 1e-2, 3), (True, 1e-5, 2)):
         body.trainable = trainable
         model.compile(
             keras.optimizers.Adam(rate), "sparse_categorical_crossentropy"
