@@ -37,7 +37,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "convmixer_tf").rglob("*")
-        if path.suffix in (".py", ".csv")
+        if path.suffix in (".py", ".csv", ".typed")
         or path.parent.match("convmixer_tf/weights/packaged")
     }
     assert names == expected
