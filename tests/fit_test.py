@@ -1,29 +1,17 @@
-"""A ConvMixer in `compile` and `fit`, as users of keras.applications do it."""
+"""The README's example with `compile` and `fit`."""
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-# The README's example, of images of three classes in `photos`.
-EXAMPLE = """
-import keras
-from convmixer_tf import ConvMixer256_8
-from convmixer_tf.models import freeze_batch_norm
+from tests.prose import documents
 
-train, validation = keras.utils.image_dataset_from_directory(
-    "photos", validation_split=0.2, subset="both", seed=0, image_size=(32, 32), crop_to_aspect_ratio=True
+(EXAMPLE,) = (
+    block.text
+    for block in documents.blocks("README.md")
+    if "image_dataset_from_directory" in block.text
 )
-body = ConvMixer256_8(include_top=False, pooling="avg", weights="cifar10", input_shape=(32, 32, 3))
-model = keras.Sequential([keras.layers.RandomFlip("horizontal"), body, keras.layers.Dense(3, "softmax")])
-for trainable, rate, epochs in ((False, 1e-2, 10), (True, 1e-5, 3)):  # The head; then all weights.
-    body.trainable = trainable
-    if trainable:
-        freeze_batch_norm(body)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(train, validation_data=validation, epochs=epochs)
-model.save("mine.keras")
-"""  # noqa: E501  As a README's reader copies it.
 
 
 # Keras says so of any `tf.data.Dataset`, as `shuffle` is true by default.

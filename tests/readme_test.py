@@ -32,7 +32,9 @@ def test_python(tmp_path):
         # Needs a server: tests/serve/tf_serving_test.py.
         if name != documents.SERVING
         for block in documents.blocks(name)
-        if block.language == "python" and "mediapipe" not in block.text
+        if block.language == "python"
+        and "mediapipe" not in block.text
+        and "image_dataset" not in block.text  # tests/fit_test.py
     ]
     assert len(blocks) >= 5
     photo = tf.io.encode_jpeg(asymmetric_image(300, 400)[0])

@@ -90,6 +90,12 @@ COMMANDS = {
     "--output runs/mine": Run(
         "--epochs 1 --batch_size 4", "runs/mine/model.keras"
     ),
+    "convmixer phone PHOTOS --output mine": Elsewhere(
+        "tests/cli/phone_test.py", "test_all_is_there"
+    ),
+    "convmixer --help": Elsewhere(
+        "tests/cli/commands_test.py", "test_help_comes_before_tensorflow"
+    ),
     "python recipes/train_imagenet.py --data imagenet2012 --model 1536_20": (
         Elsewhere(
             "tests/recipes/training_recipes_test.py",

@@ -21,6 +21,7 @@ _SPAN = re.compile(r"`([^`\n]+)`")
 _PROGRAMS = (
     "apt-get",
     "bash",
+    "convmixer",
     "curl",
     "jupyter",
     "npm",
