@@ -1,12 +1,21 @@
 """The parts of `convmixer evaluate`, which the recipe runs."""
 
+import importlib
+
 import numpy as np
 import pytest
 
-from convmixer_tf.cli import evaluate
+from tests.helpers import script_forgotten
 
 
-def test_the_figures_lie_beside_the_model(tmp_path):
+@pytest.fixture
+def evaluate():
+    """The module; its flags have names that others' have, too."""
+    with script_forgotten("recipes/evaluate.py"):
+        yield importlib.import_module("convmixer_tf.cli.evaluate")
+
+
+def test_the_figures_lie_beside_the_model(evaluate, tmp_path):
     run, files = tmp_path / "run", tmp_path / "files"
     for folder in (run, files, run / "saved_model"):
         folder.mkdir()
@@ -25,7 +34,7 @@ def test_the_figures_lie_beside_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [2, 13])
-def test_the_picture_of_confusions(classes):
+def test_the_picture_of_confusions(evaluate, classes):
     confusion = np.full((classes, classes), 1500)
     confusion[1, 0] = 7
     names = [f"class {i}" for i in range(classes)]
@@ -46,7 +55,7 @@ def test_the_picture_of_confusions(classes):
         assert not counts
 
 
-def test_predictions_of_an_image_and_its_mirror_image():
+def test_predictions_of_an_image_and_its_mirror_image(evaluate):
     images = np.random.default_rng(0).random((2, 3, 4, 1))
 
     def predict(images):
