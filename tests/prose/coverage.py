@@ -90,6 +90,10 @@ COMMANDS = {
     "--output runs/mine": Run(
         "--epochs 1 --batch_size 4", "runs/mine/model.keras"
     ),
+    "python recipes/benchmark_finetune.py --task digits": Elsewhere(
+        "tests/recipes/benchmark_finetune_test.py",
+        "test_all_ways_learn_what_is_easy",
+    ),
     "convmixer phone PHOTOS --output mine": Elsewhere(
         "tests/cli/phone_test.py", "test_all_is_there"
     ),
