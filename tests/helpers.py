@@ -157,16 +157,18 @@ def script_forgotten(script):
 
 
 def _forget_commands():
-    """Forgets the modules of `convmixer_tf.cli`, and their flags."""
+    """Forgets the modules of `convmixer_tf.cli` with flags, and these."""
+    others = {"commands", "phone", "phone_report", "steps"}  # Tests patch them.
     for name in list(sys.modules):
-        if not name.startswith("convmixer_tf.cli."):
+        package, _, module = name.rpartition(".")
+        if package != "convmixer_tf.cli" or module in others:
             continue
         for flag in flags.FLAGS.flags_by_module_dict().get(name, []):
             if flag.name in flags.FLAGS:
                 delattr(flags.FLAGS, flag.name)
         del sys.modules[name]
         # `from convmixer_tf.cli import name` looks there first.
-        vars(sys.modules["convmixer_tf.cli"]).pop(name.split(".")[2], None)
+        vars(sys.modules["convmixer_tf.cli"]).pop(module, None)
 
 
 def call_script(script, *arguments):
@@ -207,6 +209,7 @@ def _log_written_to(file):
     filters = handler.filters[:], logger.filters[:]
     level, known = logging.get_verbosity(), handler in logger.root.handlers
     stream = handler.python_handler.setStream(file)
+    handler.filters, logger.filters = [], []
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     try:
