@@ -185,7 +185,7 @@ def _prepare_folder(folder, splits, options):
             )
         for name in ("training", "android", "web"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for pattern in ("model*", "*.json", "images.csv", "report.html"):
+        for pattern in ("model*", "*.json", "*.csv", "report.html"):
             for file in folder.glob(pattern):
                 file.unlink()
     files.dump_json(path, settings)

@@ -13,6 +13,7 @@ from convmixer_tf.analysis import class_activation_map
 from convmixer_tf.files import printable_name
 from convmixer_tf.files import write_text
 from convmixer_tf.intervals import wilson_interval
+from convmixer_tf.training.finetune import read_validation
 
 _SIDE = 144  # Of a picture, in pixels.
 _MOST_MISTAKES = 12
@@ -90,7 +91,10 @@ class Findings:
             failures: As the attribute.
         """
         dataset, pixels, labels, names = shown
-        scores = model.predict(np.float32(pixels), verbose=0)
+        if splits.test is None:
+            scores = read_validation(folder)
+        else:
+            scores = model.predict(np.float32(pixels), verbose=0)
         mistakes, examples = [], []
         if labels.ndim == 1:
             mistakes, examples = _choose(scores, labels)

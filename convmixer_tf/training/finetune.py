@@ -1,7 +1,9 @@
 """Fine-tuning a ConvMixer on images of one's own: the head first, then all."""
 
+import csv
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -19,6 +21,7 @@ from convmixer_tf.data.splits import VALIDATION_FRACTION
 from convmixer_tf.data.splits import Splits
 from convmixer_tf.data.splits import open_splits
 from convmixer_tf.data.validation import check_range
+from convmixer_tf.files import PathLike
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import ModelCard
@@ -35,6 +38,7 @@ from convmixer_tf.training.crops import read_crops
 from convmixer_tf.training.metrics import classification_metrics
 from convmixer_tf.training.metrics import multi_label_metrics
 from convmixer_tf.training.probe import fit_probe
+from convmixer_tf.training.probe import losses_of
 from convmixer_tf.training.run_log import check_same
 from convmixer_tf.training.trainer import train
 from convmixer_tf.validation import check_orientation
@@ -43,6 +47,7 @@ from convmixer_tf.validation import check_positive_integer
 REPORT_FILE = "finetune.json"
 SETTINGS_FILE = "settings.json"
 TABLE_FILE = "images.csv"
+VALIDATION_FILE = "validation.csv"
 # With fewer training images the validation images can't tell what is better.
 MIN_IMAGES = 100
 # Classes are weighted if one has this many times the images of another.
@@ -98,13 +103,17 @@ def finetune(
 
     First a linear classifier, the head, is fitted to the features of the model
     as it is. Then, unless `frozen`, all weights are trained from there. The
-    second model is kept if it is better on the validation images by more than
-    the standard error of the difference; else the first. No model learns from
-    validation or test images.
+    second model is kept if its loss on the validation images is lower by more
+    than the standard error of the difference and its accuracy there is not
+    lower; else the first. If the first is kept, its classifier is fitted once
+    more at the end, to the validation images too. All figures of validation
+    images are of models that did not learn from them. No model learns from
+    test images.
 
     `output` then holds `model.keras`, its card `model.md`, the report
-    `finetune.json` and the list of images `images.csv`. The same call resumes
-    a run that was stopped.
+    `finetune.json`, the list of images `images.csv`, and `validation.csv`, the
+    probabilities that the report's figures of validation images are of. The
+    same call resumes a run that was stopped.
 
     Args:
         data: `Splits`, or what `data.open_splits` takes: a folder with a
@@ -182,9 +191,7 @@ def finetune(
         seed,
     )
     built = run.open()
-    crops = read_crops(
-        splits.train, run.size, run.crop_fraction, run.orientation
-    )
+    crops = run.read(splits.train)
     head = _fit_head(run, built, crops)
     _log("The head alone", head)
     candidates = {"head": head}
@@ -199,11 +206,17 @@ def finetune(
             _log("All weights", trained)
             candidates["all"] = trained
     kept = "all" if _is_better(candidates.get("all"), head) else "head"
+    final, test = candidates[kept].model, candidates[kept].metrics.get("test")
+    run.save_validation(candidates[kept].logits)
+    if kept == "head":
+        final = _refit_head(run, head, crops)
+        test = run.test_metrics(final)
     report = {
         "model": run.name,
         "kept": kept,
         "validation": candidates[kept].metrics["validation"],
-        "test": candidates[kept].metrics.get("test"),
+        "test": test,
+        "refitted": kept == "head",
         "candidates": {
             name: {**candidate.metrics, **candidate.settings}
             for name, candidate in candidates.items()
@@ -215,7 +228,7 @@ def finetune(
         **run.settings(),
         "seconds": time.perf_counter() - start,
     }
-    return run.finish(candidates[kept].model, report)
+    return run.finish(final, report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,6 +301,12 @@ class _Run:
         self.splits.save(self.folder / TABLE_FILE)
         return model
 
+    def read(self, dataset):
+        """Reads images into memory, or returns `None` if they are many."""
+        return read_crops(
+            dataset, self.size, self.crop_fraction, self.orientation
+        )
+
     def outputs(self, model, dataset):
         """Computes a model's outputs for images as they are evaluated.
 
@@ -317,21 +336,40 @@ class _Run:
 
     def candidate(self, model, settings):
         """Measures a model that gives logits."""
-        measure = classification_metrics
-        if self.splits.multi_label:
-            measure = multi_label_metrics
         logits, targets = self.outputs(model, self.splits.validation)
-        metrics = {"validation": measure(logits, targets)}
-        if self.splits.test is not None:
-            metrics["test"] = measure(*self.outputs(model, self.splits.test))
+        metrics = {"validation": self.metrics(logits, targets)}
+        if (test := self.test_metrics(model)) is not None:
+            metrics["test"] = test
+        losses, _ = losses_of(logits, targets, self.splits.multi_label)
+        losses = losses.mean(axis=-1)
+        if not self.splits.multi_label:
+            losses = losses * (targets @ _class_weights(self.splits.train))
+        return _Candidate(model, settings, metrics, logits, losses)
+
+    def metrics(self, logits, targets):
+        """Measures outputs."""
         if self.splits.multi_label:
-            losses = np.logaddexp(0, logits) - targets * logits
-            scores = -losses.mean(axis=-1)
+            return multi_label_metrics(logits, targets)
+        return classification_metrics(logits, targets)
+
+    def test_metrics(self, model):
+        """Measures a model on the test images, or returns `None`."""
+        if self.splits.test is None:
+            return None
+        return self.metrics(*self.outputs(model, self.splits.test))
+
+    def save_validation(self, logits):
+        """Writes the probabilities of the validation images."""
+        if self.splits.multi_label:
+            rows = (1 + np.tanh(logits / 2)) / 2
         else:
-            right = logits.argmax(axis=-1) == targets.argmax(axis=-1)
-            weights = _class_weights(self.splits.train)
-            scores = right * (targets @ weights)
-        return _Candidate(model, settings, metrics, scores)
+            rows = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            rows = rows / rows.sum(axis=-1, keepdims=True)
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(self.splits.class_names)
+        writer.writerows(rows.tolist())
+        write_text(self.folder / VALIDATION_FILE, text.getvalue())
 
     def save(self, model):
         """Writes a model of logits with probabilities as its output."""
@@ -371,7 +409,23 @@ class _Candidate:
     model: keras.Model
     settings: dict
     metrics: dict
-    scores: np.ndarray  # How right it is about each validation image.
+    logits: np.ndarray  # Of the validation images, as the next.
+    losses: np.ndarray
+
+
+def read_validation(folder: PathLike) -> np.ndarray:
+    """Reads the probabilities of the validation images of a run.
+
+    Args:
+        folder: Path of the folder that `finetune` wrote to.
+
+    Returns:
+        Float32 array of shape (images, classes), of a model that did not learn
+        from these images.
+    """
+    path = pathlib.Path(folder) / VALIDATION_FILE
+    with open(path, encoding="utf-8", newline="") as file:
+        return np.array(list(csv.reader(file))[1:], "float32")
 
 
 def _body(model):
@@ -382,12 +436,7 @@ def _body(model):
 
 def _fit_head(run, model, crops):
     """Fits the head to the features of the model as it is."""
-    body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
-    if crops is None:
-        features, targets = run.outputs(body, run.splits.train)
-        features = features[:, None]
-    else:
-        features, targets = _features(body, crops), run.splits.train.targets()
+    features, targets = _features(run, model, run.splits.train, crops)
     progress.note("fitting the classifier, by cross-validation")
     probes = [
         fit_probe(
@@ -410,6 +459,32 @@ def _fit_head(run, model, crops):
     return run.candidate(model, settings)
 
 
+def _refit_head(run, head, crops):
+    """Fits the head to the training and the validation images."""
+    parts = []
+    for dataset, images in (
+        (run.splits.train, crops),
+        (run.splits.validation, crops and run.read(run.splits.validation)),
+    ):
+        features, targets = _features(run, head.model, dataset, images)
+        parts.append((features, targets))
+    views = min(features.shape[1] for features, _ in parts)
+    views = views if head.settings["mirrored"] else 1
+    features = np.concatenate([features[:, :views] for features, _ in parts])
+    targets = np.concatenate([targets for _, targets in parts])
+    probe = fit_probe(
+        features,
+        targets,
+        _loss_weights(run.splits, targets),
+        multi_label=run.splits.multi_label,
+        penalty=head.settings["penalty"],
+    )
+    model = run.build()
+    model.set_weights(head.model.get_weights())
+    model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
+    return model
+
+
 def _class_weights(dataset):
     """Weights classes so that all count alike, if they differ widely."""
     labels = getattr(dataset, "labels", None)
@@ -428,12 +503,17 @@ def _loss_weights(splits, targets):
     return (targets @ _class_weights(splits.train))[:, None]
 
 
-def _features(body, crops):
-    """Computes the features of images, and of them mirrored.
+def _features(run, model, dataset, crops):
+    """Computes the features of images, and of those in memory mirrored.
 
     Returns:
-        Array of shape (images, 2, features).
+        Array of shape (images, views, features); array of shape (images,
+        classes), 1 for the classes of an image.
     """
+    body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
+    if crops is None:
+        features, targets = run.outputs(body, dataset)
+        return features[:, None], targets
     apply = tf.function(
         lambda indices, boxes: body(crops.cut(indices, boxes), training=False)
     )
@@ -447,7 +527,7 @@ def _features(body, crops):
             indices = np.arange(first, first + _BATCH_SIZE) % len(crops)
             rows.append(apply(tf.constant(indices), boxes).numpy())
         views.append(np.concatenate(rows)[: len(crops)])
-    return np.stack(views, axis=1)
+    return np.stack(views, axis=1), dataset.targets()
 
 
 def _why_head_only(dataset, frozen):
@@ -551,11 +631,21 @@ def _train_all(run, crops, head, config, strategy):
 
 
 def _is_better(new, old):
-    """Tells whether a candidate is better by more than the standard error."""
+    """Tells whether a candidate has a clearly lower loss, and no less right.
+
+    The loss tells more of few images than the accuracy does.
+    """
     if new is None:
         return False
-    gain = new.scores - old.scores
-    return gain.mean() > gain.std() / np.sqrt(len(gain))
+    gain = old.losses - new.losses
+    if gain.mean() <= gain.std() / np.sqrt(len(gain)):
+        return False
+    name = (
+        "top1"
+        if "top1" in new.metrics["validation"]
+        else "mean_average_precision"
+    )
+    return new.metrics["validation"][name] >= old.metrics["validation"][name]
 
 
 def _log(name, candidate):

@@ -36,6 +36,7 @@ def fit_probe(
     *,
     multi_label: bool = False,
     seed: int = 0,
+    penalty: float | None = None,
 ) -> Probe:
     """Fits logistic regression; cross-validation chooses the L2 penalty.
 
@@ -49,6 +50,7 @@ def fit_probe(
         multi_label: Boolean, whether the classes don't exclude each other.
             Each class is then a logistic regression of its own.
         seed: Integer, seed of the division into folds.
+        penalty: One of `PENALTIES`, to choose none; or `None`.
 
     Returns:
         A `Probe`, fitted to all images.
@@ -58,8 +60,10 @@ def fit_probe(
     scale = np.sqrt(np.mean(features**2)) + 1e-12
     features = (features / scale).astype("float32")
     problem = features, targets.astype("float32"), weights.astype("float32")
-    losses = _cross_validate(problem, multi_label, seed)
-    penalty = _choose(losses)
+    losses = {}
+    if penalty is None:
+        losses = _cross_validate(problem, multi_label, seed)
+        penalty = _choose(losses)
     *_, (_, fitted) = _path(problem, multi_label, penalty)
     kernel = fitted[:-1] / scale
     means = {key: float(value.mean()) for key, value in losses.items()}
@@ -101,7 +105,7 @@ def _cross_validate(problem, multi_label, seed):
         part = features[kept], targets[kept], weights[kept]
         for penalty, fitted in _path(part, multi_label, PENALTIES[-1]):
             logits = features[left, 0] @ fitted[:-1] + fitted[-1]
-            values, _ = _losses(logits, targets[left], multi_label)
+            values, _ = losses_of(logits, targets[left], multi_label)
             losses[penalty][left] = (values * weights[left]).sum(axis=-1)
     return losses
 
@@ -133,7 +137,7 @@ def _path(problem, multi_label, last):
     def objective(flat, penalty):
         kernel, bias = np.split(flat.reshape(shape), [-1])
         logits = rows @ kernel.astype("float32") + bias.astype("float32")
-        values, errors = _losses(logits, targets, multi_label)
+        values, errors = losses_of(logits, targets, multi_label)
         errors = errors * (weights / total)
         value = float((values * weights).sum(dtype="float64")) / total
         gradient = np.empty(shape)
@@ -149,8 +153,20 @@ def _path(problem, multi_label, last):
             return
 
 
-def _losses(logits, targets, multi_label):
-    """Computes losses, (images, 1) or (images, classes), and p - y."""
+def losses_of(
+    logits: np.ndarray, targets: np.ndarray, multi_label: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes losses and their gradients.
+
+    Args:
+        logits: Array of shape (images, classes).
+        targets: Array of shape (images, classes), 1 for an image's classes.
+        multi_label: Boolean, whether the classes don't exclude each other.
+
+    Returns:
+        The losses, of shape (images, 1), or (images, classes) if
+        `multi_label`; the gradients, probabilities less targets.
+    """
     if multi_label:
         losses = np.logaddexp(0, logits) - targets * logits
         return losses, (1 + np.tanh(logits / 2)) / 2 - targets

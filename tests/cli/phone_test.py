@@ -25,6 +25,7 @@ FILES = {
     "model_int8.tflite.md",
     "phone.json",
     "report.html",
+    "validation.csv",
 }
 
 
