@@ -66,8 +66,6 @@ def check_parity(ours, theirs, images=IMAGES):
         )
 
 
-# PyTorch says once that it pads even kernels in a copy.
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")
 @pytest.mark.parametrize("kernel_size", [3, 8, 9])
 @pytest.mark.parametrize("patch_size", [1, 2, 7])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
