@@ -84,7 +84,10 @@ def output_folder(model):
     if model in VARIANTS:
         return pathlib.Path("runs", "evaluation")
     path = pathlib.Path(find_model(model))
-    if path.name == "model.keras" and (path.parent / "config.json").is_file():
+    runs = ("config.json", "finetune.json")  # Of `train` and of `finetune`.
+    if path.name == "model.keras" and any(
+        (path.parent / name).is_file() for name in runs
+    ):
         return path.parent / "evaluation"
     return path.absolute().with_name(f"{path.name}_evaluation")
 

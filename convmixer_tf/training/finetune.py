@@ -259,6 +259,7 @@ class _Run:
             input_shape=(self.size, self.size, 3),
             classes=len(self.splits.class_names),
             classifier_activation=activation,
+            name=self.opened.model.name,
         )
         copy_weights(_body(self.opened.model), _body(model))
         return model
