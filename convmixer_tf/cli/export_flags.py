@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import tensorflow as tf
-from absl import app
 from absl import flags
 from absl import logging
 
@@ -15,6 +14,7 @@ from convmixer_tf import data
 from convmixer_tf import files
 from convmixer_tf import preprocessing
 from convmixer_tf import progress
+from convmixer_tf.cli.launch import start
 from convmixer_tf.export import publish
 from convmixer_tf.export import verify
 from convmixer_tf.export import with_pixel_range
@@ -119,10 +119,8 @@ def begin(argv):
     Raises:
         app.UsageError: If that is anything.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    start(argv)
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
         tf.get_logger().setLevel("WARNING")
     if "scheme" in flags.FLAGS and flags.FLAGS["scheme"].present:

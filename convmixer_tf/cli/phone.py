@@ -231,7 +231,8 @@ class _Samples:
         shown: Pixels, labels and names of files of the photographs that were
             not learned from.
         verified: Pixels and labels to compare files on: those, and where they
-            are few, those that were learned from, without labels.
+            are few, those that were learned from. What the final model learned
+            from has no labels: it would flatter the accuracy of the files.
         calibration: Pixels that int8 files take their ranges from.
     """
 
@@ -248,7 +249,9 @@ class _Samples:
         self.calibration, _ = data.read_images(
             splits.train, limit=_CALIBRATION_IMAGES, **read
         )
-        known = labels if labels.ndim == 1 else np.full(len(labels), -1)
+        learned = report["refitted"] and splits.test is None
+        has_labels = labels.ndim == 1 and not learned
+        known = labels if has_labels else np.full(len(labels), -1)
         pixels, known = pixels[:_VERIFIED_IMAGES], known[:_VERIFIED_IMAGES]
         if len(pixels) < MIN_IMAGES:
             pixels = np.concatenate([pixels, self.calibration])
@@ -287,6 +290,12 @@ def _forget_unfinished(path):
             rest.unlink()
 
 
+def _learned_from(report):
+    """Counts the photographs that the final model learned from."""
+    images = report["images"]
+    return images["train"] + report["refitted"] * images["validation"]
+
+
 def _published(path, write, model, samples, report, quantization, **arguments):
     images, labels = samples.verified
     return publish(
@@ -298,7 +307,7 @@ def _published(path, write, model, samples, report, quantization, **arguments):
         labels=labels,
         class_names=tuple(report["class_names"]),
         card={
-            "trained_on": f"{report['images']['train']:,} photographs.",
+            "trained_on": f"{_learned_from(report):,} photographs.",
             "crop_fraction": report["crop_fraction"],
             "orientation": report["orientation"],
         },

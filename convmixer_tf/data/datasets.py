@@ -236,18 +236,10 @@ def hold_out(dataset: ImageList, held_out: int) -> tuple[ImageList, ImageList]:
             f"images. Received: held_out={held_out}"
         )
     order = np.random.default_rng(0).permutation(len(dataset))
-    rest, aside = (
-        dataclasses.replace(
-            dataset,
-            names=tf.gather(dataset.names, index),
-            labels=tf.gather(dataset.labels, index),
-            contents=None
-            if dataset.contents is None
-            else tf.gather(dataset.contents, index),
-        )
-        for index in (np.sort(order[held_out:]), np.sort(order[:held_out]))
+    return (
+        dataset.select(np.sort(order[held_out:])),
+        dataset.select(np.sort(order[:held_out])),
     )
-    return rest, aside
 
 
 def find_splits(name, words, data_dir=None):

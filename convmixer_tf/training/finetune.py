@@ -26,6 +26,7 @@ from convmixer_tf.files import dump_json
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import ModelCard
 from convmixer_tf.models.copying import copy_weights
+from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.rebuilding import arguments_of
 from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.classifier import evaluation_inputs
@@ -192,7 +193,8 @@ def finetune(
     )
     built = run.open()
     crops = run.read(splits.train)
-    head = _fit_head(run, built, crops)
+    features, targets = _features(run, built, splits.train, crops)
+    head = _fit_head(run, built, features, targets)
     _log("The head alone", head)
     candidates = {"head": head}
     if why is None:
@@ -209,7 +211,7 @@ def finetune(
     final, test = candidates[kept].model, candidates[kept].metrics.get("test")
     run.save_validation(candidates[kept].logits)
     if kept == "head":
-        final = _refit_head(run, head, crops)
+        _refit_head(run, head, features, targets, crops is not None)
         test = run.test_metrics(final)
     report = {
         "model": run.name,
@@ -364,8 +366,7 @@ class _Run:
         if self.splits.multi_label:
             rows = (1 + np.tanh(logits / 2)) / 2
         else:
-            rows = np.exp(logits - logits.max(axis=-1, keepdims=True))
-            rows = rows / rows.sum(axis=-1, keepdims=True)
+            rows = probabilities(logits, "linear")
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(self.splits.class_names)
@@ -435,9 +436,8 @@ def _body(model):
     return keras.Model(model.inputs, blocks[-1].output)
 
 
-def _fit_head(run, model, crops):
-    """Fits the head to the features of the model as it is."""
-    features, targets = _features(run, model, run.splits.train, crops)
+def _fit_head(run, model, features, targets):
+    """Fits the head to the features of the training images."""
     progress.note("fitting the classifier, by cross-validation")
     probes = [
         fit_probe(
@@ -460,30 +460,23 @@ def _fit_head(run, model, crops):
     return run.candidate(model, settings)
 
 
-def _refit_head(run, head, crops):
-    """Fits the head to the training and the validation images."""
-    parts = []
-    for dataset, images in (
-        (run.splits.train, crops),
-        (run.splits.validation, crops and run.read(run.splits.validation)),
-    ):
-        features, targets = _features(run, head.model, dataset, images)
-        parts.append((features, targets))
-    views = min(features.shape[1] for features, _ in parts)
+def _refit_head(run, head, features, targets, in_memory):
+    """Fits the head of a candidate to the validation images, too."""
+    validation = run.splits.validation
+    crops = run.read(validation) if in_memory else None
+    more, more_targets = _features(run, head.model, validation, crops)
+    views = min(features.shape[1], more.shape[1])
     views = views if head.settings["mirrored"] else 1
-    features = np.concatenate([features[:, :views] for features, _ in parts])
-    targets = np.concatenate([targets for _, targets in parts])
+    targets = np.concatenate([targets, more_targets])
     probe = fit_probe(
-        features,
+        np.concatenate([features[:, :views], more[:, :views]]),
         targets,
         _loss_weights(run.splits, targets),
         multi_label=run.splits.multi_label,
         penalty=head.settings["penalty"],
     )
-    model = run.build()
-    model.set_weights(head.model.get_weights())
-    model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
-    return model
+    layer = head.model.get_layer("predictions")
+    layer.set_weights([probe.kernel, probe.bias])
 
 
 def _class_weights(dataset):
@@ -689,6 +682,10 @@ def _card(run, report):
         }
         output = "probabilities of the classes"
     measured = f"on {metrics['images']:,} validation images (95 % interval)."
+    images = len(run.splits.train)
+    if report["refitted"]:
+        measured += " Then the classifier was fitted to these images, too."
+        images += metrics["images"]
     return ModelCard(
         title="Fine-tuned ConvMixer",
         about="A ConvMixer with a new classifier"
@@ -697,7 +694,7 @@ def _card(run, report):
         f"{run.crop_fraction:g} of the shorter side of an image",
         output=output,
         class_names=run.splits.class_names,
-        trained_on=f"{len(run.splits.train):,} images.",
+        trained_on=f"{images:,} images.",
         figures=figures,
         measured=measured,
     )
