@@ -168,7 +168,10 @@ def choose(arguments):
     """
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help", "help"):
-        print(_usage())
+        try:
+            print(_usage(), flush=True)
+        except BrokenPipeError:  # Whoever reads has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     if command not in COMMANDS:
         known = difflib.get_close_matches(command, COMMANDS, 1)

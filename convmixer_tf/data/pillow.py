@@ -7,7 +7,6 @@ not installed is not used.
 import functools
 import io
 
-import numpy as np
 import tensorflow as tf
 
 # Of HEIC, AVIF and TIFF files; `ftyp` and the brand follow a length.
@@ -85,8 +84,11 @@ def with_pillow(encoded: tf.Tensor) -> tf.Tensor:
 def _to_png(encoded):
     from PIL import Image
 
-    content = np.asarray(encoded).item()  # Of an array without axes.
-    with Image.open(io.BytesIO(content)) as image:
+    # In a graph these are bytes, of which an array would drop zeros at the end;
+    # outside of one, an array of objects.
+    if not isinstance(encoded, bytes):
+        encoded = encoded.item()
+    with Image.open(io.BytesIO(encoded)) as image:
         if image.mode not in _MODES:
             raise ValueError(f"The image has pixels of mode {image.mode}.")
         file = io.BytesIO()

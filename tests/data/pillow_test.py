@@ -11,6 +11,7 @@ from convmixer_tf.data import decode_image
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import pillow
 from convmixer_tf.data import read_images
+from convmixer_tf.data.samples import open_files
 from convmixer_tf.data.unreadable import why_unreadable
 from convmixer_tf.inference.image_files import find_images
 from tests.helpers import asymmetric_image
@@ -83,6 +84,27 @@ def test_folders_have_them(tmp_path):
     assert labels.tolist() == [0, 1]
     np.testing.assert_array_equal(images[0], images[1])
     assert len(find_images([tmp_path])) == 2
+
+
+def test_zeros_at_the_end_are_kept_in_a_graph():
+    file = io.BytesIO()
+    Image.fromarray(np.zeros_like(PIXELS)).save(file, "TIFF")
+    assert file.getvalue().endswith(b"\0")
+    graph = tf.function(pillow.with_pillow)
+    np.testing.assert_array_equal(
+        decode_image(graph(tf.constant(file.getvalue()))), 0 * PIXELS
+    )
+
+
+def test_a_heic_is_read(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    shades = np.linspace(0, 255, 40 * 30).reshape(40, 30)
+    pixels = np.uint8(np.stack([shades, 255 - shades, shades / 2], -1))
+    path = str(tmp_path / "photo.heic")
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(path, quality=100)
+    images, _ = read_images(open_files([path]), 30, crop_fraction=1.0)
+    error = np.abs(np.float32(images[0]) - pixels[5:35])
+    assert error.mean() < 5
 
 
 @pytest.fixture
