@@ -33,7 +33,7 @@ _DATA_DIR = flags.DEFINE_string(
 )
 _MODEL = flags.DEFINE_string(
     "model",
-    "1024_20",
+    "512_16",
     f"{', '.join(VARIANTS)} (256_8 is part of the package, the others are "
     "downloaded), a ConvMixer's .keras file or the folder of a run.",
 )

@@ -203,7 +203,7 @@ class Findings:
             lines.append(
                 f"The model sees {self.run['image_size']} x "
                 f"{self.run['image_size']} pixels. Where details count, pass "
-                "`--model 1024_20`, which sees 224 x 224, is 40 times as large "
+                "`--model 512_16`, which sees 224 x 224, is 9 times as large "
                 "and takes far longer."
             )
         lines += [

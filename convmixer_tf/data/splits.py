@@ -15,6 +15,7 @@ from convmixer_tf.data.datasets import find_splits
 from convmixer_tf.data.datasets import open_class_folders
 from convmixer_tf.data.datasets import open_dataset
 from convmixer_tf.data.datasets import read_if_small
+from convmixer_tf.data.table import SEPARATOR
 from convmixer_tf.data.table import read_table
 from convmixer_tf.data.table import write_table
 from convmixer_tf.data.validation import check_range
@@ -146,6 +147,13 @@ def open_splits(
             "each class, or `train/CLASS/*.jpg`; in a table, `train` in the "
             f"column `split`. Found: {', '.join(parts) or 'nothing'}"
         )
+    for name in train.class_names:
+        if SEPARATOR in name or name != name.strip():
+            raise ValueError(
+                "The name of a class must have no semicolon, which separates "
+                "labels in a table, and no space at its ends. Rename the "
+                f"folder. Received: {name!r} in `{data}`"
+            )
     if validation is not None:
         validation = _without(validation, [test], "validation")
     train = _without(train, [validation, test], "training")

@@ -159,6 +159,13 @@ def test_one_image_a_class_is_too_few(tmp_path):
         open_splits(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["cat;dog", "cat "])
+def test_names_that_a_table_does_not_hold_are_refused(tmp_path, name):
+    write(tmp_path, {name: 2, "horse": 2})
+    with pytest.raises(ValueError, match=f"Received: '{name}'"):
+        open_splits(str(tmp_path))
+
+
 def test_nested_folders_and_rare_suffixes(tmp_path):
     write(tmp_path / "deep" / "er", {"a": 2})
     write(tmp_path, {"jfif": 3}, suffix=".jfif", kind="JPEG")

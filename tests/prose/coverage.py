@@ -106,7 +106,7 @@ COMMANDS = {
             "test_imagenet_goes_through_kill_resume_and_evaluate",
         )
     ),
-    "python recipes/finetune.py --data FOLDER --model 1024_20 "
+    "python recipes/finetune.py --data FOLDER --model 512_16 "
     "--output runs/pretrained": Elsewhere(
         "tests/recipes/training_recipes_test.py",
         "test_finetune_starts_from_weights_and_from_a_run",
