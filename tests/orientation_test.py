@@ -17,7 +17,7 @@ from convmixer_tf import data
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.inference import Classifier
 from convmixer_tf.inference import classify
-from convmixer_tf.models import read_orientation
+from convmixer_tf.models.additions import read_orientation
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import save_model
 from convmixer_tf.training.classifier import evaluation_inputs

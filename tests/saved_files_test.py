@@ -20,7 +20,7 @@ from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.models import load_model
 from convmixer_tf.models import read_arguments
 from convmixer_tf.models import read_class_names
-from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models.additions import read_crop_fraction
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import train_classifier
 

@@ -26,7 +26,7 @@ from convmixer_tf.files import replaced
 from convmixer_tf.inference import load_classifier
 from convmixer_tf.model_card import kept_part
 from convmixer_tf.models import VARIANTS
-from convmixer_tf.models import find_model
+from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.validation import ORIENTATIONS

@@ -22,9 +22,9 @@ from convmixer_tf.cli import export_flags
 from convmixer_tf.export.publish import describe
 from convmixer_tf.export.verification import RUNTIMES
 from convmixer_tf.files import check_destination
-from convmixer_tf.models import find_model
-from convmixer_tf.models import read_crop_fraction
-from convmixer_tf.models import read_orientation
+from convmixer_tf.models.additions import read_crop_fraction
+from convmixer_tf.models.additions import read_orientation
+from convmixer_tf.models.rebuilding import find_model
 
 flags.adopt_module_key_flags(export_flags)
 _RUNTIME = flags.DEFINE_enum(

@@ -17,7 +17,6 @@ from convmixer_tf.files import PathLike
 from convmixer_tf.inference.activations import activation_of_saved_model
 from convmixer_tf.inference.activations import activation_of_tflite
 from convmixer_tf.models import VARIANTS
-from convmixer_tf.models import find_model
 from convmixer_tf.models import open_model
 from convmixer_tf.models.additions import read_reading
 from convmixer_tf.models.open_model import DEFAULT_SIZE
@@ -26,6 +25,7 @@ from convmixer_tf.models.probabilities import name_classes
 from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.probabilities import resolve_activation
+from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.validation import check_orientation
 

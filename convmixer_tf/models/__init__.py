@@ -1,14 +1,12 @@
 """ConvMixer and its published variants, as `keras.applications` has them."""
 
+from convmixer_tf.deprecation import renamed
 from convmixer_tf.models.additions import read_class_names
-from convmixer_tf.models.additions import read_crop_fraction
-from convmixer_tf.models.additions import read_orientation
 from convmixer_tf.models.conversion import convert_weights
 from convmixer_tf.models.convmixer import ConvMixer
 from convmixer_tf.models.freezing import freeze_batch_norm
 from convmixer_tf.models.open_model import OpenedModel
 from convmixer_tf.models.open_model import open_model
-from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.rebuilding import read_arguments
 from convmixer_tf.models.rebuilding import save_model
@@ -29,13 +27,19 @@ __all__ = [
     "ConvMixer1536_20",
     "OpenedModel",
     "convert_weights",
-    "find_model",
     "freeze_batch_norm",
     "load_model",
     "open_model",
     "read_arguments",
     "read_class_names",
-    "read_crop_fraction",
-    "read_orientation",
     "save_model",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "find_model": "rebuilding.find_model",
+        "read_crop_fraction": "additions.read_crop_fraction",
+        "read_orientation": "additions.read_orientation",
+    },
+)

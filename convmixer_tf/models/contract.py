@@ -8,7 +8,7 @@ import numpy as np
 from convmixer_tf.layers.validation import check_rate
 from convmixer_tf.validation import check_positive_integer
 from convmixer_tf.validation import plain
-from convmixer_tf.weights import DATASETS
+from convmixer_tf.weights.published import DATASETS
 
 
 def check_sizes(dim, depth, kernel_size, patch_size):

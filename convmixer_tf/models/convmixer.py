@@ -24,8 +24,8 @@ from convmixer_tf.models.normalization import normalization
 from convmixer_tf.models.saved import check_saved
 from convmixer_tf.validation import plain
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import fetch_weights
 from convmixer_tf.weights import load_weights
+from convmixer_tf.weights.hub import fetch_weights
 from convmixer_tf.weights.published import find_published
 
 

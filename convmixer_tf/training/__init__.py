@@ -9,7 +9,6 @@ from convmixer_tf.training.classifier import train_classifier
 from convmixer_tf.training.config import OPTIMIZERS
 from convmixer_tf.training.config import PRECISIONS
 from convmixer_tf.training.config import TrainConfig
-from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.evaluation import Scores
 from convmixer_tf.training.evaluation import evaluate_function
 from convmixer_tf.training.finetune import FinetuneResult
@@ -24,7 +23,6 @@ __all__ = [
     "PRECISIONS",
     "STRATEGIES",
     "CheckpointStore",
-    "Evaluator",
     "FinetuneResult",
     "Scores",
     "TrainConfig",
@@ -42,6 +40,7 @@ __all__ = [
 __getattr__ = renamed(
     __name__,
     {
+        "Evaluator": "evaluation.Evaluator",
         "Tally": "evaluation.ScoreAccumulator",
         "evaluation_inputs": "classifier.evaluation_inputs",
     },

@@ -55,9 +55,8 @@ def train_classifier(
 
     At the end `directory` holds, beside what `train` leaves there,
     `model.keras`: the model with probabilities as its output, and with the
-    names of the classes, the crop and the orientation in it (see
-    `models.read_class_names`, `models.read_crop_fraction` and
-    `models.read_orientation`); and `model.md`, its card.
+    names of the classes, the crop and the orientation in it, which
+    `models.open_model` reads; and `model.md`, its card.
 
     Args:
         config: A `TrainConfig`.

@@ -2,24 +2,16 @@
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.weights.checking import infer_architecture
-from convmixer_tf.weights.hub import fetch_weights
 from convmixer_tf.weights.loading import load_weights
 from convmixer_tf.weights.packaged import read_facts
-from convmixer_tf.weights.published import DATASETS
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
-from convmixer_tf.weights.published import PublishedFile
-from convmixer_tf.weights.published import PublishedWeights
 from convmixer_tf.weights.reading import read_weights
 from convmixer_tf.weights.saving import save_timm_weights
 from convmixer_tf.weights.saving import timm_state_dict
 from convmixer_tf.weights.saving import write_safetensors
 
 __all__ = [
-    "DATASETS",
     "PUBLISHED_WEIGHTS",
-    "PublishedFile",
-    "PublishedWeights",
-    "fetch_weights",
     "infer_architecture",
     "load_weights",
     "read_facts",
@@ -32,6 +24,10 @@ __all__ = [
 __getattr__ = renamed(
     __name__,
     {
+        "DATASETS": "published.DATASETS",
+        "PublishedFile": "published.PublishedFile",
+        "PublishedWeights": "published.PublishedWeights",
+        "fetch_weights": "hub.fetch_weights",
         "Architecture": "checking.Architecture",
         "find_published": "published.find_published",
     },

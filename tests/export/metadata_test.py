@@ -16,7 +16,7 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export import read_metadata
 from convmixer_tf.export import write_metadata
 from convmixer_tf.models import ConvMixer
-from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models.additions import read_crop_fraction
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from tensorflow.core.protobuf import saved_model_pb2
 
-from convmixer_tf.models import read_crop_fraction
+from convmixer_tf.models.additions import read_crop_fraction
 from tests.helpers import call_script
 from tests.helpers import run_script
 

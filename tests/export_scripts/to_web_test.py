@@ -2,7 +2,7 @@
 
 import json
 
-from convmixer_tf.models import read_orientation
+from convmixer_tf.models.additions import read_orientation
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import call_script
 

@@ -15,8 +15,8 @@ from convmixer_tf.preprocessing import CIFAR10_STD
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.preprocessing import IMAGENET_STD
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import PublishedWeights
 from convmixer_tf.weights import save_timm_weights
+from convmixer_tf.weights.published import PublishedWeights
 from tests.helpers import relative_difference
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures" / "keras_cv"

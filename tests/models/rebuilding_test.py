@@ -7,11 +7,11 @@ import pytest
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import read_arguments
 from convmixer_tf.models import read_class_names
-from convmixer_tf.models import read_crop_fraction
-from convmixer_tf.models import read_orientation
 from convmixer_tf.models import save_model
 from convmixer_tf.models.additions import ImageReading
 from convmixer_tf.models.additions import parse_reading
+from convmixer_tf.models.additions import read_crop_fraction
+from convmixer_tf.models.additions import read_orientation
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.models import read_crop_fraction
 from convmixer_tf.models import save_model
+from convmixer_tf.models.additions import read_crop_fraction
 from tests.helpers import run_script
 from tests.helpers import write_images
 

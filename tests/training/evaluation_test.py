@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convmixer_tf.training import Evaluator
+from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.evaluation import ScoreAccumulator
 from convmixer_tf.training.evaluation import judge
 from tests.training import tiny

@@ -14,9 +14,9 @@ from safetensors.numpy import save
 
 from convmixer_tf import weights as weights_lib
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import PublishedWeights
-from convmixer_tf.weights import fetch_weights
 from convmixer_tf.weights import read_weights
+from convmixer_tf.weights.hub import fetch_weights
+from convmixer_tf.weights.published import PublishedWeights
 from convmixer_tf.weights.published import find_published
 from tests.weights.hub_server import running_hub
 from tests.weights.samples import SMALL
@@ -281,12 +281,14 @@ import types
 package = sys.modules["convmixer_tf"] = types.ModuleType("convmixer_tf")
 package.__path__ = [sys.argv[1]]
 from convmixer_tf import weights
+from convmixer_tf.weights.hub import fetch_weights
+from convmixer_tf.weights.published import PublishedWeights
 
 assert not {"huggingface_hub", "keras", "torch"} & set(sys.modules)
-weights.PUBLISHED_WEIGHTS["convmixer_small"] = weights.PublishedWeights(
+weights.PUBLISHED_WEIGHTS["convmixer_small"] = PublishedWeights(
     "imagenet", "test/convmixer_small", 6, 2, 3, 4, "gelu", 0.0, 0.0
 )
-path = weights.fetch_weights("convmixer_small")
+path = fetch_weights("convmixer_small")
 print(weights.read_weights(path)["patch_embed/conv/kernel"][0, 0, 0, 0])
 """
 

@@ -6,9 +6,9 @@ import pytest
 from convmixer_tf.models import ConvMixer256_8
 from convmixer_tf.preprocessing import CIFAR10_CLASSES
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import fetch_weights
 from convmixer_tf.weights import packaged
 from convmixer_tf.weights import read_facts
+from convmixer_tf.weights.hub import fetch_weights
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference

@@ -1,8 +1,8 @@
 """The table of published weights."""
 
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import PublishedFile
 from convmixer_tf.weights.checking import Architecture
+from convmixer_tf.weights.published import PublishedFile
 
 # Facts of the published models: trainable parameters, repository, activation.
 EXPECTED = {

@@ -11,9 +11,9 @@ import pytest
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import variants
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import PublishedFile
-from convmixer_tf.weights import PublishedWeights
-from convmixer_tf.weights import fetch_weights
+from convmixer_tf.weights.hub import fetch_weights
+from convmixer_tf.weights.published import PublishedFile
+from convmixer_tf.weights.published import PublishedWeights
 from tests.helpers import relative_difference
 from tests.weights.keras2_files_test import outputs  # noqa: F401
 from tests.weights.keras2_files_test import unpack
