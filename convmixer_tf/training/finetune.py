@@ -193,8 +193,9 @@ def finetune(
     )
     built = run.open()
     crops = run.read(splits.train)
-    features, targets = _features(run, built, splits.train, crops)
-    head = _fit_head(run, built, features, targets)
+    body = _Body(run, built)
+    features, targets = body.views(splits.train, crops)
+    head = _fit_head(run, body, features, targets)
     _log("The head alone", head)
     candidates = {"head": head}
     if why is None:
@@ -211,8 +212,9 @@ def finetune(
     final, test = candidates[kept].model, candidates[kept].metrics.get("test")
     run.save_validation(candidates[kept].logits)
     if kept == "head":
-        _refit_head(run, head, features, targets, crops is not None)
-        test = run.test_metrics(final)
+        _refit_head(run, body, head, features, targets, crops is not None)
+        if splits.test is not None:
+            test = run.metrics(*body.logits(splits.test))
     report = {
         "model": run.name,
         "kept": kept,
@@ -263,7 +265,7 @@ class _Run:
             classifier_activation=activation,
             name=self.opened.model.name,
         )
-        copy_weights(_body(self.opened.model), _body(model))
+        copy_weights(_blocks(self.opened.model), _blocks(model))
         return model
 
     def settings(self):
@@ -310,8 +312,8 @@ class _Run:
             dataset, self.size, self.crop_fraction, self.orientation
         )
 
-    def outputs(self, model, dataset):
-        """Computes a model's outputs for images as they are evaluated.
+    def outputs(self, apply, dataset):
+        """Applies a function to images as they are evaluated.
 
         Returns:
             Array of shape (images, outputs); array of shape (images, classes),
@@ -324,7 +326,6 @@ class _Run:
             crop_fraction=self.crop_fraction,
             orientation=self.orientation,
         )
-        apply = tf.function(lambda images: model(images, training=False))
         outputs, labels = [], []
         for number, (images, known, weights) in enumerate(batches):
             done = number * _BATCH_SIZE
@@ -337,12 +338,19 @@ class _Run:
             labels = np.eye(len(self.splits.class_names), dtype=int)[labels]
         return np.concatenate(outputs), labels
 
-    def candidate(self, model, settings):
-        """Measures a model that gives logits."""
-        logits, targets = self.outputs(model, self.splits.validation)
+    def candidate(self, model, settings, outputs):
+        """Measures a model that gives logits.
+
+        Args:
+            model: The `keras.Model`.
+            settings: Dictionary, what it was made with.
+            outputs: Function from images that are not trained on to logits
+                and labels.
+        """
+        logits, targets = outputs(self.splits.validation)
         metrics = {"validation": self.metrics(logits, targets)}
-        if (test := self.test_metrics(model)) is not None:
-            metrics["test"] = test
+        if self.splits.test is not None:
+            metrics["test"] = self.metrics(*outputs(self.splits.test))
         losses, _ = losses_of(logits, targets, self.splits.multi_label)
         losses = losses.mean(axis=-1)
         if not self.splits.multi_label:
@@ -354,12 +362,6 @@ class _Run:
         if self.splits.multi_label:
             return multi_label_metrics(logits, targets)
         return classification_metrics(logits, targets)
-
-    def test_metrics(self, model):
-        """Measures a model on the test images, or returns `None`."""
-        if self.splits.test is None:
-            return None
-        return self.metrics(*self.outputs(model, self.splits.test))
 
     def save_validation(self, logits):
         """Writes the probabilities of the validation images."""
@@ -430,13 +432,72 @@ def read_validation(folder: PathLike) -> np.ndarray:
         return np.array(list(csv.reader(file))[1:], "float32")
 
 
-def _body(model):
+def _blocks(model):
     """Returns the part of a ConvMixer up to its last block."""
     blocks = [x for x in model.layers if x.name.startswith("block_")]
     return keras.Model(model.inputs, blocks[-1].output)
 
 
-def _fit_head(run, model, features, targets):
+def _applied(model):
+    """Makes a function of images in which a model does not train."""
+    return tf.function(lambda images: model(images, training=False))
+
+
+class _Body:
+    """A model's features, computed once for each image, and its classifier.
+
+    Args:
+        run: The `_Run`.
+        model: Model whose classifier is fitted and whose other weights stay.
+    """
+
+    def __init__(self, run, model):
+        self.model = model
+        self._run = run
+        self._apply = _applied(
+            keras.Model(model.inputs, model.get_layer("avg_pool").output)
+        )
+        self._known = {}
+
+    def fit(self, probe):
+        """Takes a `Probe` as the classifier."""
+        self.model.get_layer("predictions").set_weights(
+            [probe.kernel, probe.bias]
+        )
+
+    def logits(self, dataset):
+        """Computes the model's outputs, and the labels."""
+        if id(dataset) not in self._known:
+            found = self._run.outputs(self._apply, dataset)
+            self._known[id(dataset)] = found
+        features, labels = self._known[id(dataset)]
+        kernel, bias = self.model.get_layer("predictions").get_weights()
+        return features @ kernel + bias, labels
+
+    def views(self, dataset, crops):
+        """Computes features of images, and of those in memory mirrored.
+
+        Returns:
+            Array of shape (images, views, features); array of shape (images,
+            classes), 1 for the classes of an image.
+        """
+        if crops is None:
+            features, targets = self._run.outputs(self._apply, dataset)
+            return features[:, None], targets
+        views = []
+        for box in (crops.whole(), mirrored(crops.whole())):
+            boxes = tf.constant(np.tile(box, [_BATCH_SIZE, 1]), tf.float32)
+            rows = []
+            for first in range(0, len(crops), _BATCH_SIZE):
+                progress.note("features of image %d of %d", first, len(crops))
+                # The last batch is filled up, so that there is one trace.
+                indices = np.arange(first, first + _BATCH_SIZE) % len(crops)
+                rows.append(self._apply(crops.cut(indices, boxes)).numpy())
+            views.append(np.concatenate(rows)[: len(crops)])
+        return np.stack(views, axis=1), dataset.targets()
+
+
+def _fit_head(run, body, features, targets):
     """Fits the head to the features of the training images."""
     progress.note("fitting the classifier, by cross-validation")
     probes = [
@@ -451,32 +512,32 @@ def _fit_head(run, model, features, targets):
     ]
     # Mirrored digits are other characters: cross-validation tells.
     probe = min(probes, key=lambda x: min(x.losses.values(), default=0))
-    model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
+    body.fit(probe)
     settings = {
         "penalty": probe.penalty,
         "mirrored": probe is not probes[0],
         "cross_validation": {f"{k:.2g}": v for k, v in probe.losses.items()},
     }
-    return run.candidate(model, settings)
+    return run.candidate(body.model, settings, body.logits)
 
 
-def _refit_head(run, head, features, targets, in_memory):
+def _refit_head(run, body, head, features, targets, in_memory):
     """Fits the head of a candidate to the validation images, too."""
     validation = run.splits.validation
     crops = run.read(validation) if in_memory else None
-    more, more_targets = _features(run, head.model, validation, crops)
+    more, more_targets = body.views(validation, crops)
     views = min(features.shape[1], more.shape[1])
     views = views if head.settings["mirrored"] else 1
     targets = np.concatenate([targets, more_targets])
-    probe = fit_probe(
-        np.concatenate([features[:, :views], more[:, :views]]),
-        targets,
-        _loss_weights(run.splits, targets),
-        multi_label=run.splits.multi_label,
-        penalty=head.settings["penalty"],
+    body.fit(
+        fit_probe(
+            np.concatenate([features[:, :views], more[:, :views]]),
+            targets,
+            _loss_weights(run.splits, targets),
+            multi_label=run.splits.multi_label,
+            penalty=head.settings["penalty"],
+        )
     )
-    layer = head.model.get_layer("predictions")
-    layer.set_weights([probe.kernel, probe.bias])
 
 
 def _class_weights(dataset):
@@ -495,33 +556,6 @@ def _loss_weights(splits, targets):
     if splits.multi_label:
         return np.ones(targets.shape)
     return (targets @ _class_weights(splits.train))[:, None]
-
-
-def _features(run, model, dataset, crops):
-    """Computes the features of images, and of those in memory mirrored.
-
-    Returns:
-        Array of shape (images, views, features); array of shape (images,
-        classes), 1 for the classes of an image.
-    """
-    body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
-    if crops is None:
-        features, targets = run.outputs(body, dataset)
-        return features[:, None], targets
-    apply = tf.function(
-        lambda indices, boxes: body(crops.cut(indices, boxes), training=False)
-    )
-    views = []
-    for box in (crops.whole(), mirrored(crops.whole())):
-        boxes = tf.constant(np.tile(box, [_BATCH_SIZE, 1]), tf.float32)
-        rows = []
-        for first in range(0, len(crops), _BATCH_SIZE):
-            progress.note("features of image %d of %d", first, len(crops))
-            # The last batch is filled up, so that there is one trace.
-            indices = np.arange(first, first + _BATCH_SIZE) % len(crops)
-            rows.append(apply(tf.constant(indices), boxes).numpy())
-        views.append(np.concatenate(rows)[: len(crops)])
-    return np.stack(views, axis=1), dataset.targets()
 
 
 def _why_head_only(dataset, frozen):
@@ -621,7 +655,8 @@ def _train_all(run, crops, head, config, strategy):
         "batch_size": config.batch_size,
         "learning_rate": config.learning_rate,
     }
-    return run.candidate(model, settings)
+    apply = _applied(model)
+    return run.candidate(model, settings, lambda x: run.outputs(apply, x))
 
 
 def _is_better(new, old):
