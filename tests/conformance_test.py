@@ -137,6 +137,7 @@ def test_no_public_name_is_missing():
     assert set(CASES) | OTHER_NAMES == public
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
     [
@@ -210,6 +211,7 @@ def test_mixed_precision(case, policy):
             assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 @EVERY_NARROW
 def test_jit(case):
     for kwargs in with_and_without_remat(case):
@@ -223,6 +225,7 @@ def test_jit(case):
             assert relative_difference(actual, expected) < tolerance
 
 
+@pytest.mark.slow
 @each(
     {
         # Of the variants, which take longest to trace, without remat.

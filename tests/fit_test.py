@@ -15,6 +15,7 @@ from tests.prose import documents
 
 
 # Keras says so of any `tf.data.Dataset`, as `shuffle` is true by default.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 def test_the_example_learns_and_leaves_a_model(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)

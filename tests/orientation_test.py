@@ -81,6 +81,7 @@ def expected_pixels(dataset, orientation):
     return np.stack(pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ["exif", "stored"])
 def test_the_same_pixels_everywhere(photos, tmp_path, orientation):
     dataset = data.open_dataset(photos, "test")

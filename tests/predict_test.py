@@ -105,6 +105,7 @@ def test_csv(run, images):
     assert {row["index"] for row in rows[::3]} == {"2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
 def test_a_corrupt_image_does_not_stop_it(run, images, tmp_path, format):
     whole = (images / "red" / "0.png").read_bytes()
@@ -140,6 +141,7 @@ def test_a_corrupt_image_does_not_stop_it(run, images, tmp_path, format):
         assert printed.count("  red ") == 2
 
 
+@pytest.mark.slow
 def test_a_missing_image_does_not_stop_it(run, images, tmp_path):
     missing = tmp_path / "nothere.jpg"
     status, printed, messages = run(images / "red", missing)
@@ -172,6 +174,7 @@ def test_what_is_skipped_in_a_folder(run, images, tmp_path, monkeypatch):
     assert "There are no images in" in messages
 
 
+@pytest.mark.slow
 def test_names_of_classes(run, images, tmp_path):
     image = images / "red" / "0.png"
     _, printed, _ = run(image, model="plain.keras")
@@ -186,6 +189,7 @@ def test_names_of_classes(run, images, tmp_path):
     assert "has 3 classes, and there are names for 1. (`--labels " in message
 
 
+@pytest.mark.slow
 def test_lists(run, images, tmp_path, monkeypatch):
     listed = tmp_path / "list.txt"
     listed.write_text(f"{images / 'red' / '0.png'}\n\n{images / 'blue'}\n")
@@ -197,6 +201,7 @@ def test_lists(run, images, tmp_path, monkeypatch):
     assert len(printed.splitlines()) == 12
 
 
+@pytest.mark.slow
 def test_text_files_of_other_editors(run, images, tmp_path):
     image, text = images / "red" / "0.png", tmp_path / "text.txt"
     text.write_bytes("\ufeffbleu\r\nvert\r\nrouge\r\n\r\n".encode())
@@ -282,6 +287,7 @@ def test_outputs_that_are_no_numbers(run, folder, images, model, format, value):
         assert all(set(x) == {"image", "error"} for x in json.loads(printed))
 
 
+@pytest.mark.slow
 def test_one_logit(run, folder, images):
     """The model says how red an image is, as a logit."""
     image = keras.Input((16, 16, 3))
@@ -302,6 +308,7 @@ def test_one_logit(run, folder, images):
     assert printed.count("  not red ") == 4
 
 
+@pytest.mark.slow
 def test_the_crop_is_the_models(run, images, tmp_path):
     """A frame of another color is seen, or cut off."""
     pixels = np.full((100, 100, 3), (0, 0, 255), np.uint8)
@@ -312,6 +319,7 @@ def test_the_crop_is_the_models(run, images, tmp_path):
     assert "  red " in run(path, "--top", "1", "--crop_fraction", "0.4")[1]
 
 
+@pytest.mark.slow
 def test_progress(run, images, monkeypatch):
     monkeypatch.setattr(predict, "_SECONDS_BETWEEN_LINES", 0)
     _, _, messages = run(images, "--batch_size", "4")

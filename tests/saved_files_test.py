@@ -219,6 +219,7 @@ def train(directory, strategy):
     )
 
 
+@pytest.mark.slow
 def test_run_that_was_stopped_goes_on(outputs, tmp_path, one_device):
     directory = unzip("run_stopped", tmp_path)
     assert not (directory / "model.keras").exists()

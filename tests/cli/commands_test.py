@@ -92,6 +92,7 @@ def test_every_command_has_a_module():
         assert (folder / f"{name}.py").is_file(), name
 
 
+@pytest.mark.slow
 def test_the_absl_commands(photos, start, tmp_path):
     """As processes: each defines flags of the same names."""
     script = (

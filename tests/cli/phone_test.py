@@ -12,6 +12,8 @@ from convmixer_tf.export import read_metadata
 from tests.cli.conftest import CLASSES
 from tests.helpers import write_images
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "finetune.json",
     "images.csv",

@@ -26,6 +26,7 @@ def test_stages_build_on_each_other():
     assert list(stages(AUGMENTATIONS["none"])) == ["crop and flip"]
 
 
+@pytest.mark.slow
 def test_later_stages_leave_earlier_ones_alone():
     dataset = open_dataset("digits", "train")
     augmentation = Augmentation(
@@ -44,6 +45,7 @@ def test_later_stages_leave_earlier_ones_alone():
         last = images
 
 
+@pytest.mark.slow
 def test_writes_a_picture(tmp_path):
     path = tmp_path / "sheet.png"
     save_contact_sheet(

@@ -72,6 +72,7 @@ def test_random_resized_crop_equals_pillow(photos, interpolation):
     assert error.max() <= 1
 
 
+@pytest.mark.slow
 def test_random_interpolation_is_one_of_the_two(photos):
     seen = set()
     for seed in range(8):
@@ -133,6 +134,7 @@ def test_evaluation_transform_of_extreme_images(shape):
     np.testing.assert_array_equal(result, np.full((224, 224, 3), 9))
 
 
+@pytest.mark.slow
 def test_evaluation_transform_can_be_saved(photos, tmp_path):
     module = tf.Module()
     module.transform = tf.function(

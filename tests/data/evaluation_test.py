@@ -20,6 +20,7 @@ def dataset(image_folder):
     return open_dataset(image_folder, "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "num_workers"), [(64, 1), (7, 2)])
 def test_every_image_once(dataset, batch_size, num_workers):
     expected = [
@@ -48,6 +49,7 @@ def test_every_image_once(dataset, batch_size, num_workers):
     np.testing.assert_array_equal(labels, dataset.labels.numpy()[order])
 
 
+@pytest.mark.slow
 def test_workers_without_images_get_padding():
     digits = open_dataset("digits", "test")
     few = dataclasses.replace(digits, names=digits.names[:2])
@@ -56,6 +58,7 @@ def test_workers_without_images_get_padding():
         assert np.sum(batch[2]) == (worker < 2)
 
 
+@pytest.mark.slow
 def test_keras_ignores_the_padding(dataset):
     model = keras.Sequential(
         [
@@ -88,6 +91,7 @@ def broken(tmp_path, save, photos):
     return open_dataset(tmp_path, "test")
 
 
+@pytest.mark.slow
 def test_names_an_unreadable_image(broken):
     with pytest.raises(
         tf.errors.InvalidArgumentError, match="Unreadable image"

@@ -75,6 +75,7 @@ def test_what_is_damaged_or_of_more_bits_is_refused(content):
         tf.function(pillow.with_pillow)(tf.constant(content))
 
 
+@pytest.mark.slow
 def test_folders_have_them(tmp_path):
     for name, kind in (("a.tif", "TIFF"), ("b.png", "PNG")):
         folder = tmp_path / "train" / name[0]

@@ -107,6 +107,7 @@ def test_arguments(level, sign, increasing, expected):
     )
 
 
+@pytest.mark.slow
 def test_same_seed_same_result_eagerly_and_in_a_pipeline(photos):
     images = tf.image.random_crop(photos[0], (32, 32, 3), seed=1)
     images = tf.stack([images] * 12)
@@ -125,6 +126,7 @@ def test_same_seed_same_result_eagerly_and_in_a_pipeline(photos):
     assert len({image.numpy().tobytes() for image in eager}) >= 6
 
 
+@pytest.mark.slow
 def test_treats_images_independently(small_photos):
     config = RandAugment(num_ops=3, probability=1.0)
     images = tf.constant(np.concatenate([small_photos] * 8))

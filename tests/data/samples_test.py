@@ -27,6 +27,7 @@ def transformed(path, size, crop_fraction):
     return resize_and_center_crop(image, size, crop_fraction).numpy()
 
 
+@pytest.mark.slow
 def test_all_images_in_order(folder):
     dataset = open_dataset(str(folder), "test")
     images, labels = read_images(dataset, 16, crop_fraction=0.8)
@@ -37,6 +38,7 @@ def test_all_images_in_order(folder):
         np.testing.assert_array_equal(image, transformed(path, 16, 0.8))
 
 
+@pytest.mark.slow
 def test_a_few_are_of_all_classes(folder):
     dataset = open_dataset(str(folder), "test")
     every, _ = read_images(dataset, 16)

@@ -45,6 +45,7 @@ def assert_equal(first, second):
 
 
 # "light" is "imagenet" with other numbers.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augmentation", ["imagenet", "cifar10", "keras_cv", "none"]
 )
@@ -72,6 +73,7 @@ def test_batches_of_every_kind(dataset, augmentation):
             assert np.max(images) <= 255
 
 
+@pytest.mark.slow
 def test_every_image_once_in_an_epoch(dataset):
     class_of = [int(label) for label in dataset.labels]
     batches = run(dataset, Augmentation(flip=0.0), batch=5)
@@ -82,6 +84,7 @@ def test_every_image_once_in_an_epoch(dataset):
     assert len({image.tobytes() for image in images}) == 40
 
 
+@pytest.mark.slow
 def test_other_epochs_and_seeds_give_other_batches(dataset, whole):
     for change in ({"epoch": 1}, {"seed": 2}):
         other = run(dataset, **change)
@@ -106,17 +109,20 @@ def digest(batches):
     ).hexdigest()
 
 
+@pytest.mark.slow
 def test_same_batches_after_a_restart(whole, image_folder):
     # Another process, with one thread for each kind of work.
     printed = run_python(RESTART, image_folder, PYTHONPATH=str(ROOT))
     assert printed.strip() == digest(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [6, 10])
 def test_continues_at_a_step(dataset, whole, steps):
     assert_equal(whole[steps:], run(dataset, skip_steps=steps))
 
 
+@pytest.mark.slow
 def test_workers_and_replicas_divide_the_same_batches(dataset):
     """Four replicas of one worker, or two of each of two workers."""
 
@@ -139,6 +145,7 @@ def test_workers_and_replicas_divide_the_same_batches(dataset):
     assert_equal(apart[1][1:], worker(1, skip_steps=1))
 
 
+@pytest.mark.slow
 def test_replicas_mix_on_their_own(dataset):
     augmentation = Augmentation(mixing=Mixing(cutmix_alpha=0.0))
     shares = set()
@@ -152,6 +159,7 @@ def test_replicas_mix_on_their_own(dataset):
     assert len(shares) >= 3
 
 
+@pytest.mark.slow
 def test_repeated_augmentation(dataset, whole):
     augmentation = dataclasses.replace(Augmentation(), repeats=2)
     images, labels = run(dataset, augmentation, batch=40)[0]
@@ -161,6 +169,7 @@ def test_repeated_augmentation(dataset, whole):
     assert len(batches) == len(whole)
 
 
+@pytest.mark.slow
 def test_uint8_pixels_before_mixing_are_those_of_the_image(dataset):
     augmentation = AUGMENTATIONS["none"]
     images = run(dataset, augmentation, batch=40)[0][0]
@@ -190,6 +199,7 @@ def broken_folder(tmp_path, save, photos):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_skips_names_and_counts_the_unreadable(broken_folder, caplog):
     dataset = open_dataset(broken_folder, "train")
     assert len(dataset) == 15
@@ -210,6 +220,7 @@ def test_skips_names_and_counts_the_unreadable(broken_folder, caplog):
     assert_equal(batches[1:], rest)
 
 
+@pytest.mark.slow
 def test_fails_if_nothing_is_readable(tmp_path, save):
     save(tmp_path, {f"train/a/{i}.jpg": b"No image." for i in range(4)})
     dataset = open_dataset(tmp_path, "train")
@@ -249,6 +260,7 @@ def test_refuses_shards(arguments, message):
         Shard(*arguments)
 
 
+@pytest.mark.slow
 def test_flips_alternate_from_epoch_to_epoch(dataset):
     changes = {"flip": 0.5, "alternate_flips": True}
     alternating = dataclasses.replace(AUGMENTATIONS["none"], **changes)

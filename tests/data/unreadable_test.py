@@ -32,6 +32,7 @@ def media(brand):
     return b"\0\0\0\x18ftyp" + brand + bytes(4) + b"mif1" + bytes(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -41,6 +41,7 @@ def test_images_of_another_kind(function, images, message):
         function(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [jitter, augment])
 def test_channels_that_are_known_only_later(function):
     spec = tf.TensorSpec([None, 8, 8, None], tf.uint8)

@@ -91,6 +91,7 @@ def test_the_published_variants(variant, target):
     assert difference(model, deploy(model, target), images) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -143,6 +144,7 @@ def test_groups_of_a_wide_model():
     assert difference(model, deployed) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "pooling"),
     [(0, None), (0, "avg"), (-1e-12, None), (1e6, "avg"), ([0, 1e6], None)],
@@ -238,6 +240,7 @@ def test_it_loads_without_this_package(tmp_path):
     assert relative_difference(outputs, model(IMAGES)) < 1e-5
 
 
+@pytest.mark.slow
 def test_8_bits_bear_channels_that_hardly_change(tmp_path):
     # Of a ReLU network the same function: some channels' activations are
     # scaled down, and their normalizations up.
@@ -329,6 +332,7 @@ def test_maps_of_the_deployed_model(model, expected, target):
     assert relative_difference(outputs["predictions"], predictions) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "bound"),
     [

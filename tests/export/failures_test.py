@@ -69,6 +69,7 @@ def fill(disk):
         file.truncate(file.tell() - 8192)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTS)
 def test_a_full_disk(name, model, disk):
     former = write_former(disk, name)
@@ -85,6 +86,7 @@ def test_a_full_disk(name, model, disk):
     assert [path.name for path in disk.iterdir()] == [name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTS)
 def test_files_that_grow_too_large(name, model, tmp_path):
     former = write_former(tmp_path, name)

@@ -188,6 +188,7 @@ def test_time_distributed(tmp_path, call):
     assert len(model.trainable_weights) == 1
 
 
+@pytest.mark.slow
 def test_a_convmixer_over_time(tmp_path):
     export_tfhub(
         ConvMixer(8, 1, 3, 4, input_shape=(8, 8, 3), classes=5), tmp_path / "m"

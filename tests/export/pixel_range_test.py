@@ -160,6 +160,7 @@ def test_the_model_is_saved_and_classifies(model, images, tmp_path):
     assert found.argmax(-1).tolist() == images[1].tolist()
 
 
+@pytest.mark.slow
 def test_the_script_takes_it(model, tmp_path):
     inner = model.layers[-1]
     inner.save(tmp_path / "stock.keras")

@@ -73,6 +73,7 @@ def changed(change):
     return model, copied(IMAGES).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_deployed(change):
     model, expected = changed(change)
@@ -135,6 +136,7 @@ ARTIFACTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("export", ARTIFACTS, ids=lambda x: x.__name__)
 def test_exported(tmp_path, export):
     model, expected = changed(ARTIFACTS[export])
@@ -161,6 +163,7 @@ def test_a_convolution_with_lora(tmp_path):
     assert relative_difference(maps, features(IMAGES)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_quantized_model_keeps_its_limits_and_half_precision(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model, _ = changed.__wrapped__("int8")
@@ -239,6 +242,7 @@ def test_a_convmixer_within_a_model(tmp_path, name):
     assert relative_difference(deployed(IMAGES), expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_a_wrapped_model_in_half_precision(tmp_path, policy):
     keras.config.set_dtype_policy(policy)
@@ -285,6 +289,7 @@ def cropped():
     return keras.Model(image, keras.layers.Dense(4)(body()(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [two_outputs, deep, monte_carlo, cropped])
 def test_what_can_only_be_exported_plain(tmp_path, build):
     model = build()

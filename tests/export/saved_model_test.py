@@ -98,6 +98,7 @@ def test_pixels_give_what_the_model_gives(model, exported):
     assert [x.decode() for x in loaded.class_names().numpy()] == list(NAMES)
 
 
+@pytest.mark.slow
 def test_files_give_what_their_pixels_give(model, exported):
     encoded = files()
     expected = model(pixels_of(encoded)).numpy()
@@ -116,6 +117,7 @@ def test_files_give_what_their_pixels_give(model, exported):
     assert labels == [[NAMES[i] for i in row] for row in order]
 
 
+@pytest.mark.slow
 def test_a_broken_file_is_named(exported):
     good = files()
     batch = [good[0], good[0][:300], good[1], b"not an image"]
@@ -125,6 +127,7 @@ def test_a_broken_file_is_named(exported):
         run(exported, "serve_encoded", image_bytes=[b""])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "squash", "crop_fraction"),
     [(None, tf.nn.softmax, 0.5), ("sigmoid", tf.identity, 1.0)],
@@ -176,6 +179,7 @@ def test_softmax_over_one_output_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_the_model_leaves_open_stays_open(tmp_path):
     """The size of the images; a class, too: it gives features."""
     model = build((None, None, 3), include_top=False)

@@ -112,6 +112,7 @@ def test_training_uses_and_moves_the_batch_statistics(certain):
     assert relative_difference(after, body(IMAGES)) < 1e-4
 
 
+@pytest.mark.slow
 def test_its_gradients_are_those_of_the_model(certain):
     module, body = load_with_model(certain)
 
@@ -142,6 +143,7 @@ def test_the_graph_trains_on_any_device(exported):
         assert not [x for x in operations if any(w in x for w in wrong)]
 
 
+@pytest.mark.slow
 def test_a_classifier_gives_logits(model, logits, tmp_path):
     other = build(classifier_activation="sigmoid")
     other.set_weights(model.get_weights())
@@ -152,6 +154,7 @@ def test_a_classifier_gives_logits(model, logits, tmp_path):
     np.testing.assert_array_equal(other(IMAGES), before)
 
 
+@pytest.mark.slow
 def test_activations_that_keras_does_not_know(tmp_path):
     def doubled(x):
         return 2 * keras.ops.tanh(x)
@@ -162,6 +165,7 @@ def test_activations_that_keras_does_not_know(tmp_path):
     assert relative_difference(module(IMAGES), model(IMAGES)) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_is_frozen_here_can_be_trained_there(tmp_path):
     """Be it for images of any size."""
     model = build(include_top=False, pooling="max", input_shape=(None, None, 3))
@@ -174,6 +178,7 @@ def test_what_is_frozen_here_can_be_trained_there(tmp_path):
         assert relative_difference(module(images), model(images)) < 1e-5
 
 
+@pytest.mark.slow
 def test_regularization_goes_with_it(model, tmp_path):
     body = build(include_top=False, pooling="avg")
     head = keras.layers.Dense(
@@ -219,6 +224,7 @@ def metadata(page):
     return first, properties
 
 
+@pytest.mark.slow
 def test_the_page_is_in_tf_hubs_format(model, logits, exported, tmp_path):
     page = (exported / "feature_vector" / "README.md").read_text()
     first, properties = metadata(page)
@@ -306,6 +312,7 @@ def outer_model(layer):
     return outer
 
 
+@pytest.mark.slow
 def test_our_layer_fine_tunes(exported, features, tmp_path):
     layer = HubLayer(exported / "feature_vector" / "saved_model")
     assert relative_difference(layer(IMAGES), features) < 1e-5

@@ -31,9 +31,10 @@ BOUNDS = {
     "int4": 0.4,
     "int8": 0.1,
 }
-FILES = [(quantization, False) for quantization in BOUNDS] + [
-    ("float32", True),
-    ("int8", True),
+FAST = ("float32", "int8")  # The others are tested in the slow tier.
+KINDS = [
+    pytest.param(kind, marks=[] if kind in FAST else [pytest.mark.slow])
+    for kind in BOUNDS
 ]
 
 
@@ -49,23 +50,32 @@ def model():
     return convmixer()
 
 
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
-    """Path of a file of each number format, plain or not."""
-    folder, paths = tmp_path_factory.mktemp("tflite"), {}
-    for quantization, plain in FILES:
-        paths[quantization, plain] = folder / f"{quantization}_{plain}.tflite"
+class Exported(dict):
+    """Path of a file of a number format, plain or not, written at need."""
+
+    def __init__(self, model, folder):
+        self.model, self.folder = model, folder
+
+    def __missing__(self, key):
+        quantization, plain = key
+        self[key] = path = self.folder / f"{quantization}_{plain}.tflite"
         export_tflite(
-            model,
-            paths[quantization, plain],
+            self.model,
+            path,
             quantization=quantization,
             calibration_images=IMAGES if quantization == "int8" else None,
             plain=plain,
         )
-    return paths
+        return path
 
 
-@pytest.mark.parametrize(("quantization", "plain"), FILES)
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return Exported(model, tmp_path_factory.mktemp("tflite"))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("quantization", KINDS)
 def test_it_computes_what_the_model_does(exported, model, quantization, plain):
     outputs = LiteRTModel(exported[quantization, plain]).predict(IMAGES)
     assert outputs.dtype == np.float32
@@ -75,7 +85,7 @@ def test_it_computes_what_the_model_does(exported, model, quantization, plain):
         assert difference > 0
 
 
-@pytest.mark.parametrize("quantization", BOUNDS)
+@pytest.mark.parametrize("quantization", KINDS)
 def test_what_is_in_the_file(exported, quantization):
     path = exported[quantization, False]
     found = describe_tflite(path)
@@ -99,7 +109,7 @@ def test_what_is_in_the_file(exported, quantization):
 
 
 def test_deployment_is_in_the_file(exported):
-    for quantization in BOUNDS:
+    for quantization in FAST:
         ours = describe_tflite(exported[quantization, False])["operators"]
         assert ours["DEPTHWISE_CONV_2D"] > 2
         assert "MUL" not in ours
@@ -108,6 +118,7 @@ def test_deployment_is_in_the_file(exported):
     assert plain["MUL"] >= 5
 
 
+@pytest.mark.slow
 def test_weights_are_in_the_file(exported):
     """In the bits that the quantization promises."""
     kinds = {
@@ -152,6 +163,7 @@ def pointwise_kernels(path):
     return tensors
 
 
+@pytest.mark.slow
 def test_steps_of_four_bits(tmp_path):
     """They are for most weights, not for the largest, and never 0."""
     model, path = convmixer(dim=256), tmp_path / "model.tflite"
@@ -180,6 +192,7 @@ def test_steps_of_four_bits(tmp_path):
     assert difference < BOUNDS["int4"]
 
 
+@pytest.mark.slow
 def test_a_large_file(tmp_path):
     """ai-edge-quantizer puts the weights of such behind the model."""
     model, path = convmixer(dim=384, kernel_size=3), tmp_path / "model.tflite"
@@ -214,6 +227,7 @@ def test_uint8_out(model, tmp_path):
     assert (output["scale"], output["zero_point"]) == (1 / 256, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("low", [-9, 0])
 def test_uint8_out_of_logits_without_a_positive_one(tmp_path, low):
     model, path = convmixer(), tmp_path / "model.tflite"
@@ -228,6 +242,7 @@ def test_uint8_out_of_logits_without_a_positive_one(tmp_path, low):
     np.testing.assert_allclose(outputs, dense.bias, atol=0.02)
 
 
+@pytest.mark.slow
 def test_uint8_out_of_a_feature_map(tmp_path):
     model, path = convmixer(include_top=False), tmp_path / "model.tflite"
     uint8_file(model, path)
@@ -349,6 +364,7 @@ def test_patches_of_one_gray_pixel(tmp_path):
     assert accuracy[True] < accuracy[None] - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
     ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.large)],
@@ -377,6 +393,7 @@ def test_other_backends_are_refused(model, tmp_path, monkeypatch):
         export_tflite(model, tmp_path / "model.tflite")
 
 
+@pytest.mark.slow
 def test_operators_that_are_not_built_in(tmp_path):
     model = convmixer(activation=keras.ops.erfinv)
     with pytest.raises(ValueError, match=r"can't make built-in.*Erfinv"):
@@ -444,6 +461,7 @@ def test_errors_leave_no_file(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_is_replaced_on_request_only(model, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"precious")

@@ -177,6 +177,7 @@ def test_another_models_file(tflite):
     assert "agreement" in report.table().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_accuracy_alone_can_break_a_limit(model, tflite):
     other = convmixer(seed=1)
     labels = np.argmax(other.predict(IMAGES, verbose=0), axis=-1)
@@ -194,6 +195,7 @@ def test_accuracy_alone_can_break_a_limit(model, tflite):
     assert report.accuracy["model"] == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_file_of_many_classes(tmp_path):
     """Of each the mean difference is small, whatever the file gives."""
     export_tflite(convmixer(classes=300), tmp_path / "model.tflite")
@@ -207,6 +209,7 @@ def test_a_wrong_file_of_many_classes(tmp_path):
     assert f"total variation {found['total_variation']:.3g}" in report.table()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["sigmoid", None])
 def test_a_single_output(tmp_path, activation):
     model = convmixer(classes=1, classifier_activation=activation)
@@ -306,6 +309,7 @@ def convert(model, path, images=None, dtype=None):
     path.write_bytes(converter.convert())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "left"),
     [
@@ -342,6 +346,7 @@ def test_number_formats_and_what_xnnpack_leaves(tmp_path, quantization, left):
         assert report.inputs[0]["zero_point"] == 0
 
 
+@pytest.mark.slow
 def test_4_bits(model, tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(model, path, quantization="int4")
@@ -390,6 +395,7 @@ def test_mediapipe(model, tmp_path):
         verify(model, tmp_path / "text.tflite", IMAGES, runtime="mediapipe")
 
 
+@pytest.mark.slow
 def test_features(tmp_path):
     body = convmixer(include_top=False, pooling="avg")
     path = tmp_path / "body.tflite"
@@ -403,6 +409,7 @@ def test_features(tmp_path):
     assert set(report.broken) == {"max_difference", "max_mean_difference"}
 
 
+@pytest.mark.slow
 def test_an_artifact_whose_white_is_1(model, tmp_path):
     images = keras.Input((24, 20, 3))
     outputs = model(keras.layers.Rescaling(255.0)(images))

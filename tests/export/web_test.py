@@ -20,6 +20,7 @@ def convmixer(shape=(16, 16, 3), **arguments):
     return ConvMixer(8, 1, 3, 4, input_shape=shape, **arguments)
 
 
+@pytest.mark.slow
 def test_what_is_in_the_folder(tmp_path):
     model, folder = randomize(convmixer(name="tiny")), tmp_path / "model"
     export_web(model, folder, NAMES, description="Three.", crop_fraction=0.5)
@@ -37,6 +38,7 @@ def test_what_is_in_the_folder(tmp_path):
     assert relative_difference(outputs, model(images)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("cat",), ("not cat", "cat")])
 def test_a_single_output_has_two_names(tmp_path, names):
     model = convmixer(classes=1, classifier_activation="sigmoid")
@@ -47,6 +49,7 @@ def test_a_single_output_has_two_names(tmp_path, names):
     assert metadata.class_names == ("cat",)
 
 
+@pytest.mark.slow
 def test_the_orientation_is_written(tmp_path):
     model, folder = convmixer(), tmp_path / "model"
     export_web(model, folder, NAMES, orientation="stored")

@@ -51,6 +51,7 @@ def answer(monkeypatch):
         yield answer
 
 
+@pytest.mark.slow
 def test_models_and_images(answer, folder, model, tmp_path):
     images = f"--images={folder / 'images'}"
     flat = f"--images={folder / 'images' / 'test' / 'red'}"

@@ -97,6 +97,7 @@ def half_red(folder, tmp_path):
     return tmp_path / "lying.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [None, "exif", "stored"])
 def test_images_are_turned_as_the_file_says(folder, half_red, tmp_path, said):
     path, assets = tmp_path / "model.tflite", tmp_path / "assets"
@@ -124,6 +125,7 @@ def test_images_are_turned_as_the_file_says(folder, half_red, tmp_path, said):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["red", "other"])
 def test_a_single_output_is_a_class_and_its_opposite(tmp_path, photo, name):
     model = ConvMixer(
@@ -157,6 +159,7 @@ def test_large_images_are_made_smaller(tflite, tmp_path):
 
 
 # Keras says so, too.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are using a softmax")
 def test_models_that_the_app_can_not_take(photo, tmp_path):
     path = tmp_path / "other.tflite"

@@ -22,6 +22,7 @@ def test_an_export_that_passes(model, images, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_is_not_there(model, images, tmp_path):
     """No float32 file is as equal as that: the sums have other orders."""
     path = tmp_path / "model.onnx"

@@ -13,6 +13,7 @@ from tests.helpers import run_script
 SCRIPT = "export/to_saved_model.py"
 
 
+@pytest.mark.slow
 def test_an_export(model, images, tmp_path):
     result = call_script(
         *(SCRIPT, model, f"--output={tmp_path}/saved/", *images),

@@ -14,6 +14,7 @@ from tests.helpers import run_script
 SCRIPT = "export/to_tfhub.py"
 
 
+@pytest.mark.slow
 def test_features(model, images, tmp_path):
     result = call_script(
         SCRIPT,

@@ -17,6 +17,7 @@ from tests.helpers import call_script
 SCRIPT = "export/to_tflite.py"
 
 
+@pytest.mark.slow
 def test_without_verifying(folder, model, tmp_path):
     result = call_script(
         SCRIPT,

@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from convmixer_tf.models.additions import read_orientation
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import call_script
 
 
+@pytest.mark.slow
 def test_a_folder_and_its_report(model, images, tmp_path):
     path = tmp_path / "public" / "page"
     result = call_script(

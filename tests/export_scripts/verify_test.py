@@ -59,6 +59,7 @@ def test_the_crop_is_the_models_or_else_the_files(folder, images, tmp_path):
     assert "must hold a `crop_fraction` from 0.01 to 1" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_file_does_not_and_the_limit_is_named(folder, images, tmp_path):
     other = ConvMixer(16, 1, 3, 4, input_shape=(16, 16, 3), classes=3)
     randomize(other, seed=1).save(tmp_path / "other.keras")

@@ -288,6 +288,7 @@ def test_names_must_fit_the_classes(model, tmp_path):
         load_classifier(tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "ways"),
     [(None, ("model.keras", "model.tflite")), ("avg", WAYS)],

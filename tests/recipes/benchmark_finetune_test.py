@@ -17,6 +17,7 @@ def recipe(load_recipe):
     return load_recipe("benchmark_finetune")
 
 
+@pytest.mark.slow
 def test_all_ways_learn_what_is_easy(recipe, tmp_path):
     write_images(tmp_path / "train", CLASSES, 10, 16)
     write_images(tmp_path / "test", CLASSES, 4, 16)
@@ -37,6 +38,7 @@ def test_all_ways_learn_what_is_easy(recipe, tmp_path):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_digits_are_colored(recipe, tmp_path):
     recipe.write_digits(tmp_path, 0)
     train, test = (

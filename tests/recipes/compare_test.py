@@ -210,6 +210,7 @@ def test_without_keras_hub_the_error_says_what_to_do(compare, monkeypatch):
     compare.check_flags()
 
 
+@pytest.mark.slow
 def test_speed_is_relative_to_the_convmixer(compare, monkeypatch):
     flags.FLAGS(["compare.py", "--dim=4", "--depth=1", "--rounds=3"])
     build = compare.convmixer_entry("convmixer", compare.base(), 10).build

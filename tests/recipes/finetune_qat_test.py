@@ -157,6 +157,7 @@ def places(folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -212,6 +213,7 @@ def test_the_old_name_of_the_quantization(folder, tmp_path, recipe, caplog):
     assert (tmp_path / "quantize_int4" / "settings.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "orientation"), [(None, "stored"), (0.5, "exif")]
 )

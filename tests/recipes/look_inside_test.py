@@ -32,6 +32,7 @@ def model(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_look_inside(run, model, tmp_path, capsys):
     write_images(tmp_path / "data" / "test", "abc", 2, 20)
     output = tmp_path / "output"
@@ -79,6 +80,7 @@ def test_look_inside_crops_as_in_evaluation(
     assert received.value.args == (expected,)
 
 
+@pytest.mark.slow
 def test_segment(run, model, tmp_path, capsys):
     output = tmp_path / "output"
     flags = [f"--model={model.parent}", f"--output={output}", "--width=128"]

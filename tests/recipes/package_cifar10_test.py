@@ -91,6 +91,7 @@ def package(load_recipe, finished, images, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_finished_run(package, images, model, monkeypatch, capsys):
     folder, record = package("--remark=Not the original images.")
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -134,6 +135,7 @@ def test_a_finished_run(package, images, model, monkeypatch, capsys):
         package()
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_another(package, finished, tmp_path):
     (tmp_path / "packaged").mkdir()
     card = tmp_path / "packaged" / "convmixer_256_8.md"

@@ -1,5 +1,7 @@
 """The contact sheet, as a user draws it."""
 
+import pytest
+
 from tests.helpers import call_script
 
 
@@ -7,6 +9,7 @@ def run(*arguments):
     return call_script("recipes/show_augmentation.py", *arguments)
 
 
+@pytest.mark.slow
 def test_writes_a_png(tmp_path):
     path = tmp_path / "sheet.png"
     result = run(

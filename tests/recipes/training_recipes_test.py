@@ -22,6 +22,8 @@ from convmixer_tf.training import save_model
 from tests.helpers import call_script
 from tests.recipes.conftest import CLASSES
 
+pytestmark = pytest.mark.slow
+
 
 def run(recipe, *arguments):
     return call_script(f"recipes/{recipe}", *arguments)

@@ -467,6 +467,7 @@ def test_an_answer_has_its_time():
         client.wait(lambda: client.post(encoded(GREEN))[0] == 200)
 
 
+@pytest.mark.slow
 def test_a_request_has_its_time():
     with running(body_seconds=0.3) as (client, _):
         with client.connect(head(100), b"begun") as opened:

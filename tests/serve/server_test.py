@@ -78,6 +78,7 @@ def files():
     ]
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_model_until_it_is_told_to_stop(model, exported):
     process, client = start(exported)
     try:
@@ -166,6 +167,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_in_a_line(exported, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "saved_model.pb").write_text("broken")

@@ -79,6 +79,7 @@ def train_digits(directory, strategy, digits, **changes):
     )
 
 
+@pytest.mark.slow
 def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     _, summary = train_digits(tmp_path, one_device, digits)
     assert summary["last"]["top1"] > 0.6
@@ -111,6 +112,7 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
         train_digits(tmp_path, one_device, digits, notes={"drop_path": 0.1})
 
 
+@pytest.mark.slow
 def test_replicas_see_the_batch_of_one(one_device, two_replicas, digits):
     config = settings(accumulation_steps=2)
 
@@ -135,6 +137,7 @@ def test_replicas_see_the_batch_of_one(one_device, two_replicas, digits):
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 def test_evaluation_sees_every_image_once(two_replicas, digits):
     load = evaluation_inputs(digits[1], SIZE, 50, 1.0)
     total = 0
@@ -281,6 +284,7 @@ def test_logits_that_look_like_probabilities(batches):
         assert scores.loss == pytest.approx(np.log(10), abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_single_output_tells_two_classes_apart(digits):
     digits = dataclasses.replace(
         digits[1], labels=digits[1].labels % 2, class_names=("even", "odd")

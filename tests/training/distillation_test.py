@@ -110,6 +110,7 @@ def train(engine, steps=4):
     ]
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_learns(one_device, two_replicas):
     one = make_engine(one_device)
     before = tiny.weights_of(one.teacher)

@@ -149,6 +149,7 @@ def _stop_at_9(run, batches):
     run.losses.append(results["loss"])
 
 
+@pytest.mark.slow
 def test_all_weights_are_kept_where_they_are_better(tmp_path):
     """Of images whose class the features of a random model don't tell."""
     rng = np.random.default_rng(0)
@@ -176,6 +177,7 @@ def test_all_weights_are_kept_where_they_are_better(tmp_path):
     assert found["head"]["mirrored"] is False
 
 
+@pytest.mark.slow
 def test_several_labels_an_image(source, tmp_path):
     """A channel is bright for each of an image's labels."""
     rng = np.random.default_rng(0)
@@ -202,6 +204,7 @@ def test_several_labels_an_image(source, tmp_path):
     assert result.model.predict(white, verbose=0).min() > 0.5
 
 
+@pytest.mark.slow
 def test_rare_classes_count_as_much_as_others(source, tmp_path):
     """Of noise, where the frequent class would be the answer to all."""
     rng = np.random.default_rng(0)
@@ -219,6 +222,7 @@ def test_rare_classes_count_as_much_as_others(source, tmp_path):
     assert report["head_only_because"] == "only the head was to be trained"
 
 
+@pytest.mark.slow
 def test_large_data_are_read_from_their_files(
     source, folder, tmp_path, monkeypatch
 ):
@@ -231,6 +235,7 @@ def test_large_data_are_read_from_their_files(
     assert report["validation"]["top1"] == 1
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_leaves_the_head(
     source, tmp_path, monkeypatch, caplog
 ):
@@ -248,6 +253,7 @@ def test_a_training_that_fails_leaves_the_head(
     assert "All weights could not be trained" in caplog.text
 
 
+@pytest.mark.slow
 def test_another_size_of_the_images(source, folder, tmp_path):
     result = finetune(folder, source, tmp_path / "run", image_size=8)
     assert result.model.input_shape == (None, 8, 8, 3)
@@ -299,6 +305,7 @@ def test_a_class_without_training_images_is_named(source, tmp_path):
         finetune(tmp_path, source, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_class_without_validation_images_is_no_error(source, tmp_path):
     write_images(tmp_path / "train", CLASSES, 4, 16)
     write_images(tmp_path / "val", CLASSES[:2], 2, 16)

@@ -74,6 +74,7 @@ def test_two_replicas_equal_one(one_replica, two_replicas):
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_muon_on_two_replicas_is_muon_on_one(
     one_device, two_replicas, accumulation_steps
@@ -93,6 +94,7 @@ def test_muon_on_two_replicas_is_muon_on_one(
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_muon_trains_alike_in_bfloat16(one_device):
     _, expected = run(one_device, optimizer="muon")
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -119,12 +121,14 @@ def test_an_infinite_gradient_changes_nothing_of_muons(one_device):
     assert not any(np.any(total.numpy()) for total in engine.optimizer.sums)
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one_with_frozen_norms(one_device, two_replicas):
     one, _ = run(one_device, frozen_norms=True)
     two, _ = run(two_replicas, frozen_norms=True)
     assert tiny.worst_difference(everything(one), everything(two)) < 1e-5
 
 
+@pytest.mark.slow
 def test_accumulated_batches_equal_one_large(one_device, two_replicas):
     large, _ = run(one_device, frozen_norms=True, batch_size=32)
     # 2 x 16 images, on one replica and on two.
@@ -136,11 +140,13 @@ def test_accumulated_batches_equal_one_large(one_device, two_replicas):
         assert difference < 1e-5
 
 
+@pytest.mark.slow
 def test_replicas_normalize_on_their_own_by_default(one_replica, two_replicas):
     engine, _ = run(two_replicas)
     assert tiny.worst_difference(one_replica[0], everything(engine)) > 1e-3
 
 
+@pytest.mark.slow
 def test_running_statistics_are_averaged_over_replicas(two_replicas):
     with two_replicas.scope():
         model = tiny.build_model()
@@ -163,6 +169,7 @@ def test_running_statistics_are_averaged_over_replicas(two_replicas):
         np.testing.assert_allclose(copy.numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_average_lags_behind_the_weights(one_device):
     engine, _ = run(one_device, ema_decay=0.5, schedule="constant")
     weight = engine.average.targets[0]
@@ -190,6 +197,7 @@ def test_an_infinite_gradient_on_any_replica_changes_no_weight(
     assert engine.optimizer.updates.numpy() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad_replica", [None, 0, 1])
 def test_float16_scales_the_loss_by_what_all_replicas_see(
     two_replicas, bad_replica
@@ -232,6 +240,7 @@ def test_float16_does_not_go_on_with_a_loss_that_is_not_finite(one_device):
     assert engine.optimizer.updates.numpy() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("mixed_bfloat16", 0.01), ("mixed_float16", 2e-3)]
 )
@@ -255,6 +264,7 @@ def test_xla_computes_the_same(one_replica, one_device):
     assert tiny.worst_difference(one_replica[0], everything(engine)) < 1e-4
 
 
+@pytest.mark.slow
 def test_labels_may_be_shares_of_classes(one_replica, one_device):
     def one_hot(images, labels):
         return images, tf.one_hot(labels, tiny.CLASSES)

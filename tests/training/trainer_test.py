@@ -130,6 +130,7 @@ def test_a_run_that_crashed_ends_as_if_it_had_not(
         assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
     whole, _ = run(tmp_path / "whole", one_device, optimizer="muon")
     with monkeypatch.context() as patch:
@@ -141,6 +142,7 @@ def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
     assert tiny.worst_difference(expected, tiny.weights_of(parts)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 4])
 def test_sigterm_saves_and_exits(
     finished, one_device, tmp_path, monkeypatch, step
@@ -226,6 +228,7 @@ def test_nan_at_once_has_nothing_to_go_back_to(one_device, tmp_path):
         run(tmp_path, one_device, with_nan(0))
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_the_run(
     one_device, tmp_path, monkeypatch, caplog
 ):
@@ -243,6 +246,7 @@ def test_a_full_disk_does_not_stop_the_run(
     assert "No space left on device. The run goes on." in caplog.text
 
 
+@pytest.mark.slow
 def test_a_disk_still_full_at_the_end_is_an_error(
     one_device, tmp_path, monkeypatch
 ):
@@ -300,6 +304,7 @@ def test_a_model_must_give_logits(one_device, tmp_path):
         train(tiny.config(), build_model, None, None, tmp_path, one_device)
 
 
+@pytest.mark.slow
 def test_the_global_precision_is_left_as_it_was(one_device, tmp_path):
     _, summary = run(tmp_path, one_device, precision="bfloat16", epochs=1)
     assert summary["precision"] == "mixed_bfloat16"

@@ -48,6 +48,7 @@ def test_reads_every_weight(files, name):
     assert_same(read_weights(files / name), random_weights())
 
 
+@pytest.mark.slow
 def test_reads_what_training_saved(tmp_path):
     model = small_model(dropout=0.1, drop_path=0.1)
     loss = "sparse_categorical_crossentropy"

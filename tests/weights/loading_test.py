@@ -189,6 +189,7 @@ def test_other_channels_are_not_adapted(tmp_path, file, channels):
     assert_same(model_weights(model), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", QUANTIZATIONS)
 def test_quantized_model_is_refused(tmp_path, mode):
     path = save(tmp_path, random_weights())

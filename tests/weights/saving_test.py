@@ -121,6 +121,7 @@ def predictions(model):
 
 
 # What is lost is the rounding of the features, in 8 bits, per image.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "lora"),
     [

@@ -65,6 +65,7 @@ def test_a_missing_extra(monkeypatch, tmp_path, missing):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_errors_leave_no_folder(tmp_path):
     model, labels = convmixer(), LABELS
@@ -229,6 +230,7 @@ def test_a_fingerprint_tells_types_shapes_and_values():
     assert exchange.fingerprint({"a": np.zeros(4, np.int32)}) in found
 
 
+@pytest.mark.slow
 def test_a_deployed_model_is_exported_as_it_is(tmp_path):
     deployed = deploy(convmixer(), "litert")
     path = tmp_path / "model.tflite"

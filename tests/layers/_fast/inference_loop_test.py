@@ -169,6 +169,7 @@ def test_gradients_of_inference_equal_those_of_plain_operations(
         assert relative_difference(ours, theirs) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_a_base_in_inference_mode_is_trained(policy):
     class Classifier(keras.Model):
