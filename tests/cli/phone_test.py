@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -123,6 +127,32 @@ def test_after_a_stop_it_goes_on_to_the_same(
         name = f"model_{quantization}.tflite"
         same = (mine / name).read_bytes()
         assert (tmp_path / "mine" / name).read_bytes() == same
+
+
+@pytest.mark.large
+def test_killed_while_it_learns_and_while_it_writes(start, tmp_path):
+    write_images(tmp_path / "photos", CLASSES, 60, 24)
+    command = ["phone", str(tmp_path / "photos"), f"--model={start}"]
+    for sign in ("training/checkpoints/*", "model_float16.tflite"):
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "convmixer_tf", *command),
+                f"--output={tmp_path / 'killed'}",
+            ]
+        )
+        while not [*(tmp_path / "killed").glob(sign)]:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "report.html").exists()
+    for name in ("killed", "undisturbed"):
+        assert main([*command, f"--output={tmp_path / name}"]) == 0
+    report = tmp_path / "undisturbed" / "finetune.json"
+    assert "all" in json.loads(report.read_text())["candidates"]
+    for name in ("validation.csv", "model_float16.tflite", "model_int8.tflite"):
+        same = (tmp_path / "undisturbed" / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == same, name
 
 
 def test_another_result_is_not_replaced(mine, arguments, capsys, tmp_path):
