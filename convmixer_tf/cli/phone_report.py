@@ -507,6 +507,7 @@ def _candidates(findings):
         (
             titles.get(name, name) + (", kept" if name == run["kept"] else ""),
             f"{found['validation'][figure]:.1%}",
+            f"{found['validation']['loss']:.3f}",
         )
         for name, found in run["candidates"].items()
     ]
@@ -514,10 +515,17 @@ def _candidates(findings):
     if run["head_only_because"]:
         text += f"Not all weights were trained: {run['head_only_because']}."
     else:
-        text += "The validation photographs decided which is kept."
+        text += (
+            "The validation photographs decided which is kept: all weights if "
+            "their loss is lower and their accuracy not lower."
+        )
     kind = "mean average precision" if run["multi_label"] else "accuracy"
     return f"<p>{_text(text)}</p>" + _table(
-        ("learned", f"{kind} on {run['images']['validation']:,} photographs"),
+        (
+            "learned",
+            f"{kind} on {run['images']['validation']:,} photographs",
+            "loss, lower is better",
+        ),
         rows,
     )
 

@@ -57,6 +57,8 @@ IMBALANCE = 5
 PASSES, SEEN = 10, 20_000
 STAGES = 5  # Evaluations on the way.
 LEARNING_RATE = 2e-3
+# What logits are divided by, to compare losses.
+TEMPERATURES = 2.0 ** np.arange(-1, 2.1, 0.25)
 
 _BATCH_SIZE = 32
 
@@ -104,10 +106,11 @@ def finetune(
 
     First a linear classifier, the head, is fitted to the features of the model
     as it is. Then, unless `frozen`, all weights are trained from there. The
-    second model is kept if its loss on the validation images is lower by more
-    than the standard error of the difference and its accuracy there is not
-    lower; else the first. If the first is kept, its classifier is fitted once
-    more at the end, to the validation images too. All figures of validation
+    second model is kept if its loss on the validation images is lower and its
+    accuracy there is not lower; else the first. The losses are those after
+    temperature scaling: training makes a model overconfident long before it
+    makes it worse. If the first is kept, its classifier is fitted once more at
+    the end, to the validation images too. All figures of validation
     images are of models that did not learn from them. No model learns from
     test images.
 
@@ -351,11 +354,18 @@ class _Run:
         metrics = {"validation": self.metrics(logits, targets)}
         if self.splits.test is not None:
             metrics["test"] = self.metrics(*outputs(self.splits.test))
-        losses, _ = losses_of(logits, targets, self.splits.multi_label)
-        losses = losses.mean(axis=-1)
-        if not self.splits.multi_label:
+        metrics["validation"]["loss"] = min(
+            self._loss(logits / t, targets) for t in TEMPERATURES
+        )
+        return _Candidate(model, settings, metrics, logits)
+
+    def _loss(self, logits, targets):
+        """Computes the loss, in which classes are weighted as in training."""
+        several = self.splits.multi_label
+        losses = losses_of(logits, targets, several)[0].mean(axis=-1)
+        if not several:
             losses = losses * (targets @ _class_weights(self.splits.train))
-        return _Candidate(model, settings, metrics, logits, losses)
+        return float(losses.mean())
 
     def metrics(self, logits, targets):
         """Measures outputs."""
@@ -413,8 +423,7 @@ class _Candidate:
     model: keras.Model
     settings: dict
     metrics: dict
-    logits: np.ndarray  # Of the validation images, as the next.
-    losses: np.ndarray
+    logits: np.ndarray  # Of the validation images.
 
 
 def read_validation(folder: PathLike) -> np.ndarray:
@@ -660,21 +669,15 @@ def _train_all(run, crops, head, config, strategy):
 
 
 def _is_better(new, old):
-    """Tells whether a candidate has a clearly lower loss, and no less right.
+    """Tells whether a candidate has a lower loss, and no less right.
 
     The loss tells more of few images than the accuracy does.
     """
     if new is None:
         return False
-    gain = old.losses - new.losses
-    if gain.mean() <= gain.std() / np.sqrt(len(gain)):
-        return False
-    name = (
-        "top1"
-        if "top1" in new.metrics["validation"]
-        else "mean_average_precision"
-    )
-    return new.metrics["validation"][name] >= old.metrics["validation"][name]
+    new, old = new.metrics["validation"], old.metrics["validation"]
+    name = "top1" if "top1" in new else "mean_average_precision"
+    return new["loss"] < old["loss"] and new[name] >= old[name]
 
 
 def _log(name, candidate):
