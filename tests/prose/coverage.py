@@ -166,7 +166,6 @@ COMMANDS = {
         given=("runs/mine/model.keras", "model.keras"),
     ),
     # Classifying files.
-    "python -m convmixer_tf.predict photo.jpg --model runs/mine": Run(),
     "python -m convmixer_tf.predict photo.jpg": InCI(),
     "python -m convmixer_tf.predict photo.jpg FOLDER --model runs/mine "
     "--top 3": Run(),
@@ -192,9 +191,6 @@ COMMANDS = {
         "test_the_picture_in_the_readme_can_be_taken_again",
     ),
     "npm start": NotRun("a server; the tests start the same by Vite's API"),
-    "npm ci && npm run build && npm start": Elsewhere(
-        "tests/web/page_test.py", "test_it_finds_what_litert_finds"
-    ),
     # Measuring.
     "taskset -c 0 python export/benchmark.py --model 256_8 --images FOLDER "
     "--split test --limit 10000 --calibration FOLDER "
@@ -229,12 +225,6 @@ COMMANDS = {
     "--model runs/phone/convmixer_256_8_float32.tflite --image photo.jpg": Run(
         makes="export/android/app/src/main/assets/golden.json"
     ),
-    "python export/to_android.py --model model.tflite --image photo.jpg": (
-        Elsewhere(
-            "tests/export_scripts/to_android_test.py",
-            "test_what_is_in_the_folder",
-        )
-    ),
     "cd export/android": NotRun(_SDK),
     'sdkmanager "platforms;android-36" "build-tools;36.0.0" '
     '"platform-tools"': NotRun(_SDK),
@@ -251,9 +241,6 @@ COMMANDS = {
     "curl --data-binary @photo.jpg http://127.0.0.1:8000/predict": Elsewhere(
         "tests/serve/server_test.py",
         "test_it_answers_as_the_model_until_it_is_told_to_stop",
-    ),
-    "curl -F file=@photo.jpg": Elsewhere(
-        "tests/serve/application_test.py", "test_a_form_is_taken"
     ),
     'curl -F file=@photo.jpg "http://127.0.0.1:8000/predict?top=2"': Elsewhere(
         "tests/serve/application_test.py", "test_a_form_is_taken"
