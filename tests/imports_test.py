@@ -13,7 +13,7 @@ SHARED = {"command_line", "deprecation", "files", "model_card", "progress"}
 SHARED |= {"intervals", "stopping", "timing", "validation"}
 PACKAGE = pathlib.Path(convmixer_tf.__file__).parent
 
-# Room -> the rooms it may import. BUILD.md draws the same picture.
+# Room -> the rooms it may import. README.md of the package has a picture.
 ALLOWED = {
     "layers": set(),
     "preprocessing": set(),

@@ -14,6 +14,7 @@ from convmixer_tf.models import ConvMixer768_32
 from convmixer_tf.preprocessing import CIFAR10_CLASSES
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import timm_state_dict
+from convmixer_tf.weights.packaged import read_facts
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import run_python
@@ -22,6 +23,8 @@ from tests.weights.hub_server import running_hub
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = " ".join(documents.read("recipes/results/README.md").split())
+EXPORT = documents.read("export/results/README.md")
 
 
 @pytest.mark.large
@@ -65,14 +68,14 @@ def test_mediapipe(tmp_path):
     pytest.importorskip("mediapipe", reason="needs mediapipe")
     (code,) = (
         block.text
-        for block in documents.blocks("README.md")
+        for block in documents.blocks("export/README.md")
         if "mediapipe" in block.text
     )
     photo = tf.io.encode_jpeg(asymmetric_image(300, 400)[0])
     (tmp_path / "photo.jpg").write_bytes(photo.numpy())
     model = randomize(ConvMixer256_8(weights=None))
-    path = tmp_path / "runs" / "mine" / "convmixer_256_8_int8.tflite"
-    path.parent.mkdir(parents=True)
+    path = tmp_path / "mine" / "model_int8.tflite"
+    path.parent.mkdir()
     export_tflite(model, path, class_names=CIFAR10_CLASSES)
     printed = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{code}")
     names = [line.split()[0] for line in printed.splitlines()]
@@ -80,20 +83,38 @@ def test_mediapipe(tmp_path):
     assert set(names) <= set(CIFAR10_CLASSES)
 
 
+def pictures(text):
+    """Lists the pictures of a document: what they show and where they are."""
+    html = re.findall(r'<img src="(\S+)"[^>]* alt="([^"]+)">', text)
+    found = [(alt, path) for path, alt in html]
+    return found + re.findall(r"^!\[([^\]]+)\]\((\S+\.png)\)$", text, re.M)
+
+
 def test_readme_has_pictures():
-    assert len(re.findall(r"^!\[[^\]]{20,}\]\(\S+\.png\)$", README, re.M)) >= 3
+    assert len(pictures(README)) >= 3
+    assert all(len(alt) >= 20 for alt, _ in pictures(README))
+
+
+def titles(path):
+    """Lists the anchors of a document's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", documents.read(path), re.M)
+    found = [re.sub(r"[^\w\- ]", "", title).lower() for title in found]
+    return [title.replace(" ", "-") for title in found]
 
 
 @pytest.mark.parametrize("name", [*documents.DOCUMENTS, "CHANGELOG.md"])
 def test_links_lead_somewhere(name):
     folder = (ROOT / name).parent
-    for target in re.findall(r"\]\(([^)]+)\)", documents.read(name)):
+    text = documents.read(name)
+    paths = [path for _, path in pictures(text)]
+    for target in [*re.findall(r"\]\(([^)]+)\)", text), *paths]:
         path, _, anchor = target.partition("#")
-        if not path.startswith("https://"):
-            assert (folder / path).exists()
-        if anchor and path.endswith(".md"):
-            titles = re.findall(r"^#+ (.+)$", documents.read(path), re.M)
-            assert anchor in [x.lower().replace(" ", "-") for x in titles]
+        if path.startswith("https://"):
+            continue
+        path = (folder / path).resolve() if path else ROOT / name
+        assert path.exists(), target
+        if anchor:
+            assert anchor in titles(path.relative_to(ROOT)), target
 
 
 @pytest.mark.parametrize(
@@ -124,23 +145,43 @@ def test_table_of_models(name):
     assert cells[5] == f"{facts.top1:.3f} / {facts.top5:.3f}"
 
 
+def test_the_packaged_model_is_in_the_table():
+    facts = read_facts("convmixer_256_8")
+    top1, top5 = 100 * facts["top1"], 100 * facts["top5"]
+    assert f"| {top1:.2f} / {top5:.2f}, CIFAR-10 |" in README
+
+
+def test_the_speeds_are_those_of_the_committed_runs():
+    ratios = {}
+    for name in ("benchmark", "benchmark_bfloat16"):  # The latter is newer.
+        path = ROOT / "recipes" / "results" / f"{name}.json"
+        for row in json.loads(path.read_text())["summary"]:
+            key = row["model"], row["step"], row["dtype"]
+            ratios[key] = f"{row['ratio']:.2f}"
+    for model in ("1536_20", "768_32", "1024_20", "256_8"):
+        cells = [
+            ratios[model, step, dtype]
+            for step in ("infer", "train")
+            for dtype in ("float32", "bfloat16")
+        ]
+        assert " | ".join([model.replace("_", "/"), *cells]) in README
+
+
 def test_the_quickstart_is_that_of_the_committed_run():
     path = ROOT / "recipes" / "results" / "train_digits.json"
     record = json.loads(path.read_text())
-    seconds = record["cpu_seconds"]
-    assert f"It took {seconds} seconds of processor time" in README
+    assert f"took {record['cpu_seconds']} seconds of processor time" in TRAINING
     for row in record["models"]:
         top1, kilobytes = 100 * row["top1"], row["bytes"] / 1e3
-        text = (
-            rf"{row['model']}[a-z ]* {top1:.2f} %[a-z ]* \({kilobytes:.0f} kB\)"
+        assert (
+            f"| {row['model']} | {top1:.2f} % | {kilobytes:.0f} |" in TRAINING
         )
-        assert re.search(text, README)
 
 
 def test_the_segmented_shares_are_those_of_the_committed_run():
     path = ROOT / "recipes" / "results" / "segment" / "segment.json"
     for found in json.loads(path.read_text())["recall"].values():
-        assert f"{found['mean']:.1%}".replace("%", " %") in README
+        assert f"| {100 * found['mean']:.1f} % |" in TRAINING
 
 
 @pytest.mark.parametrize("name", ["k7", "k9", "relu7", "int4_k7", "int4_k9"])
@@ -148,12 +189,11 @@ def test_what_fine_tuning_gains_is_that_of_the_committed_runs(name):
     path = ROOT / "recipes" / "results" / f"qat_{name}.json"
     record = json.loads(path.read_text())
     assert record["images"]["test"] == 10_000
-    build = documents.read("BUILD.md")
     for row in record["summary"]:
         if row["method"] in ("quantize", "float"):
             assert row["seeds"] == 3
             values = [100 * row[x] for x in ("top1", "least", "largest")]
-            assert "{:.2f} ({:.2f} to {:.2f})".format(*values) in build
+            assert "{:.2f} ({:.2f} to {:.2f})".format(*values) in TRAINING
         if row["method"] == "quantize":
             gains = row["gain"] > row["spread"]
             assert gains == (row["quantization"] == "int4")
@@ -186,19 +226,24 @@ def test_what_pruning_and_clustering_cost_is_that_of_the_committed_runs(
         assert file["milliseconds"] > 0.97 * control
     text = text.format(f"{min(losses):.2f}", f"{max(losses):.2f}")
     text += f" {min(gains):.0f} to {max(gains):.0f} % less"
-    assert text in " ".join(documents.read("BUILD.md").split())
+    assert text in TRAINING
 
 
 def test_the_artifacts_are_those_of_the_committed_run():
     path = ROOT / "export" / "results" / "artifacts.json"
     record = json.loads(path.read_text())["results"]
     assert record["images"] == 10_000
-    for row in record["artifacts"]:
-        text = "| {} | {:,.0f} | {:.2f} % | {:.2f} % | {:.2f} |".format(
+    rows = {
+        "| {} | {:,.0f} | {:.2f} % | {:.2f} % | {:.2f} |".format(
             row["artifact"],
             row["bytes"] / 1e3,
             100 * row["top1"],
             100 * row["agreement"],
             row["milliseconds"],
         )
-        assert text in README
+        for row in record["artifacts"]
+    }
+    assert rows <= set(EXPORT.splitlines())
+    quoted = re.findall(r"^\| .+ % \| .+ % \| [\d.]+ \|$", README, re.M)
+    assert quoted
+    assert set(quoted) <= rows

@@ -11,6 +11,12 @@ SERVING = "export/serve/README.md"
 DOCUMENTS = (
     "README.md",
     "BUILD.md",
+    "convmixer_tf/README.md",
+    "export/README.md",
+    "export/results/README.md",
+    "recipes/README.md",
+    "recipes/results/README.md",
+    "tests/README.md",
     "export/web/README.md",
     "export/android/README.md",
     SERVING,
@@ -68,7 +74,7 @@ def commands():
                 for line in block.text.splitlines():
                     found.setdefault(_plain(line), block.place)
         for match in _SPAN.finditer(_BLOCK.sub("", read(name))):
-            if _STARTS.match(match[1]):
+            if _STARTS.match(match[1]) and " " in match[1]:
                 found.setdefault(match[1], name)
     found.pop("", None)
     return found
