@@ -16,8 +16,9 @@ the median over the rounds of our time divided by the other's in that round.
 Writes JSON after each case, and prints a Markdown table.
 
 Time: twenty minutes for all models in float32 on one core. The figures are in
-BUILD.md, "Speed"; those in `results/benchmark*.json` were made by an earlier
-form of this script, at commit f1af6dd.
+results/README.md, "Inference and training against timm"; those in
+`results/benchmark*.json` were made by an earlier form of this script, at
+commit f1af6dd.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ nothing, so its accuracy is that of new digits of the same writers.
 
 Run again, it goes on if it was stopped, or else exports the model again.
 
-Time and result: see README.md, and BUILD.md for the machine they are of.
+Time and result: see results/README.md, "Quickstart on digits".
 """
 
 import json

@@ -13,12 +13,13 @@ runs 64 images at a time on one GPU, and normalizes over 64 as they did.
 learning rate in proportion, 0.01 x batch_size / 640, unless `--learning_rate`
 is given; that rule is common, and not tried here.
 
-A run that was stopped goes on with the same command. See BUILD.md for how
-long it takes to start, and for several machines.
+A run that was stopped goes on with the same command. See README.md in
+this folder for how long it takes to start, and for several machines.
 
 Time: about 9 days on 10 RTX 8000 for 1536/20, 8 days for 768/32, as the
 authors report. Result, theirs: 81.4 % (1536/20), 80.2 % (768/32), 76.9 %
-(1024/20) top-1. Not run here to the end: see BUILD.md for what was.
+(1024/20) top-1. Not run here to the end: see README.md in this
+folder for what was.
 """
 
 import os

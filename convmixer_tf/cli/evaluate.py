@@ -7,8 +7,7 @@ module or a run, or the name of a pretrained variant: 1536_20, 768_32, 1024_20,
 512_16, 256_8. Prints the accuracy and writes `scores.json` and `confusion.png`,
 beside the model unless `--output` names another folder.
 
-Time: that of the forward pass; BUILD.md has images per second. Result: see
-`recipes/results/`.
+Time: that of the forward pass; recipes/results/README.md has times an image.
 """
 
 import json

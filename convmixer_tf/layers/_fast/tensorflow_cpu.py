@@ -1,6 +1,7 @@
 """What TensorFlow computes slowly on a CPU, computed fast.
 
-Same numbers, other operations: what each gains is in BUILD.md, "Speed".
+Same numbers, other operations. What each gains is in
+recipes/results/README.md, "Single operations on a CPU".
 """
 
 import functools
