@@ -56,6 +56,8 @@ CHANGES = {
     "lora": enable_lora,
     "lora, int8": lambda model: (enable_lora(model), quantize(model, "int8")),
 }
+if not hasattr(keras.quantizers, "Int4QuantizationConfig"):  # An older Keras.
+    del CHANGES["int4"], CHANGES["int4 in blocks"]
 
 
 @functools.cache

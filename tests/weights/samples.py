@@ -4,6 +4,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 
 from convmixer_tf import ConvMixer
 from convmixer_tf.weights.checking import Architecture
@@ -55,18 +56,22 @@ def model_weights(model):
 
 def quantized(model, mode):
     """Quantizes the classifier in place, as `model.quantize(mode)` does."""
-    configs = {
-        "int4 by channel": keras.quantizers.Int4QuantizationConfig(
-            block_size=-1
-        ),
-        "int4 in blocks": keras.quantizers.Int4QuantizationConfig(block_size=4),
-    }
+    options = {}
+    if mode in _BLOCK_SIZES:
+        options["config"] = keras.quantizers.Int4QuantizationConfig(
+            block_size=_BLOCK_SIZES[mode]
+        )
     with warnings.catch_warnings(action="ignore"):  # Of each other layer.
-        model.quantize(mode.partition(" ")[0], config=configs.get(mode))
+        model.quantize(mode.partition(" ")[0], **options)
     return model
 
 
-QUANTIZATIONS = ["int8", "int4", "int4 by channel", "int4 in blocks", "float8"]
+_BLOCK_SIZES = {"int4 by channel": -1, "int4 in blocks": 4}
+_NEWER = hasattr(keras.quantizers, "Int4QuantizationConfig")
+OF_NEWER_KERAS = pytest.mark.skipif(not _NEWER, reason="needs newer Keras")
+QUANTIZATIONS = ["int8", "float8"]
+if _NEWER:
+    QUANTIZATIONS += ["int4", *_BLOCK_SIZES]
 
 
 def with_lora(model, *layers):
