@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure a model on labeled images",
     "export": "write a model as tflite, onnx, saved_model, tfhub, web, android",
     "verify": "compare an exported file with its model",
+    "push": "upload a model to the Hugging Face hub",
     "serve": "answer over HTTP: an image in, its classes out",
 }
 # As `models.VARIANTS` and `inference.FORMATS` have them.

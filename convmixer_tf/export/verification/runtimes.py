@@ -351,7 +351,7 @@ def _open_saved_model(path, threads, signature="serving_default"):
                 worker.stdin.close()
 
 
-_RUNTIMES = {
+_RUNTIMES: dict[str, Callable] = {
     "keras": _open_keras,
     "litert": _open_litert,
     "mediapipe": _open_mediapipe,
