@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.export.litert import LiteRTModel
+from convmixer_tf.export.litert import compiled_predict
 from convmixer_tf.export.tflite_model import count
 from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.files import PathLike
@@ -109,9 +110,9 @@ def open_runtime(
         path: Path of a SavedModel's folder or of a `.tflite`, `.onnx` or
             `.keras` file.
         runtime: One of `RUNTIMES`. `None` takes the one that the file is for:
-            LiteRT for `.tflite`, of which `"mediapipe"` is the other, and
-            onnxruntime for `.onnx`, which `"openvino"` and
-            `"openvino_bfloat16"` run too.
+            LiteRT for `.tflite`, which `"litert_compiled"`, its newer
+            interface, and `"mediapipe"` run too, and onnxruntime for `.onnx`,
+            which `"openvino"` and `"openvino_bfloat16"` run too.
         threads: Integer, how many threads to use. Keras and MediaPipe decide
             themselves.
         signature: Which signature of a SavedModel to call. Defaults to
@@ -178,6 +179,22 @@ def _open_litert(path, threads):
     model = LiteRTModel(path, threads)
     name = _versioned("ai-edge-litert")
     yield Runtime(name, describe_tflite(path), 1, _timed(model.predict))
+
+
+@contextlib.contextmanager
+def _open_compiled(path, threads):
+    description = describe_tflite(path)
+    predict = compiled_predict(path, threads)
+    scale, zero_point = (
+        description["outputs"][0][name] for name in ("scale", "zero_point")
+    )
+
+    def run(images):
+        outputs = np.float32(predict(images))
+        return scale * (outputs - zero_point) if scale else outputs
+
+    name = f"{_versioned('ai-edge-litert')}, CompiledModel"
+    yield Runtime(name, description, 1, _timed(run))
 
 
 @contextlib.contextmanager
@@ -354,6 +371,7 @@ def _open_saved_model(path, threads, signature="serving_default"):
 _RUNTIMES: dict[str, Callable] = {
     "keras": _open_keras,
     "litert": _open_litert,
+    "litert_compiled": _open_compiled,
     "mediapipe": _open_mediapipe,
     "onnxruntime": _open_onnx,
     "openvino": _open_openvino,
@@ -363,7 +381,7 @@ _RUNTIMES: dict[str, Callable] = {
 RUNTIMES = tuple(_RUNTIMES)
 # Of the runtime that a file is for, those that run it, too.
 _OTHERS = {
-    "litert": ("mediapipe",),
+    "litert": ("litert_compiled", "mediapipe"),
     "onnxruntime": ("openvino", "openvino_bfloat16"),
 }
 
