@@ -125,7 +125,10 @@ def export_onnx(
         batch_size = None if dynamic_batch else 1
         content = convert_plain(model, batch_size, pixels, OPSET)
     else:
-        content = _write(network, "batch" if dynamic_batch else 1, pixels)
+        batch = "batch" if dynamic_batch else 1
+        # In 8 bits, channels of like scales lose less.
+        fold(network, divide=quantization == "float32", fold_last=True)
+        content = _write(network, batch, pixels)
     if quantization == "int8":
         content = quantize_static(content, calibration_images, pixels)
     if class_names is not None:
@@ -161,11 +164,6 @@ def _check(onnx, content):
 
 def _write(network, batch, pixels):
     """Writes the graph: channels first, as ONNX has them."""
-    fold(
-        network,
-        divide=False,  # What is quantized then has channels of like scales.
-        fold_last=True,
-    )
     graph, stem = Graph(), network.stem
     x = "image"
     if pixels == "uint8":
