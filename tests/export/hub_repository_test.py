@@ -45,6 +45,7 @@ def hub(tmp_path, monkeypatch):
         huggingface_hub.close_session()
 
 
+@pytest.mark.slow
 def test_what_is_pushed_opens_to_the_bit(hub):
     model = classifier()
     commit = push_to_hub(

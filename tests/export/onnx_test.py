@@ -195,6 +195,7 @@ def test_quantized_statically_by_onnxruntime(tmp_path, packaged):
     check_quantized(quantized, images, expected, 0.2)
 
 
+@pytest.mark.slow
 def test_int8(tmp_path, packaged):
     path, images, expected = packaged
     quantized, model = tmp_path / "quantized.onnx", ConvMixer256_8()
