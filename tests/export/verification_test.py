@@ -373,6 +373,7 @@ def test_half_precision_is_compared_as_it_is_exported(model, tmp_path):
     assert report.passed, report.broken
 
 
+@pytest.mark.slow
 def test_litert_compiled_model_computes_the_same(model, tflite, tmp_path):
     ours = verify(model, tflite, IMAGES)
     report = verify(model, tflite, IMAGES, runtime="litert_compiled")
