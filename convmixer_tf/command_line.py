@@ -64,7 +64,8 @@ def parse(arguments=None, program=f"python -m {COMMAND}"):
         "--model",
         default="256_8",
         help="a .keras or .tflite file, the folder of a SavedModel, of a TF "
-        f"Hub module or of a run, or one of {', '.join(VARIANTS)}",
+        "Hub module or of a run, hf://USER/REPOSITORY, or one of "
+        f"{', '.join(VARIANTS)}",
     )
     add("--labels", help="file with the name of a class a line")
     add("--top", type=_positive, default=5, help="classes to name an image")

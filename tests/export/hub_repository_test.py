@@ -14,6 +14,7 @@ import pytest
 from convmixer_tf import open_model
 from convmixer_tf.export import push_to_hub
 from convmixer_tf.export.hub_repository import write_repository
+from convmixer_tf.inference import load_classifier
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.hub import fetch_from_hub
@@ -58,6 +59,9 @@ def test_what_is_pushed_opens_to_the_bit(hub):
         assert opened.crop_fraction == 0.9
         outputs = opened.model.predict(IMAGES, verbose=0)
         np.testing.assert_array_equal(outputs, expected)
+    classifier_of_files = load_classifier(f"hf://{REPOSITORY}")
+    assert classifier_of_files.class_names == NAMES
+    assert classifier_of_files.crop_fraction == 0.9
     path = fetch_from_hub(f"hf://{REPOSITORY}/model.keras")
     loaded = keras.saving.load_model(path)
     np.testing.assert_array_equal(loaded.predict(IMAGES, verbose=0), expected)
