@@ -24,7 +24,6 @@ from tests.export.onnx_test import run as run_onnx
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
-from tests.weights.samples import OF_NEWER_KERAS
 
 IMAGES = asymmetric_image(24, 20, batch=12).astype("float32")
 
@@ -57,8 +56,6 @@ CHANGES = {
     "lora": enable_lora,
     "lora, int8": lambda model: (enable_lora(model), quantize(model, "int8")),
 }
-if not hasattr(keras.quantizers, "Int4QuantizationConfig"):  # An older Keras.
-    del CHANGES["int4"], CHANGES["int4 in blocks"]
 
 
 @functools.cache
@@ -357,17 +354,9 @@ NORMALIZATIONS = {
     "nothing varies": {"mean": [9.0, 9, 9], "variance": [4.0, 0, 1e4]},
     "inverted": {"invert": True, **statistics(3)},
 }
-_NEWER = ("rows", "inverted")
 
 
-# Keras 3.10 can't compute rows, and tf2onnx rounds its "inverted" otherwise.
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(x, marks=OF_NEWER_KERAS if x in _NEWER else ())
-        for x in NORMALIZATIONS
-    ],
-)
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
 def test_normalization_in_plain_onnx(tmp_path, kind):
     model = normalized(keras.layers.Normalization(**NORMALIZATIONS[kind]))
     outputs = onnx_plain(model, tmp_path)
@@ -391,7 +380,6 @@ def test_normalization_of_a_channel_that_does_not_vary():
     assert relative_difference(deploy(model)(IMAGES), model(IMAGES)) < 1e-5
 
 
-@OF_NEWER_KERAS
 def test_normalization_of_rows():
     """There are as many rows as channels."""
     layers = (

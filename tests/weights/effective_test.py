@@ -6,7 +6,6 @@ import pytest
 from keras import layers
 
 from convmixer_tf.weights.effective import effective_weights
-from tests.weights.samples import OF_NEWER_KERAS
 
 INPUTS = 12
 
@@ -38,17 +37,11 @@ def assert_computes_with(layer, kernel, bias):
     assert np.abs(kernel).max() > 0.1
 
 
-def int4(block_size):
-    """The configuration, if this Keras has it."""
-    create = getattr(keras.quantizers, "Int4QuantizationConfig", dict)
-    return create(block_size=block_size)
-
-
 MODES = [
     ("int8", None),
-    pytest.param("int4", None, marks=OF_NEWER_KERAS),
-    pytest.param("int4", int4(-1), marks=OF_NEWER_KERAS),
-    pytest.param("int4", int4(5), marks=OF_NEWER_KERAS),
+    ("int4", None),
+    ("int4", keras.quantizers.Int4QuantizationConfig(block_size=-1)),
+    ("int4", keras.quantizers.Int4QuantizationConfig(block_size=5)),
 ]
 
 
@@ -57,7 +50,7 @@ MODES = [
 def test_quantized_dense(units, use_bias, mode, config):
     layer = built(layers.Dense(units, use_bias=use_bias))
     before = np.asarray(layer.kernel)
-    layer.quantize(mode, **({"config": config} if config else {}))
+    layer.quantize(mode, config=config)
     kernel, bias = effective_weights(layer)
     assert (bias is None) == (not use_bias)
     assert_computes_with(layer, kernel, bias)
@@ -69,7 +62,7 @@ def test_quantized_dense(units, use_bias, mode, config):
 @pytest.mark.parametrize(("mode", "config"), MODES)
 def test_quantized_dense_with_lora(units, mode, config):
     layer = built(layers.Dense(units))
-    layer.quantize(mode, **({"config": config} if config else {}))
+    layer.quantize(mode, config=config)
     before, _ = effective_weights(layer)
     layer.enable_lora(2, lora_alpha=3)
     layer.lora_kernel_b.assign(np.full((2, units), 0.25))
@@ -86,7 +79,6 @@ def test_scaled_float8():
     assert_computes_with(layer, *effective_weights(layer))
 
 
-@OF_NEWER_KERAS
 @pytest.mark.parametrize(
     ("mode", "bits", "group"),
     [("gptq", 4, 5), ("gptq", 8, -1), ("awq", 4, 5), ("awq", 4, -1)],
@@ -112,7 +104,6 @@ def test_calibrated_modes(mode, bits, group, units):
     np.testing.assert_allclose(rows - bias, kernel, rtol=1e-5)
 
 
-@OF_NEWER_KERAS
 def test_not_yet_calibrated():
     layer = built(layers.Dense(5))
     before = np.asarray(layer.kernel)

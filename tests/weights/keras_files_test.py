@@ -14,7 +14,6 @@ from convmixer_tf.weights import read_weights
 from convmixer_tf.weights import timm_state_dict
 from convmixer_tf.weights.names import to_keras
 from tests.weights.damage import check_flipped_bytes
-from tests.weights.samples import OF_NEWER_KERAS
 from tests.weights.samples import QUANTIZATIONS
 from tests.weights.samples import assert_same
 from tests.weights.samples import assign
@@ -287,7 +286,6 @@ def test_quantized_classifier(tmp_path, mode, classes, suffix):
     assert_same(read_weights(path), to_keras(timm_state_dict(model)))
 
 
-@OF_NEWER_KERAS
 def test_calibrated_classifier_is_refused(tmp_path):
     """Keras 3.15 saves it without its zeros, and can't load it either."""
     layer = keras.layers.Dense(
@@ -300,7 +298,6 @@ def test_calibrated_classifier_is_refused(tmp_path):
         read_weights(path)
 
 
-@OF_NEWER_KERAS
 def test_damaged_quantized_classifier(tmp_path):
     model = quantized(small_model(), "int4 in blocks")
     path = save_as(model, tmp_path, ".weights.h5")

@@ -4,7 +4,6 @@ import warnings
 
 import keras
 import numpy as np
-import pytest
 
 from convmixer_tf import ConvMixer
 from convmixer_tf.weights.checking import Architecture
@@ -56,22 +55,18 @@ def model_weights(model):
 
 def quantized(model, mode):
     """Quantizes the classifier in place, as `model.quantize(mode)` does."""
-    options = {}
-    if mode in _BLOCK_SIZES:
-        options["config"] = keras.quantizers.Int4QuantizationConfig(
-            block_size=_BLOCK_SIZES[mode]
-        )
+    configs = {
+        "int4 by channel": keras.quantizers.Int4QuantizationConfig(
+            block_size=-1
+        ),
+        "int4 in blocks": keras.quantizers.Int4QuantizationConfig(block_size=4),
+    }
     with warnings.catch_warnings(action="ignore"):  # Of each other layer.
-        model.quantize(mode.partition(" ")[0], **options)
+        model.quantize(mode.partition(" ")[0], config=configs.get(mode))
     return model
 
 
-_BLOCK_SIZES = {"int4 by channel": -1, "int4 in blocks": 4}
-_NEWER = hasattr(keras.quantizers, "Int4QuantizationConfig")
-OF_NEWER_KERAS = pytest.mark.skipif(not _NEWER, reason="needs newer Keras")
-QUANTIZATIONS = ["int8", "float8"]
-if _NEWER:
-    QUANTIZATIONS += ["int4", *_BLOCK_SIZES]
+QUANTIZATIONS = ["int8", "int4", "int4 by channel", "int4 in blocks", "float8"]
 
 
 def with_lora(model, *layers):
