@@ -35,6 +35,13 @@ def __getattr__(name):
     if name != "predict_images":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Not above: whoever builds models needs none of it.
-    from convmixer_tf.inference import predict_images
-
+    try:
+        from convmixer_tf.inference import predict_images
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise ImportError(
+            "`predict_images` reads image files with TensorFlow: pip install "
+            "tensorflow. Without it, call `predict` of the model with pixels."
+        ) from error
     return predict_images

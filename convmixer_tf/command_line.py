@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure a model on labeled images",
     "export": "write a model as tflite, onnx, saved_model, tfhub, web, android",
     "verify": "compare an exported file with its model",
+    "push": "upload a model to the Hugging Face hub",
     "serve": "answer over HTTP: an image in, its classes out",
 }
 # As `models.VARIANTS` and `inference.FORMATS` have them.
@@ -63,7 +64,8 @@ def parse(arguments=None, program=f"python -m {COMMAND}"):
         "--model",
         default="256_8",
         help="a .keras or .tflite file, the folder of a SavedModel, of a TF "
-        f"Hub module or of a run, or one of {', '.join(VARIANTS)}",
+        "Hub module or of a run, hf://USER/REPOSITORY, or one of "
+        f"{', '.join(VARIANTS)}",
     )
     add("--labels", help="file with the name of a class a line")
     add("--top", type=_positive, default=5, help="classes to name an image")

@@ -3,22 +3,30 @@
     taskset -c 0 python export/benchmark.py --model 256_8 --images FOLDER \
         --split test --limit 10000 --calibration FOLDER --output artifacts.json
 
-Exports the model as SavedModel, TF Hub module, ONNX and TFLite (float32,
-float16, dynamic, int4, int8); `--artifact NAME=PATH` adds files that exist.
-Compares all of them on the same images: size, top-1 accuracy, agreement with
-the Keras model, and the processor time of one image on one thread, by turns.
-Writes JSON, and prints a Markdown table.
+Exports the model as SavedModel, TF Hub module, ONNX (float32, int8) and TFLite
+(float32, float16, dynamic, int4, int8); `--artifact NAME=PATH` adds files that
+exist. Compares all of them on the same images: size, top-1 accuracy, agreement
+with the Keras model, and the time of an image, by turns. Writes JSON, and
+prints a Markdown table.
+
+`--peers` measures what else runs the same weights on a CPU instead: Keras'
+`predict`, onnxruntime, OpenVINO (also in bfloat16), LiteRT, and the authors'
+module by torch.compile. It needs `pip install openvino torch`.
 
 Time: a forward pass of each over the images; five minutes of processor time
 for a CIFAR-10 network and 10,000 images. Result: `results/artifacts.json`, by
 an earlier form of this script, export/benchmark_artifacts.py of commit f1af6dd.
 """
 
+import collections
 import contextlib
+import functools
 import pathlib
 import statistics
 import tempfile
+import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import app
@@ -32,6 +40,7 @@ from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
 from convmixer_tf.export import export_tflite
+from convmixer_tf.export.verification import Runtime
 from convmixer_tf.export.verification import compare_classifiers
 from convmixer_tf.export.verification import open_runtime
 from convmixer_tf.export.verification import predict
@@ -39,6 +48,7 @@ from convmixer_tf.files import check_destination
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import size_of
 from convmixer_tf.timing import machine
+from convmixer_tf.weights import timm_state_dict
 
 KERAS = "Keras"
 
@@ -46,6 +56,10 @@ _TURNS = flags.DEFINE_integer("turns", 31, "Timed runs of each.", 3)
 _ARTIFACT = flags.DEFINE_multi_string(
     "artifact", [], "NAME=PATH of a further file or folder; repeatable."
 )
+_PEERS = flags.DEFINE_bool(
+    "peers", False, "What else runs the same weights, instead of all files."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in a timed run.", 1)
 flags.mark_flags_as_required(["model", "output", "images", "calibration"])
 
 
@@ -64,14 +78,18 @@ def further_artifacts():
     return found
 
 
-def export_all(model, names, calibration, folder):
-    """Exports a model in every format: a dictionary from names to paths."""
+def export_all(model, names, calibration, folder, threads):
+    """Exports a model in every format.
+
+    Returns:
+        Dictionary from names to pairs: a path, and a function that opens it
+        as a context of a `Runtime`.
+    """
     size = model.input_shape[1]
     paths = {
         KERAS: folder / "model.keras",
         "SavedModel": folder / "saved_model",
         "TF Hub module": folder / "module",
-        "ONNX": folder / "model.onnx",
     }
     logging.info("Exporting")
     model.save(paths[KERAS])
@@ -80,8 +98,58 @@ def export_all(model, names, calibration, folder):
     )
     export_tfhub(model, paths["TF Hub module"], class_names=names)
     paths["TF Hub module"] /= "saved_model"
+    paths |= export_onnx_files(model, calibration, folder)
+    paths |= export_tflite_files(model, names, calibration, folder)
+    return {name: opener(path, threads) for name, path in paths.items()}
+
+
+def export_peers(model, names, calibration, folder, threads):
+    """Exports what else runs on CPUs; returns what `export_all` does."""
+    path = folder / "model.keras"
+    model.save(path)
+    exported = export_onnx_files(model, calibration, folder)
+    exported |= export_tflite_files(
+        model, names, calibration, folder, ("float32", "int8")
+    )
+    found = {"Keras predict": (path, lambda: keras_predict(model))}
+    for name, file in exported.items():
+        runtimes = {"LiteRT": None}
+        if name.startswith("ONNX"):
+            runtimes = {"onnxruntime": None, "OpenVINO": "openvino"}
+        if name == "ONNX":
+            runtimes["OpenVINO bfloat16"] = "openvino_bfloat16"
+        for title, runtime in runtimes.items():
+            found[f"{name}, {title}"] = opener(file, threads, runtime)
+    compiled = functools.partial(torch_compiled, model, threads)
+    return {**found, "PyTorch, torch.compile": (path, compiled)}
+
+
+def opener(path, threads, runtime=None):
+    """Pairs a path with the function that opens it."""
+    return path, functools.partial(
+        open_runtime, path, runtime=runtime, threads=threads
+    )
+
+
+def export_onnx_files(model, calibration, folder):
+    """Exports ONNX files: a dictionary from names to paths."""
+    paths = {"ONNX": folder / "model.onnx", "ONNX int8": folder / "int8.onnx"}
     export_onnx(model, paths["ONNX"])
-    for quantization in QUANTIZATIONS:
+    export_onnx(
+        model,
+        paths["ONNX int8"],
+        quantization="int8",
+        calibration_images=calibration,
+    )
+    return paths
+
+
+def export_tflite_files(
+    model, names, calibration, folder, quantizations=QUANTIZATIONS
+):
+    """Exports TFLite files: a dictionary from names to paths."""
+    paths = {}
+    for quantization in quantizations:
         name = f"TFLite {quantization}"
         logging.info("Exporting %s", name)
         paths[name] = folder / f"{quantization}.tflite"
@@ -95,13 +163,106 @@ def export_all(model, names, calibration, folder):
     return paths
 
 
-def measure(paths, samples, rounds):
+@contextlib.contextmanager
+def keras_predict(model):
+    """Opens a model's `predict`."""
+
+    def predict(images):
+        return model.predict(images, batch_size=len(images), verbose=0)
+
+    yield in_process("keras predict", model, predict)
+
+
+@contextlib.contextmanager
+def torch_compiled(model, threads):
+    """Opens the authors' module with the same weights, by `torch.compile`."""
+    import torch
+
+    torch.set_num_threads(threads)
+    network = torch_network(model).eval()
+    pixels = next(x for x in model.layers if type(x) is keras.layers.Rescaling)
+    scale, offset = map(torch.tensor, (pixels.scale, pixels.offset))
+
+    @torch.compile
+    def forward(images):
+        normalized = images * scale + offset
+        return network(normalized.permute(0, 3, 1, 2)).softmax(1)
+
+    def predict(images):
+        with torch.inference_mode():
+            return forward(torch.from_numpy(images)).numpy()
+
+    yield in_process(
+        f"torch.compile, torch {torch.__version__}", model, predict
+    )
+
+
+def torch_network(model):
+    """Builds the authors' module, timm's too, with a model's weights."""
+    import torch
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self, fn):
+            super().__init__()
+            self.fn = fn
+
+        def forward(self, x):
+            return self.fn(x) + x
+
+    stem = model.get_layer("patch_embed")
+    blocks = [x for x in model.layers if x.name.startswith("block_")]
+    size = blocks[0].depthwise.kernel.shape[0]
+    activation = {"gelu": nn.GELU, "relu": nn.ReLU}[
+        keras.activations.serialize(stem.activation)
+    ]
+    dim, patch_size = stem.dim, stem.patch_size
+
+    def norm():
+        return [activation(), nn.BatchNorm2d(dim)]
+
+    def block():
+        depthwise = nn.Conv2d(dim, dim, size, groups=dim, padding="same")
+        return nn.Sequential(
+            Residual(nn.Sequential(depthwise, *norm())),
+            nn.Conv2d(dim, dim, 1),
+            *norm(),
+        )
+
+    parts = {
+        "stem": nn.Sequential(
+            nn.Conv2d(3, dim, patch_size, stride=patch_size), *norm()
+        ),
+        "blocks": nn.Sequential(*[block() for _ in blocks]),
+        "pooling": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "head": nn.Linear(dim, model.output_shape[-1]),
+    }
+    network = nn.Sequential(collections.OrderedDict(parts))
+    state = {k: torch.tensor(v) for k, v in timm_state_dict(model).items()}
+    network.load_state_dict(state)
+    return network
+
+
+def in_process(name, model, predict):
+    """Makes a `Runtime` of a function in this process."""
+
+    def timed(images):
+        start = time.process_time()
+        outputs = predict(images)
+        return outputs, time.process_time() - start
+
+    inputs = [{"shape": list(model.input_shape)}]
+    return Runtime(name, {"inputs": inputs}, 32, timed)
+
+
+def measure(artifacts, samples, rounds, batch_size=1):
     """Compares artifacts with the first, and times them by turns.
 
     Args:
-        paths: Dictionary from names to paths; the first is the Keras model.
+        artifacts: What `export_all` returns; the first is the Keras model.
         samples: What `export_flags.load_images` returns.
         rounds: Integer, how often each is timed.
+        batch_size: Integer, images in a timed run.
 
     Returns:
         List of a dictionary for each artifact.
@@ -110,9 +271,9 @@ def measure(paths, samples, rounds):
     results, expected = [], None
     with contextlib.ExitStack() as stack:
         runtimes = {}
-        for name, path in paths.items():
+        for name, (path, open_artifact) in artifacts.items():
             logging.info("%s on %d images", name, len(images))
-            runtimes[name] = stack.enter_context(open_runtime(path))
+            runtimes[name] = stack.enter_context(open_artifact())
             outputs = predict(runtimes[name], images)
             expected = outputs if expected is None else expected
             found = compare_classifiers(outputs, expected, labels)
@@ -129,38 +290,53 @@ def measure(paths, samples, rounds):
                 }
             )
         logging.info("Timing, by turns")
-        seconds = take_turns(runtimes, images[0], rounds)
+        batch = np.resize(images, (batch_size, *images.shape[1:]))
+        seconds = take_turns(runtimes, batch, rounds)
     for result in results:
-        median = statistics.median(seconds[result["artifact"]])
-        result["milliseconds"] = 1e3 * median
+        wall, processor = zip(*seconds[result["artifact"]], strict=True)
+        for key, values in (
+            ("milliseconds", processor),
+            ("wall_milliseconds", wall),
+        ):
+            result[key] = 1e3 * statistics.median(values) / batch_size
     return results
 
 
-def take_turns(runtimes, image, rounds):
-    """Times runtimes on one image by turns, after one untimed run of each.
+def take_turns(runtimes, images, rounds):
+    """Times runtimes on a batch by turns, after one untimed run of each.
 
     Args:
-        runtimes: Dictionary from names to `Runtime`s.
-        image: Pixels, (height, width, channels).
+        runtimes: Dictionary from names to `Runtime`s. What takes fewer images
+            at a time is called for each part of the batch.
+        images: Pixels, (batch, height, width, channels).
         rounds: Integer, how often each is timed.
 
     Returns:
-        Dictionary from names to lists of seconds of processor time, in the
-        process that computes.
+        Dictionary from names to lists of pairs: seconds on the clock, and
+        seconds of processor time in the process that computes.
     """
     seconds = {name: [] for name in runtimes}
-    batch = np.float32(image)[None]
+    images = np.float32(images)
     for number in range(rounds + 1):
         for name, runtime in runtimes.items():
-            _, spent = runtime.run(batch)
+            size, processor = runtime.batch_size, 0
+            start = time.perf_counter()
+            for first in range(0, len(images), size):
+                processor += runtime.run(images[first : first + size])[1]
             if number:
-                seconds[name].append(spent)
+                wall = time.perf_counter() - start
+                seconds[name].append((wall, processor))
     return seconds
 
 
 def print_results(results):
     """Prints a line for each artifact."""
-    rows = [("artifact", "kB", "top-1", "same class as Keras", "ms")]
+    rows = [
+        (
+            *("artifact", "kB", "top-1", "same class as Keras"),
+            *("ms of the processor", "ms"),
+        )
+    ]
     for r in results:
         top1 = "-" if r["top1"] is None else f"{r['top1']:.2%}"
         rows.append(
@@ -170,6 +346,7 @@ def print_results(results):
                 top1.replace("%", " %"),
                 f"{r['agreement']:.2%}".replace("%", " %"),
                 f"{r['milliseconds']:.2f}",
+                f"{r['wall_milliseconds']:.2f}",
             )
         )
     export_flags.print_table(rows)
@@ -178,7 +355,8 @@ def print_results(results):
 def main(argv):
     """Measures what the flags name."""
     export_flags.begin(argv)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    threads = flags.FLAGS.threads
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     with export_flags.errors_end_it():
         output = export_flags.OUTPUT.value
@@ -189,14 +367,21 @@ def main(argv):
         calibration = calibration_flags.load_images(model, samples)
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
-            paths = export_all(model, names, calibration, folder)
-            results = measure({**paths, **further}, samples, _TURNS.value)
+            export = export_peers if _PEERS.value else export_all
+            artifacts = export(model, names, calibration, folder, threads)
+            for name, path in further.items():
+                artifacts[name] = opener(path, threads)
+            results = measure(
+                artifacts, samples, _TURNS.value, _BATCH_SIZE.value
+            )
         dump_json(
             output,
             {
                 "machine": {**machine(), "tensorflow": tf.__version__},
-                "clock": "processor time of the process that computes",
-                "threads": 1,
+                "clock": "milliseconds: processor time of an image, in the "
+                "process that computes",
+                "threads": threads,
+                "batch_size": _BATCH_SIZE.value,
                 "model": flags.FLAGS.model,
                 "images": len(samples[0]),
                 "calibration_images": len(calibration),

@@ -60,7 +60,14 @@ def test_metadata(wheel):
         "tensorflow",
     ]
     extras = re.findall(r"^Provides-Extra: ([\w-]+)$", metadata, re.M)
-    assert sorted(extras) == ["dev", "export", "keras-cv", "qat", "train"]
+    assert sorted(extras) == [
+        "dev",
+        "export",
+        "keras-cv",
+        "qat",
+        "serve",
+        "train",
+    ]
     assert "Requires-Python: <3.14,>=3.11" in metadata
 
 

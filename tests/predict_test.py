@@ -370,7 +370,7 @@ def test_needs_core_dependencies_only(images, tmp_path):
     """The model of the package, in a process without any extra."""
     write_packaged(randomize(ConvMixer256_8(weights=None)), tmp_path)
     extras = ["PIL", "matplotlib", "sklearn", "tensorboard", "tqdm", "torch"]
-    extras += ["tensorflow_datasets", "ai_edge_litert", "ai_edge_quantizer"]
+    extras += ["tensorflow_datasets", "ai_edge_litert", "litert_quantizer"]
     extras += ["onnx", "onnxruntime", "tf2onnx", "convmixer_tf.export"]
     code = (
         "import pathlib, runpy, sys\n"

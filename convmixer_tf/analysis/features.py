@@ -31,7 +31,9 @@ def feature_extractor(
         A `keras.Model` of the same layers and weights. It takes what `model`
         takes and gives a dictionary from names to feature maps, (batch,
         height, width, dim), in patches; for `"channels_first"`, (batch, dim,
-        height, width).
+        height, width). Its attribute `feature_info` is what a detector or
+        segmenter needs: a dictionary from the names to `"channels"`, and
+        `"stride"` in pixels.
 
     Raises:
         ValueError: If `model` is no ConvMixer or has no such block.
@@ -67,7 +69,12 @@ def feature_extractor(
             "Argument `blocks` must list at least one block. "
             f"Received: blocks={blocks!r}"
         )
-    return keras.Model(model.input, outputs, name=f"{model.name}_features")
+    extractor = keras.Model(model.input, outputs, name=f"{model.name}_features")
+    extractor.feature_info = {
+        name: {"channels": embed.dim, "stride": embed.patch_size}
+        for name in outputs
+    }
+    return extractor
 
 
 def save_feature_maps(

@@ -394,7 +394,7 @@ def finish(
         images=images,
         labels=labels,
         class_names=names,
-        card=_card(),
+        card=card(),
         on_report=lambda report: print(report.table(), flush=True),
         **_verification(),
         **arguments,
@@ -403,7 +403,7 @@ def finish(
     return report
 
 
-def _card():
+def card():
     """Collects what the flags and the published table say for a card."""
     published = published_weights()
     trained_on = _TRAINED_ON.value

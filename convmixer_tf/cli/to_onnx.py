@@ -5,24 +5,31 @@
 
 `--images` are real ones to compare on: a folder `split/class/*.jpg`, a name in
 tensorflow-datasets, or a folder of images. The file appears, with its report
-beside it, only if it does what the model does.
+beside it, only if it does what the model does. `--quantization int8` takes
+ranges from `--calibration`, other images than those.
 
 Time: seconds, and a forward pass of each over the images.
 """
 
 from absl import flags
 
+from convmixer_tf.cli import calibration_flags
 from convmixer_tf.cli import export_flags
 from convmixer_tf.export import export_onnx
+from convmixer_tf.export.onnx_export import ONNX_QUANTIZATIONS
 from convmixer_tf.export.onnx_export import PIXELS
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.files import check_destination
 
 flags.adopt_module_key_flags(export_flags)
+flags.adopt_module_key_flags(calibration_flags)
 _DYNAMIC = flags.DEFINE_bool(
     "dynamic_batch", True, "Whether any number of images, or one, at a time."
 )
 _PIXELS = flags.DEFINE_enum("pixels", "float32", PIXELS, "Type of the input.")
+_QUANTIZATION = flags.DEFINE_enum(
+    "quantization", "float32", ONNX_QUANTIZATIONS, "Number format."
+)
 _PLAIN = flags.DEFINE_bool(
     "plain", False, "Convert the model as it is, be it no ConvMixer."
 )
@@ -37,6 +44,11 @@ def main(argv):
             export_flags.OUTPUT.value, (".onnx",), export_flags.OVERWRITE.value
         )
         model, names = export_flags.load_model()
+        samples = images = None
+        if export_flags.VERIFY.value:
+            samples = export_flags.load_images(model, names)
+        if _QUANTIZATION.value == "int8":
+            images = calibration_flags.load_images(model, samples)
 
         def write(path):
             export_onnx(
@@ -45,7 +57,11 @@ def main(argv):
                 dynamic_batch=_DYNAMIC.value,
                 pixels=_PIXELS.value,
                 class_names=names if classifier_of(model) else None,
+                quantization=_QUANTIZATION.value,
+                calibration_images=images,
                 plain=_PLAIN.value,
             )
 
-        export_flags.finish("an ONNX file", write, model, names)
+        export_flags.finish(
+            "an ONNX file", write, model, names, samples=samples
+        )

@@ -5,6 +5,7 @@ from convmixer_tf.export.android import export_android
 from convmixer_tf.export.cards import HubCard
 from convmixer_tf.export.deploy import deploy
 from convmixer_tf.export.hub_layer import HubLayer
+from convmixer_tf.export.hub_repository import push_to_hub
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import read_metadata
@@ -37,6 +38,7 @@ __all__ = [
     "export_tflite",
     "export_web",
     "publish",
+    "push_to_hub",
     "read_metadata",
     "verify",
     "with_pixel_range",

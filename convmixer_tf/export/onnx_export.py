@@ -14,10 +14,13 @@ from convmixer_tf.export.onnx_graph import Graph
 from convmixer_tf.export.onnx_graph import import_onnx
 from convmixer_tf.export.onnx_plain import convert_plain
 from convmixer_tf.export.onnx_plain import import_tf2onnx
+from convmixer_tf.export.onnx_quantization import quantize_static
 from convmixer_tf.export.pixel_range import has_pixel_range
 from convmixer_tf.export.preparation import check_backend
 from convmixer_tf.export.preparation import check_image_model
 from convmixer_tf.export.preparation import classifier_of
+from convmixer_tf.export.tflite import check_calibration
+from convmixer_tf.export.tflite import static_shape
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
@@ -27,6 +30,7 @@ from convmixer_tf.models.structure import check_pixels
 # `onnx.version_converter` brings it to any newer one.
 OPSET = 13
 PIXELS = ("float32", "uint8")
+ONNX_QUANTIZATIONS = ("float32", "int8")
 
 
 def export_onnx(
@@ -36,6 +40,8 @@ def export_onnx(
     dynamic_batch: bool = True,
     pixels: str = "float32",
     class_names: Sequence[str] | None = None,
+    quantization: str = "float32",
+    calibration_images: np.ndarray | None = None,
     plain: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -60,6 +66,10 @@ def export_onnx(
         class_names: Names of the classes in the order of the outputs, which
             go into the file's metadata as a JSON list, `class_names`; or
             `None`. A single output may have two: its opposite and itself.
+        quantization: `"float32"`, or `"int8"`, which computes the 1 x 1
+            convolutions in 8 bits, between `QuantizeLinear` and
+            `DequantizeLinear` nodes.
+        calibration_images: For `"int8"`, as in `export_tflite`.
         plain: Whether to convert the model as it is, by tf2onnx, as is done
             with what `with_pixel_range` returned. Any Keras model of one image
             and one output will do then, such as one with several `Dense`
@@ -69,7 +79,8 @@ def export_onnx(
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
-        ImportError: If `onnx` or, for `plain`, `tf2onnx` is not installed.
+        ImportError: If `onnx` is not installed, or `tf2onnx` for `plain`, or
+            `onnxruntime` for `"int8"`.
         OSError: If it can't be written.
         ValueError: If an argument is invalid, or an operation of an
             activation has no counterpart in ONNX.
@@ -89,6 +100,16 @@ def export_onnx(
     check_backend("ONNX files")
     onnx = import_onnx()
     plain = plain or has_pixel_range(model)
+    _check_quantization(quantization, plain)
+    if quantization == "int8":
+        calibration_images = check_calibration(
+            calibration_images, static_shape(model)
+        )
+    elif calibration_images is not None:
+        raise ValueError(
+            'Argument `calibration_images` needs `quantization="int8"`. '
+            f"Received: quantization={quantization!r}"
+        )
     if plain:
         check_image_model(model)
         import_tf2onnx()
@@ -104,13 +125,31 @@ def export_onnx(
         batch_size = None if dynamic_batch else 1
         content = convert_plain(model, batch_size, pixels, OPSET)
     else:
-        content = _write(network, "batch" if dynamic_batch else 1, pixels)
+        batch = "batch" if dynamic_batch else 1
+        # In 8 bits, channels of like scales lose less.
+        fold(network, divide=quantization == "float32", fold_last=True)
+        content = _write(network, batch, pixels)
+    if quantization == "int8":
+        content = quantize_static(content, calibration_images, pixels)
     if class_names is not None:
         names = json.dumps(list(class_names))
         onnx.helper.set_model_props(content, {"class_names": names})
     _check(onnx, content)
     with replaced(path) as unfinished:
         onnx.save(content, unfinished)
+
+
+def _check_quantization(quantization, plain):
+    if quantization not in ONNX_QUANTIZATIONS:
+        raise ValueError(
+            f"Argument `quantization` must be one of {ONNX_QUANTIZATIONS}. "
+            f"Received: quantization={quantization!r}"
+        )
+    if quantization != "float32" and plain:
+        raise ValueError(
+            "A model that is converted as it is stays in float32. "
+            f"Received: quantization={quantization!r}, plain={plain}"
+        )
 
 
 def _check(onnx, content):
@@ -125,11 +164,6 @@ def _check(onnx, content):
 
 def _write(network, batch, pixels):
     """Writes the graph: channels first, as ONNX has them."""
-    fold(
-        network,
-        divide=False,  # What is quantized then has channels of like scales.
-        fold_last=True,
-    )
     graph, stem = Graph(), network.stem
     x = "image"
     if pixels == "uint8":

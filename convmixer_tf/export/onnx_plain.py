@@ -19,8 +19,8 @@ def import_tf2onnx():
         import tf2onnx
     except ImportError as error:
         raise ImportError(
-            "Exporting ONNX with plain=True needs `tf2onnx`. Install the "
-            'extra: pip install "convmixer_tf[export]".'
+            "Exporting ONNX with plain=True needs `tf2onnx`: "
+            "pip install tf2onnx."
         ) from error
     return tf2onnx
 

@@ -8,7 +8,7 @@ weights, multiply in 8 bits, with the scale of the activations taken from the
 image at hand. All else computes in float32, with weights stored as float16.
 "int4" is the same with these weights in 4 bits. There a step for the largest
 weight would be far too long for the others, so ranges are those of the least
-squared error, by ai-edge-quantizer's OCTAV (https://arxiv.org/abs/2206.06501).
+squared error, by litert-quantizer's OCTAV (https://arxiv.org/abs/2206.06501).
 
 "int8": the blocks compute in 8 bits, with scales from calibration images. The
 stem computes in float32 and the classifier as in "dynamic": there the rounding
@@ -16,6 +16,7 @@ costs most and the time is least.
 """
 
 import contextlib
+import importlib.util
 import io
 import warnings
 
@@ -53,7 +54,7 @@ def quantize(content, quantization, images=None, output_dtype="float32"):
         Bytes of the new file. That of `"int8"` takes uint8 pixels.
 
     Raises:
-        ImportError: If `ai-edge-quantizer` or `ai-edge-litert` is not
+        ImportError: If `litert-quantizer` or `ai-edge-litert` is not
             installed.
     """
     if quantization != "int8":
@@ -69,7 +70,7 @@ def quantize(content, quantization, images=None, output_dtype="float32"):
 def measure_ranges(content, images):
     """Finds the smallest and largest values of all tensors.
 
-    ai-edge-quantizer's own calibration takes a moving average of them over
+    litert-quantizer's own calibration takes a moving average of them over
     the images, which clips what is rare.
 
     Args:
@@ -110,15 +111,19 @@ def measure_ranges(content, images):
     }
 
 
+def _module(name):
+    """Imports a module of the quantizer, whose name until 0.10 was another."""
+    for package in ("litert_quantizer", "ai_edge_quantizer"):
+        if importlib.util.find_spec(package):
+            return importlib.import_module(f"{package}.{name}")
+    raise ImportError(
+        "Quantizing needs `litert-quantizer`. Install the extra: "
+        'pip install "convmixer_tf[export]".'
+    )
+
+
 def _quantizer(content):
-    try:
-        from ai_edge_quantizer import quantizer
-    except ImportError as error:
-        raise ImportError(
-            "Quantizing needs `ai-edge-quantizer`. Install the extra: "
-            'pip install "convmixer_tf[export]".'
-        ) from error
-    return quantizer.Quantizer(content)
+    return _module("quantizer").Quantizer(content)
 
 
 def _dynamic(content, bits, algorithm):
@@ -154,8 +159,7 @@ def _static(content, ranges):
 
 
 def _store_as_float16(quantizer, scope, operator):
-    from ai_edge_quantizer import qtyping
-
+    qtyping = _module("qtyping")
     weights = qtyping.TensorQuantizationConfig(
         num_bits=16, dtype=qtyping.TensorDataType.FLOAT
     )

@@ -103,7 +103,7 @@ def export_tflite(
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
-        ImportError: If `ai-edge-litert` or `ai-edge-quantizer` is not
+        ImportError: If `ai-edge-litert` or `litert-quantizer` is not
             installed.
         OSError: If it can't be written, or the system's folder for temporary
             files is full.

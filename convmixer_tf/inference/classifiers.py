@@ -28,6 +28,7 @@ from convmixer_tf.models.probabilities import resolve_activation
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.validation import check_orientation
+from convmixer_tf.weights.hub import HUB
 
 # Assumed of files that do not say how their images are read.
 _DEFAULTS = {"crop_fraction": CROP_FRACTION, "orientation": ORIENTATION}
@@ -89,7 +90,8 @@ def load_classifier(
 
     Args:
         name: The name of a variant with its published weights, one of
-            `models.VARIANTS`; or the path of a `.keras` or `.tflite` file, of
+            `models.VARIANTS`; `"hf://USER/REPOSITORY"`, as for
+            `models.open_model`; or the path of a `.keras` or `.tflite` file, of
             a SavedModel's or TF Hub module's folder, or of the folder of a
             run, which has a `model.keras`.
         image_size: Side of the images, in pixels. Defaults to the model's, or
@@ -132,7 +134,7 @@ def load_classifier(
 
 def _load(name, image_size):
     """Loads a classifier; what isn't known about its images is `None`."""
-    if name in VARIANTS:
+    if name in VARIANTS or name.startswith(HUB):
         return _opened_classifier(name, image_size)
     path = pathlib.Path(find_model(name))
     if not path.is_dir() and (

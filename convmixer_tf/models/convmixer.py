@@ -26,6 +26,7 @@ from convmixer_tf.validation import plain
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import load_weights
 from convmixer_tf.weights.hub import fetch_weights
+from convmixer_tf.weights.hub import fetched
 from convmixer_tf.weights.published import find_published
 
 
@@ -78,7 +79,8 @@ def ConvMixer(
             a file of Keras 3, safetensors or PyTorch, written here, by timm,
             by the authors or by another training program; its content
             decides, not its name. A `.keras` file must be of a model of the
-            same activation, mean and deviation.
+            same activation, mean and deviation. Or `"hf://USER/REPOSITORY"`,
+            as for `open_model`.
         input_tensor: Symbolic output of other Keras layers, to be used as
             the image.
         input_shape: Tuple (height, width, channels), or (channels, height,
@@ -148,6 +150,7 @@ def ConvMixer(
     shape = image_shape(input_shape, input_tensor, include_top, patch_size)
     activation = keras.activations.get(activation)
     if weights is not None:
+        weights = fetched(weights)
         check_weights(weights, shape, adapt_channels)
     dataset, published = dataset_of(weights), None
     if dataset:

@@ -1,6 +1,7 @@
 """Opens a Keras model by whatever names it: the one way for all commands."""
 
 import dataclasses
+import json
 import os
 
 import keras
@@ -17,6 +18,9 @@ from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import infer_architecture
 from convmixer_tf.weights import read_weights
+from convmixer_tf.weights.hub import CONFIG_FILE
+from convmixer_tf.weights.hub import HUB
+from convmixer_tf.weights.hub import fetch_from_hub
 
 # Side of the images, in pixels, of a model that takes any.
 DEFAULT_SIZE = 224
@@ -57,7 +61,10 @@ def open_model(
     Args:
         name: One of `models.VARIANTS`; or the path of a `.keras` file, of the
             folder of a run, or of a file of weights that `weights.read_weights`
-            reads.
+            reads; or `"hf://USER/REPOSITORY"` on the Hugging Face hub: its
+            `model.keras`, or else its `model.safetensors` and timm's
+            `config.json`. `@REVISION`, a commit, tag or branch, and `/FILE`
+            may follow; a commit pins the content.
         image_size: Side of the images, in pixels, of a variant or of weights,
             which fit any. Defaults to that of the published weights, or 224.
         any_size: Whether such a model is to take images of any size instead.
@@ -86,7 +93,8 @@ def open_model(
     name = os.fspath(name)
     if name in VARIANTS:
         return _open_variant(name, image_size, any_size, weights)
-    path = find_model(name)
+    is_hub = name.startswith(HUB)
+    path = fetch_from_hub(name) if is_hub else find_model(name)
     if not os.path.isfile(path):
         raise FileNotFoundError(
             "The model must be the path of a .keras file, of the folder of a "
@@ -106,8 +114,19 @@ def open_model(
             reading.crop_fraction,
             reading.orientation,
         )
-    size = None if any_size else image_size or DEFAULT_SIZE
-    return OpenedModel(_from_weights(path, size, activation))
+    config = _read_config(name) if is_hub else {}
+    settings = config.get("pretrained_cfg", {})
+    size = image_size or settings.get("input_size", [DEFAULT_SIZE])[-1]
+    model = _from_weights(
+        path,
+        None if any_size else size,
+        activation or config.get("activation"),
+        settings,
+    )
+    names = config.get("label_names")
+    return OpenedModel(
+        model, names and tuple(names), settings.get("crop_pct"), None
+    )
 
 
 def default_image_size(name):
@@ -132,7 +151,18 @@ def _open_variant(name, image_size, any_size, weights):
     return OpenedModel(model, names, facts.crop_fraction, "exif")
 
 
-def _from_weights(path, size, activation):
+def _read_config(name):
+    """Reads what timm says of a repository's weights, if it is there."""
+    repository = "/".join(name.removeprefix(HUB).split("/")[:2])
+    try:
+        path = fetch_from_hub(f"{HUB}{repository}/{CONFIG_FILE}")
+    except FileNotFoundError:
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _from_weights(path, size, activation, settings):
     found = infer_architecture(read_weights(path))
     shape = (found.dim, found.depth, found.kernel_size, found.patch_size)
     published = _find_published(shape)
@@ -146,6 +176,7 @@ def _from_weights(path, size, activation):
         )
     include_top = found.classes is not None
     mean, std = statistics_of(published, found.channels)
+    mean, std = settings.get("mean", mean), settings.get("std", std)
     return ConvMixer(
         *shape,
         activation,

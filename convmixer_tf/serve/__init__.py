@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(
         f"The server needs {error.name}. Install the extra: "
-        'pip install "convmixer_tf[export]"'
+        'pip install "convmixer_tf[serve]"'
     ) from error
 
 __all__ = [

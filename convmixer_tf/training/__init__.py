@@ -13,6 +13,7 @@ from convmixer_tf.training.evaluation import Scores
 from convmixer_tf.training.evaluation import evaluate_function
 from convmixer_tf.training.finetune import FinetuneResult
 from convmixer_tf.training.finetune import finetune
+from convmixer_tf.training.fit_checkpoints import FitCheckpoints
 from convmixer_tf.training.strategy import STRATEGIES
 from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
@@ -24,6 +25,7 @@ __all__ = [
     "STRATEGIES",
     "CheckpointStore",
     "FinetuneResult",
+    "FitCheckpoints",
     "Scores",
     "TrainConfig",
     "check_classes",

@@ -1,12 +1,18 @@
-"""Fetching published weights, most of them from the Hugging Face hub."""
+"""Fetching published weights and other files from the Hugging Face hub."""
 
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 
 from convmixer_tf.weights.packaged import find_packaged
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.web import fetch_file
+
+HUB = "hf://"
+MODEL_FILE, WEIGHTS_FILE = "model.keras", "model.safetensors"
+CONFIG_FILE = "config.json"
+_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+))?")
 
 
 def fetch_weights(name: str, include_top: bool = True) -> str:
@@ -51,25 +57,88 @@ def fetch_weights(name: str, include_top: bool = True) -> str:
         return fetch_file(name, files)
     if published.repository is None:
         return find_packaged(name)
+    advice = " Or download that file elsewhere and pass its path as `weights`."
+    return _download(
+        f"the published weights of {name}",
+        published.repository,
+        published.filename,
+        None,
+        advice,
+    )
+
+
+def fetch_from_hub(
+    name: str, files: Sequence[str] = (MODEL_FILE, WEIGHTS_FILE)
+) -> str:
+    """Fetches a file of any repository on the hub, or finds it cached.
+
+    Cache, offline mode and verification are those of `fetch_weights`.
+
+    Args:
+        name: `"hf://USER/REPOSITORY"`, to which `@REVISION`, a commit, tag or
+            branch, and `/FILE` may be added. A commit pins the content.
+            Without revision, it is that of the branch `main`.
+        files: Names of the files to look for if `name` names none. The first
+            that is there is fetched.
+
+    Returns:
+        Path of the file in the cache.
+
+    Raises:
+        OSError: If the file is neither in the cache nor can be fetched, or its
+            content is damaged.
+        ValueError: If `name` has another form.
+
+    Example:
+
+    ```python
+    path = fetch_from_hub("hf://timm/convmixer_768_32.in1k")
+    ```
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise ValueError(
+            "The name of a model on the hub must be hf://USER/REPOSITORY, "
+            "hf://USER/REPOSITORY@REVISION or one of these with /FILE. "
+            f"Received: {name!r}"
+        )
+    repository, revision, file = found.groups()
+    files = [file] if file else list(files)
+    for candidate in files[:-1]:
+        try:
+            return _download(name, repository, candidate, revision)
+        except FileNotFoundError:
+            continue  # It is neither cached nor on the hub.
+    return _download(name, repository, files[-1], revision)
+
+
+def fetched(weights):
+    """Fetches weights whose name begins with `hf://`; returns others."""
+    if isinstance(weights, str) and weights.startswith(HUB):
+        return fetch_from_hub(weights, (WEIGHTS_FILE, MODEL_FILE))
+    return weights
+
+
+def _download(what, repository, filename, revision, advice=""):
     import huggingface_hub  # Not above: importing it takes time.
 
     try:
         path = huggingface_hub.hf_hub_download(
-            published.repository, published.filename
+            repository, filename, revision=revision
         )
     except Exception as error:
-        raise OSError(
-            f"Cannot fetch the published weights of {name} (file "
-            f"`{published.filename}` of the hub repository "
-            f"`{published.repository}`): {_reason(error)} Or download that "
-            "file elsewhere and pass its path as `weights`."
-        ) from None  # The sentence has all that its 60 lines would.
-    _verify(path, name, published.repository)
+        not_found = isinstance(error, huggingface_hub.errors.EntryNotFoundError)
+        # The sentence has all that the 60 lines of the cause would say.
+        raise (FileNotFoundError if not_found else OSError)(
+            f"Cannot fetch {what} (file `{filename}` of the hub repository "
+            f"`{repository}`): {hub_error(error)}{advice}"
+        ) from None
+    _verify(path, what, repository)
     return path
 
 
-def _reason(error):
-    """Says in one or two sentences why fetching failed, and what to do."""
+def hub_error(error, action="download"):
+    """Says in one or two sentences why the hub failed, and what to do."""
     from huggingface_hub import constants
     from huggingface_hub import errors
 
@@ -94,12 +163,12 @@ def _reason(error):
             )
     summary = str(error).strip().partition("\n")[0]
     return (
-        f"the download failed ({type(error).__name__}: {summary}). "
+        f"the {action} failed ({type(error).__name__}: {summary}). "
         "Nothing was kept; try again."
     )
 
 
-def _verify(path, name, repository):
+def _verify(path, what, repository):
     """Compares the content of a cached file with the hash that names it."""
     if not os.path.islink(path):
         return
@@ -110,8 +179,8 @@ def _verify(path, name, repository):
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != expected:
         raise OSError(
-            f"The cached weights of {name} (hub repository `{repository}`) "
-            f"are damaged: the SHA-256 of the content is {actual}, expected "
+            f"The cached file of {what} (hub repository `{repository}`) "
+            "is damaged: the SHA-256 of the content is {actual}, expected "
             f"{expected}. Nothing was loaded. Delete "
             f"`{os.path.realpath(path)}` and try again."
         )

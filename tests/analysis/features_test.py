@@ -22,6 +22,9 @@ def test_maps_are_the_inner_tensors(build, top):
     for name, values in maps.items():
         assert values.shape == (2, 7, 5, 6)
         np.testing.assert_array_equal(values, expected[name])
+        info = extractor.feature_info[name]
+        assert info["channels"] == 6
+        assert images.shape[1] // info["stride"] == 7
 
 
 def test_all_blocks_by_default_on_the_same_weights(build):

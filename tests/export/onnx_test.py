@@ -19,6 +19,7 @@ from convmixer_tf.export import onnx_export
 from convmixer_tf.export import onnx_plain
 from convmixer_tf.export.onnx_activations import write_activation
 from convmixer_tf.export.onnx_graph import Graph
+from convmixer_tf.export.verification import open_runtime
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
 from tests.helpers import asymmetric_image
@@ -194,6 +195,69 @@ def test_quantized_statically_by_onnxruntime(tmp_path, packaged):
     check_quantized(quantized, images, expected, 0.2)
 
 
+@pytest.mark.slow
+def test_int8(tmp_path, packaged):
+    path, images, expected = packaged
+    quantized, model = tmp_path / "quantized.onnx", ConvMixer256_8()
+    export_onnx(
+        model,
+        quantized,
+        pixels="uint8",
+        quantization="int8",
+        calibration_images=images[::2],
+    )
+    assert quantized.stat().st_size < 0.4 * path.stat().st_size
+    check_quantized(quantized, np.uint8(images), expected, 0.1)
+    with open_runtime(quantized) as runtime:
+        assert runtime.description["quantization"] == "int8"
+        assert not runtime.description["custom_operators"]
+    with pytest.raises(ValueError, match="needs `calibration_images`"):
+        export_onnx(model, tmp_path / "other.onnx", quantization="int8")
+    with pytest.raises(ValueError, match='needs `quantization="int8"`'):
+        export_onnx(model, tmp_path / "m.onnx", calibration_images=images)
+    with pytest.raises(ValueError, match=r"must be one of .*'int8'\)"):
+        export_onnx(model, tmp_path / "other.onnx", quantization="int4")
+    with pytest.raises(ValueError, match=r"as it is stays in float32"):
+        export_onnx(
+            model, tmp_path / "other.onnx", plain=True, quantization="int8"
+        )
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("optimized", ["all", "none"])
+def test_onnxruntime_at_optimization_levels_and_batch_sizes(
+    exported, optimized
+):
+    model, path = exported
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimized == "none":
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
+    session = onnxruntime.InferenceSession(str(path), options)
+    for count in (1, 2, 5):
+        images = np.float32(IMAGES[:count])
+        (outputs,) = session.run(None, {"image": images})
+        assert relative_difference(outputs, model(images)) < 1e-5
+
+
+@pytest.mark.peer
+def test_openvino_computes_the_same_at_any_size(tmp_path):
+    pytest.importorskip("openvino", reason="needs openvino")
+    model, path = convmixer(input_shape=(None, None, 3)), tmp_path / "m.onnx"
+    export_onnx(model, path, pixels="uint8")
+    for runtime, limit in (("openvino", 1e-5), ("openvino_bfloat16", 0.05)):
+        with open_runtime(path, runtime=runtime) as opened:
+            for images in (IMAGES, IMAGES[:1, :16]):
+                outputs, _ = opened.run(np.float32(images))
+                assert relative_difference(outputs, model(images)) < limit
+    with pytest.raises(ValueError, match="is for the runtime onnxruntime"):
+        open_runtime(path, runtime="litert").__enter__()
+    path.write_bytes(b"no ONNX")
+    with pytest.raises(ValueError, match="OpenVINO can't run"):
+        open_runtime(path, runtime="openvino").__enter__()
+
+
 def test_a_channel_that_the_normalization_ends(tmp_path):
     model, path = convmixer(), tmp_path / "model.onnx"
     for norm in (
@@ -359,9 +423,10 @@ def test_errors_leave_no_file(tmp_path, monkeypatch):
 
     original = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
-    for missing in ("onnx", "tf2onnx"):
+    remedies = {"onnx": r"convmixer_tf\[export\]", "tf2onnx": "tf2onnx"}
+    for missing, remedy in remedies.items():
         refused[:] = [missing]
-        with pytest.raises(ImportError, match=r"convmixer_tf\[export\]"):
+        with pytest.raises(ImportError, match=f"pip install .*{remedy}"):
             export_onnx(deep_head(), tmp_path / "model.onnx", plain=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -194,7 +194,7 @@ def test_steps_of_four_bits(tmp_path):
 
 @pytest.mark.slow
 def test_a_large_file(tmp_path):
-    """ai-edge-quantizer puts the weights of such behind the model."""
+    """litert-quantizer puts the weights of such behind the model."""
     model, path = convmixer(dim=384, kernel_size=3), tmp_path / "model.tflite"
     export_tflite(model, path, quantization="dynamic")
     assert path.stat().st_size > 2**18

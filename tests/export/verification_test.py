@@ -373,6 +373,20 @@ def test_half_precision_is_compared_as_it_is_exported(model, tmp_path):
     assert report.passed, report.broken
 
 
+@pytest.mark.slow
+def test_litert_compiled_model_computes_the_same(model, tflite, tmp_path):
+    ours = verify(model, tflite, IMAGES)
+    report = verify(model, tflite, IMAGES, runtime="litert_compiled")
+    assert report.runtime.endswith("CompiledModel")
+    assert report.differences == ours.differences
+    (tmp_path / "text.tflite").write_text("not a model")
+    with pytest.raises(ValueError, match="is not a whole TFLite file"):
+        verify(
+            *(model, tmp_path / "text.tflite", IMAGES),
+            runtime="litert_compiled",
+        )
+
+
 @pytest.mark.peer
 def test_mediapipe(model, tmp_path):
     pytest.importorskip("mediapipe", reason="needs mediapipe")

@@ -27,6 +27,7 @@ def test_every_kind(folder, model, images, tmp_path):
         "SavedModel",
         "TF Hub module",
         "ONNX",
+        "ONNX int8",
         "TFLite float32",
         "TFLite float16",
         "TFLite dynamic",
@@ -35,14 +36,46 @@ def test_every_kind(folder, model, images, tmp_path):
         "once more",
     ]
     for name, row in found.items():
-        exact = name in list(found)[:6] or name == "once more"
+        exact = "int" not in name and name != "TFLite dynamic"
         assert row["agreement"] >= (1 if exact else 0.7), name
         assert row["top1"] > 0.7, name
         assert row["bytes"] > 1000, name
         assert row["milliseconds"] > 0, name
+        assert row["wall_milliseconds"] > 0, name
         assert f"| {name} | " in result.stdout
     assert found["Keras"]["largest_difference"] == 0
     assert found["SavedModel"]["runtime"].startswith("tf.saved_model.load")
+
+
+@pytest.mark.large
+@pytest.mark.peer
+def test_peers(folder, model, images, tmp_path):
+    pytest.importorskip("openvino", reason="needs openvino")
+    pytest.importorskip("torch", reason="needs PyTorch")
+    output = tmp_path / "peers.json"
+    result = run_script(
+        *("export/benchmark.py", "--peers", "--threads=2", "--batch_size=4"),
+        *(model, f"--output={output}", *images, "--turns=3"),
+        f"--calibration={folder / 'calibration'}",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    results = json.loads(output.read_text())
+    assert (results["threads"], results["batch_size"]) == (2, 4)
+    found = {row["artifact"]: row for row in results["artifacts"]}
+    assert list(found) == [
+        "Keras predict",
+        "ONNX, onnxruntime",
+        "ONNX, OpenVINO",
+        "ONNX, OpenVINO bfloat16",
+        "ONNX int8, onnxruntime",
+        "ONNX int8, OpenVINO",
+        "TFLite float32, LiteRT",
+        "TFLite int8, LiteRT",
+        "PyTorch, torch.compile",
+    ]
+    for name, row in found.items():
+        rounded = "int8" in name or "bfloat16" in name
+        assert row["agreement"] >= (0.7 if rounded else 1), name
 
 
 @pytest.mark.parametrize(

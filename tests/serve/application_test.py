@@ -530,5 +530,5 @@ def test_a_missing_package_is_named(monkeypatch):
     for name in [x for x in sys.modules if x.startswith("convmixer_tf.serve")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "python_multipart", None)
-    with pytest.raises(ImportError, match=r"python_multipart.*tf\[export"):
+    with pytest.raises(ImportError, match=r"python_multipart.*tf\[serve"):
         importlib.import_module("convmixer_tf.serve")

@@ -1,21 +1,27 @@
 """A Hugging Face hub on the loopback interface, for the real client.
 
 It speaks the part of the protocol that fetching a file needs: metadata by
-HEAD, a redirect to another host that holds the content, ranges, and errors.
+HEAD, a redirect to another host that holds the content, ranges, and errors;
+and the part that a commit of small files needs.
 """
 
+import base64
 import contextlib
 import hashlib
 import http.server
+import json
 import re
 import threading
+
+from huggingface_hub import constants
 
 
 class HubServer:
     """A hub and, on a second port, the content network it redirects to.
 
     Attributes:
-        files: Dictionary from (repository, file name) to content.
+        files: Dictionary from (repository, file name) to content. That of a
+            revision other than `main` is of (repository@revision, file name).
         requests: List of `(host, method, path, headers)` as they came in,
             `host` being `"hub"` or `"cdn"`.
         status: What the hub answers to everything, such as 503, or `None`
@@ -68,6 +74,20 @@ def running_hub():
         server.close()
 
 
+def point_client_at(hub, cache, monkeypatch):
+    """Points the client, in this process, at a hub and an empty cache."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        hub.url + template[template.index("/{repo_id}") :],
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
 def _serve(hub, handler):
     bound = type(handler.__name__, (handler,), {"hub": hub})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), bound)
@@ -112,16 +132,19 @@ class _Hub(_Handler):
     host = "hub"
 
     def answer(self, with_body):
-        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/(.+)", self.path)
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(.+?)/(.+)", self.path)
         repositories = {repository for repository, _ in self.hub.files}
+        if match:
+            repository, revision, name = match.groups()
+            repository += "" if revision == "main" else f"@{revision}"
         if self.hub.status is not None:
             self.send(self.hub.status, {})
-        elif match is None or match[1] not in repositories:
+        elif match is None or repository not in repositories:
             self.send(404, {"X-Error-Code": "RepoNotFound"})
-        elif match.groups() not in self.hub.files:
+        elif (repository, name) not in self.hub.files:
             self.send(404, {"X-Error-Code": "EntryNotFound"})
         else:
-            content = self.hub.files[match.groups()]
+            content = self.hub.files[repository, name]
             digest = hashlib.sha256(content).hexdigest()
             self.send(
                 302,
@@ -134,6 +157,40 @@ class _Hub(_Handler):
                     "Content-Length": 0,
                 },
             )
+
+    def do_POST(self):
+        size = int(self.headers["Content-Length"])
+        lines = [json.loads(x) for x in self.rfile.read(size).splitlines()]
+        request = ("hub", "POST", self.path, dict(self.headers))
+        self.hub.requests.append(request)
+        if self.hub.status is not None:
+            self.send(self.hub.status, {"Content-Length": 0})
+            return
+        body = json.dumps(self._changed(lines)).encode()
+        self.send(200, {"Content-Length": len(body)})
+        self.wfile.write(body)
+
+    def _changed(self, lines):
+        """Does what a POST asks for; returns the answer."""
+        if self.path == "/api/repos/create":
+            name = f"{lines[0].get('organization')}/{lines[0]['name']}"
+            return {"url": f"{self.hub.url}/{name}"}
+        if self.path == "/api/validate-yaml":
+            return {"errors": [], "warnings": []}
+        if "/preupload/" in self.path:
+            mode = {"uploadMode": "regular", "shouldIgnore": False}
+            return {"files": [{**f, **mode} for f in lines[0]["files"]]}
+        found = re.fullmatch(r"/api/models/(.+)/commit/main", self.path)
+        assert found, self.path
+        repository = found[1]
+        oid = hashlib.sha1(repr(lines).encode()).hexdigest()
+        for line in lines:
+            if line["key"] == "file":
+                content = base64.b64decode(line["value"]["content"])
+                for name in (repository, f"{repository}@{oid}"):
+                    self.hub.files[name, line["value"]["path"]] = content
+        url = f"{self.hub.url}/{repository}/commit/{oid}"
+        return {"commitOid": oid, "commitUrl": url, "success": True}
 
 
 class _Cdn(_Handler):

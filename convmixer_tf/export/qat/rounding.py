@@ -1,6 +1,6 @@
 """Rounding as in the file, for tensorflow-model-optimization.
 
-In the worker's process only. It follows ai-edge-quantizer, which writes the
+In the worker's process only. It follows litert-quantizer, which writes the
 file: weights are symmetric around 0, with a step for each output channel, and
 those of 4 bits are clipped to the range of the least squared error; what a
 layer returns has 8 bits, with one step for all channels.
@@ -13,7 +13,7 @@ import tf_keras
 
 _quantization = tfmot.quantization.keras
 _BATCH_SIZE = 64
-_NEWTON_STEPS = 10  # ai-edge-quantizer's.
+_NEWTON_STEPS = 10  # litert-quantizer's.
 _BITS = {"int8": 8, "int4": 4}
 _KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel"}
 

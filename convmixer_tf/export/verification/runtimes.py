@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.export.litert import LiteRTModel
+from convmixer_tf.export.litert import compiled_predict
 from convmixer_tf.export.tflite_model import count
 from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.files import PathLike
@@ -108,8 +109,10 @@ def open_runtime(
     Args:
         path: Path of a SavedModel's folder or of a `.tflite`, `.onnx` or
             `.keras` file.
-        runtime: One of `RUNTIMES`. `None` takes the one that the file is for,
-            and LiteRT for `.tflite`, of which `"mediapipe"` is the other.
+        runtime: One of `RUNTIMES`. `None` takes the one that the file is for:
+            LiteRT for `.tflite`, which `"litert_compiled"`, its newer
+            interface, and `"mediapipe"` run too, and onnxruntime for `.onnx`,
+            which `"openvino"` and `"openvino_bfloat16"` run too.
         threads: Integer, how many threads to use. Keras and MediaPipe decide
             themselves.
         signature: Which signature of a SavedModel to call. Defaults to
@@ -128,7 +131,7 @@ def open_runtime(
         raise FileNotFoundError(f"There is nothing at `{path}`.")
     default = _default_runtime(path)
     runtime = runtime or default
-    if runtime != default and (runtime, default) != ("mediapipe", "litert"):
+    if runtime not in (default, *_OTHERS.get(default, ())):
         raise ValueError(
             f"`{path}` is for the runtime {default}. Received: {runtime}"
         )
@@ -176,6 +179,22 @@ def _open_litert(path, threads):
     model = LiteRTModel(path, threads)
     name = _versioned("ai-edge-litert")
     yield Runtime(name, describe_tflite(path), 1, _timed(model.predict))
+
+
+@contextlib.contextmanager
+def _open_compiled(path, threads):
+    description = describe_tflite(path)
+    predict = compiled_predict(path, threads)
+    scale, zero_point = (
+        description["outputs"][0][name] for name in ("scale", "zero_point")
+    )
+
+    def run(images):
+        outputs = np.float32(predict(images))
+        return scale * (outputs - zero_point) if scale else outputs
+
+    name = f"{_versioned('ai-edge-litert')}, CompiledModel"
+    yield Runtime(name, description, 1, _timed(run))
 
 
 @contextlib.contextmanager
@@ -252,10 +271,61 @@ def _open_onnx(path, threads):
             [_onnx_tensor(tensor) for tensor in session.get_outputs()],
             [node.op_type for node in nodes],
             {node.op_type for node in nodes if node.domain not in standard},
+            quantization=_onnx_quantization(nodes),
         ),
         1 if pixels.shape[0] == 1 else BATCH_SIZE,
         _timed(run),
     )
+
+
+@contextlib.contextmanager
+def _open_openvino(path, threads, precision="f32"):
+    try:
+        import onnx
+        import openvino
+    except ImportError as error:
+        raise ImportError(
+            "OpenVINO needs `onnx` and `openvino`: pip install onnx openvino."
+        ) from error
+    try:
+        nodes = onnx.load(path).graph.node
+        compiled = openvino.Core().compile_model(
+            os.fspath(path),
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": precision,
+                "NUM_STREAMS": 1,
+            },
+        )
+    except Exception as error:  # Of many kinds, in both libraries.
+        raise ValueError(f"OpenVINO can't run `{path}`: {error}") from error
+    (pixels,), (outputs,) = compiled.inputs, compiled.outputs
+    shape, dtype = _openvino_shape(pixels), pixels.get_element_type().to_dtype()
+
+    def run(images):
+        if dtype == np.uint8:
+            images = np.uint8(np.rint(images))
+        return compiled(images)[outputs].copy()
+
+    yield Runtime(
+        f"{_versioned('openvino')} ({precision})",
+        _describe(
+            [_tensor(pixels.any_name, shape, dtype.name)],
+            [_tensor(outputs.any_name, _openvino_shape(outputs), "float32")],
+            [node.op_type for node in nodes],
+            quantization=_onnx_quantization(nodes),
+        ),
+        shape[0] or BATCH_SIZE,
+        _timed(run),
+    )
+
+
+def _openvino_shape(tensor):
+    return [
+        None if side.is_dynamic else side.get_length()
+        for side in tensor.get_partial_shape()
+    ]
 
 
 @contextlib.contextmanager
@@ -298,14 +368,22 @@ def _open_saved_model(path, threads, signature="serving_default"):
                 worker.stdin.close()
 
 
-_RUNTIMES = {
+_RUNTIMES: dict[str, Callable] = {
     "keras": _open_keras,
     "litert": _open_litert,
+    "litert_compiled": _open_compiled,
     "mediapipe": _open_mediapipe,
     "onnxruntime": _open_onnx,
+    "openvino": _open_openvino,
+    "openvino_bfloat16": functools.partial(_open_openvino, precision="bf16"),
     "saved_model": _open_saved_model,
 }
 RUNTIMES = tuple(_RUNTIMES)
+# Of the runtime that a file is for, those that run it, too.
+_OTHERS = {
+    "litert": ("litert_compiled", "mediapipe"),
+    "onnxruntime": ("openvino", "openvino_bfloat16"),
+}
 
 
 def _timed(function):
@@ -319,10 +397,12 @@ def _timed(function):
     return timed
 
 
-def _describe(inputs, outputs, operators, custom_operators=()):
+def _describe(
+    inputs, outputs, operators, custom_operators=(), quantization="float32"
+):
     """Describes a file without delegates, as `describe_tflite` does."""
     return {
-        "quantization": "float32",
+        "quantization": quantization,
         "inputs": inputs,
         "outputs": outputs,
         "operators": count(operators),
@@ -339,6 +419,13 @@ def _tensor(name, shape, dtype):
         "scale": None,
         "zero_point": None,
     }
+
+
+def _onnx_quantization(nodes):
+    kinds = {node.op_type for node in nodes}
+    if "DynamicQuantizeLinear" in kinds:
+        return "dynamic"
+    return "int8" if "QuantizeLinear" in kinds else "float32"
 
 
 def _onnx_tensor(tensor):

@@ -44,7 +44,7 @@ def _forward(x, kernel):
 
 def _input_gradient(dy, kernel):
     if _flips(dy, kernel):
-        return _forward(dy, ops.flip(kernel, (0, 1)))
+        return _forward(dy, tf.reverse(kernel, [0, 1]))
     return tf.nn.depthwise_conv2d_backprop_input(
         tf.shape(dy), kernel, dy, _STRIDES, "SAME"
     )
