@@ -96,6 +96,9 @@ COMMANDS = {
     "convmixer phone PHOTOS --output mine": Elsewhere(
         "tests/cli/phone_test.py", "test_all_is_there"
     ),
+    "convmixer push --model runs/mine --repository USER/REPOSITORY": Elsewhere(
+        "tests/export/hub_repository_test.py", "test_the_command"
+    ),
     "convmixer --help": Elsewhere(
         "tests/cli/commands_test.py", "test_help_comes_before_tensorflow"
     ),
@@ -207,7 +210,7 @@ COMMANDS = {
         "tests/recipes/benchmark_test.py", "test_short_run_against_timm"
     ),
     "KERAS_BACKEND=jax python recipes/benchmark.py --device gpu "
-    "--dtype bfloat16 --output h200.json": Elsewhere(
+    "--dtype bfloat16 --output gpu.json": Elsewhere(
         "tests/recipes/benchmark_test.py",
         "test_short_runs_on_other_backends",
     ),
