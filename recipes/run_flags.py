@@ -14,6 +14,11 @@ _DATA_DIR = flags.DEFINE_string(
 _STRATEGY = flags.DEFINE_enum(
     "strategy", "auto", STRATEGIES, "On which devices to train."
 )
+_TPU = flags.DEFINE_string(
+    "tpu", None, "Name of a Cloud TPU. Default: this machine's, if it has one."
+)
+_TPU_ZONE = flags.DEFINE_string("tpu_zone", None, "Zone of that TPU.")
+_TPU_PROJECT = flags.DEFINE_string("tpu_project", None, "Its project.")
 _PRECISION = flags.DEFINE_enum(
     "precision", "auto", PRECISIONS, "What to compute in."
 )
@@ -84,7 +89,12 @@ def strategy():
     Raises:
         ValueError: If the machine lacks what the strategy needs.
     """
-    return make_strategy(_STRATEGY.value)
+    return make_strategy(
+        _STRATEGY.value,
+        tpu=_TPU.value,
+        zone=_TPU_ZONE.value,
+        project=_TPU_PROJECT.value,
+    )
 
 
 def settings(default_steps):

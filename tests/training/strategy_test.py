@@ -115,6 +115,28 @@ def test_tpu_without_tpu_is_an_error():
         make_strategy("tpu")
 
 
+def test_a_tpu_is_found_by_name_zone_and_project(monkeypatch):
+    class FoundError(Exception):
+        pass
+
+    def resolve(*arguments):
+        raise FoundError(*arguments)
+
+    resolvers = tf.distribute.cluster_resolver
+    monkeypatch.setattr(resolvers, "TPUClusterResolver", resolve)
+    with pytest.raises(FoundError) as found:
+        make_strategy(tpu="pod", zone="us-east5-a", project="lab")
+    assert found.value.args == ("pod", "us-east5-a", "lab")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"name": "one", "tpu": "pod"}, {"zone": "us-east5-a"}]
+)
+def test_a_tpu_named_in_vain_is_an_error(wrong):
+    with pytest.raises(ValueError, match='`tpu` needs strategy="tpu"'):
+        make_strategy(**wrong)
+
+
 def test_another_backend_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="set KERAS_BACKEND=tensorflow"):
