@@ -39,6 +39,9 @@ _JIT = flags.DEFINE_bool("jit_compile", False, "Let XLA compile the step.")
 _SAVE_EVERY = flags.DEFINE_integer(
     "save_every", 1000, "Updates between checkpoints."
 )
+_STEPS_PER_CALL = flags.DEFINE_integer(
+    "steps_per_call", 1, "Updates that the devices make without Python."
+)
 _KEEP = flags.DEFINE_integer("keep", 3, "Checkpoints to keep, and the best.")
 _LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Updates between log lines.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", True, "Write event files.")
@@ -115,6 +118,7 @@ def settings(default_steps):
         "steps_per_epoch": given(_STEPS, default_steps),
         "jit_compile": _JIT.value,
         "save_every": _SAVE_EVERY.value,
+        "steps_per_call": _STEPS_PER_CALL.value,
         "keep": _KEEP.value,
         "log_every": _LOG_EVERY.value,
         "tensorboard": _TENSORBOARD.value,

@@ -64,6 +64,10 @@ class TrainConfig:
         jit_compile: Boolean, whether XLA compiles the step. One device only.
         save_every: Integer, updates between checkpoints, apart from those at
             the end of each epoch.
+        steps_per_call: Integer, how many updates the devices make before they
+            wait for Python, which costs a TPU or a fast GPU time. A signal to
+            stop waits for them. A call ends where a checkpoint, a line of the
+            log or an epoch's end is due.
         keep: Integer, how many of the last checkpoints to keep. The best is
             kept besides.
         log_every: Integer, updates between two lines of the log.
@@ -101,6 +105,7 @@ class TrainConfig:
     seed: int = 0
     jit_compile: bool = False
     save_every: int = 1000
+    steps_per_call: int = 1
     keep: int = 3
     log_every: int = 50
     profile_steps: tuple[int, int] | None = None
@@ -113,6 +118,7 @@ class TrainConfig:
             "batch_size",
             "accumulation_steps",
             "save_every",
+            "steps_per_call",
             "keep",
             "log_every",
         ):
@@ -189,6 +195,7 @@ OF_THE_DEVICES = ("replicas", "computes_in")
 NOT_PART_OF_THE_RESULT = (
     *OF_THE_DEVICES,
     "save_every",
+    "steps_per_call",
     "keep",
     "log_every",
     "profile_steps",

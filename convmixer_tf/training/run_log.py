@@ -78,30 +78,32 @@ class RunLog:
             self.bar = _progress_bar(first_step, config.total_steps)
 
     def add_step(self, results):
-        """Takes in an update, without waiting for it, and reports some.
+        """Takes in updates, without waiting for them, and reports some.
 
         Args:
-            results: What `Engine.step` returns.
+            results: What `Engine.update` returns.
 
         Returns:
-            Boolean, whether this was an update at which it reported (and so
-            waited for it).
+            Boolean, whether the last was an update at which it reported (and
+            so waited for it).
         """
-        self.step += 1
-        self.timed += 1
+        count = len(results["loss"])
+        self.step += count
+        self.timed += count
         self._profile()
         self.pending.append(results["loss"])
         progress.note("step %d of %d", self.step, self.config.total_steps)
         if self.bar:
-            self.bar.update()
+            self.bar.update(count)
             progress.touch()
         first, self.first = self.first, False
         if self.step % self.config.log_every:
             if first:
                 self._restart_clock()
             return False
-        values = {name: float(value) for name, value in results.items()}
-        values["loss"] = float(np.mean([float(x) for x in self.pending]))
+        values = {name: float(value[-1]) for name, value in results.items()}
+        losses = np.concatenate(self.pending)
+        values["loss"] = float(np.mean(losses, dtype=np.float64))
         seconds = (time.perf_counter() - self.since) / self.timed
         values["images_per_second"] = self.config.batch_size / seconds
         if not first:
@@ -200,10 +202,10 @@ class RunLog:
         if not (self.writes and self.config.profile_steps):
             return
         first, end = self.config.profile_steps
-        if self.step == first - 1:
+        if first - 1 <= self.step < end - 1 and not self.profiling:
             tf.profiler.experimental.start(str(self.directory / "tensorboard"))
             self.profiling = True
-        elif self.step == end - 1:
+        elif self.step >= end - 1:
             self._stop_profiling()
 
     def _stop_profiling(self):

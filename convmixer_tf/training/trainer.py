@@ -188,11 +188,13 @@ class Run:
             epoch: Integer, from 0.
 
         Yields:
-            For each update, a list of distributed batches.
+            For each call of `update`, the iterator of distributed batches.
         """
         count = self.config.accumulation_steps
-        done = self.step - epoch * self.config.steps_per_epoch
-        if done == self.config.steps_per_epoch:
+        begin = epoch * self.config.steps_per_epoch
+        end = begin + self.config.steps_per_epoch
+        done = self.step - begin
+        if self.step == end:
             return  # Stopped between the last update and the evaluation.
         replicas = self.strategy.num_replicas_in_sync
         batches = iter(
@@ -202,20 +204,25 @@ class Run:
                 self.config.batch_size // count // replicas,
             )
         )
-        for step in range(done, self.config.steps_per_epoch):
-            parts = [next(batches, None) for _ in range(count)]
-            if any(part is None for part in parts):
-                raise ValueError(
-                    f"The data of epoch {epoch} ended after {step} of "
-                    f"{self.config.steps_per_epoch} steps. Lower "
-                    "`steps_per_epoch`, or repeat the data."
-                )
-            yield parts
+        while self.step < end:
+            yield batches
 
     def update(self, batches):
-        """Updates the weights once."""
-        results = self.engine.step(batches)
-        self.step += 1
+        """Updates the weights, up to where there is something else to do."""
+        config = self.config
+        places = (config.steps_per_epoch, config.save_every, config.log_every)
+        left = [place - self.step % place for place in places]
+        count = min(config.steps_per_call, *left)
+        try:
+            results = self.engine.update(batches, count)
+        except tf.errors.OutOfRangeError as error:
+            epoch, done = divmod(self.step, config.steps_per_epoch)
+            raise ValueError(
+                f"The data of epoch {epoch} ended before step {done + count} "
+                f"of {config.steps_per_epoch}. Lower `steps_per_epoch`, or "
+                "repeat the data."
+            ) from error
+        self.step += count
         self.losses.append(results["loss"])
         if self.log.add_step(results):
             self.check_finite()
@@ -385,7 +392,8 @@ class Run:
         return summary
 
     def _sum_losses(self):
-        self.loss_sum += sum(float(loss) for loss in self.losses)
+        losses = [loss for part in self.losses for loss in part.numpy()]
+        self.loss_sum += sum(map(float, losses))
         self.losses = []
 
 

@@ -40,9 +40,10 @@ def run(strategy, frozen_norms=False, change=None, **changes):
     for epoch in range(STEPS // 4):
         data = iter(distribute(strategy, functools.partial(load, epoch)))
         for _ in range(4):
-            step = engine.step([next(data) for _ in range(count)])
-            results.append({k: float(v) for k, v in step.items()})
+            step = engine.update(data)
+            results.append({k: float(v[0]) for k, v in step.items()})
     engine.merge_batch_norms()
+    assert engine._updates.experimental_get_tracing_count() == 1
     return engine, results
 
 
@@ -56,7 +57,7 @@ def everything(engine):
 def step_once(engine, images, labels):
     data = tf.data.Dataset.from_tensors((images, labels))
     batches = distribute(engine.strategy, lambda context: data)
-    return engine.step([next(iter(batches))])
+    return engine.update(iter(batches))
 
 
 @pytest.fixture(scope="module")

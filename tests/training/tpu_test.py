@@ -86,9 +86,17 @@ def test_a_run_begins(run):
 
 
 def test_an_update_is_traced(run, batch):
-    trace(run.engine._accumulate, batch)
-    operations = trace(run.engine._update, batch)
+    trace(tf.function(run.engine._accumulate), batch)
+    operations = trace(tf.function(run.engine._update), batch)
     assert any(op.type == "CrossReplicaSum" for op in operations)
+
+
+def test_several_updates_are_one_loop(run):
+    batches = tiny.train_batches(CONFIG.batch_size // 2)
+    data = distribute(run.strategy, lambda context: batches(0, 0, context))
+    updates = run.engine._updates.get_concrete_function(iter(data), 3)
+    operations = [op.type for op in updates.graph.get_operations()]
+    assert operations.count("While") == 1
 
 
 @pytest.mark.large
@@ -96,7 +104,7 @@ def test_an_update_by_muon_is_traced(strategy, batch):
     with strategy.scope():
         config = tiny.config(optimizer="muon", sync_batch_norm=True)
         engine = step.Engine(config, tiny.build_model(), strategy)
-    trace(engine._update, batch)
+    trace(tf.function(engine._update), batch)
 
 
 def test_an_evaluation_is_traced(run, batch):

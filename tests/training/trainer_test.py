@@ -143,6 +143,24 @@ def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_several_updates_a_call_are_the_same_to_the_bit(
+    finished, one_device, tmp_path, monkeypatch
+):
+    """In calls of 2, 1 and 1 updates, and crashed in between."""
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 6, crash)
+        with pytest.raises(CrashError):
+            run(tmp_path, one_device, steps_per_call=2)
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert max(names) == "step_0000000004_evaluated"
+    model, summary = run(tmp_path, one_device, steps_per_call=3)
+    for name, value in tiny.weights_of(model).items():
+        np.testing.assert_array_equal(value, finished[1][name], err_msg=name)
+    rows = without_times([summary["last"], finished[2]["last"]])
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 4])
 def test_sigterm_saves_and_exits(
     finished, one_device, tmp_path, monkeypatch, step
@@ -285,7 +303,7 @@ def test_batches_of_another_size_are_an_error(one_device, tmp_path):
 
 
 def test_data_that_ends_early_is_an_error(one_device, tmp_path):
-    message = "epoch 0 ended after 8 of 9 steps. Lower `steps_per_epoch`"
+    message = "epoch 0 ended before step 9 of 9. Lower `steps_per_epoch`"
     with pytest.raises(ValueError, match=message):
         run(tmp_path, one_device, steps_per_epoch=9)
 
