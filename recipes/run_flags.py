@@ -35,7 +35,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
 _STEPS = flags.DEFINE_integer(
     "steps_per_epoch", None, "Updates per epoch. Default: all images once."
 )
-_JIT = flags.DEFINE_bool("jit_compile", False, "Let XLA compile the step.")
+_JIT = flags.DEFINE_bool(
+    "jit_compile", None, "Let XLA compile the step. Default: on GPUs."
+)
 _SAVE_EVERY = flags.DEFINE_integer(
     "save_every", 1000, "Updates between checkpoints."
 )

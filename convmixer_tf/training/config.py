@@ -61,7 +61,9 @@ class TrainConfig:
         ema_decay: Decay of the weights' running mean, per update, which is
             then what is evaluated. `None`: there is none.
         seed: Integer, from which everything random follows.
-        jit_compile: Boolean, whether XLA compiles the step. One device only.
+        jit_compile: Boolean, whether XLA compiles the update, of several
+            replicas each one's loss and gradient, and the evaluation. `None`:
+            on GPUs, unless `sync_batch_norm` goes over several.
         save_every: Integer, updates between checkpoints, apart from those at
             the end of each epoch.
         steps_per_call: Integer, how many updates the devices make before they
@@ -103,7 +105,7 @@ class TrainConfig:
     sync_batch_norm: bool = False
     ema_decay: float | None = None
     seed: int = 0
-    jit_compile: bool = False
+    jit_compile: bool | None = None
     save_every: int = 1000
     steps_per_call: int = 1
     keep: int = 3
@@ -188,7 +190,7 @@ class TrainConfig:
 
 
 # Of the devices. A run that goes on with others is told that it matters.
-OF_THE_DEVICES = ("replicas", "computes_in")
+OF_THE_DEVICES = ("replicas", "computes_in", "jit_compile")
 
 # What may differ when a run goes on: nothing else that the weights depend on,
 # but for what `starts_from` says in words, as `model` and `weights` do.

@@ -18,6 +18,7 @@ from convmixer_tf.training.optimizer import layer_rates
 from convmixer_tf.training.optimizer import raw
 from convmixer_tf.training.schedule import make_schedule
 from convmixer_tf.training.strategy import on_replicas
+from convmixer_tf.training.strategy import resolve_jit_compile
 
 RESULTS = ("loss", "gradient_norm", "learning_rate")
 
@@ -71,11 +72,7 @@ class Engine:
         self.merge_batch_norms = averaging_over_replicas(
             strategy, self._running_statistics()
         )
-        if config.jit_compile:
-            self._accumulate, self._update = (
-                tf.function(function, jit_compile=True)
-                for function in (self._accumulate, self._update)
-            )
+        self._compile()
         self._updates = tf.function(self._run_updates)
 
     def update(self, batches, count=1):
@@ -137,6 +134,20 @@ class Engine:
 
         if seeds and self.strategy.num_replicas_in_sync > 1:
             on_replicas(self.strategy, spread)()
+
+    def _compile(self):
+        """Has XLA compile what it can: with one replica, the whole update."""
+        config, strategy = self.config, self.strategy
+        if not resolve_jit_compile(
+            config.jit_compile, strategy, config.sync_batch_norm
+        ):
+            return
+        names = ("_accumulate", "_update")
+        if strategy.num_replicas_in_sync > 1:
+            names = ("_loss_and_gradients",)
+        for name in names:
+            function = tf.function(getattr(self, name), jit_compile=True)
+            setattr(self, name, function)
 
     def _running_statistics(self):
         statistics = [
@@ -204,6 +215,7 @@ class Engine:
 
     def _loss_and_gradients(self, images, labels):
         """Computes this replica's part of the loss and of its gradient."""
+        images = tf.cast(images, tf.float32)  # On the way here, uint8.
         teach = self._teaching(images)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)

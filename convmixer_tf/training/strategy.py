@@ -107,6 +107,24 @@ def resolve_precision(precision):
     return precision if precision == "float32" else f"mixed_{precision}"
 
 
+def resolve_jit_compile(jit_compile, strategy, sync_batch_norm=False):
+    """Chooses whether XLA is asked to compile what the replicas compute.
+
+    Args:
+        jit_compile: As in `TrainConfig`.
+        strategy: A `tf.distribute.Strategy`.
+        sync_batch_norm: As in `TrainConfig`, where it matters.
+
+    Returns:
+        Boolean. `False` for a TPU, which nothing needs to be asked for.
+    """
+    devices = strategy.extended.worker_devices
+    if jit_compile is not None:
+        return jit_compile and not any("TPU:" in device for device in devices)
+    waits = sync_batch_norm and strategy.num_replicas_in_sync > 1
+    return all("GPU:" in device for device in devices) and not waits
+
+
 def _native_precision():
     if tf.config.list_logical_devices("TPU"):
         return "bfloat16"

@@ -260,9 +260,13 @@ def test_mixed_precision_trains_alike(
 
 
 @pytest.mark.large
-def test_xla_computes_the_same(one_replica, one_device):
-    engine, _ = run(one_device, jit_compile=True)
-    assert tiny.worst_difference(one_replica[0], everything(engine)) < 1e-4
+@pytest.mark.parametrize("strategy", ["one_device", "two_replicas"])
+def test_xla_computes_the_same(strategy, request):
+    strategy = request.getfixturevalue(strategy)
+    plain, _ = run(strategy)
+    engine, _ = run(strategy, jit_compile=True)
+    difference = tiny.worst_difference(everything(plain), everything(engine))
+    assert 0 < difference < 1e-4
 
 
 @pytest.mark.slow

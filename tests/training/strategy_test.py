@@ -1,4 +1,5 @@
 import json
+from unittest import mock
 
 import keras
 import pytest
@@ -9,6 +10,7 @@ from convmixer_tf.training import make_strategy
 from convmixer_tf.training import strategy as strategies
 from convmixer_tf.training import train
 from convmixer_tf.training.strategy import is_chief
+from convmixer_tf.training.strategy import resolve_jit_compile
 from convmixer_tf.training.strategy import resolve_precision
 from tests.training import tiny
 
@@ -81,6 +83,18 @@ def test_auto_precision_follows_the_hardware(
 ):
     pretend(monkeypatch, kind, 2, capability)
     assert resolve_precision("auto") == expected
+
+
+def test_xla_is_the_default_on_gpus_only(one_device, two_replicas):
+    gpus = mock.Mock(num_replicas_in_sync=2)
+    gpus.extended.worker_devices = ("/device:GPU:0", "/device:GPU:1")
+    assert resolve_jit_compile(None, gpus)
+    assert not resolve_jit_compile(None, gpus, sync_batch_norm=True)
+    assert not resolve_jit_compile(None, one_device)
+    assert resolve_jit_compile(True, two_replicas)
+    # A TPU compiles everything.
+    gpus.extended.worker_devices = ("/device:TPU:0",)
+    assert not resolve_jit_compile(True, gpus)
 
 
 def test_precision_can_be_demanded():

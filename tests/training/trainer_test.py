@@ -291,9 +291,9 @@ def test_a_batch_must_divide_evenly(two_replicas, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_xla_takes_one_device(two_replicas, tmp_path):
-    with pytest.raises(ValueError, match="`jit_compile` works on one device"):
-        run(tmp_path, two_replicas, jit_compile=True)
+def test_xla_takes_no_statistics_of_all_replicas(two_replicas, tmp_path):
+    with pytest.raises(ValueError, match="XLA can't compile statistics of all"):
+        run(tmp_path, two_replicas, jit_compile=True, sync_batch_norm=True)
 
 
 def test_batches_of_another_size_are_an_error(one_device, tmp_path):
