@@ -131,6 +131,23 @@ def test_a_run_that_crashed_ends_as_if_it_had_not(
 
 
 @pytest.mark.slow
+def test_a_run_in_an_object_store_goes_on(finished, one_device, monkeypatch):
+    """It is told to stop, and then what it saved is damaged."""
+    folder = "ram://runs/stopped"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, terminate)
+        with pytest.raises(SystemExit):
+            run(folder, one_device)
+    record = f"{folder}/checkpoints/step_0000000005/info.json"
+    with tf.io.gfile.GFile(record, "w") as file:
+        file.write("damaged")
+    model, summary = run(folder, one_device)
+    assert tiny.worst_difference(finished[1], tiny.weights_of(model)) == 0
+    with tf.io.gfile.GFile(f"{folder}/summary.json") as file:
+        assert json.loads(file.read()) == summary
+
+
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
     whole, _ = run(tmp_path / "whole", one_device, optimizer="muon")
     with monkeypatch.context() as patch:
