@@ -32,6 +32,9 @@ _EMA = flags.DEFINE_float(
     "ema_decay", None, "Evaluate the weights' running mean of this decay."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Repeat to the bit on a GPU, too, more slowly."
+)
 _STEPS = flags.DEFINE_integer(
     "steps_per_epoch", None, "Updates per epoch. Default: all images once."
 )
@@ -99,6 +102,7 @@ def strategy():
         tpu=_TPU.value,
         zone=_TPU_ZONE.value,
         project=_TPU_PROJECT.value,
+        deterministic=_DETERMINISTIC.value,
     )
 
 

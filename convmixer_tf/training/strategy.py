@@ -17,6 +17,7 @@ def make_strategy(
     tpu: str | None = None,
     zone: str | None = None,
     project: str | None = None,
+    deterministic: bool = False,
 ) -> tf.distribute.Strategy:
     """Chooses how to distribute a run, from the hardware and `TF_CONFIG`.
 
@@ -35,6 +36,10 @@ def make_strategy(
             machines. One process, which this is, drives all of them.
         zone: The TPU's zone. Defaults to this machine's.
         project: The TPU's project. Defaults to this machine's.
+        deterministic: Boolean, whether a GPU, too, is to repeat a run to the
+            bit, which makes it slower. It holds for this process from here
+            on, and for what XLA compiles: without XLA TensorFlow has no such
+            gradient of a depthwise convolution, and raises an error.
 
     Returns:
         A `tf.distribute.Strategy`.
@@ -58,6 +63,8 @@ def make_strategy(
             f"`project` need `tpu`. Received: strategy={name!r}, tpu={tpu!r}, "
             f"zone={zone!r}, project={project!r}"
         )
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     if name == "auto":
         name = "tpu" if tpu else _choose()
     strategy = {
