@@ -43,10 +43,7 @@ class CheckpointStore:
         self.writes = writes
         if writes:
             gfile.makedirs(self.directory)
-            whole = self.names()
-            for name in self._entries():
-                if name.startswith(("step_", "tmp_")) and name not in whole:
-                    _remove(self.path(name))
+            self._remove_half()
 
     def names(self):
         """Lists the checkpoints, oldest first."""
@@ -180,6 +177,18 @@ class CheckpointStore:
         for name in set(names) - {*names[-self.keep :], best}:
             gfile.remove(os.path.join(self.path(name), _RECORD))
             _remove(self.path(name))
+
+    def _remove_half(self):
+        """Removes what a killed write or removal left: no more than one.
+
+        If more lack their record, something else took it. They stay.
+        """
+        whole = self.names()
+        for start in ("step_", "tmp_"):  # The latter of older versions.
+            names = [x for x in self._entries() if x.startswith(start)]
+            half = [name for name in names if name not in whole]
+            if len(half) == 1:
+                _remove(self.path(half[0]))
 
     def _entries(self):
         if not gfile.isdir(self.directory):

@@ -147,10 +147,9 @@ class Evaluator:
     ) -> None:
         self.model = model
         self.strategy = strategy
+        self._on_replica: Callable = self._replica_judge
         if resolve_jit_compile(jit_compile, strategy):
-            self._replica_judge = tf.function(
-                self._replica_judge, jit_compile=True
-            )
+            self._on_replica = tf.function(self._on_replica, jit_compile=True)
         self._judge = tf.function(self._run)
 
     def __call__(self, eval_batches):
@@ -178,7 +177,7 @@ class Evaluator:
         return accumulator.scores()
 
     def _run(self, batch):
-        results = self.strategy.run(self._replica_judge, args=batch)
+        results = self.strategy.run(self._on_replica, args=batch)
         return [self.strategy.gather(value, axis=0) for value in results]
 
     def _replica_judge(self, images, labels, weights):

@@ -148,10 +148,8 @@ class RunLog:
         try:
             path = os.path.join(self.directory, "log.csv")
             write_text(path, text.getvalue())
-        except (
-            OSError,
-            tf.errors.OpError,
-        ) as error:  # Of a full disk; the next epoch tries again.
+        except (OSError, tf.errors.OpError) as error:
+            # Of a full disk; the next epoch tries again.
             logging.error("Can't write log.csv: %s", error)
 
     def close(self, summary=None):

@@ -1,6 +1,5 @@
 """On which devices to train, and in which precision."""
 
-import functools
 import json
 import os
 
@@ -71,7 +70,7 @@ def make_strategy(
         "one": _one,
         "mirrored": _mirrored,
         "multiworker": _multiworker,
-        "tpu": functools.partial(_tpu, tpu, zone, project),
+        "tpu": lambda: _tpu(tpu, zone, project),
     }[name]()
     replicas = strategy.num_replicas_in_sync
     if replicas > 1:

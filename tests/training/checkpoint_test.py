@@ -179,6 +179,15 @@ def test_what_a_killed_write_left_is_removed(tmp_path, checkpoint):
     assert store.restore(checkpoint) is None
 
 
+def test_lost_records_take_no_checkpoint_away(tmp_path, variable):
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        save(store, variable, step)
+        os.remove(tmp_path / checkpoint_name(step, False) / "info.json")
+    CheckpointStore(tmp_path)
+    assert len(list(tmp_path.rglob("state.index"))) == 2
+
+
 def test_an_object_store_keeps_its_promise(variable, checkpoint):
     """Killed, damaged and pruned, as on a disk."""
     folder = "ram://checkpoints/run"
