@@ -111,7 +111,9 @@ def lower_update(strategy, model, batch_size, size):
         described_chips.per_replica(
             strategy, (batch_size, size, size, 3), "uint8"
         ),
-        described_chips.per_replica(strategy, (batch_size, 1000), "float32"),
+        described_chips.per_replica(
+            strategy, (batch_size, model.output_shape[-1]), "float32"
+        ),
     )
     update = tf.function(engine._update).get_concrete_function(batch)
     return described_chips.Program(update)

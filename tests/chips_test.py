@@ -3,6 +3,8 @@
 In an environment of its own, which BUILD.md describes: `pytest -m chips`.
 """
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -122,6 +124,23 @@ def test_an_update_of_1024_20_compiles(strategy, devices):
         model = ConvMixer1024_20(weights=None, classifier_activation=None)
         engine = step.Engine(tiny.config(batch_size=32), model, strategy)
     compiled(devices, engine._update, batch_of(strategy, 224))
+
+
+def test_the_table_has_what_the_compiler_says(strategy, devices, monkeypatch):
+    folder = pathlib.Path(described_chips.__file__).parent
+    monkeypatch.syspath_prepend(folder)
+    import compile_for_chips
+
+    with strategy.scope():
+        model = tiny.build_model()
+    program = compile_for_chips.lower_update(strategy, model, 8, 16)
+    chip = compile_for_chips.CHIPS["v5e"]
+    row = compile_for_chips.measure(program, chip, 8, 1)
+    assert row["fits"]
+    assert row["estimated_ms"] > 0
+    gradients = sum(np.prod(x.shape) for x in model.trainable_variables)
+    reduced = 1e6 * row["megabytes_all_reduced"]
+    assert reduced == pytest.approx(4 * (gradients + 1))  # And the loss.
 
 
 def call_python(x):

@@ -91,6 +91,7 @@ def test_an_update_is_traced(run, batch):
     assert any(op.type == "CrossReplicaSum" for op in operations)
 
 
+@pytest.mark.slow
 def test_several_updates_are_one_loop(run):
     batches = tiny.train_batches(CONFIG.batch_size // 2)
     data = distribute(run.strategy, lambda context: batches(0, 0, context))
