@@ -21,6 +21,20 @@ _OTHER_ENCODINGS = (
 )
 
 
+def is_remote(path):
+    """Says whether a path is in an object store, such as `gs://bucket/x`."""
+    return "://" in os.fspath(path)
+
+
+def open_binary(path):
+    """Opens a file to read bytes from, wherever it is."""
+    if not is_remote(path):
+        return open(path, "rb")
+    import tensorflow as tf
+
+    return tf.io.gfile.GFile(path, "rb")
+
+
 def read_lines(path, unique=False):
     """Reads the lines of a text file, such as the names of classes.
 
@@ -38,7 +52,8 @@ def read_lines(path, unique=False):
         ValueError: If it has another encoding, is empty, has a blank line
             before others, or if lines must be unique and are not.
     """
-    content = pathlib.Path(path).read_bytes()
+    with open_binary(path) as file:
+        content = file.read()
     content = re.sub(rb"[ \t]+(?=[\r\n]|\Z)", b"", content)
     return parse_lines(content, os.fspath(path), unique)
 
@@ -224,9 +239,18 @@ def replaced(path):
     Yields:
         Path of a new file in the same directory, with the same suffix. It is
         renamed to `path` on success and deleted on failure. An `OSError` on
-        the way names `path`.
+        the way names `path`. For an object store, it is a file on this
+        machine that is copied there.
     """
     directory, name = os.path.split(os.fspath(path))
+    if is_remote(path):
+        import tensorflow as tf
+
+        with tempfile.TemporaryDirectory() as local:
+            unfinished = os.path.join(local, name)
+            yield unfinished
+            tf.io.gfile.copy(unfinished, os.fspath(path), overwrite=True)
+        return
     unfinished = os.path.join(directory, f".{uuid.uuid4().hex}.{name}")
     try:
         with _named(path, unfinished):

@@ -1,11 +1,13 @@
 """The picture of how a run went, from the table that it leaves."""
 
 import csv
+import os
 import pathlib
 
 import matplotlib.figure
 import matplotlib.ticker
 import quiet_import  # noqa: F401  Before TensorFlow is imported.
+from tensorflow.io import gfile
 
 from convmixer_tf.files import replaced
 
@@ -24,12 +26,12 @@ def read_log(folder):
         FileNotFoundError: If there is none.
         ValueError: If no epoch is in it.
     """
-    path = pathlib.Path(folder) / "log.csv"
-    if not path.is_file():
+    path = os.path.join(folder, "log.csv")
+    if not gfile.exists(path):
         raise FileNotFoundError(
             f"There is no `{path}`: a run writes it after its first epoch."
         )
-    with open(path, newline="") as file:
+    with gfile.GFile(path) as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"`{path}` has no epoch in it.")
@@ -97,7 +99,7 @@ def draw_run(folder):
         f"{100 * log['top1'][best]:.2f} % at best, after epoch "
         f"{log['epoch'][best]:.0f}"
     )
-    path = pathlib.Path(folder) / "curve.png"
+    path = os.path.join(folder, "curve.png")
     with replaced(path) as unfinished:
         figure.savefig(unfinished, dpi=110)
     return path

@@ -14,6 +14,11 @@ _DATA_DIR = flags.DEFINE_string(
 _STRATEGY = flags.DEFINE_enum(
     "strategy", "auto", STRATEGIES, "On which devices to train."
 )
+_TPU = flags.DEFINE_string(
+    "tpu", None, "Name of a Cloud TPU. Default: this machine's, if it has one."
+)
+_TPU_ZONE = flags.DEFINE_string("tpu_zone", None, "Zone of that TPU.")
+_TPU_PROJECT = flags.DEFINE_string("tpu_project", None, "Its project.")
 _PRECISION = flags.DEFINE_enum(
     "precision", "auto", PRECISIONS, "What to compute in."
 )
@@ -27,12 +32,20 @@ _EMA = flags.DEFINE_float(
     "ema_decay", None, "Evaluate the weights' running mean of this decay."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "Repeat to the bit on a GPU, too, more slowly."
+)
 _STEPS = flags.DEFINE_integer(
     "steps_per_epoch", None, "Updates per epoch. Default: all images once."
 )
-_JIT = flags.DEFINE_bool("jit_compile", False, "Let XLA compile the step.")
+_JIT = flags.DEFINE_bool(
+    "jit_compile", None, "Let XLA compile the step. Default: on GPUs."
+)
 _SAVE_EVERY = flags.DEFINE_integer(
     "save_every", 1000, "Updates between checkpoints."
+)
+_STEPS_PER_CALL = flags.DEFINE_integer(
+    "steps_per_call", 1, "Updates that the devices make without Python."
 )
 _KEEP = flags.DEFINE_integer("keep", 3, "Checkpoints to keep, and the best.")
 _LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Updates between log lines.")
@@ -84,7 +97,13 @@ def strategy():
     Raises:
         ValueError: If the machine lacks what the strategy needs.
     """
-    return make_strategy(_STRATEGY.value)
+    return make_strategy(
+        _STRATEGY.value,
+        tpu=_TPU.value,
+        zone=_TPU_ZONE.value,
+        project=_TPU_PROJECT.value,
+        deterministic=_DETERMINISTIC.value,
+    )
 
 
 def settings(default_steps):
@@ -105,6 +124,7 @@ def settings(default_steps):
         "steps_per_epoch": given(_STEPS, default_steps),
         "jit_compile": _JIT.value,
         "save_every": _SAVE_EVERY.value,
+        "steps_per_call": _STEPS_PER_CALL.value,
         "keep": _KEEP.value,
         "log_every": _LOG_EVERY.value,
         "tensorboard": _TENSORBOARD.value,

@@ -1,13 +1,18 @@
 """Every test runs with the same seed, quietly, on two logical devices."""
 
 import gc
+import importlib.util
 import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # There is no TPU to find.
 
 import keras
 import pytest
+
+# Of `pytest -m chips`, for which a TPU's compiler is installed.
+CHIPS = importlib.util.find_spec("libtpu") is not None
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -15,7 +20,7 @@ if keras.backend.backend() == "tensorflow":
     # MirroredStrategy needs a second device; it must be made before any op.
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
-        [tf.config.LogicalDeviceConfiguration()] * 2,
+        [tf.config.LogicalDeviceConfiguration()] * (4 if CHIPS else 2),
     )
 
 

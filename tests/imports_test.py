@@ -39,7 +39,8 @@ ALLOWED = {
 PUBLIC_MODULES = {
     *("convmixer_tf.files", "convmixer_tf.model_card", "convmixer_tf.predict"),
     *("convmixer_tf.progress", "convmixer_tf.timing"),
-    *("convmixer_tf.training.finetune", "convmixer_tf.validation"),
+    *("convmixer_tf.training.finetune", "convmixer_tf.training.step"),
+    "convmixer_tf.validation",
     "convmixer_tf.weights.packaged",
 }
 SCRIPTS = sorted(

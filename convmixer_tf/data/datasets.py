@@ -22,8 +22,10 @@ from convmixer_tf.data.pillow import with_pillow
 from convmixer_tf.data.records import find_record_files
 from convmixer_tf.data.records import open_records
 from convmixer_tf.data.records import read_record
+from convmixer_tf.data.records import size_of_file
 from convmixer_tf.data.unreadable import why_left_out
 from convmixer_tf.files import PathLike
+from convmixer_tf.files import is_remote
 from convmixer_tf.files import printable_name
 from convmixer_tf.files import read_lines
 from convmixer_tf.validation import check_positive_integer
@@ -170,6 +172,9 @@ def open_dataset(
               features `image` and `label`, or `image/encoded` and
               `image/class/label`, and the class names in a file `labels.txt`,
               one a line, in the order of the labels;
+            - either of the latter two in an object store, such as
+              `gs://bucket/folder`, where records are counted by reading them
+              unless tensorflow-datasets prepared them;
             - the name of a data set in tensorflow-datasets, with the features
               `image` and `label`, such as `"cifar10"` or `"imagenet2012"`.
         split: Which part, such as `"train"`, `"validation"` or `"test"`.
@@ -192,6 +197,8 @@ def open_dataset(
     """
     if name == "digits":
         return _open_digits(split)
+    if is_remote(name):
+        return _open_remote(name, split)
     folder = pathlib.Path(name)
     if not folder.is_dir():
         return _open_tfds(name, split, data_dir, download)
@@ -553,11 +560,26 @@ def _open_builder(builder, split):
     )
 
 
-def _read_class_names(folder):
-    path = folder / "labels.txt"
-    if not path.exists():
+def _open_remote(folder, split):
+    """Opens records in an object store, where a file each is too slow."""
+    exists = tf.io.gfile.exists
+    if exists(os.path.join(folder, "dataset_info.json")):
+        builder = _import_tfds().builder_from_directory(folder)
+        return _open_builder(builder, split)
+    files = find_record_files(folder, split) if exists(folder) else ()
+    if not files:
         raise FileNotFoundError(
-            f"A folder of TFRecords needs the class names in {str(path)!r}, "
+            f"There are no TFRecord files of the split {split!r} in "
+            f"{folder!r}. Images in an object store must be in TFRecords."
+        )
+    return _open_records(files, _read_class_names(folder))
+
+
+def _read_class_names(folder):
+    path = os.path.join(folder, "labels.txt")
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(
+            f"A folder of TFRecords needs the class names in {path!r}, "
             "one a line, in the order of the labels."
         )
     return read_lines(path, unique=True)
@@ -566,7 +588,7 @@ def _read_class_names(folder):
 def _open_records(files, class_names, num_examples=None):
     """Opens TFRecord files, and keeps them in memory if they are small."""
     records = open_records(files, class_names, num_examples)
-    if sum(map(os.path.getsize, records.files)) > CACHE_BYTES:
+    if sum(map(size_of_file, records.files)) > CACHE_BYTES:
         return records
     names, labels, contents = [], [], []
     try:

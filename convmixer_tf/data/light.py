@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import tensorflow as tf
+
 from convmixer_tf.data.validation import check_images
 from convmixer_tf.data.validation import check_label_rows
 from convmixer_tf.data.validation import check_range
@@ -51,9 +53,9 @@ def keras_cv_augment(seed, config=None):
         config: A `KerasCV`; the defaults if there is none.
 
     Returns:
-        Function `(images, labels) -> (images, labels)` for float images of
-        three channels, in pixels, and labels of shape (batch, classes). It
-        raises `ValueError` for others.
+        Function `(images, labels) -> (images, labels)` for images of three
+        channels, in pixels, and labels of shape (batch, classes). It gives
+        float32 images, and raises `ValueError` for others.
 
     Raises:
         ImportError: If keras-cv is missing.
@@ -76,10 +78,11 @@ def keras_cv_augment(seed, config=None):
     mixup = keras_cv.layers.MixUp(alpha=config.mixup_alpha, seed=seed)
 
     def augment(images, labels):
-        images = check_images(images, ("float",), channels=3)
+        images = check_images(images, ("uint8", "float"), channels=3)
         labels = check_label_rows(labels, images)
+        images = policy(tf.cast(images, tf.float32), training=True)
         mixed = mixup(
-            {"images": policy(images, training=True), "labels": labels},
+            {"images": images, "labels": labels},
             training=True,
         )
         return mixed["images"], mixed["labels"]

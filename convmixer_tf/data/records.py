@@ -9,6 +9,8 @@ import struct
 import numpy as np
 import tensorflow as tf
 
+from convmixer_tf.files import is_remote
+from convmixer_tf.files import open_binary
 from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
@@ -160,16 +162,19 @@ def find_record_files(folder, split):
         split: String, the split.
 
     Returns:
-        List of paths, sorted.
+        List of paths, strings, sorted.
     """
+    if is_remote(folder):
+        names = tf.io.gfile.listdir(folder)
+    else:
+        names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
     return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file()
-        and not path.name.startswith(".")
-        and not path.name.lower().endswith(_NOT_RECORDS)
-        and ("tfrecord" in path.name.lower() or _SHARD.search(path.name))
-        and _split_of(path.name, split)
+        os.path.join(folder, name)
+        for name in names
+        if not name.startswith(".")
+        and not name.lower().endswith(_NOT_RECORDS)
+        and ("tfrecord" in name.lower() or _SHARD.search(name))
+        and _split_of(name, split)
     )
 
 
@@ -179,6 +184,13 @@ def _split_of(name, split):
     word = rf"(?<![^\W_])(?:{words})(?![^\W_])"
     found = re.findall(word, name, re.IGNORECASE)
     return bool(found) and found[-1].lower() == split.lower()
+
+
+def size_of_file(path):
+    """Returns how many bytes a file has, wherever it is."""
+    if is_remote(path):
+        return tf.io.gfile.stat(path).length
+    return os.path.getsize(path)
 
 
 def open_records(files, class_names, num_examples=None):
@@ -198,7 +210,7 @@ def open_records(files, class_names, num_examples=None):
             no record at all. The message names the file.
     """
     files = sorted(str(path) for path in files)
-    empty = [path for path in files if os.path.getsize(path) == 0]
+    empty = [path for path in files if size_of_file(path) == 0]
     if empty:
         _LOG.warning("Passed over empty files: %s", ", ".join(empty))
         files = [path for path in files if path not in empty]
@@ -262,7 +274,7 @@ def read_record(records, example):
 
 def _compression(path):
     """Recognizes how a file is compressed, by its first bytes."""
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         head = file.read(2)
     is_zlib = head[:1] == b"\x78" and int.from_bytes(head) % 31 == 0
     kind = "GZIP" if head == b"\x1f\x8b" else "ZLIB" if is_zlib else ""
@@ -350,7 +362,7 @@ def _features_text(record):
 
 def _count_records(path, compression):
     """Counts the records of a file."""
-    if compression:
+    if compression or is_remote(path):
         records = tf.data.TFRecordDataset(path, compression_type=compression)
         try:
             return int(records.reduce(np.int64(0), lambda n, _: n + 1))

@@ -71,11 +71,12 @@ def train_batches(
         shard: A `Shard`; by default this is the only worker.
 
     Returns:
-        A `tf.data.Dataset` of pairs: images, float32 of shape
-        (batch_size * replicas, image_size, image_size, 3), in pixels; and
-        labels, float32 of shape (batch_size * replicas, classes). Its length
-        is that of the rest of the epoch; images that fill no batch are left
-        out, others each epoch.
+        A `tf.data.Dataset` of pairs: images, uint8 of shape
+        (batch_size * replicas, image_size, image_size, 3), in pixels, or
+        float32 if they are erased or augmented by keras-cv; and labels,
+        float32 of shape (batch_size * replicas, classes). Its length is that
+        of the rest of the epoch; images that fill no batch are left out,
+        others each epoch.
 
     Raises:
         ValueError: If an argument is out of range, or no batch can be filled.
@@ -255,7 +256,7 @@ def _mix_and_erase(images, labels, seed, augmentation):
     mix_seed, erase_seed = tf.unstack(tf.random.split(seed))
     if augmentation.mixing:
         images, labels = mix(images, labels, mix_seed, augmentation.mixing)
-    images = tf.cast(images, tf.float32)
     if augmentation.erasing:
+        images = tf.cast(images, tf.float32)
         images = random_erase(images, erase_seed, augmentation.erasing)
     return images, labels

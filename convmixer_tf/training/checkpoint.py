@@ -1,27 +1,34 @@
 """Checkpoints that a crash, a full disk or a bad sector can't take away."""
 
+import contextlib
 import hashlib
 import json
 import os
-import pathlib
-import shutil
 
 import tensorflow as tf
 from absl import logging
+from tensorflow.io import gfile
 
 from convmixer_tf.files import PathLike
+from convmixer_tf.files import dump_json
+from convmixer_tf.files import is_remote
+
+# The last file of a checkpoint to be written, and the first to be removed.
+_RECORD = "info.json"
 
 
 class CheckpointStore:
     """A folder of checkpoints, each of which is a folder of its own.
 
-    A checkpoint is written beside the others under another name, with the
-    hashes of its files, flushed to the disk and then renamed. So whatever
-    bears a checkpoint's name is complete; and if it is damaged later, the
-    hashes tell before anything is restored.
+    A checkpoint counts once its record is there, which has the hashes of its
+    files. It is written last, when they are flushed to the disk. So what
+    counts is complete; and if it is damaged later, the hashes tell before
+    anything is restored. An object store promises the same, as an object is
+    there whole or not at all; when it is safe from a crash is its own affair.
 
     Args:
-        directory: Path of the folder. It may not exist yet.
+        directory: Path of the folder, or where it is in an object store, such
+            as `gs://bucket/folder`. It may not exist yet.
         keep: Integer, how many of the last checkpoints to keep.
         writes: Boolean, whether this process writes. With several workers,
             one does; the others read what it wrote, on a file system that
@@ -31,21 +38,25 @@ class CheckpointStore:
     def __init__(
         self, directory: PathLike, keep: int = 3, writes: bool = True
     ) -> None:
-        self.directory = pathlib.Path(directory)
+        self.directory = os.fspath(directory)
         self.keep = keep
         self.writes = writes
         if writes:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self.directory.glob("tmp_*"):
-                shutil.rmtree(leftover)
+            gfile.makedirs(self.directory)
+            self._remove_half()
 
     def names(self):
         """Lists the checkpoints, oldest first."""
-        return sorted(path.name for path in self.directory.glob("step_*"))
+        return sorted(
+            name
+            for name in self._entries()
+            if name.startswith("step_")
+            and gfile.exists(os.path.join(self.path(name), _RECORD))
+        )
 
     def path(self, name):
         """Returns where the checkpoint of a name is, or would be."""
-        return self.directory / name
+        return os.path.join(self.directory, name)
 
     def save(self, checkpoint, name, info, best=None):
         """Writes a checkpoint, and then removes those no longer wanted.
@@ -61,16 +72,15 @@ class CheckpointStore:
             OSError: If it can't be written; the disk may be full. All earlier
                 checkpoints are still there.
         """
-        if not self.writes or self.path(name).exists():
+        if not self.writes or name in self.names():
             return
-        temporary = self.directory / f"tmp_{os.getpid()}"
         try:
-            temporary.mkdir()
-            _write(checkpoint, temporary, info)
-            temporary.rename(self.path(name))
+            gfile.makedirs(self.path(name))
+            _write(checkpoint, self.path(name), info)
             _flush(self.directory)
         except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with contextlib.suppress(tf.errors.OpError):
+                _remove(self.path(name))
             earlier = ", ".join(self.names()) or "none"
             raise OSError(
                 f"Can't write the checkpoint {name} to {self.directory}. The "
@@ -129,37 +139,61 @@ class CheckpointStore:
         """
         path = self.path(name)
         try:
-            status = checkpoint.read(str(path / "state"))
+            status = checkpoint.read(os.path.join(path, "state"))
             status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError) as error:
             raise ValueError(
                 f"The checkpoint {path} is of another model or of other "
                 f"settings than these. {error}"
             ) from error
-        return json.loads((path / "info.json").read_text())["info"]
+        return _read_record(path)["info"]
 
     def _damage(self, name):
         """Says what is wrong with a checkpoint, or nothing."""
         path = self.path(name)
         try:
-            record = json.loads((path / "info.json").read_text())
-            for file, digest in record["sha256"].items():
-                if _digest(path / file) != digest:
+            for file, digest in _read_record(path)["sha256"].items():
+                if _digest(os.path.join(path, file)) != digest:
                     return f"{file} is not what was written"
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            *(OSError, ValueError, KeyError, TypeError, AttributeError),
+            tf.errors.OpError,
+        ) as error:
             return f"{type(error).__name__}: {error}"
         return ""
 
     def _put_aside(self, names):
         for name in names if self.writes else ():
-            self.path(name).rename(self.path(f"damaged_{name}"))
+            old, new = self.path(name), self.path(f"damaged_{name}")
+            gfile.makedirs(new)
+            # File by file: an object store has no folders to rename.
+            for file in (_RECORD, *_state_files(old)):
+                paths = (os.path.join(path, file) for path in (old, new))
+                gfile.rename(*paths, overwrite=True)
+            _remove(old)
 
     def _prune(self, best):
         names = self.names()
         for name in set(names) - {*names[-self.keep :], best}:
-            doomed = self.path(f"tmp_{name}")
-            self.path(name).rename(doomed)
-            shutil.rmtree(doomed)
+            gfile.remove(os.path.join(self.path(name), _RECORD))
+            _remove(self.path(name))
+
+    def _remove_half(self):
+        """Removes what a killed write or removal left: no more than one.
+
+        If more lack their record, something else took it. They stay.
+        """
+        whole = self.names()
+        for start in ("step_", "tmp_"):  # The latter of older versions.
+            names = [x for x in self._entries() if x.startswith(start)]
+            half = [name for name in names if name not in whole]
+            if len(half) == 1:
+                _remove(self.path(half[0]))
+
+    def _entries(self):
+        if not gfile.isdir(self.directory):
+            return []
+        return [name.rstrip("/") for name in gfile.listdir(self.directory)]
 
 
 def checkpoint_name(step, evaluated):
@@ -176,22 +210,44 @@ def checkpoint_name(step, evaluated):
 
 
 def _write(checkpoint, directory, info):
-    checkpoint.write(str(directory / "state"))
-    digests = {
-        path.name: _digest(path) for path in sorted(directory.glob("state*"))
-    }
-    record = {"info": info, "sha256": digests}
-    (directory / "info.json").write_text(json.dumps(record, indent=1))
-    for path in [*directory.iterdir(), directory]:
+    checkpoint.write(os.path.join(directory, "state"))
+    files = [os.path.join(directory, x) for x in _state_files(directory)]
+    digests = {os.path.basename(path): _digest(path) for path in files}
+    for path in [*files, directory]:
+        _flush(path)
+    record = os.path.join(directory, _RECORD)
+    dump_json(record, {"info": info, "sha256": digests})
+    for path in (record, directory):
         _flush(path)
 
 
+def _state_files(directory):
+    names = gfile.listdir(directory)
+    return sorted(name for name in names if name.startswith("state."))
+
+
+def _remove(directory):
+    # TensorFlow's `ram://` also looks for files of folders of longer names.
+    with contextlib.suppress(tf.errors.NotFoundError):
+        gfile.rmtree(directory)
+
+
+def _read_record(directory):
+    with gfile.GFile(os.path.join(directory, _RECORD)) as file:
+        return json.loads(file.read())
+
+
 def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with gfile.GFile(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _flush(path):
+    if is_remote(path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import os
 import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -66,7 +66,7 @@ def train_classifier(
         eval_set: The same, of the images to evaluate on.
         augmentation: A `data.Augmentation`, what happens to training images.
         image_size: Side of the images, in pixels.
-        directory: Path of the run's folder.
+        directory: Path of the run's folder, as for `train`.
         strategy: As for `train`. Several machines need what `make_strategy`
             returned before the data were opened.
         crop_fraction: Fraction of the side of an image that is evaluated.
@@ -123,7 +123,7 @@ def train_classifier(
     final = build_model("softmax")
     final.set_weights(model.get_weights())
     if is_chief(strategy):
-        path = pathlib.Path(directory) / "model.keras"
+        path = os.path.join(directory, "model.keras")
         models.save_model(
             final, path, train_set.class_names, crop_fraction, orientation
         )
@@ -136,7 +136,7 @@ def train_classifier(
             crop_fraction,
             orientation,
         )
-        write_text(path.with_suffix(".md"), card.text())
+        write_text(os.path.join(directory, "model.md"), card.text())
     return final, summary
 
 

@@ -61,9 +61,15 @@ class TrainConfig:
         ema_decay: Decay of the weights' running mean, per update, which is
             then what is evaluated. `None`: there is none.
         seed: Integer, from which everything random follows.
-        jit_compile: Boolean, whether XLA compiles the step. One device only.
+        jit_compile: Boolean, whether XLA compiles the update, of several
+            replicas each one's loss and gradient, and the evaluation. `None`:
+            on GPUs, unless `sync_batch_norm` goes over several.
         save_every: Integer, updates between checkpoints, apart from those at
             the end of each epoch.
+        steps_per_call: Integer, how many updates the devices make before they
+            wait for Python, which costs a TPU or a fast GPU time. A signal to
+            stop waits for them. A call ends where a checkpoint, a line of the
+            log or an epoch's end is due.
         keep: Integer, how many of the last checkpoints to keep. The best is
             kept besides.
         log_every: Integer, updates between two lines of the log.
@@ -99,8 +105,9 @@ class TrainConfig:
     sync_batch_norm: bool = False
     ema_decay: float | None = None
     seed: int = 0
-    jit_compile: bool = False
+    jit_compile: bool | None = None
     save_every: int = 1000
+    steps_per_call: int = 1
     keep: int = 3
     log_every: int = 50
     profile_steps: tuple[int, int] | None = None
@@ -113,6 +120,7 @@ class TrainConfig:
             "batch_size",
             "accumulation_steps",
             "save_every",
+            "steps_per_call",
             "keep",
             "log_every",
         ):
@@ -182,13 +190,14 @@ class TrainConfig:
 
 
 # Of the devices. A run that goes on with others is told that it matters.
-OF_THE_DEVICES = ("replicas", "computes_in")
+OF_THE_DEVICES = ("replicas", "computes_in", "jit_compile")
 
 # What may differ when a run goes on: nothing else that the weights depend on,
 # but for what `starts_from` says in words, as `model` and `weights` do.
 NOT_PART_OF_THE_RESULT = (
     *OF_THE_DEVICES,
     "save_every",
+    "steps_per_call",
     "keep",
     "log_every",
     "profile_steps",

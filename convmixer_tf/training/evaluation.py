@@ -13,6 +13,7 @@ from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.loss import binary_cross_entropy
 from convmixer_tf.training.loss import cross_entropy
+from convmixer_tf.training.strategy import resolve_jit_compile
 
 
 class ScoreAccumulator:
@@ -135,13 +136,20 @@ class Evaluator:
     Args:
         model: A `keras.Model` that gives logits.
         strategy: The `tf.distribute.Strategy` under which it was built.
+        jit_compile: As in `TrainConfig`.
     """
 
     def __init__(
-        self, model: keras.Model, strategy: tf.distribute.Strategy
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        jit_compile: bool | None = None,
     ) -> None:
         self.model = model
         self.strategy = strategy
+        self._on_replica: Callable = self._replica_judge
+        if resolve_jit_compile(jit_compile, strategy):
+            self._on_replica = tf.function(self._on_replica, jit_compile=True)
         self._judge = tf.function(self._run)
 
     def __call__(self, eval_batches):
@@ -169,7 +177,7 @@ class Evaluator:
         return accumulator.scores()
 
     def _run(self, batch):
-        results = self.strategy.run(self._replica_judge, args=batch)
+        results = self.strategy.run(self._on_replica, args=batch)
         return [self.strategy.gather(value, axis=0) for value in results]
 
     def _replica_judge(self, images, labels, weights):

@@ -5,7 +5,7 @@ import dataclasses
 import importlib.util
 import io
 import json
-import pathlib
+import os
 import platform
 import sys
 import time
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.io import gfile
 
 from convmixer_tf import progress
 from convmixer_tf.files import dump_json
@@ -59,7 +60,7 @@ class RunLog:
     """
 
     def __init__(self, directory, config, first_step, writes=True, top5=True):
-        self.directory = pathlib.Path(directory)
+        self.directory = os.fspath(directory)
         self.config = config
         self.writes = writes
         self.top5 = top5
@@ -72,36 +73,38 @@ class RunLog:
         if not writes:
             return
         if config.tensorboard:
-            events = str(self.directory / "tensorboard")
+            events = os.path.join(self.directory, "tensorboard")
             self.events = tf.summary.create_file_writer(events)
         if sys.stderr.isatty() and not progress.is_drawn():
             self.bar = _progress_bar(first_step, config.total_steps)
 
     def add_step(self, results):
-        """Takes in an update, without waiting for it, and reports some.
+        """Takes in updates, without waiting for them, and reports some.
 
         Args:
-            results: What `Engine.step` returns.
+            results: What `Engine.update` returns.
 
         Returns:
-            Boolean, whether this was an update at which it reported (and so
-            waited for it).
+            Boolean, whether the last was an update at which it reported (and
+            so waited for it).
         """
-        self.step += 1
-        self.timed += 1
+        count = len(results["loss"])
+        self.step += count
+        self.timed += count
         self._profile()
         self.pending.append(results["loss"])
         progress.note("step %d of %d", self.step, self.config.total_steps)
         if self.bar:
-            self.bar.update()
+            self.bar.update(count)
             progress.touch()
         first, self.first = self.first, False
         if self.step % self.config.log_every:
             if first:
                 self._restart_clock()
             return False
-        values = {name: float(value) for name, value in results.items()}
-        values["loss"] = float(np.mean([float(x) for x in self.pending]))
+        values = {name: float(value[-1]) for name, value in results.items()}
+        losses = np.concatenate(self.pending)
+        values["loss"] = float(np.mean(losses, dtype=np.float64))
         seconds = (time.perf_counter() - self.since) / self.timed
         values["images_per_second"] = self.config.batch_size / seconds
         if not first:
@@ -143,8 +146,10 @@ class RunLog:
         table.writeheader()
         table.writerows(history)
         try:
-            write_text(self.directory / "log.csv", text.getvalue())
-        except OSError as error:  # Of a full disk; the next epoch tries again.
+            path = os.path.join(self.directory, "log.csv")
+            write_text(path, text.getvalue())
+        except (OSError, tf.errors.OpError) as error:
+            # Of a full disk; the next epoch tries again.
             logging.error("Can't write log.csv: %s", error)
 
     def close(self, summary=None):
@@ -155,7 +160,8 @@ class RunLog:
         if self.events:
             self.events.close()
         if self.writes and summary is not None:
-            dump_json(self.directory / "summary.json", summary)
+            path = os.path.join(self.directory, "summary.json")
+            dump_json(path, summary)
 
     def _begin(self):
         """Begins a run or an epoch, whose first step is no measure of others.
@@ -200,10 +206,11 @@ class RunLog:
         if not (self.writes and self.config.profile_steps):
             return
         first, end = self.config.profile_steps
-        if self.step == first - 1:
-            tf.profiler.experimental.start(str(self.directory / "tensorboard"))
+        if first - 1 <= self.step < end - 1 and not self.profiling:
+            path = os.path.join(self.directory, "tensorboard")
+            tf.profiler.experimental.start(path)
             self.profiling = True
-        elif self.step == end - 1:
+        elif self.step >= end - 1:
             self._stop_profiling()
 
     def _stop_profiling(self):
@@ -249,13 +256,12 @@ def check_run(directory, config, notes=None):
     """
     if config.tensorboard:
         check_tensorboard()
-    directory = pathlib.Path(directory)
-    if directory.exists() and not directory.is_dir():
+    if gfile.exists(directory) and not gfile.isdir(directory):
         raise NotADirectoryError(
             f"A run needs a folder (`--output`). Received the file {directory}"
         )
-    path = directory / "config.json"
-    if path.exists():
+    path = os.path.join(directory, "config.json")
+    if gfile.exists(path):
         check_same(directory, _read_settings(path), _settings(config, notes))
 
 
@@ -270,8 +276,8 @@ def orientation_of_run(directory, orientation):
         `orientation`; `"stored"` if the folder holds a run of a version that
         knew nothing else.
     """
-    path = pathlib.Path(directory) / "config.json"
-    if not path.is_file() or "orientation" in json.loads(path.read_text()):
+    path = os.path.join(directory, "config.json")
+    if not gfile.exists(path) or "orientation" in _read_json(path):
         return orientation
     logging.warning(
         "The run in %s does not say how images are turned. It was begun when "
@@ -290,10 +296,12 @@ def open_run(directory, config, notes=None):
         config: The run's `TrainConfig`.
         notes: Dictionary of what else the result depends on.
     """
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    dump_json(directory / "config.json", _settings(config, notes))
-    dump_json(directory / "environment.json", environment())
+    gfile.makedirs(directory)
+    for name, content in (
+        ("config.json", _settings(config, notes)),
+        ("environment.json", environment()),
+    ):
+        dump_json(os.path.join(directory, name), content)
 
 
 def environment():
@@ -315,7 +323,7 @@ def environment():
 
 def _read_settings(path):
     """Reads the settings of a run, also of one by an older version."""
-    found = json.loads(path.read_text())
+    found = _read_json(path)
     if "recipe" in found:
         found["augmentation"] = found.pop("recipe")
     if "augmentation" in found:
@@ -326,6 +334,11 @@ def _read_settings(path):
         **{name: getattr(TrainConfig, name) for name in _LATER_SETTINGS},
         **found,
     }
+
+
+def _read_json(path):
+    with gfile.GFile(path) as file:
+        return json.loads(file.read())
 
 
 def _settings(config, notes):

@@ -18,6 +18,9 @@ from convmixer_tf.training.optimizer import layer_rates
 from convmixer_tf.training.optimizer import raw
 from convmixer_tf.training.schedule import make_schedule
 from convmixer_tf.training.strategy import on_replicas
+from convmixer_tf.training.strategy import resolve_jit_compile
+
+RESULTS = ("loss", "gradient_norm", "learning_rate")
 
 
 class Engine:
@@ -65,36 +68,33 @@ class Engine:
         self.first_bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
         self._variables = [raw(variable) for variable in variables]
         self._sums = self._accumulators()
-        jit = config.jit_compile
         # The mean is linear: how often it is taken does not change the result.
         self.merge_batch_norms = averaging_over_replicas(
             strategy, self._running_statistics()
         )
-        self._accumulate = tf.function(self._run_accumulate, jit_compile=jit)
-        self._update = tf.function(self._run_update, jit_compile=jit)
+        self._compile()
+        self._updates = tf.function(self._run_updates)
 
-    def step(self, batches):
-        """Updates the weights once.
+    def update(self, batches, count=1):
+        """Updates the weights, `count` times in one call.
 
         Args:
-            batches: List of `config.accumulation_steps` batches, as a
-                distributed dataset yields them: images and labels. These are
-                integers, of shape (batch,), or shares of all classes, of
-                shape (batch, classes).
+            batches: Iterator of batches, as a distributed dataset yields them:
+                images and labels. These are integers, of shape (batch,), or
+                shares of all classes, of shape (batch, classes). Each update
+                takes `config.accumulation_steps` of them.
+            count: Integer, how often to update.
 
         Returns:
-            Dictionary of scalar tensors: the "loss" (mean over the images, as
-            trained on), the "gradient_norm" before clipping and the
-            "learning_rate". Reading one waits for the update.
+            Dictionary of tensors (count,): the "loss" (mean over the images,
+            as trained on), the "gradient_norm" before clipping and the
+            "learning_rate". Reading one waits for the updates.
+
+        Raises:
+            tf.errors.OutOfRangeError: If there are not as many batches.
         """
-        *first, last = batches
-        for batch in first:
-            self._accumulate(batch)
-        results = self._update(last)
-        return {
-            name: self.strategy.experimental_local_results(value)[0]
-            for name, value in results.items()
-        }
+        results = self._updates(batches, tf.constant(count))
+        return dict(zip(RESULTS, tf.unstack(results, axis=1), strict=True))
 
     def state(self):
         """Collects all that a run must keep to go on as if never stopped.
@@ -135,6 +135,20 @@ class Engine:
         if seeds and self.strategy.num_replicas_in_sync > 1:
             on_replicas(self.strategy, spread)()
 
+    def _compile(self):
+        """Has XLA compile what it can: with one replica, the whole update."""
+        config, strategy = self.config, self.strategy
+        if not resolve_jit_compile(
+            config.jit_compile, strategy, config.sync_batch_norm
+        ):
+            return
+        names = ("_accumulate", "_update")
+        if strategy.num_replicas_in_sync > 1:
+            names = ("_loss_and_gradients",)
+        for name in names:
+            function = tf.function(getattr(self, name), jit_compile=True)
+            setattr(self, name, function)
+
     def _running_statistics(self):
         statistics = [
             variable
@@ -157,11 +171,20 @@ class Engine:
             for shape in shapes
         ]
 
-    def _run_accumulate(self, batch):
+    def _run_updates(self, batches, count):
+        rows = tf.TensorArray(tf.float32, count, element_shape=(3,))
+        for i in tf.range(count):
+            for _ in range(self.config.accumulation_steps - 1):
+                self._accumulate(next(batches))
+            rows = rows.write(i, self._update(next(batches)))
+        return rows.stack()
+
+    def _accumulate(self, batch):
         self.strategy.run(self._replica_accumulate, args=batch)
 
-    def _run_update(self, batch):
-        return self.strategy.run(self._replica_update, args=batch)
+    def _update(self, batch):
+        results = self.strategy.run(self._replica_update, args=batch)
+        return self.strategy.experimental_local_results(results)[0]
 
     def _replica_accumulate(self, images, labels):
         values = self._loss_and_gradients(images, labels)
@@ -188,10 +211,11 @@ class Engine:
         finite = tf.math.is_finite(norm) & good
         rate = self.schedule(self.steps.read_value())
         context.merge_call(self._apply, args=(gradients, rate, finite, good))
-        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+        return tf.stack([loss, norm, rate])
 
     def _loss_and_gradients(self, images, labels):
         """Computes this replica's part of the loss and of its gradient."""
+        images = tf.cast(images, tf.float32)  # On the way here, uint8.
         teach = self._teaching(images)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)

@@ -10,7 +10,14 @@ from absl import logging
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
-def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
+def make_strategy(
+    name: str = "auto",
+    *,
+    tpu: str | None = None,
+    zone: str | None = None,
+    project: str | None = None,
+    deterministic: bool = False,
+) -> tf.distribute.Strategy:
     """Chooses how to distribute a run, from the hardware and `TF_CONFIG`.
 
     Call it before anything else touches TensorFlow: several workers can only
@@ -19,17 +26,27 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     Args:
         name: `"one"`: the first GPU, or else the CPU. `"mirrored"`: all GPUs
             of this machine, or else all logical CPUs. `"multiworker"`: all
-            machines that `TF_CONFIG` lists. `"tpu"`: the TPU of this machine.
-            `"auto"`: `"multiworker"` if `TF_CONFIG` lists several workers,
+            machines that `TF_CONFIG` lists. `"tpu"`: the TPU of this machine,
+            or the one that `tpu` names. `"auto"`: `"tpu"` if `tpu` is given,
+            or else `"multiworker"` if `TF_CONFIG` lists several workers,
             or else `"tpu"` or `"mirrored"` if there is a TPU or are several
             GPUs, or else `"one"`.
+        tpu: Name or address of a Cloud TPU, such as a pod of several
+            machines. One process, which this is, drives all of them.
+        zone: The TPU's zone. Defaults to this machine's.
+        project: The TPU's project. Defaults to this machine's.
+        deterministic: Boolean, whether a GPU, too, is to repeat a run to the
+            bit, which makes it slower. It holds for this process from here
+            on, and for what XLA compiles: without XLA TensorFlow has no such
+            gradient of a depthwise convolution, and raises an error.
 
     Returns:
         A `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: If there is no such strategy, or if `"multiworker"` lacks
-            its `TF_CONFIG`, or `"tpu"` its TPU.
+        ValueError: If there is no such strategy, if `"multiworker"` lacks its
+            `TF_CONFIG`, or `"tpu"` its TPU, or if a TPU is named for another
+            strategy.
         RuntimeError: If it is too late to join several workers.
     """
     check_backend()
@@ -38,13 +55,22 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
             f"Argument `strategy` must be one of {', '.join(STRATEGIES)}. "
             f"Received: strategy={name!r}"
         )
+    in_vain = name not in ("auto", "tpu") if tpu else zone or project
+    if in_vain:
+        raise ValueError(
+            'Argument `tpu` needs strategy="tpu" or "auto", and `zone` and '
+            f"`project` need `tpu`. Received: strategy={name!r}, tpu={tpu!r}, "
+            f"zone={zone!r}, project={project!r}"
+        )
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     if name == "auto":
-        name = _choose()
+        name = "tpu" if tpu else _choose()
     strategy = {
         "one": _one,
         "mirrored": _mirrored,
         "multiworker": _multiworker,
-        "tpu": _tpu,
+        "tpu": lambda: _tpu(tpu, zone, project),
     }[name]()
     replicas = strategy.num_replicas_in_sync
     if replicas > 1:
@@ -56,9 +82,14 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Says whether this process is the one that writes files."""
+    """Says whether this process is the one that writes files.
+
+    A `TPUStrategy` has one process, however many machines its TPU has.
+    """
     resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.task_type:
+    if isinstance(strategy, tf.distribute.TPUStrategy) or resolver is None:
+        return True
+    if not resolver.task_type:
         return True
     return resolver.task_type == "chief" or (
         resolver.task_type == "worker"
@@ -80,6 +111,24 @@ def resolve_precision(precision):
     if precision == "auto":
         precision = _native_precision()
     return precision if precision == "float32" else f"mixed_{precision}"
+
+
+def resolve_jit_compile(jit_compile, strategy, sync_batch_norm=False):
+    """Chooses whether XLA is asked to compile what the replicas compute.
+
+    Args:
+        jit_compile: As in `TrainConfig`.
+        strategy: A `tf.distribute.Strategy`.
+        sync_batch_norm: As in `TrainConfig`, where it matters.
+
+    Returns:
+        Boolean. `False` for a TPU, which nothing needs to be asked for.
+    """
+    devices = strategy.extended.worker_devices
+    if jit_compile is not None:
+        return jit_compile and not any("TPU:" in device for device in devices)
+    waits = sync_batch_norm and strategy.num_replicas_in_sync > 1
+    return all("GPU:" in device for device in devices) and not waits
 
 
 def _native_precision():
@@ -142,14 +191,17 @@ def _multiworker():
         ) from error
 
 
-def _tpu():
-    if not tf.config.list_physical_devices("TPU"):
+def _tpu(tpu, zone, project):
+    if not tpu and not tf.config.list_physical_devices("TPU"):
         raise ValueError(
-            'strategy="tpu" needs a TPU in this machine and the package '
-            "tensorflow-tpu in place of tensorflow. Received: devices="
-            f"{[d.name for d in tf.config.list_physical_devices()]}"
+            'strategy="tpu" needs a TPU in this machine, and in place of '
+            'tensorflow: pip install tensorflow-tpu==2.20.0 "libtpu<0.0.30". '
+            "Or name a TPU elsewhere: `tpu`, in scripts `--tpu`. Received: "
+            f"devices={[d.name for d in tf.config.list_physical_devices()]}"
         )
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver("local")
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+        tpu or "local", zone, project
+    )
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
     return tf.distribute.TPUStrategy(resolver)

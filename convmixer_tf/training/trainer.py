@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import pathlib
+import os
 import signal
 import statistics
 import time
@@ -28,6 +28,7 @@ from convmixer_tf.training.strategy import check_backend
 from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.strategy import on_replicas
+from convmixer_tf.training.strategy import resolve_jit_compile
 from convmixer_tf.training.strategy import resolve_precision
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ def train(
             worker this is and how many replicas there are. What the function
             gives may depend on nothing else.
         eval_batches: Function of such a context, as `Evaluator` takes it.
-        directory: Path of the run's folder.
+        directory: Path of the run's folder, or where it is in an object
+            store, such as `gs://bucket/run`. A TPU of several machines needs
+            the latter. There the text files are safe from a crash as soon as
+            the store says; the rest is as in `CheckpointStore`.
         strategy: What `make_strategy` takes, or a `tf.distribute.Strategy`.
         notes: Dictionary, as JSON can hold it, of what else the result depends
             on. It is kept with the config, and must be the same for a run to
@@ -135,12 +139,15 @@ class Run:
         check_replicas(config, strategy)
         self.config = config
         self.strategy = strategy
-        self.directory = pathlib.Path(directory)
+        self.directory = os.fspath(directory)
         writes = is_chief(strategy)
         notes = {
             **(notes or {}),
             "replicas": strategy.num_replicas_in_sync,
             "computes_in": resolve_precision(config.precision),
+            "jit_compile": resolve_jit_compile(
+                config.jit_compile, strategy, config.sync_batch_norm
+            ),
         }
         if writes:
             check_run(self.directory, config, notes)
@@ -153,9 +160,9 @@ class Run:
             self.engine = Engine(config, self.model, strategy, teacher)
         if writes:
             open_run(self.directory, config, notes)
-        self.evaluator = Evaluator(self.model, strategy)
+        self.evaluator = Evaluator(self.model, strategy, config.jit_compile)
         self.store = CheckpointStore(
-            self.directory / "checkpoints", config.keep, writes
+            os.path.join(self.directory, "checkpoints"), config.keep, writes
         )
         self.history = []
         self.loss_sum, self.losses = 0.0, []
@@ -188,11 +195,13 @@ class Run:
             epoch: Integer, from 0.
 
         Yields:
-            For each update, a list of distributed batches.
+            For each call of `update`, the iterator of distributed batches.
         """
         count = self.config.accumulation_steps
-        done = self.step - epoch * self.config.steps_per_epoch
-        if done == self.config.steps_per_epoch:
+        begin = epoch * self.config.steps_per_epoch
+        end = begin + self.config.steps_per_epoch
+        done = self.step - begin
+        if self.step == end:
             return  # Stopped between the last update and the evaluation.
         replicas = self.strategy.num_replicas_in_sync
         batches = iter(
@@ -202,20 +211,25 @@ class Run:
                 self.config.batch_size // count // replicas,
             )
         )
-        for step in range(done, self.config.steps_per_epoch):
-            parts = [next(batches, None) for _ in range(count)]
-            if any(part is None for part in parts):
-                raise ValueError(
-                    f"The data of epoch {epoch} ended after {step} of "
-                    f"{self.config.steps_per_epoch} steps. Lower "
-                    "`steps_per_epoch`, or repeat the data."
-                )
-            yield parts
+        while self.step < end:
+            yield batches
 
     def update(self, batches):
-        """Updates the weights once."""
-        results = self.engine.step(batches)
-        self.step += 1
+        """Updates the weights, up to where there is something else to do."""
+        config = self.config
+        places = (config.steps_per_epoch, config.save_every, config.log_every)
+        left = [place - self.step % place for place in places]
+        count = min(config.steps_per_call, *left)
+        try:
+            results = self.engine.update(batches, count)
+        except tf.errors.OutOfRangeError as error:
+            epoch, done = divmod(self.step, config.steps_per_epoch)
+            raise ValueError(
+                f"The data of epoch {epoch} ended before step {done + count} "
+                f"of {config.steps_per_epoch}. Lower `steps_per_epoch`, or "
+                "repeat the data."
+            ) from error
+        self.step += count
         self.losses.append(results["loss"])
         if self.log.add_step(results):
             self.check_finite()
@@ -358,7 +372,7 @@ class Run:
     def last_good(self):
         """Names the last checkpoint, or says that there is none."""
         names = self.store.names()
-        return str(self.store.path(names[-1])) if names else "the beginning"
+        return self.store.path(names[-1]) if names else "the beginning"
 
     def finish(self):
         """Ends the run.
@@ -385,7 +399,8 @@ class Run:
         return summary
 
     def _sum_losses(self):
-        self.loss_sum += sum(float(loss) for loss in self.losses)
+        losses = [loss for part in self.losses for loss in part.numpy()]
+        self.loss_sum += sum(map(float, losses))
         self.losses = []
 
 
@@ -403,9 +418,10 @@ def check_replicas(config, strategy):
             f"x {config.accumulation_steps} accumulated batches. "
             f"Received: batch_size={config.batch_size}"
         )
-    if config.jit_compile and replicas > 1:
+    if config.jit_compile and config.sync_batch_norm and replicas > 1:
         raise ValueError(
-            "Argument `jit_compile` works on one device only. "
+            "XLA can't compile statistics of all replicas. Set "
+            "jit_compile=False or sync_batch_norm=False. "
             f"Received: jit_compile=True, with {replicas} replicas"
         )
 

@@ -80,7 +80,10 @@ def labels_of(dataset):
 def test_the_split_is_a_whole_word_of_the_name(tmp_path, name, split):
     (tmp_path / name).write_bytes(b"x")
     for other in ("train", "test", "validation", "val", "rain", split):
-        found = [path.name for path in find_record_files(tmp_path, other)]
+        found = [
+            os.path.basename(path)
+            for path in find_record_files(tmp_path, other)
+        ]
         assert found == ([name] if other == split else []), other
 
 
@@ -102,6 +105,18 @@ def test_compression_is_recognized(
     dataset = open_dataset(tmp_path, "train")
     assert len(dataset) == 4
     assert labels_of(dataset) == [(0, 0), (1, 1), (2, 2), (3, 1)]
+
+
+def test_records_in_an_object_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 0)
+    write(tmp_path / "a-train.tfrecord", [0, 1, 2, 1])
+    for path in tmp_path.iterdir():
+        tf.io.gfile.copy(str(path), f"ram://data/pets/{path.name}")
+    dataset = open_dataset("ram://data/pets", "train")
+    assert (len(dataset), dataset.class_names) == (4, NAMES)
+    assert labels_of(dataset) == [(0, 0), (1, 1), (2, 2), (3, 1)]
+    with pytest.raises(FileNotFoundError, match="must be in TFRecords"):
+        open_dataset("ram://data/pets", "test")
 
 
 def test_an_uncompressed_file_that_begins_like_a_compressed_one(tmp_path):

@@ -75,6 +75,6 @@ def test_the_picture(recipe, folder, monkeypatch):
 
     monkeypatch.setattr(recipe, "draw", keep)
     path = recipe.draw_run(folder)
-    assert path == folder / "curve.png"
-    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path == str(folder / "curve.png")
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert titles == ["mine: 75.00 % at best, after epoch 2"]

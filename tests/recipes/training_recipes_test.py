@@ -162,7 +162,8 @@ def test_imagenet_goes_through_kill_resume_and_evaluate(images, tmp_path):
     arguments = (
         *(f"--data={images}", "--eval_split=test", "--model=1024_20"),
         *("--image_size=28", "--batch_size=8", "--epochs=2", "--keep=1"),
-        *("--notensorboard", "--log_every=1", f"--output={output}"),
+        *("--notensorboard", "--log_every=3", f"--output={output}"),
+        *("--deterministic", "--steps_per_call=3"),
     )
     succeed("train_imagenet.py", *arguments)
     summary = json.loads((output / "summary.json").read_text())

@@ -1,4 +1,6 @@
 import errno
+import os
+import pathlib
 
 import pytest
 import tensorflow as tf
@@ -108,7 +110,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
     save(store, variable, 2)
-    damage(store.path(checkpoint_name(2, False)))
+    damage(pathlib.Path(store.path(checkpoint_name(2, False))))
     with caplog.at_level("ERROR", logger=logging.get_absl_logger().name):
         assert store.restore(checkpoint) == {"at": 1}
     assert variable.numpy()[0] == 1
@@ -121,7 +123,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_nothing_but_damage_is_an_error(tmp_path, variable, checkpoint):
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
-    truncate(store.path(checkpoint_name(1, False)))
+    truncate(pathlib.Path(store.path(checkpoint_name(1, False))))
     with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
         store.restore(checkpoint)
     # Nor does asking again make it start from the beginning.
@@ -168,20 +170,58 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, variable, checkpoint):
 
 
 def test_what_a_killed_write_left_is_removed(tmp_path, checkpoint):
-    (tmp_path / "tmp_123").mkdir()
-    (tmp_path / "tmp_123" / "state.index").write_text("half")
+    for name in ("tmp_123", "step_0000000007"):  # Of old versions, and now.
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.index").write_text("half")
+    assert CheckpointStore(tmp_path, writes=False).names() == []
     store = CheckpointStore(tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert store.restore(checkpoint) is None
+
+
+def test_lost_records_take_no_checkpoint_away(tmp_path, variable):
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        save(store, variable, step)
+        os.remove(tmp_path / checkpoint_name(step, False) / "info.json")
+    CheckpointStore(tmp_path)
+    assert len(list(tmp_path.rglob("state.index"))) == 2
+
+
+def test_an_object_store_keeps_its_promise(variable, checkpoint):
+    """Killed, damaged and pruned, as on a disk."""
+    folder = "ram://checkpoints/run"
+    store = CheckpointStore(folder, keep=2)
+    for step in range(1, 5):
+        save(store, variable, step, best=checkpoint_name(1, False))
+    assert store.names() == [checkpoint_name(step, False) for step in (1, 3, 4)]
+    half = store.path(checkpoint_name(5, False))
+    tf.io.gfile.makedirs(half)
+    tf.io.gfile.copy(
+        os.path.join(store.path(checkpoint_name(3, False)), "state.index"),
+        os.path.join(half, "state.index"),
+    )
+    data = os.path.join(store.path(checkpoint_name(4, False)), "state.index")
+    with tf.io.gfile.GFile(data, "wb") as file:
+        file.write(b"damaged")
+    store = CheckpointStore(folder, keep=2)
+    assert not tf.io.gfile.exists(half)
+    assert store.restore(checkpoint) == {"at": 3}
+    assert variable.numpy()[0] == 3
+    names = sorted(tf.io.gfile.listdir(folder))
+    assert [name.rstrip("/") for name in names] == [
+        f"damaged_{checkpoint_name(4, False)}",
+        *store.names(),
+    ]
 
 
 def test_a_worker_that_does_not_write_changes_nothing(
     tmp_path, variable, checkpoint
 ):
     save(CheckpointStore(tmp_path), variable, 1)
-    (tmp_path / "tmp_5").mkdir()
+    (tmp_path / "step_0000000005").mkdir()
     store = CheckpointStore(tmp_path, writes=False)
     save(store, variable, 2)
     assert store.restore(checkpoint) == {"at": 1}
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"tmp_5", "step_0000000001"}
+    assert names == {"step_0000000005", "step_0000000001"}

@@ -144,7 +144,7 @@ def _stop_at_9(run, batches):
     if run.step == 8:
         run.save()
         raise KeyboardInterrupt
-    results = run.engine.step(batches)
+    results = run.engine.update(batches)
     run.step += 1
     run.losses.append(results["loss"])
 

@@ -124,6 +124,16 @@ def test_a_run_killed_at_five_random_steps(tmp_path):
     kill_and_rerun(tmp_path, kills, "--digits")
 
 
+@pytest.mark.large
+def test_deterministic_operations_are_all_there(tmp_path):
+    """On a CPU they compute what the others do."""
+    for name in ("--digits", "--deterministic"):
+        code, output = run(tmp_path / name, "--digits", name)
+        assert code == 0, output
+    names = ("--digits", "--deterministic")
+    assert_equal(*(weights(tmp_path / name) for name in names))
+
+
 def check_that_two_end_as_one(tmp_path, said):
     """Starts two workers, be it again, and compares with one process."""
     codes, outputs = finish(start_two(tmp_path / "two"))

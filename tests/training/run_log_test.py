@@ -22,8 +22,10 @@ EPOCH = dict.fromkeys(run_log.COLUMNS, 1.0) | {"epoch": 1, "step": 3}
 
 def steps(log, count):
     return [
-        log.add_step({**RESULTS, "loss": tf.constant(float(i))})
-        for i in range(count)
+        log.add_step(
+            {k: tf.constant([v]) for k, v in (RESULTS | {"loss": i}).items()}
+        )
+        for i in map(float, range(count))
     ]
 
 

@@ -1,4 +1,5 @@
 import json
+from unittest import mock
 
 import keras
 import pytest
@@ -9,6 +10,7 @@ from convmixer_tf.training import make_strategy
 from convmixer_tf.training import strategy as strategies
 from convmixer_tf.training import train
 from convmixer_tf.training.strategy import is_chief
+from convmixer_tf.training.strategy import resolve_jit_compile
 from convmixer_tf.training.strategy import resolve_precision
 from tests.training import tiny
 
@@ -83,6 +85,18 @@ def test_auto_precision_follows_the_hardware(
     assert resolve_precision("auto") == expected
 
 
+def test_xla_is_the_default_on_gpus_only(one_device, two_replicas):
+    gpus = mock.Mock(num_replicas_in_sync=2)
+    gpus.extended.worker_devices = ("/device:GPU:0", "/device:GPU:1")
+    assert resolve_jit_compile(None, gpus)
+    assert not resolve_jit_compile(None, gpus, sync_batch_norm=True)
+    assert not resolve_jit_compile(None, one_device)
+    assert resolve_jit_compile(True, two_replicas)
+    # A TPU compiles everything.
+    gpus.extended.worker_devices = ("/device:TPU:0",)
+    assert not resolve_jit_compile(True, gpus)
+
+
 def test_precision_can_be_demanded():
     assert resolve_precision("float32") == "float32"
     assert resolve_precision("bfloat16") == "mixed_bfloat16"
@@ -113,6 +127,28 @@ def test_workers_that_are_joined_too_late_are_an_error(monkeypatch):
 def test_tpu_without_tpu_is_an_error():
     with pytest.raises(ValueError, match="needs a TPU in this machine"):
         make_strategy("tpu")
+
+
+def test_a_tpu_is_found_by_name_zone_and_project(monkeypatch):
+    class FoundError(Exception):
+        pass
+
+    def resolve(*arguments):
+        raise FoundError(*arguments)
+
+    resolvers = tf.distribute.cluster_resolver
+    monkeypatch.setattr(resolvers, "TPUClusterResolver", resolve)
+    with pytest.raises(FoundError) as found:
+        make_strategy(tpu="pod", zone="us-east5-a", project="lab")
+    assert found.value.args == ("pod", "us-east5-a", "lab")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"name": "one", "tpu": "pod"}, {"zone": "us-east5-a"}]
+)
+def test_a_tpu_named_in_vain_is_an_error(wrong):
+    with pytest.raises(ValueError, match='`tpu` needs strategy="tpu"'):
+        make_strategy(**wrong)
 
 
 def test_another_backend_is_an_error(monkeypatch, tmp_path):

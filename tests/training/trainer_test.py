@@ -131,6 +131,23 @@ def test_a_run_that_crashed_ends_as_if_it_had_not(
 
 
 @pytest.mark.slow
+def test_a_run_in_an_object_store_goes_on(finished, one_device, monkeypatch):
+    """It is told to stop, and then what it saved is damaged."""
+    folder = "ram://runs/stopped"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, terminate)
+        with pytest.raises(SystemExit):
+            run(folder, one_device)
+    record = f"{folder}/checkpoints/step_0000000005/info.json"
+    with tf.io.gfile.GFile(record, "w") as file:
+        file.write("damaged")
+    model, summary = run(folder, one_device)
+    assert tiny.worst_difference(finished[1], tiny.weights_of(model)) == 0
+    with tf.io.gfile.GFile(f"{folder}/summary.json") as file:
+        assert json.loads(file.read()) == summary
+
+
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
     whole, _ = run(tmp_path / "whole", one_device, optimizer="muon")
     with monkeypatch.context() as patch:
@@ -140,6 +157,24 @@ def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
     parts, _ = run(tmp_path / "parts", one_device, optimizer="muon")
     expected = tiny.weights_of(whole)
     assert tiny.worst_difference(expected, tiny.weights_of(parts)) == 0
+
+
+@pytest.mark.slow
+def test_several_updates_a_call_are_the_same_to_the_bit(
+    finished, one_device, tmp_path, monkeypatch
+):
+    """In calls of 2, 1 and 1 updates, and crashed in between."""
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 6, crash)
+        with pytest.raises(CrashError):
+            run(tmp_path, one_device, steps_per_call=2)
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert max(names) == "step_0000000004_evaluated"
+    model, summary = run(tmp_path, one_device, steps_per_call=3)
+    for name, value in tiny.weights_of(model).items():
+        np.testing.assert_array_equal(value, finished[1][name], err_msg=name)
+    rows = without_times([summary["last"], finished[2]["last"]])
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.slow
@@ -273,9 +308,9 @@ def test_a_batch_must_divide_evenly(two_replicas, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_xla_takes_one_device(two_replicas, tmp_path):
-    with pytest.raises(ValueError, match="`jit_compile` works on one device"):
-        run(tmp_path, two_replicas, jit_compile=True)
+def test_xla_takes_no_statistics_of_all_replicas(two_replicas, tmp_path):
+    with pytest.raises(ValueError, match="XLA can't compile statistics of all"):
+        run(tmp_path, two_replicas, jit_compile=True, sync_batch_norm=True)
 
 
 def test_batches_of_another_size_are_an_error(one_device, tmp_path):
@@ -285,7 +320,7 @@ def test_batches_of_another_size_are_an_error(one_device, tmp_path):
 
 
 def test_data_that_ends_early_is_an_error(one_device, tmp_path):
-    message = "epoch 0 ended after 8 of 9 steps. Lower `steps_per_epoch`"
+    message = "epoch 0 ended before step 9 of 9. Lower `steps_per_epoch`"
     with pytest.raises(ValueError, match=message):
         run(tmp_path, one_device, steps_per_epoch=9)
 

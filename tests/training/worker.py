@@ -68,11 +68,14 @@ def main():
     parser.add_argument("--signal", type=int, default=signal.SIGKILL)
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--deterministic", action="store_true")
     options = parser.parse_args()
     logging.set_verbosity(logging.INFO)
     if options.kill_at is not None:
         die_after(trainer.Run, options.kill_in, options.kill_at, options.signal)
-    strategy = make_strategy(options.strategy)
+    strategy = make_strategy(
+        options.strategy, deterministic=options.deterministic
+    )
     if options.digits:
         train_digits(options.folder, strategy)
         return

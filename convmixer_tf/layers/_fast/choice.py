@@ -38,9 +38,9 @@ def faster_than_keras():
       that computes `norm(activation(x)) + shortcut`, or `None`.
 
     Returns:
-        A module with TensorFlow, if it sees nothing but CPUs, and with JAX;
-        `None` elsewhere and within `plain_operations`. Only the framework
-        that Keras runs on is imported.
+        A module with TensorFlow, if it sees nothing but CPUs or if XLA
+        compiles, and with JAX; `None` elsewhere and within
+        `plain_operations`. Only the framework that Keras runs on is imported.
     """
     if _PLAIN.get():
         return None
@@ -48,7 +48,11 @@ def faster_than_keras():
     if backend == "tensorflow":
         from convmixer_tf.layers._fast import tensorflow_cpu
 
-        return tensorflow_cpu if tensorflow_cpu.only_cpus() else None
+        if tensorflow_cpu.only_cpus():
+            return tensorflow_cpu
+        from convmixer_tf.layers._fast import tensorflow_xla
+
+        return tensorflow_xla if tensorflow_xla.compiles() else None
     if backend == "jax":
         from convmixer_tf.layers._fast import jax_backend
 

@@ -11,6 +11,10 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from convmixer_tf.layers._fast import one_pass
+
+normalize_batch = one_pass.normalize_batch
+
 # XLA's own gradient of the kernel is fast on a CPU up to 3 columns.
 _FEWEST_COLUMNS = 4
 
@@ -49,36 +53,6 @@ def add_bias(x, bias):
 def inference_loop(x, activation, norm):
     """Gives `None`: XLA compiles the network whole."""
     return None
-
-
-def normalize_batch(x, norm):
-    """Normalizes a batch by its own statistics, which one pass finds.
-
-    The variance is the mean square less the square of the mean, both of the
-    distances to what the first values are in the mean, lest digits cancel.
-
-    Args:
-        x: Array (batch, height, width, dim), single precision or half.
-        norm: A `keras.layers.BatchNormalization`.
-
-    Returns:
-        The normalized array, of the norm's dtype, and the mean and the
-        (biased) variance, (dim,), float32. `None` for channels first, for
-        float64 and for statistics of all replicas.
-    """
-    single = x.dtype != jnp.float64 and norm.variable_dtype == "float32"
-    if norm.axis != -1 or norm.synchronized or not single:
-        return None
-    gamma, beta = norm.gamma.value, norm.beta.value
-    x = _at_least_single(x)
-    about = jax.lax.stop_gradient(x[0, 0].mean(0))
-    distance = (x - about).mean((0, 1, 2))
-    square = jnp.square(x - about).mean((0, 1, 2))
-    variance = jnp.maximum(square - jnp.square(distance), 0)
-    mean = about + distance
-    scale = gamma * jax.lax.rsqrt(variance + norm.epsilon)
-    y = x * scale + (beta - mean * scale)
-    return y.astype(norm.compute_dtype), mean, variance
 
 
 def convolve(x, kernel, conv, training):

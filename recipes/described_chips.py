@@ -1,0 +1,262 @@
+"""Chips that are described instead of there, to trace and compile for."""
+
+import collections
+import os
+
+# Before libtpu is loaded, lest it asks Google's cloud for its TPU.
+os.environ |= {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.distribute.values import PerReplicaSpec
+from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
+
+_HOST = "/job:localhost/replica:0/task:0/device:"
+_Device = collections.namedtuple("_Device", "name device_type")
+
+
+class _Resolver:
+    """Resolves to the cores of a TPU that is not there."""
+
+    task_type = task_id = tpu_hardware_feature = None
+
+    def __init__(self, replicas):
+        self.replicas = replicas
+
+    def get_tpu_system_metadata(self):
+        devices = [
+            _Device(f"{_HOST}TPU:{i}", "TPU") for i in range(self.replicas)
+        ]
+        return TPUSystemMetadata(
+            num_cores=self.replicas,
+            num_hosts=1,
+            num_of_cores_per_host=self.replicas,
+            topology=None,
+            devices=devices,
+        )
+
+    def master(self):
+        return ""
+
+    def cluster_spec(self):
+        return None
+
+
+def tpu_strategy(replicas):
+    """Builds a `TPUStrategy` whose cores are this machine's logical CPUs.
+
+    It traces functions as for a TPU, keeps a copy of each variable for each
+    replica and distributes batches. It can't run what it traced.
+
+    Args:
+        replicas: Integer, at most the number of logical CPUs.
+
+    Returns:
+        A `tf.distribute.TPUStrategy`.
+    """
+    strategy = tf.distribute.TPUStrategy(_Resolver(replicas))
+    strategy._enable_packed_variable_in_eager_mode = False
+    extended = strategy.extended
+    cores = [f"{_HOST}CPU:{i}" for i in range(replicas)]
+    extended._tpu_devices = np.array([[core] for core in cores], dtype=object)
+    extended._device_input_worker_devices = {cores[0]: cores}
+    extended._host_input_worker_devices = {cores[0]: replicas * [cores[0]]}
+    return strategy
+
+
+def per_replica(strategy, shape, dtype):
+    """Builds the spec of a tensor that each replica has one of."""
+    spec = tf.TensorSpec(shape, dtype)
+    return PerReplicaSpec(*[spec] * strategy.num_replicas_in_sync)
+
+
+class Program:
+    """What each replica of a `TPUStrategy` runs, lowered for a TPU.
+
+    It is a pure function: variables are arguments, and their new values are
+    results.
+
+    Args:
+        concrete: A concrete function that calls `strategy.run`.
+
+    Attributes:
+        resources: Handles of the variables, of the first replica.
+        stablehlo: The lowered function, bytes.
+
+    Raises:
+        Exception: Of TensorFlow, if a TPU can't run it.
+    """
+
+    def __init__(self, concrete):
+        self._operations = concrete.graph.get_operations()
+        # Of what each replica has a copy of, the first stands for all.
+        first = {
+            op.inputs[0].name
+            for op in self._operations
+            if op.type == "TPUReplicatedInput"
+        }
+        captured = {
+            inner.name: outer for outer, inner in concrete.graph.captures
+        }
+        inputs = [x for x in concrete.graph.inputs if x.name in first]
+        self._arguments = [x for x in inputs if x.name not in captured]
+        self._constants = {
+            x.name: captured[x.name].numpy()
+            for x in inputs
+            if x.name in captured and x.dtype != tf.resource
+        }
+        self._variables = [x for x in inputs if x.dtype == tf.resource]
+        self._outputs = concrete.graph.outputs
+        self.resources = [captured[x.name] for x in self._variables]
+        data = [x._handle_data.shape_and_type[0] for x in self.resources]
+        specs = [tf.TensorSpec(x.shape, x.dtype) for x in self._arguments]
+        specs += [tf.TensorSpec(x.shape, x.dtype) for x in data]
+        function = tf.function(self._run, jit_compile=True, autograph=False)
+        lower = function.experimental_get_compiler_ir(*specs)
+        self.stablehlo = lower(
+            stage="stablehlo_serialized", platform_name="TPU"
+        )
+
+    def _run(self, *values):
+        names = [x.name for x in self._arguments + self._variables]
+        tensors = dict(zip(names, values, strict=True))
+        tensors |= {k: tf.constant(v) for k, v in self._constants.items()}
+        handles = {name: name for name in names}
+        for op in self._operations:  # As they were traced, one by one.
+            _repeat(op, tensors, handles)
+        outputs = [tensors[x.name] for x in self._outputs]
+        return outputs, [tensors[x.name] for x in self._variables]
+
+
+def _repeat(op, tensors, handles):
+    """Adds an operation to the graph, with values in place of variables."""
+    names = [x.name for x in op.inputs]
+    values = [tensors.get(name) for name in names]
+    if op.type in _OF_THE_STRATEGY:
+        if "Replicated" in op.type:
+            for output in op.outputs:
+                tensors[output.name] = values[0]
+                handles[output.name] = handles.get(names[0])
+    elif names and op.inputs[0].dtype == tf.resource:
+        variable = handles[names[0]]
+        value = tensors[variable]
+        if op.type in _ASSIGN:
+            tensors[variable] = _ASSIGN[op.type](value, values[1])
+        elif op.type == "ReadVariableOp":
+            tensors[op.outputs[0].name] = value
+        else:
+            raise NotImplementedError(f"{op.type} of a variable")
+    else:
+        graph = tf.compat.v1.get_default_graph()
+        attributes = {
+            key: value
+            for key, value in op.node_def.attr.items()
+            if not key.startswith("_")
+        }
+        for value in attributes.values():
+            if value.HasField("func"):
+                function = op.graph._get_function(value.func.name)
+                function.add_to_graph(graph)
+        dtypes = [x.dtype for x in op.outputs]
+        new = graph._create_op_internal(
+            op.type, values, dtypes, attrs=attributes
+        )
+        for old, output in zip(op.outputs, new.outputs, strict=True):
+            tensors[old.name] = output
+
+
+_OF_THE_STRATEGY = {
+    *("Placeholder", "NoOp", "TPUReplicateMetadata", "TPUCompilationResult"),
+    *("TPUReplicatedInput", "TPUReplicatedOutput"),
+}
+_ASSIGN = {
+    "AssignVariableOp": lambda old, new: new,
+    "AssignAddVariableOp": tf.add,
+    "AssignSubVariableOp": tf.subtract,
+}
+
+
+def compile_program(program, devices):
+    """Compiles a program for devices, which need not be there.
+
+    Args:
+        program: A `Program`.
+        devices: List of JAX's devices, one for each replica.
+
+    Returns:
+        JAX's executable. The variables' memory is that of their new values.
+
+    Raises:
+        Exception: Of JAX, if it does not fit.
+    """
+    from jax._src import compiler
+    from jax._src.interpreters import mlir
+    from jax._src.lib import xla_client
+    from jax._src.lib.mlir import ir
+
+    with mlir.make_ir_context():
+        module = ir.Module.parse(program.stablehlo)
+        (main,) = (
+            op
+            for op in module.body.operations
+            if ir.StringAttr(op.attributes["sym_name"]).value == "main"
+        )
+        kind = ir.FunctionType(
+            ir.TypeAttr(main.attributes["function_type"]).value
+        )
+        shift = len(kind.results) - len(kind.inputs)
+        first = len(kind.inputs) - len(program.resources)
+        integer = ir.IntegerType.get_signless(32)
+        main.attributes["arg_attrs"] = ir.ArrayAttr.get(
+            [
+                ir.DictAttr.get(
+                    {
+                        "tf.aliasing_output": ir.IntegerAttr.get(
+                            integer, i + shift
+                        )
+                    }
+                    if i >= first and argument == kind.results[i + shift]
+                    else {}
+                )
+                for i, argument in enumerate(kind.inputs)
+            ]
+        )
+        options = compiler.get_compile_options(
+            num_replicas=len(devices),
+            num_partitions=1,
+            device_assignment=np.array([[device.id] for device in devices]),
+        )
+        client = devices[0].client
+        compile_ = (
+            client.compile_and_load
+            if devices[0].platform == "cpu"
+            else client.compile
+        )
+        return compile_(
+            module,
+            executable_devices=xla_client.DeviceList(tuple(devices)),
+            compile_options=options,
+        )
+
+
+def described_devices(topology):
+    """Describes TPUs, as libtpu knows them.
+
+    Args:
+        topology: String, such as `"v5e:2x2"`.
+
+    Returns:
+        List of JAX's devices.
+    """
+    import jax
+    from jax.experimental import topologies
+
+    jax.config.update("jax_platforms", "cpu")
+    return topologies.get_topology_desc(
+        platform="tpu", topology_name=topology
+    ).devices
