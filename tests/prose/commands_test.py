@@ -18,7 +18,9 @@ from tests.prose.coverage import InCI
 from tests.prose.coverage import Run
 
 FOUND = documents.commands()
-PREPARES = re.compile(r"(\w+=\S+ )?(pytest|(pip|apt-get) install|bash \.ci)\b")
+PREPARES = re.compile(
+    r"(\w+=\S+ )?(pytest|(pip|apt-get) install|bash \.ci|python3\.11 -m venv)\b"
+)
 
 
 def _scripts():
