@@ -41,8 +41,8 @@ def findings(**changes):
             "chance": 0.35,
         },
         "candidates": {
-            "head": {"validation": {"top1": 0.85}},
-            "all": {"validation": {"top1": 0.8}},
+            "head": {"validation": {"top1": 0.85, "loss": 0.4}},
+            "all": {"validation": {"top1": 0.8, "loss": 0.6}},
         },
     }
     values = {
@@ -140,7 +140,9 @@ def test_several_labels_an_image(tmp_path):
     run = findings().run | {
         "multi_label": True,
         "validation": {"mean_average_precision": 0.7},
-        "candidates": {"head": {"validation": {"mean_average_precision": 0.7}}},
+        "candidates": {
+            "head": {"validation": {"mean_average_precision": 0.7, "loss": 1}}
+        },
     }
     found = findings(run=run, labels=np.ones((40, 3), int), mistakes=[])
     text = read(found, tmp_path / "report.html")

@@ -10,5 +10,7 @@ def test_starting_weights_are_not_needed_to_go_on(load_recipe, tmp_path):
     flags.FLAGS(["train_cifar10.py", *arguments, f"--output={tmp_path}"])
     with pytest.raises(ValueError, match=r"/no/where\.keras"):
         recipe.make_model(3)
-    (tmp_path / "checkpoints" / "step_0000000001").mkdir(parents=True)
+    checkpoint = tmp_path / "checkpoints" / "step_0000000001"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "info.json").touch()
     assert recipe.make_model(3, "softmax").output_shape == (None, 3)
