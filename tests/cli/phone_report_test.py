@@ -108,7 +108,7 @@ def test_what_it_says(tmp_path):
     assert "model_float16.tflite was not written. outside the limits" in text
     assert "1 of 6. The right one of two" in text
     assert "“cat”, 50%; the label is “ant”ant/<i>.jpg" in text
-    assert "the model as it is, kept85.0%all weights80.0%" in text
+    assert "the model as it is, kept85.0%0.400all weights80.0%0.600" in text
 
 
 def test_the_confusions():
