@@ -95,13 +95,19 @@ def test_it_ends_in_a_file_that_is_verified(folder, tmp_path):
 @needs_extra
 def test_a_file_outside_the_limits_does_not_appear(folder, tmp_path):
     """A network of random weights wavers between classes in 4 bits."""
-    arguments = (*command(folder, "random.keras"), f"--output={tmp_path}")
+    # Enough images that the interval of the agreement is outside, too.
+    write_images(tmp_path / "data" / "train", CLASSES, 14, 16)
+    write_images(tmp_path / "data" / "test", CLASSES, 60, 18)
+    arguments = (
+        *command(folder, "random.keras", tmp_path / "data"),
+        f"--output={tmp_path / 'run'}",
+    )
     arguments = (*arguments, "--quantization=int4")
     result = run_script(RECIPE, *arguments, "--learning_rate=1e-3")
     assert result.returncode == 1
-    assert "outside the limits: agreement 0." in result.stderr
-    assert not (tmp_path / "quantize_int4.tflite").exists()
-    report = tmp_path / "quantize_int4.tflite.failed.json"
+    assert "is outside the limits: max_accuracy_loss" in result.stderr
+    assert not (tmp_path / "run" / "quantize_int4.tflite").exists()
+    report = tmp_path / "run" / "quantize_int4.tflite.failed.json"
     assert not json.loads(report.read_text())["passed"]
 
 
