@@ -180,7 +180,7 @@ def _verify(path, what, repository):
     if actual != expected:
         raise OSError(
             f"The cached file of {what} (hub repository `{repository}`) "
-            "is damaged: the SHA-256 of the content is {actual}, expected "
+            f"is damaged: the SHA-256 of the content is {actual}, expected "
             f"{expected}. Nothing was loaded. Delete "
             f"`{os.path.realpath(path)}` and try again."
         )
