@@ -3,6 +3,30 @@
 from convmixer_tf.weights import read_weights
 
 
+def count_found(path, offsets, mask, check):
+    """Flips bits of a byte at a time, and counts how often it is found.
+
+    Args:
+        path: `pathlib.Path` of a file of weights, which is changed.
+        offsets: Iterable of integers, the bytes to damage, one at a time.
+        mask: Integer, the bits that are flipped.
+        check: Function that checks the weights where none is found.
+    """
+    content = path.read_bytes()
+    found = 0
+    for offset in offsets:
+        damaged = bytearray(content)
+        damaged[offset] ^= mask
+        path.write_bytes(damaged)
+        try:
+            weights = read_weights(path)
+        except ValueError:  # Any other error would fail the test.
+            found += 1
+        else:
+            check(weights)
+    return found
+
+
 def check_flipped_bytes(path, step, names):
     """Checks that each flipped byte is found, or leaves weights of `names`.
 
@@ -11,16 +35,9 @@ def check_flipped_bytes(path, step, names):
         step: Integer, from one byte that is flipped to the next.
         names: Set of the names that weights may have.
     """
-    content = path.read_bytes()
-    found = 0
-    for offset in range(0, len(content), step):
-        damaged = bytearray(content)
-        damaged[offset] ^= 0xFF
-        path.write_bytes(damaged)
-        try:
-            weights = read_weights(path)
-        except ValueError:  # Any other error would fail the test.
-            found += 1
-        else:
-            assert set(weights) <= names
-    assert found
+
+    def check(weights):
+        assert set(weights) <= names
+
+    offsets = range(0, path.stat().st_size, step)
+    assert count_found(path, offsets, 0xFF, check)
