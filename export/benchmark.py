@@ -10,15 +10,14 @@ with the Keras model, and the time of an image, by turns. Writes JSON, and
 prints a Markdown table.
 
 `--peers` measures what else runs the same weights on a CPU instead: Keras'
-`predict`, onnxruntime, OpenVINO (also in bfloat16), LiteRT, and the authors'
-module by torch.compile. It needs `pip install openvino torch`.
+`predict`, onnxruntime, OpenVINO (also in bfloat16), LiteRT, and timm's
+ConvMixer by torch.compile. It needs `pip install openvino torch timm`.
 
 Time: a forward pass of each over the images; five minutes of processor time
 for a CIFAR-10 network and 10,000 images. Result: `results/artifacts.json`, by
 an earlier form of this script, export/benchmark_artifacts.py of commit f1af6dd.
 """
 
-import collections
 import contextlib
 import functools
 import pathlib
@@ -175,7 +174,7 @@ def keras_predict(model):
 
 @contextlib.contextmanager
 def torch_compiled(model, threads):
-    """Opens the authors' module with the same weights, by `torch.compile`."""
+    """Opens timm's ConvMixer with the same weights, by `torch.compile`."""
     import torch
 
     torch.set_num_threads(threads)
@@ -198,46 +197,23 @@ def torch_compiled(model, threads):
 
 
 def torch_network(model):
-    """Builds the authors' module, timm's too, with a model's weights."""
+    """Builds timm's ConvMixer with a model's weights."""
     import torch
-    from torch import nn
-
-    class Residual(nn.Module):
-        def __init__(self, fn):
-            super().__init__()
-            self.fn = fn
-
-        def forward(self, x):
-            return self.fn(x) + x
+    from timm.models.convmixer import ConvMixer
 
     stem = model.get_layer("patch_embed")
     blocks = [x for x in model.layers if x.name.startswith("block_")]
-    size = blocks[0].depthwise.kernel.shape[0]
-    activation = {"gelu": nn.GELU, "relu": nn.ReLU}[
+    activation = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU}[
         keras.activations.serialize(stem.activation)
     ]
-    dim, patch_size = stem.dim, stem.patch_size
-
-    def norm():
-        return [activation(), nn.BatchNorm2d(dim)]
-
-    def block():
-        depthwise = nn.Conv2d(dim, dim, size, groups=dim, padding="same")
-        return nn.Sequential(
-            Residual(nn.Sequential(depthwise, *norm())),
-            nn.Conv2d(dim, dim, 1),
-            *norm(),
-        )
-
-    parts = {
-        "stem": nn.Sequential(
-            nn.Conv2d(3, dim, patch_size, stride=patch_size), *norm()
-        ),
-        "blocks": nn.Sequential(*[block() for _ in blocks]),
-        "pooling": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        "head": nn.Linear(dim, model.output_shape[-1]),
-    }
-    network = nn.Sequential(collections.OrderedDict(parts))
+    network = ConvMixer(
+        stem.dim,
+        len(blocks),
+        blocks[0].depthwise.kernel.shape[0],
+        stem.patch_size,
+        num_classes=model.output_shape[-1],
+        act_layer=activation,
+    )
     state = {k: torch.tensor(v) for k, v in timm_state_dict(model).items()}
     network.load_state_dict(state)
     return network

@@ -51,7 +51,7 @@ def test_every_kind(folder, model, images, tmp_path):
 @pytest.mark.peer
 def test_peers(folder, model, images, tmp_path):
     pytest.importorskip("openvino", reason="needs openvino")
-    pytest.importorskip("torch", reason="needs PyTorch")
+    pytest.importorskip("timm", reason="needs timm")
     output = tmp_path / "peers.json"
     result = run_script(
         *("export/benchmark.py", "--peers", "--threads=2", "--batch_size=4"),
