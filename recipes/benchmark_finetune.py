@@ -7,6 +7,8 @@ regression on its pooled features, of all training images; `finetune` with
 `frozen`; `finetune`; and a transfer-learning loop of stock Keras (three epochs
 of the head, two of all weights). All get the same training images; `finetune`
 sets its validation images aside from these. The accuracy is of other images.
+The model of `finetune` is also exported as an int8 TFLite file, calibrated on
+training images, and its accuracy is measured in LiteRT.
 
 Tasks, each with `--seeds` drawings of the training images:
 
@@ -37,6 +39,8 @@ from sklearn.linear_model import LogisticRegression
 
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import read_images
+from convmixer_tf.export import LiteRTModel
+from convmixer_tf.export import export_tflite
 from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import imagenet_classes
 from convmixer_tf.preprocessing import match_classes
@@ -130,7 +134,7 @@ def untouched(opened, data):
     except ValueError:
         return None
     answers = opened.model.predict(data.test[0], verbose=0)[:, outputs]
-    return np.mean(answers.argmax(-1) == data.test[1]), None
+    return {"top1": top1(answers, data)}
 
 
 def probe(opened, data):
@@ -142,14 +146,36 @@ def probe(opened, data):
         for images in (data.train[0], data.test[0])
     )
     head = LogisticRegression(max_iter=1000).fit(train, data.train[1])
-    return head.score(test, data.test[1]), None
+    return {"top1": head.score(test, data.test[1])}
 
 
-def ours(opened, data, seed, frozen):
-    """Calls `finetune`."""
+def frozen(opened, data, seed):
+    """Calls `finetune` for the head only."""
     with tempfile.TemporaryDirectory() as output:
-        result = finetune(data.folder, opened, output, frozen=frozen, seed=seed)
-    return result.report["test"]["top1"], result.report["kept"]
+        result = finetune(data.folder, opened, output, frozen=True, seed=seed)
+    return {"top1": result.report["test"]["top1"]}
+
+
+def full(opened, data, seed):
+    """Calls `finetune`; the seconds do not include the export."""
+    with tempfile.TemporaryDirectory() as output:
+        start = time.process_time()
+        result = finetune(data.folder, opened, output, seed=seed)
+        seconds = time.process_time() - start
+        path = os.path.join(output, "int8.tflite")
+        export_tflite(
+            result.model,
+            path,
+            quantization="int8",
+            calibration_images=data.train[0][:300].astype("float32"),
+        )
+        answers = LiteRTModel(path).predict(data.test[0])
+    return {
+        "top1": result.report["test"]["top1"],
+        "kept": result.report["kept"],
+        "int8_top1": top1(answers, data),
+        "seconds": seconds,
+    }
 
 
 def stock_keras(opened, data, seed):
@@ -167,8 +193,12 @@ def stock_keras(opened, data, seed):
             keras.optimizers.Adam(rate), "sparse_categorical_crossentropy"
         )
         model.fit(*data.train, epochs=epochs, verbose=0)
-    answers = model.predict(data.test[0], verbose=0).argmax(-1)
-    return np.mean(answers == data.test[1]), None
+    return {"top1": top1(model.predict(data.test[0], verbose=0), data)}
+
+
+def top1(answers, data):
+    """Computes the accuracy on the test images."""
+    return np.mean(answers.argmax(-1) == data.test[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,21 +231,21 @@ def compare(opened, data, seed, rows):
     ways = {
         "untouched": lambda: untouched(opened, data),
         "probe": lambda: probe(opened, data),
-        "frozen": lambda: ours(opened, data, seed, True),
-        "full": lambda: ours(opened, data, seed, False),
+        "frozen": lambda: frozen(opened, data, seed),
+        "full": lambda: full(opened, data, seed),
         "stock Keras": lambda: stock_keras(opened, data, seed),
     }
     for name, way in ways.items():
         start = time.process_time()
         result = way()
-        seconds = time.process_time() - start
-        if result is not None:
-            top1, kept = result
-            row = rows.setdefault(name, {"top1": [], "seconds": [], "kept": []})
-            row["top1"].append(float(top1))
-            row["seconds"].append(round(seconds, 1))
-            row["kept"].append(kept)
-            print(f"{_TASK.value}, seed {seed}, {name}: {top1:.4f}", flush=True)
+        if result is None:
+            continue
+        result.setdefault("seconds", time.process_time() - start)
+        row = rows.setdefault(name, {key: [] for key in result})
+        for key, value in result.items():
+            value = value if key == "kept" else round(float(value), 4)
+            row[key].append(value)
+        print(f"{_TASK.value}, seed {seed}, {name}: {row['top1'][-1]:.4f}")
 
 
 def save(rows, data):
@@ -223,21 +253,23 @@ def save(rows, data):
     results = {}
     if os.path.exists(_OUTPUT.value):
         results = json.loads(pathlib.Path(_OUTPUT.value).read_text())
+    ways = {}
+    for name, row in rows.items():
+        ways[name] = {
+            **row,
+            "mean": float(np.mean(row["top1"])),
+            "standard_deviation": float(np.std(row["top1"], ddof=1))
+            if len(row["top1"]) > 1
+            else None,
+            "mean_seconds": float(np.mean(row["seconds"])),
+        }
+        if "int8_top1" in row:
+            ways[name]["int8_mean"] = float(np.mean(row["int8_top1"]))
     results[_TASK.value] = {
         "model": os.path.basename(_MODEL.value.rstrip("/")),
         "train_images": len(data.train[1]),
         "test_images": len(data.test[1]),
-        "ways": {
-            name: {
-                **row,
-                "mean": float(np.mean(row["top1"])),
-                "standard_deviation": float(np.std(row["top1"], ddof=1))
-                if len(row["top1"]) > 1
-                else None,
-                "mean_seconds": float(np.mean(row["seconds"])),
-            }
-            for name, row in rows.items()
-        },
+        "ways": ways,
     }
     text = json.dumps(results, indent=1) + "\n"
     pathlib.Path(_OUTPUT.value).write_text(text, encoding="utf-8")

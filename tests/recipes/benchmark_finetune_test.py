@@ -27,13 +27,15 @@ def test_all_ways_learn_what_is_easy(recipe, tmp_path):
     assert data.train[0].shape == (30, 16, 16, 3)
     answers = model.predict(data.test[0], verbose=0).argmax(-1)
     expected = np.mean(answers == np.repeat(range(3), 4))
-    assert recipe.untouched(opened, data)[0] == expected
+    assert recipe.untouched(opened, data) == {"top1": expected}
     other = OpenedModel(model, ("x", "y", "z"), 1.0, "exif")
     assert recipe.untouched(other, data) is None
-    assert recipe.probe(opened, data)[0] == 1
-    assert recipe.ours(opened, data, 0, True) == (1, "head")
+    assert recipe.probe(opened, data) == {"top1": 1}
+    assert recipe.frozen(opened, data, 0) == {"top1": 1}
     before = [x.copy() for x in model.get_weights()]
-    assert 0 <= recipe.stock_keras(opened, data, 0)[0] <= 1
+    result = recipe.full(opened, data, 0)
+    assert result["top1"] == result["int8_top1"] == 1
+    assert 0 <= recipe.stock_keras(opened, data, 0)["top1"] <= 1
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
