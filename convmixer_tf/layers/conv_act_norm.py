@@ -1,7 +1,7 @@
-"""Convolution, activation, batch normalization: ConvMixer's one motif.
+"""Convolution, activation and batch normalization, used all over ConvMixer.
 
-The layers are Keras' own and hold the weights. How they are computed is
-decided here, operation by operation: see `faster_than_keras`.
+The layers are stock Keras layers and hold the weights. This module selects an
+implementation for each operation; see `faster_than_keras`.
 """
 
 import operator
@@ -24,12 +24,12 @@ def batch_norm(data_format, dtype, name):
     Returns:
         A `keras.layers.BatchNormalization` over the channels.
     """
-    # Keras' defaults, 1e-3 and 0.99, are not what the models trained with.
+    # The models were trained with these, not with Keras' 1e-3 and 0.99.
     return layers.BatchNormalization(
         axis=1 if data_format == "channels_first" else -1,
         epsilon=1e-5,
         momentum=0.9,
-        autocast=False,  # It computes in single precision anyway.
+        autocast=False,  # It always computes in single precision.
         dtype=dtype,
         name=name,
     )
@@ -45,26 +45,25 @@ def conv_act_norm(
     shortcut=None,
     drop=None,
 ):
-    """Computes `norm(activation(conv(inputs)))`, and adds it to a shortcut.
+    """Computes `norm(activation(conv(inputs)))` and adds an optional shortcut.
 
     Args:
         inputs: Tensor (batch, height, width, channels), or (batch, channels,
-            height, width) if the layers are so.
+            height, width) if the layers use `"channels_first"`.
         conv: A `keras.layers.Conv2D` or `DepthwiseConv2D`, built.
-        activation: A function of a tensor, element by element.
-        norm: A layer that `batch_norm` built.
-        training: Boolean, whether to normalize with the batch's own
-            statistics and to move the running ones.
-        remat: Boolean, whether to keep nothing but `inputs` for the backward
-            pass and to compute the rest again there.
-        shortcut: Tensor of the shape of the result, or `None`, which adds
-            nothing.
-        drop: Layer that the result goes through before it is added to
-            `shortcut`. In inference it must give what it takes, as a dropout
-            does.
+        activation: An element-wise function of a tensor.
+        norm: A layer from `batch_norm`.
+        training: Boolean, whether to normalize with batch statistics and to
+            update the running statistics.
+        remat: Boolean, whether to keep only `inputs` for the backward pass and
+            to recompute the rest there.
+        shortcut: Tensor of the result's shape that is added to the result, or
+            `None`.
+        drop: Layer that is applied to the result before `shortcut` is added. In
+            inference it must return its input, as dropout does.
 
     Returns:
-        Tensor of the shape that `conv` gives.
+        Tensor of the output shape of `conv`.
     """
     if remat and training and norm.trainable:
         outputs = _recomputed(inputs, conv, activation, norm)
@@ -82,8 +81,8 @@ def conv_act_norm(
 
 
 def _recomputed(inputs, conv, activation, norm):
-    # `keras.RematScope` would run `norm` twice and so move its running
-    # statistics twice. Here only pure functions are run again.
+    # `keras.RematScope` would run `norm` twice and update its running
+    # statistics twice. Here only pure functions are recomputed.
     @keras.remat
     def compute(inputs):
         x = convolve(inputs, conv, training=True)
@@ -96,12 +95,12 @@ def _recomputed(inputs, conv, activation, norm):
 
 
 def convolve(x, conv, training):
-    """Computes `conv(x)`, with a bias whose gradient is right."""
+    """Computes `conv(x)` with an accurate gradient of the bias."""
     dtype = conv.compute_dtype
     if keras.backend.standardize_dtype(x.dtype) != dtype:
-        return conv(x)  # It has a dtype policy of its own, and casts.
+        return conv(x)  # It has its own dtype policy and casts.
     with keras.name_scope(conv.name):
-        # No layer is called when a backward pass recomputes, so none casts.
+        # Recomputation calls no layer, so nothing else casts.
         kernel, bias = ops.cast(conv.kernel, dtype), ops.cast(conv.bias, dtype)
         fast = faster_than_keras()
         y = fast and fast.convolve(x, kernel, conv, training)
@@ -119,23 +118,24 @@ def _convolve_by_keras(x, kernel, conv):
 
 
 def _add_bias(x, bias, data_format, training):
-    # Keras 3.15's layers add by `keras.ops.add`. With TensorFlow that adds
-    # along the width in `"channels_first"` if the width equals the number of
-    # channels. And on a CPU the bias' gradient is summed up in bfloat16 where
-    # the images are: with 16,384 locations it is wrong by half or more.
+    # Keras 3.15's layers call `keras.ops.add`, which has two problems with
+    # TensorFlow. In `"channels_first"`, it adds along the width if the width
+    # equals the number of channels. On a CPU, it sums the bias gradient of
+    # bfloat16 images in bfloat16: with 16,384 locations the error is 50 % or
+    # more.
     if data_format == "channels_first":
         return x + ops.reshape(bias, (-1, 1, 1))
     if x.dtype != "bfloat16":
         return ops.add(x, bias)
     fast = faster_than_keras() if training else None
-    add = fast.add_bias if fast else operator.add  # Whose gradient is right.
+    add = fast.add_bias if fast else operator.add  # Accurate gradient.
     return add(x, bias)
 
 
 def activate(x, activation, training):
-    """Computes `activation(x)`, the exact GELU in single precision.
+    """Computes `activation(x)`, with the exact GELU in single precision.
 
-    In inference what is fast does not round a GELU to half precision: the
+    In inference, the fast GELU is not rounded to half precision because the
     normalization that follows computes in single precision.
     """
     fast = faster_than_keras()
@@ -156,7 +156,7 @@ def normalize(x, norm, training):
 
 
 def normalize_batch(x, norm):
-    """Normalizes a batch by its own mean and variance, and gives these too."""
+    """Returns the normalized batch, its mean and its variance."""
     fast = faster_than_keras()
     batch = fast and fast.normalize_batch(x, norm)
     if batch:
@@ -177,7 +177,7 @@ def normalize_batch(x, norm):
 
 
 def _move_statistics(norm, mean, variance):
-    """Moves the running statistics toward those of a batch, as Keras does."""
+    """Updates the running statistics with a batch's, as Keras does."""
     for moving, batch in (
         (norm.moving_mean, mean),
         (norm.moving_variance, variance),

@@ -1,4 +1,4 @@
-"""The block: mix in space, channel by channel, then mix the channels."""
+"""The ConvMixer block: spatial mixing, then channel mixing."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -22,9 +22,10 @@ from convmixer_tf.layers.validation import check_rate
 class ConvMixerBlock(layers.Layer):
     """One ConvMixer block, which keeps the shape of its input.
 
-    A depthwise convolution with a large kernel mixes locations, within a
-    residual connection; a 1 x 1 convolution mixes channels, without one. Each
-    is followed by the activation and then by the normalization:
+    A depthwise convolution with a large kernel mixes locations. It has a
+    residual connection. A 1 x 1 convolution then mixes channels, without a
+    residual connection. Each convolution is followed by the activation and then
+    by the normalization:
 
         x = x + norm(activation(depthwise(x)))
         x = norm(activation(pointwise(x)))
@@ -34,21 +35,22 @@ class ConvMixerBlock(layers.Layer):
 
     Args:
         kernel_size: Integer, the side of the depthwise kernel, in patches.
-        activation: Any Keras activation: a name or a function. `"gelu"` is
-            the exact one.
-        drop_path: Fraction of the training images for which the residual
-            branch is left out (stochastic depth); for the others it is
+        activation: Any Keras activation, as a name or a function. `"gelu"` is
+            the exact GELU.
+        drop_path: Fraction of the training images for which the residual branch
+            is dropped (stochastic depth). For the other images the branch is
             scaled by 1 / (1 - drop_path).
         remat: Boolean, whether to recompute activations in the backward pass
-            instead of keeping them: less memory, more time, same gradients.
+            instead of storing them. This takes less memory and more time; the
+            gradients are the same.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to
             `keras.config.image_data_format()`.
-        frozen: Names of its layers, such as `"depthwise_norm"`, that are not
-            trained although the block is. `models.freeze_batch_norm` freezes
-            them in a model.
-        depthwise_initializer: Any Keras initializer of the depthwise kernel.
+        frozen: Names of the block's layers, such as `"depthwise_norm"`, that
+            stay frozen while the block is trained. `models.freeze_batch_norm`
+            sets this for a whole model.
+        depthwise_initializer: Any Keras initializer for the depthwise kernel.
             Defaults to PyTorch's, uniform in +-1/kernel_size.
-        **kwargs: What every `keras.layers.Layer` takes: `name`, `dtype`,
+        **kwargs: The arguments of every `keras.layers.Layer`: `name`, `dtype`,
             `trainable`.
 
     Input shape:
@@ -56,7 +58,7 @@ class ConvMixerBlock(layers.Layer):
         (batch, dim, height, width).
 
     Output shape:
-        The input shape.
+        Same as the input shape.
 
     Raises:
         ValueError: If `kernel_size` is not a positive integer, if `drop_path`

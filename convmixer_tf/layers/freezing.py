@@ -1,18 +1,19 @@
-"""Which layers within a layer are not trained, so that files can say it."""
+"""Lists frozen sublayers, so that a layer's config can store them."""
 
 
 def frozen_names(layer, *names):
-    """Lists the layers within a layer that are not trained although it is.
+    """Lists the frozen sublayers of a trainable layer.
 
     Args:
-        layer: A layer with the attribute `frozen`, as it was built with.
-        *names: Names of its attributes that are layers, as these are called.
+        layer: A layer with the attribute `frozen`, the names it was built with.
+        *names: Names of the layer's attributes that hold sublayers. An
+            attribute and its sublayer have the same name.
 
     Returns:
         List of names.
     """
     if not layer.built:
         return list(layer.frozen)
-    if not layer.trainable:  # Then none is.
+    if not layer.trainable:  # Then no sublayer is trainable.
         return []
     return [name for name in names if not getattr(layer, name).trainable]

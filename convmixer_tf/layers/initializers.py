@@ -1,4 +1,4 @@
-"""How the kernels and biases of the layers start."""
+"""Initializers of the layers' kernels and biases."""
 
 import math
 from collections.abc import Sequence
@@ -10,22 +10,23 @@ from keras import ops
 
 from convmixer_tf.layers.validation import check_fraction
 
-# Of the variance as a polynomial of the depth: the paper's, for small patches.
+# The variance is a polynomial of depth. The paper's values for small patches.
 _VARIANCES = (0.16, 0.32, 2.88)
 
 
 def torch_uniform(fan_in):
-    """Builds PyTorch's default initializer, for a kernel or for its bias.
+    """Builds PyTorch's default initializer for a kernel or its bias.
 
-    Keras' own defaults are Glorot's and a zero bias; Glorot's also counts the
-    channels of a depthwise kernel as inputs, though each output sees one.
+    Keras' defaults are Glorot's initializer and a zero bias. Glorot's also
+    counts the channels of a depthwise kernel as inputs, although each output
+    depends on one channel only.
 
     Args:
-        fan_in: Integer, how many inputs one output is computed from.
+        fan_in: Integer, the number of inputs that one output is computed from.
 
     Returns:
-        A new initializer, uniform in +-1/sqrt(fan_in). One that is used twice
-        would draw the same values twice.
+        A new initializer, uniform in +-1/sqrt(fan_in). Do not reuse it: it
+        would draw the same values again.
     """
     limit = 1 / math.sqrt(fan_in)
     return initializers.RandomUniform(-limit, limit)
@@ -36,10 +37,10 @@ class CovarianceInitializer(initializers.Initializer):
     """Draws depthwise kernels that look like trained ones.
 
     Trained kernels of a ConvMixer are smooth, negative around a positive
-    center or the reverse, and grow wider with depth. Here each kernel is a
-    sample of a normal distribution of mean zero, whose covariance between the
-    taps of a kernel is the closed form of `tap_covariance`. Nothing is learned
-    from data.
+    center or the reverse, and grow wider with depth. This initializer draws
+    each kernel from a normal distribution of mean zero. `tap_covariance`
+    computes the covariance between the taps of a kernel in closed form. Nothing
+    is learned from data.
 
     Reference: Trockman, Willmott and Kolter, "Understanding the Covariance
     Structure of Convolutional Filters", https://arxiv.org/abs/2210.03651
@@ -50,8 +51,8 @@ class CovarianceInitializer(initializers.Initializer):
         variances: Three numbers v0, v1 and v2. The squared width of the
             Gaussians, in patches, is v0 + v1 * depth + v2 * depth**2 / 2. The
             default is the paper's, for small patches.
-        seed: Integer, or `None` to draw one when the initializer is made.
-            An initializer gives the same values each time it is called.
+        seed: Integer, or `None` to draw a seed when the initializer is created.
+            An initializer returns the same values each time it is called.
 
     Raises:
         ValueError: If `depth` is not in [0, 1], or if the width would not be
@@ -91,7 +92,7 @@ class CovarianceInitializer(initializers.Initializer):
         height, width, *channels = shape
         covariance = tap_covariance(height, width, self._variance())
         values, vectors = np.linalg.eigh(covariance)
-        # Rounding, and the subtracted part, can leave a little below zero.
+        # Rounding and the subtraction can make eigenvalues slightly negative.
         factor = vectors * np.sqrt(values.clip(0))
         dtype = keras.backend.standardize_dtype(dtype)
         independent = self._normal(
@@ -115,19 +116,19 @@ class CovarianceInitializer(initializers.Initializer):
 def tap_covariance(height, width, variance):
     """Computes the covariance between the taps of a kernel.
 
-    With the Gaussian g(x) = exp(-|x|**2 / (2 * variance)) of a location, the
-    taps at p and q, both counted from the center, have the covariance
-    g(p) * (g(q - p) - g(q) / 2), made symmetric in p and q.
+    Let g(x) = exp(-|x|**2 / (2 * variance)) be a Gaussian of a location. The
+    covariance of the taps at p and q, both relative to the center, is g(p) *
+    (g(q - p) - g(q) / 2), made symmetric in p and q.
 
     Args:
-        height: Integer, taps down the kernel.
-        width: Integer, taps across the kernel.
+        height: Integer, the number of rows of the kernel.
+        width: Integer, the number of columns of the kernel.
         variance: Float, the squared width of the Gaussian, in taps.
 
     Returns:
         Float64 array of shape (height * width, height * width), for the taps
-        row by row. The center of an even side is the tap that lies on the
-        output's location, the left or upper one of the two in the middle.
+        row by row. A kernel of even size has its center at the tap on the
+        output's location: the left or upper one of the two middle taps.
     """
     rows, columns = np.indices((height, width)).reshape(2, -1)
     taps = np.stack([rows - (height - 1) // 2, columns - (width - 1) // 2], -1)

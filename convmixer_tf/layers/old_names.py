@@ -1,6 +1,6 @@
-"""Layers that were ours and are Keras' own now, for files and for imports.
+"""Old names of layers that Keras provides, for saved files and imports.
 
-Deprecated: they go with the next release.
+Deprecated: the next release removes them.
 """
 
 import keras

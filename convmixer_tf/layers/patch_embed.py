@@ -1,4 +1,4 @@
-"""The stem: an image becomes a grid of embedded patches."""
+"""The stem, which turns an image into a grid of embedded patches."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from convmixer_tf.layers.validation import check_positive_integer
 class PatchEmbed(layers.Layer):
     """Cuts an image into patches and embeds each of them.
 
-    `norm(activation(conv(image)))`, where the convolution's kernel and stride
-    are one patch, so patches do not overlap; a rest of the image smaller than
-    a patch is not used. The activation comes before the normalization.
+    It computes `norm(activation(conv(image)))`. The convolution's kernel size
+    and stride are the patch size, so patches do not overlap. Pixels beyond the
+    last whole patch are not used. The activation comes before the
+    normalization.
 
     Reference: Trockman and Kolter, "Patches Are All You Need?",
     https://arxiv.org/abs/2201.09792
@@ -30,14 +31,14 @@ class PatchEmbed(layers.Layer):
     Args:
         dim: Integer, the number of channels of an embedded patch.
         patch_size: Integer, the side of a patch, in pixels.
-        activation: Any Keras activation: a name or a function. `"gelu"` is
-            the exact one.
+        activation: Any Keras activation, as a name or a function. `"gelu"` is
+            the exact GELU.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to
             `keras.config.image_data_format()`.
-        frozen: Names of its layers, `"conv"` or `"norm"`, that are not trained
-            although the stem is. `models.freeze_batch_norm` freezes them in a
-            model.
-        **kwargs: What every `keras.layers.Layer` takes: `name`, `dtype`,
+        frozen: Names of the stem's layers, `"conv"` or `"norm"`, that stay
+            frozen while the stem is trained. `models.freeze_batch_norm` sets
+            this for a whole model.
+        **kwargs: The arguments of every `keras.layers.Layer`: `name`, `dtype`,
             `trainable`.
 
     Input shape:

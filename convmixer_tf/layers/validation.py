@@ -1,4 +1,4 @@
-"""Checks of the arguments that the layers and the models share."""
+"""Argument checks that layers and models share."""
 
 import numbers
 
@@ -35,7 +35,7 @@ def check_fraction(name, value):
 
 
 def channels_of(input_shape, data_format):
-    """Reads the number of channels off the shape of a batch of images.
+    """Returns the number of channels of a batch of images.
 
     Args:
         input_shape: Tuple of four, integers or None.
@@ -45,7 +45,7 @@ def channels_of(input_shape, data_format):
         Integer.
 
     Raises:
-        ValueError: If the shape has another rank or no number of channels.
+        ValueError: If the rank is not 4 or the number of channels is unknown.
     """
     if len(input_shape) == 4:
         channels = input_shape[1 if data_format == "channels_first" else 3]

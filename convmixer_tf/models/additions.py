@@ -1,4 +1,4 @@
-"""What a model file holds beside the model: classes, how images are read."""
+"""Metadata in a model file: class names and how images are read."""
 
 import dataclasses
 import json
@@ -11,21 +11,21 @@ from convmixer_tf.files import parse_lines
 from convmixer_tf.validation import ORIENTATIONS
 
 LABELS_FILE = "labels.txt"
-# Within .keras and .tflite files, and in a SavedModel's folder for what is not
-# the model, which TensorFlow Serving leaves alone.
+# Stored inside .keras and .tflite files, and in the SavedModel folder for extra
+# files, which TensorFlow Serving ignores.
 EVALUATION_FILE = "evaluation.json"
 _EXTRA_ASSETS = "assets.extra"
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageReading:
-    """How image files become the inputs of a model.
+    """How image files are turned into model inputs.
 
     Attributes:
         crop_fraction: Fraction of an image's shorter side that is kept, or
             `None` if the file doesn't say it.
-        orientation: `"exif"` or `"stored"`, or `None` if the file doesn't say
-            it, as early files don't.
+        orientation: `"exif"` or `"stored"`, or `None` if the file doesn't say.
+            Files of early versions don't.
         max_pixel: Value of a white pixel, 1 or 255.
     """
 
@@ -34,7 +34,7 @@ class ImageReading:
     max_pixel: int = 255
 
     def text(self):
-        """Returns what `EVALUATION_FILE` holds, empty if nothing is known."""
+        """Returns the text of `EVALUATION_FILE`, empty if nothing is known."""
         known = {k: v for k, v in vars(self).items() if v is not None}
         if self.max_pixel == 255:
             del known["max_pixel"]
@@ -42,7 +42,7 @@ class ImageReading:
 
 
 def parse_reading(text):
-    """Parses what `EVALUATION_FILE` holds.
+    """Parses the text of `EVALUATION_FILE`.
 
     Args:
         text: String or bytes.
@@ -79,7 +79,7 @@ def write_reading(directory, reading):
 
     Args:
         directory: Path of the folder.
-        reading: An `ImageReading`. If it says nothing, nothing is written.
+        reading: An `ImageReading`. If it has no values, nothing is written.
     """
     if reading.text():
         folder = pathlib.Path(directory, _EXTRA_ASSETS)
@@ -88,14 +88,14 @@ def write_reading(directory, reading):
 
 
 def read_reading(path):
-    """Reads from a model file how image files become its inputs.
+    """Reads from a model file how image files are turned into its inputs.
 
     Args:
         path: Path of a `.keras` or `.tflite` file, or of a SavedModel's
             folder.
 
     Returns:
-        An `ImageReading`, without values if the file doesn't say them.
+        An `ImageReading`, without the values that the file doesn't have.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -117,7 +117,7 @@ def read_class_names(path: PathLike) -> tuple[str, ...] | None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If they are not one a line, as `files.read_lines` says.
+        ValueError: If they are not one name a line; see `files.read_lines`.
     """
     text = _read_text(path, LABELS_FILE)
     if text is None:
@@ -126,48 +126,48 @@ def read_class_names(path: PathLike) -> tuple[str, ...] | None:
 
 
 def read_crop_fraction(path: PathLike) -> float | None:
-    """Reads from a model file how its images are cropped to evaluate it.
+    """Reads from a model file how evaluation images are cropped.
 
     Args:
         path: As for `read_orientation`.
 
     Returns:
         Float, the fraction of an image's shorter side, or `None` if the file
-        doesn't say it.
+        doesn't say.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If what it says is no such fraction.
+        ValueError: If the value is not such a fraction.
     """
     return read_reading(path).crop_fraction
 
 
 def read_orientation(path: PathLike) -> str | None:
-    """Reads from a model file whether its images are turned as EXIF says.
+    """Reads from a model file whether images are rotated as EXIF says.
 
     Args:
         path: Path of a `.keras` or `.tflite` file, or of a SavedModel's
             folder.
 
     Returns:
-        `"exif"` or `"stored"`, as for `data.decode_image`, or `None` if the
-        file doesn't say it.
+        `"exif"` or `"stored"`, as in `data.decode_image`, or `None` if the file
+        doesn't say.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If what it says is something else.
+        ValueError: If the value is neither of the two.
     """
     return read_reading(path).orientation
 
 
 def _read_text(path, name):
-    """Reads what was added to a model, as bytes, or `None`."""
+    """Returns the bytes of a file that was added to a model, or `None`."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"There is nothing at `{os.fspath(path)}`.")
+        raise FileNotFoundError(f"Path `{os.fspath(path)}` does not exist.")
     if os.path.isdir(path):
         file = pathlib.Path(path, _EXTRA_ASSETS, name)
         return file.read_bytes() if file.is_file() else None
-    if not zipfile.is_zipfile(path):  # TFLite without what is zipped behind.
+    if not zipfile.is_zipfile(path):  # TFLite without metadata.
         return None
     with zipfile.ZipFile(path) as archive:
         if name not in archive.namelist():

@@ -1,4 +1,4 @@
-"""What `keras.applications` promises about arguments, checked up front."""
+"""Checks arguments as `keras.applications` does, before building a model."""
 
 import os
 
@@ -12,7 +12,7 @@ from convmixer_tf.weights.published import DATASETS
 
 
 def check_sizes(dim, depth, kernel_size, patch_size):
-    """Checks the four integers that make an architecture.
+    """Checks the four integers that define an architecture.
 
     Raises:
         ValueError: If one is not a positive integer.
@@ -26,27 +26,27 @@ def check_sizes(dim, depth, kernel_size, patch_size):
 def image_shape(
     input_shape, input_tensor, include_top, patch_size, default_size=224
 ):
-    """Settles the shape of the images a model takes.
+    """Determines the shape of a model's images.
 
     Args:
-        input_shape: What the user gave: a tuple of three, or `None`.
-        input_tensor: What the user gave: a symbolic tensor, or `None`.
-        include_top: Boolean, whether the model classifies. If not, the default
-            size is left open.
-        patch_size: Integer, the least height and width, in pixels.
-        default_size: Integer, the height and width of a classifier's images
-            by default, in pixels.
+        input_shape: The user's argument: a tuple of three, or `None`.
+        input_tensor: The user's argument: a symbolic tensor, or `None`.
+        include_top: Boolean, whether the model has a classifier. If not, the
+            default is any height and width.
+        patch_size: Integer, the minimum height and width, in pixels.
+        default_size: Integer, the default height and width of a classifier's
+            images, in pixels.
 
     Returns:
-        A tuple of three, with `None` for a height or width left open, in the
-        order of `keras.config.image_data_format()`.
+        A tuple of three in the order of `keras.config.image_data_format()`. A
+        height or width that may be any is `None`.
 
     Raises:
-        ValueError: If `input_tensor` is not symbolic, if the two shapes
-            differ, or if the shape is not of an image of a patch or more.
+        ValueError: If `input_tensor` is not symbolic, if the two shapes differ,
+            or if the image is smaller than a patch.
     """
     if input_shape is not None:
-        # A number is of the wrong rank, as is said below.
+        # A number has the wrong rank, which is reported below.
         sides = input_shape if np.iterable(input_shape) else [input_shape]
         input_shape = tuple(map(plain, sides))
     if input_tensor is not None:
@@ -108,19 +108,19 @@ def channels_first():
 
 
 def number_of_channels(shape):
-    """Reads the channels off the shape of an image, a tuple of three."""
+    """Returns the number of channels of an image shape, a tuple of three."""
     return shape[0] if channels_first() else shape[2]
 
 
 def image_input(shape, input_tensor):
-    """Gives a model its input.
+    """Creates a model's input.
 
     Args:
-        shape: Tuple of three, as `image_shape` returns it.
-        input_tensor: What the user gave: a symbolic tensor, or `None`.
+        shape: Tuple of three from `image_shape`.
+        input_tensor: The user's argument: a symbolic tensor, or `None`.
 
     Returns:
-        The input of the model, or the list of them if there are several, and
+        The model's input, or the list of its inputs if there are several, and
         the image, a symbolic tensor.
     """
     if input_tensor is None:
@@ -131,7 +131,7 @@ def image_input(shape, input_tensor):
 
 
 def check_head(include_top, pooling, classes, dropout, drop_path):
-    """Checks the arguments that say how a model ends and is regularized.
+    """Checks the arguments of the head and the regularization.
 
     Raises:
         ValueError: If one is invalid.
@@ -148,7 +148,7 @@ def check_head(include_top, pooling, classes, dropout, drop_path):
 
 
 def check_depthwise_initializer(value):
-    """Raises `ValueError` unless `ConvMixer` knows such an initializer."""
+    """Raises `ValueError` unless `ConvMixer` knows the initializer."""
     if value not in (None, "covariance"):
         raise ValueError(
             'Argument `depthwise_initializer` must be None or "covariance". '
@@ -157,17 +157,17 @@ def check_depthwise_initializer(value):
 
 
 def dataset_of(weights):
-    """Names the data set of published weights; `None` for any others."""
+    """Returns the data set of published weights, or `None` for others."""
     known = isinstance(weights, str) and weights in DATASETS
     return weights if known else None
 
 
 def check_weights(weights, shape, adapt_channels):
-    """Checks that there can be such weights, for images of such a shape.
+    """Checks that the weights can be loaded for images of a given shape.
 
     Raises:
-        ValueError: If `weights` is neither one of `DATASETS` nor the path of
-            a file, or if they are for another number of channels.
+        ValueError: If `weights` is neither one of `DATASETS` nor the path of a
+            file, or if the weights have another number of channels.
     """
     if dataset_of(weights) is None:
         if isinstance(weights, str | os.PathLike) and os.path.isfile(weights):
@@ -187,15 +187,15 @@ def check_weights(weights, shape, adapt_channels):
 
 
 def check_pretrained_head(published, classes, classifier_activation):
-    """Checks that the classifier of published weights is asked for.
+    """Checks that the arguments fit the classifier of published weights.
 
     Args:
         published: A `PublishedWeights`.
-        classes: What the user gave.
-        classifier_activation: What the user gave.
+        classes: The user's argument.
+        classifier_activation: The user's argument.
 
     Raises:
-        ValueError: If it has other classes or another activation.
+        ValueError: If the number of classes or the activation differs.
     """
     what = f'the classifier of weights "{published.dataset}"'
     if classes != published.classes:
@@ -213,5 +213,5 @@ def check_pretrained_head(published, classes, classifier_activation):
 
 
 def activation_name(activation):
-    """Gives Keras' name of an activation, or what else it is saved as."""
+    """Returns Keras' name of an activation, or its serialized form."""
     return keras.activations.serialize(keras.activations.get(activation))

@@ -1,4 +1,4 @@
-"""Converting files of weights between frameworks."""
+"""Converts weights files between frameworks."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def convert_weights(
     overwrite: bool = False,
     key: str | None = None,
 ) -> Architecture:
-    """Converts a file of ConvMixer weights for Keras or for timm.
+    """Converts a ConvMixer weights file for Keras or for timm.
 
-    The architecture is read off the shapes. A `.weights.h5` file is written
-    in float32, a `.safetensors` file in the precision of `source`; from
-    float32, no bit changes. PyTorch is only needed to read its own files.
+    The architecture is inferred from the shapes. A `.weights.h5` file is
+    written in float32, a `.safetensors` file in the precision of `source`.
+    Float32 weights are copied exactly. PyTorch is needed only to read PyTorch
+    files.
 
     Args:
-        source: Path of a file that `weights.read_weights` reads: of Keras 3,
-            safetensors or PyTorch. A quantized classifier is dequantized.
-        destination: Path of the file to write. `.weights.h5`: what
-            `save_weights` of that ConvMixer writes and `load_weights` reads.
-            `.safetensors`: what timm reads.
+        source: Path of a Keras 3, safetensors or PyTorch file, as for
+            `weights.read_weights`. A quantized classifier is dequantized.
+        destination: Path of the file to write. `.weights.h5` is for
+            `load_weights` of the same ConvMixer, `.safetensors` is for timm.
         overwrite: Whether to replace an existing file.
-        key: Which ConvMixer, where the source holds several, as
-            `weights.read_weights` has it.
+        key: Which ConvMixer to read if the source holds several, as for
+            `weights.read_weights`.
 
     Returns:
         The `weights.Architecture` of the model.
@@ -79,7 +79,7 @@ def convert_weights(
 
 
 def _build(architecture, weights, source):
-    """Builds the model, in float32 whatever the user's policy is."""
+    """Builds the model in float32, whatever the user's dtype policy is."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -101,5 +101,5 @@ def _convmixer(architecture, weights, source):
         classes=architecture.classes,
         input_shape=shape,
     )
-    assign_weights(model, weights, source)  # Whatever the activation was.
+    assign_weights(model, weights, source)  # Weights fit any activation.
     return model

@@ -57,10 +57,10 @@ def ConvMixer(
 ) -> keras.Model:
     """Builds a ConvMixer, a functional Keras model.
 
-    An image is cut into patches, and every patch is embedded; `depth` equal
-    blocks then mix them, at one resolution and one width; global average
-    pooling and a linear classifier end it. Pixels go in as they are, in
-    [0, 255]: the model normalizes them itself.
+    The model cuts an image into patches and embeds every patch. `depth` equal
+    blocks mix the patches; the resolution and the width stay the same. Global
+    average pooling and a linear classifier follow. The model takes pixels in
+    [0, 255] and normalizes them itself.
 
     Reference: Trockman and Kolter, "Patches Are All You Need?",
     https://arxiv.org/abs/2201.09792
@@ -70,67 +70,69 @@ def ConvMixer(
         depth: Integer, the number of blocks.
         kernel_size: Integer, the side of the depthwise kernels, in patches.
         patch_size: Integer, the side of a patch, in pixels.
-        activation: Any Keras activation: a name or a function. `"gelu"` is
-            the exact one.
-        include_top: Boolean, whether to end in the classifier.
-        weights: What to load. `None`: nothing, the weights are random, as
-            PyTorch would draw them. `"imagenet"`, `"cifar10"`: the published
-            weights of this architecture, where there are any. Or the path of
-            a file of Keras 3, safetensors or PyTorch, written here, by timm,
-            by the authors or by another training program; its content
-            decides, not its name. A `.keras` file must be of a model of the
-            same activation, mean and deviation. Or `"hf://USER/REPOSITORY"`,
-            as for `open_model`.
-        input_tensor: Symbolic output of other Keras layers, to be used as
-            the image.
+        activation: Any Keras activation, as a name or a function. `"gelu"` is
+            the exact GELU.
+        include_top: Boolean, whether to include the classifier.
+        weights: `None` for random weights with PyTorch's initialization;
+            `"imagenet"` or `"cifar10"` for the published weights of this
+            architecture, if there are any; the path of a Keras 3, safetensors
+            or PyTorch file; or `"hf://USER/REPOSITORY"`, as for `open_model`.
+            The file may come from this package, timm, the authors or another
+            training program. Its format is detected from the content, not from
+            the name. The model in a `.keras` file must have the same
+            activation, mean and standard deviation.
+        input_tensor: Symbolic output of other Keras layers, to be used as the
+            image.
         input_shape: Tuple (height, width, channels), or (channels, height,
-            width) if `keras.config.image_data_format()` says so; any size
-            from one patch up. `None` as height or width admits every size.
-            Defaults to (224, 224, 3), and to (None, None, 3) if `include_top`
-            is false.
-        pooling: What ends a model without classifier. `None`: nothing, the
-            output is 4-D. `"avg"` or `"max"`: global pooling, the output is
-            2-D.
+            width) if `keras.config.image_data_format()` is `"channels_first"`.
+            The minimum size is one patch. A height or width of `None` accepts
+            any size. Defaults to (224, 224, 3), or to (None, None, 3) if
+            `include_top` is false.
+        pooling: The last layer of a model without classifier. `None` for no
+            pooling; the output is 4-D. `"avg"` or `"max"` for global pooling;
+            the output is 2-D.
         classes: Integer, the number of classes of the classifier.
-        classifier_activation: Activation of the classifier. `None` gives
-            logits, `"softmax"` probabilities, `"sigmoid"` probabilities of
-            labels that do not exclude each other.
+        classifier_activation: Activation of the classifier. `None` returns
+            logits, `"softmax"` probabilities, and `"sigmoid"` independent
+            probabilities for multi-label classification.
         name: The model's name.
-        include_preprocessing: Boolean, whether the model takes pixels in
-            [0, 255] and normalizes them. If false, it takes what
-            `preprocessing.normalize` gives with the model's `mean` and `std`.
+        include_preprocessing: Boolean, whether the model takes pixels in [0,
+            255] and normalizes them. If false, it takes the output of
+            `preprocessing.normalize` with the model's `mean` and `std`.
         mean: Mean of the pixels scaled to [0, 1]: a number, or one for each
-            channel. Defaults to that which published weights were trained
-            with, otherwise to ImageNet's; the average serves for one channel,
-            and beyond three they repeat.
-        std: Standard deviation of the pixels scaled to [0, 1], likewise.
+            channel. Defaults to the mean that the published weights were
+            trained with, or to ImageNet's. One channel gets the average of the
+            default's three; for more than three channels they repeat.
+        std: Standard deviation of the pixels scaled to [0, 1], with the same
+            rules as `mean`.
         dropout: Fraction of the pooled features that is dropped in training.
         drop_path: Fraction of the images for which the last block's residual
-            branch is left out in training (stochastic depth). It grows
-            linearly with depth, from 0 in the first block; a model of one
-            block leaves out nothing.
+            branch is dropped in training (stochastic depth). The fraction grows
+            linearly with depth, from 0 in the first block. A model of one block
+            drops nothing.
         remat: Boolean, whether to recompute activations in the backward pass
-            instead of keeping them: less memory, more time, same gradients.
-        reset_classifier: Boolean, whether to leave the classifier random when
-            weights are loaded, as is needed for other classes.
-        adapt_channels: Boolean, whether weights made for three channels may
-            be adapted to another number: summed to one channel, else repeated
-            and scaled by 3 / channels.
-        depthwise_initializer: How the depthwise kernels start if no weights
-            are loaded. `None`: as in the original, uniform in
-            +-1/kernel_size. `"covariance"`: like trained kernels, wider with
-            depth (see `layers.CovarianceInitializer`); a model learns faster
-            from there.
+            instead of storing them. This takes less memory and more time; the
+            gradients are the same.
+        reset_classifier: Boolean, whether to keep the classifier random when
+            weights are loaded. Use it for other classes.
+        adapt_channels: Boolean, whether to adapt weights for three channels to
+            another number of channels. They are summed for one channel;
+            otherwise they are repeated and scaled by 3 / channels.
+        depthwise_initializer: Initializer of the depthwise kernels if no
+            weights are loaded. `None` is the original, uniform in
+            +-1/kernel_size. `"covariance"` draws kernels that look like trained
+            ones and are wider with depth (see `layers.CovarianceInitializer`);
+            the model then learns faster.
 
     Returns:
         A `keras.Model`. Its layers are `patch_embed`, `block_0` and so on,
         `avg_pool` and `predictions`.
 
     Raises:
-        ValueError: If an argument is invalid or does not go with another, or
-            if the weights do not fit. Nothing is half-loaded.
-        OSError: If published weights can't be had.
-        ImportError: If a file of weights needs PyTorch and that isn't
+        ValueError: If an argument is invalid or contradicts another, or if the
+            weights do not fit. Weights are never loaded partly.
+        OSError: If published weights can't be downloaded.
+        ImportError: If a weights file needs PyTorch and PyTorch isn't
             installed.
 
     Example:
@@ -228,5 +230,5 @@ def _classifier(x, dim, classes, activation, dropout):
 
 
 def _full_precision():
-    """The variables' dtype: a head in half precision would round its sums."""
+    """Returns the variables' dtype, since half precision rounds the sums."""
     return keras.config.dtype_policy().variable_dtype

@@ -1,4 +1,4 @@
-"""Copying weights to a model of the same layers."""
+"""Copies weights to a model with the same layers."""
 
 import keras
 
@@ -19,12 +19,12 @@ _PARTS = {
 
 
 def copy_weights(source, target):
-    """Copies weights, merging those that are quantized or have LoRA.
+    """Copies weights. Quantized weights and LoRA updates are merged.
 
     Args:
         source: A `keras.Model`.
-        target: A `keras.Model` of the same layers, none of which is quantized
-            or has LoRA. Layers without weights are passed over.
+        target: A `keras.Model` with the same layers, none of which is quantized
+            or has LoRA. Layers without weights are skipped.
     """
     for theirs, ours in zip(_leaves(source), _leaves(target), strict=True):
         if not ours.weights:
@@ -37,7 +37,7 @@ def copy_weights(source, target):
 
 
 def is_merged(model):
-    """Tells whether no layer of `model` is quantized or has LoRA."""
+    """Returns whether no layer of `model` is quantized or has LoRA."""
     return all(map(is_plain, _leaves(model)))
 
 

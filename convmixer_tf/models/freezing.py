@@ -1,27 +1,27 @@
-"""Keeping batch normalization as it is while the rest of a model trains."""
+"""Freezes batch normalization while the rest of a model trains."""
 
 import keras
 
 
 def freeze_batch_norm(model: keras.Model) -> int:
-    """Freezes every batch normalization of a model, wherever it stands.
+    """Freezes all batch normalizations of a model, including nested ones.
 
-    Those of a ConvMixer stand inside its blocks, where a loop over
-    `model.layers` does not find them. A frozen one normalizes by its stored
-    mean and variance, which then stay as they are, like its scale and offset;
-    so few images, or small batches, can't spoil them. Files and copies of the
-    model keep it. Setting `model.trainable` to `False` and then to `True`
-    undoes it; call this again if you unfreeze a body in that way.
+    A ConvMixer's batch normalizations are inside its blocks, where a loop over
+    `model.layers` does not find them. A frozen one normalizes with its stored
+    mean and variance. These, its scale and its offset do not change, so a small
+    data set or small batches can't degrade them. Saved files and copies of the
+    model stay frozen. Setting `model.trainable` to `False` and then to `True`
+    unfreezes the layers; call this function again afterwards.
 
     Args:
-        model: A `keras.Model` or a layer, built; models in it are searched
-            too. Compile it afterwards, as after each change of `trainable`.
+        model: A built `keras.Model` or layer. Nested models are searched, too.
+            Compile the model afterwards, as after every change of `trainable`.
 
     Returns:
-        Integer, how many layers were found.
+        Integer, the number of layers found.
 
     Raises:
-        ValueError: If there is none, or if the model is not built.
+        ValueError: If there are none, or if the model is not built.
 
     Example:
 
@@ -49,7 +49,7 @@ def freeze_batch_norm(model: keras.Model) -> int:
 
 
 def _layers_in(value, seen):
-    """Walks the layers in a layer, in lists and in dictionaries, each once."""
+    """Yields each layer in a layer, a list or a dictionary once."""
     if id(value) in seen:
         return
     seen.add(id(value))

@@ -1,4 +1,4 @@
-"""Pixels to the numbers that a ConvMixer computes with."""
+"""Normalizes pixels for a ConvMixer."""
 
 import keras
 import numpy as np
@@ -19,12 +19,12 @@ _STATISTICS = {
 
 
 def statistics_of(published, channels):
-    """Fits the mean and deviation that weights were trained with to channels.
+    """Returns the mean and deviation of published weights for each channel.
 
     Args:
         published: A `PublishedWeights`, or `None` for ImageNet's.
-        channels: Integer. One gets the averages of red, green and blue;
-            beyond three they repeat.
+        channels: Integer. One channel gets the averages of red, green and blue;
+            for more than three channels they repeat.
 
     Returns:
         Two lists with a number for each channel.
@@ -44,15 +44,16 @@ def normalization(shape, mean=None, std=None, published=None):
     """Builds the layer that normalizes pixels in [0, 255].
 
     Args:
-        shape: Tuple of three, of the image.
+        shape: Tuple of three, the shape of the image.
         mean: Mean of the pixels scaled to [0, 1]: a number, one for each
-            channel, or `None` for that of `published`.
-        std: Standard deviation of the pixels scaled to [0, 1], likewise.
+            channel, or `None` for the mean of `published`.
+        std: Standard deviation of the pixels scaled to [0, 1], with the same
+            rules as `mean`.
         published: A `PublishedWeights`, or `None` for ImageNet's.
 
     Returns:
-        A layer that computes (pixels / 255 - mean) / std, in the variables'
-        precision also where the rest of a model computes in half.
+        A layer that computes (pixels / 255 - mean) / std. It computes in the
+        variables' precision even if the rest of the model uses half precision.
 
     Raises:
         ValueError: If `mean` or `std` has another length, or if a standard
@@ -64,7 +65,7 @@ def normalization(shape, mean=None, std=None, published=None):
     std = _per_channel("std", std, default_std, channels)
     if min(std) <= 0:
         raise ValueError(f"Argument `std` must be positive. Received: {std}")
-    # As images, so that no global data format has a say in what a file means.
+    # Image-shaped, so that a file does not depend on the global data format.
     shape = (channels, 1, 1) if channels_first() else (1, 1, channels)
     std = np.reshape(std, shape)
     return layers.Rescaling(
@@ -79,8 +80,8 @@ def statistics_in(config):
     """Reads the mean and deviation of pixels scaled to [0, 1].
 
     Args:
-        config: Configuration of the layer that `normalization` builds, or of
-            the `keras.layers.Normalization` that it once built.
+        config: Config of the layer that `normalization` builds, or of the
+            `keras.layers.Normalization` that earlier versions built.
 
     Returns:
         Two lists with a number for each channel.

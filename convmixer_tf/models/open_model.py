@@ -1,4 +1,4 @@
-"""Opens a Keras model by whatever names it: the one way for all commands."""
+"""Opens a Keras model by name or path, for all commands."""
 
 import dataclasses
 import json
@@ -22,22 +22,22 @@ from convmixer_tf.weights.hub import CONFIG_FILE
 from convmixer_tf.weights.hub import HUB
 from convmixer_tf.weights.hub import fetch_from_hub
 
-# Side of the images, in pixels, of a model that takes any.
+# Image size, in pixels, for a model that takes images of any size.
 DEFAULT_SIZE = 224
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenedModel:
-    """A model, and how image files become its inputs.
+    """A model, and how image files are turned into its inputs.
 
     Attributes:
         model: The `keras.Model`.
-        class_names: Names of the classes in the order of the outputs, or
-            `None` if they are not known.
-        crop_fraction: Fraction of an image's shorter side that the model is
-            evaluated on, or `None` if it is not known.
-        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, or
-            `None` if it is not known.
+        class_names: Names of the classes in the order of the outputs, or `None`
+            if they are unknown.
+        crop_fraction: Fraction of an image's shorter side that is kept for
+            evaluation, or `None` if it is unknown.
+        orientation: `"exif"` or `"stored"`, as in `data.decode_image`, or
+            `None` if it is unknown.
         max_pixel: Value of a white pixel.
     """
 
@@ -59,29 +59,30 @@ def open_model(
     """Opens a model.
 
     Args:
-        name: One of `models.VARIANTS`; or the path of a `.keras` file, of the
-            folder of a run, or of a file of weights that `weights.read_weights`
-            reads; or `"hf://USER/REPOSITORY"` on the Hugging Face hub: its
-            `model.keras`, or else its `model.safetensors` and timm's
-            `config.json`. `@REVISION`, a commit, tag or branch, and `/FILE`
-            may follow; a commit pins the content.
-        image_size: Side of the images, in pixels, of a variant or of weights,
-            which fit any. Defaults to that of the published weights, or 224.
-        any_size: Whether such a model is to take images of any size instead.
-        weights: Of a variant, as in `ConvMixer768_32`, or `"random"`.
-            Defaults to its published weights.
-        activation: Of a file of weights, `"gelu"` or `"relu"`. Defaults to
-            that of the published variant of the same architecture. Mean and
-            standard deviation of the pixels are that variant's too, else
-            ImageNet's.
+        name: One of `models.VARIANTS`; the path of a `.keras` file, a run
+            folder or a weights file that `weights.read_weights` reads; or
+            `"hf://USER/REPOSITORY"` on the Hugging Face hub. A repository must
+            have a `model.keras`, or a `model.safetensors` with timm's
+            `config.json`. `@REVISION` (a commit, tag or branch) and `/FILE` may
+            follow; a commit pins the content.
+        image_size: Image size, in pixels, for a variant or a weights file,
+            which fit any size. Defaults to the size of the published weights,
+            or 224.
+        any_size: Whether such a model takes images of any size instead.
+        weights: For a variant: weights as in `ConvMixer768_32`, or `"random"`.
+            Defaults to the published weights.
+        activation: For a weights file: `"gelu"` or `"relu"`. Defaults to the
+            activation of the published variant of the same architecture. The
+            mean and standard deviation of the pixels are also that variant's,
+            or else ImageNet's.
 
     Returns:
         An `OpenedModel`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OSError: If published weights can't be had.
-        ValueError: If the file holds no model, or the activation is not known.
+        OSError: If published weights can't be downloaded.
+        ValueError: If the file holds no model, or the activation is unknown.
 
     Example:
 
@@ -97,9 +98,8 @@ def open_model(
     path = fetch_from_hub(name) if is_hub else find_model(name)
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            "The model must be the path of a .keras file, of the folder of a "
-            "run or of a file of weights, or one of "
-            f"{', '.join(VARIANTS)}. Received: {name!r}"
+            "The model must be the path of a .keras file, a run folder or a "
+            f"weights file, or one of {', '.join(VARIANTS)}. Received: {name!r}"
         )
     if weights is not None:
         raise ValueError(
@@ -130,13 +130,13 @@ def open_model(
 
 
 def default_image_size(name):
-    """Returns the side of the images of a model that takes images of any size.
+    """Returns the default image size of a model that takes any size.
 
     Args:
         name: As for `open_model`.
 
     Returns:
-        Integer, in pixels: that of a variant's published weights, or 224.
+        Integer, in pixels: the size of a variant's published weights, or 224.
     """
     facts = PUBLISHED_WEIGHTS.get(f"convmixer_{name}")
     return facts.image_size if facts else DEFAULT_SIZE
@@ -152,7 +152,7 @@ def _open_variant(name, image_size, any_size, weights):
 
 
 def _read_config(name):
-    """Reads what timm says of a repository's weights, if it is there."""
+    """Reads a repository's timm `config.json`, if it has one."""
     repository = "/".join(name.removeprefix(HUB).split("/")[:2])
     try:
         path = fetch_from_hub(f"{HUB}{repository}/{CONFIG_FILE}")

@@ -1,16 +1,16 @@
-"""What a classifier's outputs mean: the one rule for probabilities.
+"""Converts a classifier's outputs to probabilities.
 
-Prediction, evaluation, verification, exported signatures and the server all
-ask here. A classifier with a single output tells a class from its opposite:
-its probabilities are two, those of class 0 (the opposite) and of class 1, as
-in Keras' binary losses.
+Prediction, evaluation, verification, exported signatures and the server all use
+this module. A classifier with a single output is a binary classifier. It has
+two probabilities, of class 0 (the negative class) and of class 1, as in Keras'
+binary losses.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-# What activations make. After others, the outputs of probes decide.
+# What each activation outputs. For others, the outputs of test images decide.
 _KINDS = {
     "softmax": "softmax",
     "sparsemax": "softmax",
@@ -18,9 +18,9 @@ _KINDS = {
     "hard_sigmoid": "sigmoid",
     "sparse_sigmoid": "sigmoid",
     "linear": "linear",
-    "log_softmax": "linear",  # Softmax of it undoes the logarithm.
+    "log_softmax": "linear",  # A softmax undoes the logarithm.
 }
-# Operations and layers without the attribute `activation`, by class.
+# Operations and layers without an attribute `activation`, by class.
 _OPERATIONS = {
     "Softmax": "softmax",
     "Sparsemax": "softmax",
@@ -28,11 +28,11 @@ _OPERATIONS = {
     "HardSigmoid": "sigmoid",
     "SparseSigmoid": "sigmoid",
     "LogSoftmax": "linear",
-    # Without a classifier after it.
+    # The last layer of a model without classifier.
     "GlobalAveragePooling2D": None,
     "GlobalMaxPooling2D": None,
 }
-# What changes no number in inference.
+# Operations that change no number in inference.
 _PASSED_ON = {
     "ActivityRegularization",
     "AlphaDropout",
@@ -48,23 +48,23 @@ _PASSED_ON = {
 
 
 def probabilities(outputs, activation):
-    """Turns a classifier's outputs into probabilities.
+    """Converts a classifier's outputs to probabilities.
 
     Args:
         outputs: Array of shape (images, outputs), of any float type.
-        activation: What the classifier ends in: `"softmax"`, `"sigmoid"`,
-            `"linear"`, or `"unknown"`, in which case an image's outputs are
-            taken for probabilities if they are in [0, 1] and add up to 1, and
-            otherwise for logits.
+        activation: The classifier's activation: `"softmax"`, `"sigmoid"`,
+            `"linear"` or `"unknown"`. With `"unknown"`, an image's outputs are
+            treated as probabilities if they are in [0, 1] and add up to 1, and
+            as logits otherwise.
 
     Returns:
-        float64 array of shape (images, classes). Logits go through softmax; a
-        single one goes through sigmoid, and a single output becomes two
-        classes: the opposite and the class. What is not finite stays so.
+        float64 array of shape (images, classes). Softmax is applied to logits,
+        sigmoid to a single logit. A single output becomes two classes, the
+        negative and the positive one. Values that are not finite stay so.
 
     Raises:
-        ValueError: If there is one output, and it says nothing
-            (`"softmax"`) or might be either (`"unknown"`).
+        ValueError: If there is one output and the activation is `"softmax"`,
+            which makes it constant, or `"unknown"`.
     """
     outputs = np.asarray(outputs, np.float64)
     if outputs.shape[-1] == 1:
@@ -74,7 +74,7 @@ def probabilities(outputs, activation):
         signs = np.array([-1.0, 1.0])
         return 0.5 * (1 + np.tanh(0.5 * signs * outputs))
     given = are_probabilities(outputs, activation)
-    with np.errstate(invalid="ignore"):  # Infinite logits.
+    with np.errstate(invalid="ignore"):  # For infinite logits.
         shifted = np.exp(outputs - outputs.max(-1, keepdims=True))
     return np.where(
         given[:, None], outputs, shifted / shifted.sum(-1, keepdims=True)
@@ -82,7 +82,7 @@ def probabilities(outputs, activation):
 
 
 def graph_probabilities(outputs, activation):
-    """Builds what `probabilities` computes, of tensors, into a graph.
+    """Computes `probabilities` with tensors, in a graph.
 
     Args:
         outputs: Tensor of shape (images, outputs).
@@ -92,7 +92,7 @@ def graph_probabilities(outputs, activation):
         Tensor of shape (images, classes).
 
     Raises:
-        ValueError: As `probabilities`.
+        ValueError: As for `probabilities`.
     """
     if outputs.shape[-1] == 1:
         check_single_output(activation)
@@ -103,7 +103,7 @@ def graph_probabilities(outputs, activation):
 
 
 def are_probabilities(outputs, activation="unknown"):
-    """Tells which images' outputs are probabilities, and no logits.
+    """Returns which images' outputs are probabilities rather than logits.
 
     Args:
         outputs: Array of shape (images, outputs).
@@ -122,42 +122,41 @@ def are_probabilities(outputs, activation="unknown"):
 
 
 def check_single_output(activation):
-    """Checks that a single output tells a class from its opposite.
+    """Checks that a single output can be a binary classifier's.
 
     Raises:
-        ValueError: If it can't, after softmax, or if it is not known whether
-            it is a probability or a logit.
+        ValueError: If it can't because of a softmax, or if it is unknown
+            whether it is a probability or a logit.
     """
     if activation == "softmax":
         raise ValueError(
             "A classifier with one output must not end in softmax, which "
-            'makes 1 of any number. End it in `activation="sigmoid"`, or in '
-            "two outputs, and train it again."
+            'always outputs 1. Use `activation="sigmoid"` or two outputs, '
+            "and train it again."
         )
     if activation == "unknown":
         raise ValueError(
-            "It can't be told whether the classifier's one output is a "
-            'probability or a logit. End the model in `activation="sigmoid"` '
-            "or in a Dense layer without activation."
+            "Cannot determine whether the classifier's one output is a "
+            "probability or a logit. End the model with "
+            '`activation="sigmoid"` or with a Dense layer without activation.'
         )
 
 
 def resolve_activation(activation, outputs):
-    """Settles an activation that is not known by the outputs of images.
+    """Determines an unknown activation from the outputs of images.
 
     Args:
         activation: As for `probabilities`.
-        outputs: Array of shape (images, outputs), of at least some images
-            that differ.
+        outputs: Array of shape (images, outputs), for images that differ.
 
     Returns:
-        `activation`; in place of `"unknown"`, `"softmax"` if all images'
-        outputs are in [0, 1] and add up to 1, or `"linear"` if any is outside
-        of [0, 1].
+        `activation` if it is known. Otherwise `"softmax"` if all images'
+        outputs are in [0, 1] and add up to 1, or `"linear"` if any output is
+        outside of [0, 1].
 
     Raises:
-        ValueError: If the outputs might be either logits or probabilities
-            that do not exclude each other, or as `check_single_output`.
+        ValueError: If the outputs may be either logits or independent
+            probabilities, or as for `check_single_output`.
     """
     outputs = np.asarray(outputs, np.float64)
     if outputs.shape[-1] == 1:
@@ -169,15 +168,15 @@ def resolve_activation(activation, outputs):
     if outputs.min() < 0 or outputs.max() > 1:
         return "linear"
     raise ValueError(
-        "It can't be told whether the classifier's outputs are probabilities "
+        "Cannot determine whether the classifier's outputs are probabilities "
         "or logits: all are in [0, 1], and they don't add up to 1. End the "
-        "model in a softmax, in a sigmoid, or in a Dense layer without "
+        "model with a softmax, a sigmoid, or a Dense layer without "
         "activation."
     )
 
 
 def num_classes(outputs):
-    """Gives the number of classes: a single output tells two apart."""
+    """Returns the number of classes: two for a single output."""
     return max(2, outputs)
 
 
@@ -189,11 +188,11 @@ def name_classes(class_names, outputs):
         outputs: Integer, the number of outputs.
 
     Returns:
-        Tuple of strings, or `None`. Of a single output whose class alone has
-        a name, the opposite is called `"not NAME"`.
+        Tuple of strings, or `None`. If there is a single output and one name,
+        the negative class is called `"not NAME"`.
 
     Raises:
-        ValueError: If there is another number of names than of classes.
+        ValueError: If the number of names is not the number of classes.
     """
     if class_names is None:
         return None
@@ -202,21 +201,21 @@ def name_classes(class_names, outputs):
         names = (f"not {names[0]}", *names)
     if len(names) != num_classes(outputs):
         raise ValueError(
-            f"The model has {num_classes(outputs)} classes, and there are "
-            f"names for {len(names)}."
+            f"The model has {num_classes(outputs)} classes, but there are "
+            f"{len(names)} class names."
         )
     return names
 
 
 def activation_of_keras(model):
-    """Finds what a Keras model ends in.
+    """Finds the activation of a Keras classifier.
 
     Args:
         model: A `keras.Model`.
 
     Returns:
-        String, as `probabilities` takes it, or `None` if the model ends in
-        pooling, and so has no classifier.
+        String, as for `probabilities`, or `None` if the model ends in pooling
+        and so has no classifier.
     """
     for operation in _from_the_end(model):
         name = type(operation).__name__
@@ -231,7 +230,7 @@ def activation_of_keras(model):
 
 
 def _kind(function):
-    """Gives what one of Keras' activations makes."""
+    """Returns what a Keras activation outputs."""
     for name, kind in _KINDS.items():
         if function is not None and function is keras.activations.get(name):
             return kind
@@ -239,11 +238,11 @@ def _kind(function):
 
 
 def _from_the_end(model):
-    """Walks a model's operations from the last one back.
+    """Yields a model's operations, the last one first.
 
-    With one output, those that pass it on alone come last.
+    For one output, it stops where the path branches.
     """
-    # Those of a Functional model are not all layers.
+    # The operations of a Functional model are not all layers.
     for operation in reversed(getattr(model, "operations", model.layers)):
         if isinstance(operation, keras.Model):
             yield from _from_the_end(operation)

@@ -1,4 +1,4 @@
-"""Saving a ConvMixer, and building one like it."""
+"""Saves a ConvMixer and rebuilds it from its file."""
 
 import os
 import zipfile
@@ -26,14 +26,14 @@ def save_model(
     crop_fraction: float = CROP_FRACTION,
     orientation: str = "exif",
 ) -> None:
-    """Saves a model with its class names, and with how its images are read.
+    """Saves a model with its class names and how its images are read.
 
     Args:
         model: A `keras.Model`.
         path: Path of the `.keras` file, which is replaced.
         class_names: Names of the classes, in the order of the outputs.
-        crop_fraction: Fraction of the side of an image that is evaluated.
-            Defaults to that of the published weights.
+        crop_fraction: Fraction of an image's side that is kept for evaluation.
+            Defaults to the fraction of the published weights.
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
 
     Raises:
@@ -47,10 +47,10 @@ def save_model(
         read = parse_lines(labels.encode("utf-8"), LABELS_FILE)
     except ValueError:  # A blank one, or one that is not Unicode.
         read = None
-    # Other programs end lines at more characters than we do.
+    # Other programs treat more characters as line ends.
     if read != tuple(class_names) or len(labels.splitlines()) != len(read):
         raise ValueError(
-            "Argument `class_names` must be of names of one line each. "
+            "Argument `class_names` must hold names of one line each. "
             f"Received: class_names={class_names!r:.80}"
         )
     with replaced(path) as unfinished:
@@ -61,18 +61,18 @@ def save_model(
 
 
 def read_arguments(path: PathLike) -> dict | None:
-    """Reads off a saved ConvMixer the arguments that build one like it.
+    """Reads the arguments of `ConvMixer` from a saved model.
 
     Args:
         path: Path of a `.keras` file.
 
     Returns:
-        Dictionary of arguments of `ConvMixer`: what defines the body, the
-        images and their normalization. The weights come with `weights=path`.
+        Dictionary of the arguments of `ConvMixer` that define the body, the
+        images and their normalization. Pass `weights=path` to load the weights.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it can't be read, or holds something else.
+        ValueError: If it can't be read, or holds another model.
 
     Example:
 
@@ -87,17 +87,17 @@ def read_arguments(path: PathLike) -> dict | None:
 
 
 def arguments_of(model, name="model"):
-    """Reads off a ConvMixer the arguments that build one like it.
+    """Reads the arguments of `ConvMixer` from a model.
 
     Args:
         model: A `keras.Model`.
-        name: String, what errors call it.
+        name: String, the model's name in error messages.
 
     Returns:
-        As `read_arguments`.
+        As for `read_arguments`.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it is another model.
     """
     layers = {layer.name: layer for layer in model.layers}
     embed = layers.get("patch_embed")
@@ -124,7 +124,7 @@ def arguments_of(model, name="model"):
 
 
 def load_model(path: PathLike) -> keras.Model:
-    """Loads a saved model, not to be trained on.
+    """Loads a saved model for inference.
 
     Args:
         path: Path of a `.keras` file.
@@ -145,20 +145,20 @@ def load_model(path: PathLike) -> keras.Model:
         raise FileNotFoundError(f"There is no file `{path}`.")
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # From a damaged file: of many kinds.
+    except Exception as error:  # A damaged file raises many types.
         raise ValueError(
             f"Cannot read a model from `{path}`. {error}"
         ) from error
 
 
 def find_model(path: PathLike) -> str:
-    """Finds the model in the folder of a run.
+    """Finds the model in a run folder.
 
     Args:
-        path: Path of anything.
+        path: Path of a file or folder.
 
     Returns:
-        The path of its `model.keras`, if it is such a folder; else `path`.
+        The path of its `model.keras` if it is a run folder, else `path`.
     """
     inside = os.path.join(path, "model.keras")
     return inside if os.path.isfile(inside) else os.fspath(path)

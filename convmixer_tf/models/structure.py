@@ -1,11 +1,11 @@
-"""What a Keras model is made of, at whatever depth."""
+"""Inspects the layers of a Keras model, including nested models."""
 
 import keras
 
 from convmixer_tf.layers import PatchEmbed
 
-# Layers that return their input in inference. Of the augmentation layers,
-# `RandomCrop` is not one: it crops the center then.
+# Layers that return their input in inference. `RandomCrop` is not one: in
+# inference it crops the center.
 _INACTIVE = {
     getattr(keras.layers, name)
     for name in (
@@ -44,7 +44,7 @@ _INACTIVE = {
 
 
 def leaf_layers(model):
-    """Lists the layers of a model, those of inner models in their place."""
+    """Lists the layers of a model, with nested models flattened."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from leaf_layers(layer)
@@ -53,19 +53,19 @@ def leaf_layers(model):
 
 
 def is_inactive(layer):
-    """Whether a layer returns its input in inference, as augmentation does."""
-    # Not a subclass: it may be active, as Monte Carlo dropout is.
+    """Returns whether a layer returns its input in inference."""
+    # Not a subclass, which may be active, such as Monte Carlo dropout.
     return type(layer) in _INACTIVE
 
 
 def check_pixels(model):
-    """Checks that a ConvMixer takes pixels as they are.
+    """Checks that a ConvMixer takes pixels in [0, 255].
 
     Args:
         model: A `keras.Model`, such as `ConvMixer` or `export.deploy` returns.
 
     Raises:
-        ValueError: If it is one without preprocessing.
+        ValueError: If it has no preprocessing.
     """
     deployment = getattr(model, "deployment", None)
     if isinstance(_first_layer(model), PatchEmbed) or (

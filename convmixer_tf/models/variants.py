@@ -1,4 +1,4 @@
-"""The ConvMixers whose weights are published."""
+"""The ConvMixer variants with published weights."""
 
 import os
 from collections.abc import Callable
@@ -18,17 +18,17 @@ Its kernel is {kernel_size} x {kernel_size} patches, its patch
 {patch_size} x {patch_size} pixels. {origin}
 
 Args:
-    include_top: As `ConvMixer` has it, like all the arguments here.
-    weights: `"{dataset}"`, the default, or as `ConvMixer` has it.
-    input_tensor: As `ConvMixer` has it.
-    input_shape: As `ConvMixer` has it; with the classifier ({size}, {size}, 3)
-        by default.
-    pooling: As `ConvMixer` has it.
-    classes: As `ConvMixer` has it.
-    classifier_activation: As `ConvMixer` has it.
-    name: As `ConvMixer` has it.
-    **kwargs: The arguments that `ConvMixer` takes by keyword only. `mean` and
-        `std` are by default {statistics}.
+    include_top: See `ConvMixer`.
+    weights: See `ConvMixer`. Defaults to `"{dataset}"`.
+    input_tensor: See `ConvMixer`.
+    input_shape: See `ConvMixer`. With the classifier, it defaults to
+        ({size}, {size}, 3).
+    pooling: See `ConvMixer`.
+    classes: See `ConvMixer`.
+    classifier_activation: See `ConvMixer`.
+    name: See `ConvMixer`.
+    **kwargs: The keyword-only arguments of `ConvMixer`. `mean` and `std`
+        default to {statistics}.
 
 Returns:
     A `keras.Model`.
@@ -45,25 +45,26 @@ model(np.zeros((1, {size}, {size}, 3))).shape  # (1, {classes})
 ```
 """
 _FETCHED = {
-    "origin": "The pretrained weights are those that\ntimm publishes, fetched "
-    "once and kept in the Hugging Face cache.",
+    "origin": "The pretrained weights are timm's.\nThey are downloaded once "
+    "and kept in the Hugging Face cache.",
     "verb": "fetched",
 }
 _PACKAGED = {
-    "origin": "The pretrained weights are part\nof this package, in float16; "
-    "`weights.read_facts` has their accuracy.",
+    "origin": "The pretrained weights are part\nof this package, in float16. "
+    "`weights.read_facts` returns their accuracy.",
     "verb": "read",
 }
 _KERAS_CV = {
-    "origin": "The pretrained weights are\nkeras-cv's, fetched once from "
-    "Google's storage and kept in the folder `models`\nof `KERAS_HOME`, by "
-    "default `~/.keras`. keras-cv's pull request 1325 reports a\ntop-1 "
-    "accuracy of 74.38 % for them. This project measured neither the accuracy\n"
-    "nor the download. They were trained on pixels scaled to [0, 1], and with "
-    "a batch\nnormalization of epsilon 1e-3, where ours is 1e-5. The moving "
-    "variances make up\nfor it, so the outputs are the same; in training the "
-    "batch's own statistics do\nnot, so features of a variance near 1e-3 come "
-    "out larger than they did in\nkeras-cv. `freeze_batch_norm` avoids that.",
+    "origin": "The pretrained weights are\nkeras-cv's. They are downloaded "
+    "once from Google's storage and kept in the folder\n`models` of "
+    "`KERAS_HOME`, by default `~/.keras`. keras-cv's pull request 1325\n"
+    "reports a top-1 accuracy of 74.38 % for them. This project measured "
+    "neither the\naccuracy nor the download. They were trained on pixels "
+    "scaled to [0, 1] and with a\nbatch normalization epsilon of 1e-3; here "
+    "it is 1e-5. The moving variances are\nadjusted for the difference, so "
+    "the outputs in inference are the same. In training,\nthe batch's own "
+    "statistics are used, so features with a variance near 1e-3 are\nlarger "
+    "than in keras-cv. `freeze_batch_norm` avoids that.",
     "verb": "fetched",
 }
 _DATASET_NAMES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10"}
@@ -144,7 +145,7 @@ ConvMixer1024_20 = _variant("1024_20", "24.4M parameters, GELU, ImageNet")
 ConvMixer512_16 = _variant("512_16", "5.4M parameters, GELU, ImageNet")
 ConvMixer256_8 = _variant("256_8", "0.6M parameters, GELU, CIFAR-10")
 
-# By the name that scripts know them by.
+# By the name that scripts use.
 VARIANTS = {
     "1536_20": ConvMixer1536_20,
     "768_32": ConvMixer768_32,

@@ -1,4 +1,4 @@
-"""From a classifier's outputs to the names of the best classes."""
+"""Converts a classifier's outputs to the names of the top classes."""
 
 import numbers
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from convmixer_tf.preprocessing.imagenet import imagenet_classes
 
 
 def class_names(dataset: str) -> tuple[str, ...]:
-    """Lists the classes that published weights know, in their order.
+    """Lists the classes of published weights, in the order of the outputs.
 
     Args:
         dataset: `"imagenet"` or `"cifar10"`, as in the argument `weights` of
             the models.
 
     Returns:
-        Tuple of strings, a name for each output.
+        Tuple of strings, one name for each output.
 
     Raises:
-        ValueError: If the data set is another one.
+        ValueError: If the data set is neither of the two.
     """
     if dataset == "imagenet":
         return tuple(c.name for c in imagenet_classes())
@@ -36,20 +36,20 @@ def class_names(dataset: str) -> tuple[str, ...]:
 def decode_predictions(
     preds: np.ndarray, top: int = 5, class_names: Sequence[str] | None = None
 ) -> list[list[tuple]]:
-    """Names the best classes of each prediction.
+    """Names the top classes of each prediction.
 
     Args:
-        preds: Array or tensor of shape (batch, classes): what a classifier
-            returns; of shape (batch, 1000) without `class_names`.
-        top: Integer from 1 to the number of classes, how many to name per
-            image.
+        preds: Array or tensor of shape (batch, classes), the output of a
+            classifier. Without `class_names`, the shape must be (batch, 1000).
+        top: Integer from 1 to the number of classes, the number of classes to
+            return per image.
         class_names: Names of the classes in the order of the outputs, such as
             `preprocessing.CIFAR10_CLASSES`. Defaults to ImageNet's.
 
     Returns:
-        One list per image, best class first: of `(wnid, name, score)` tuples
-        for ImageNet, as in `keras.applications`, of `(name, score)` tuples
-        if there are `class_names`. Nothing is downloaded.
+        One list per image, top class first. It holds `(wnid, name, score)`
+        tuples for ImageNet, as in `keras.applications`, and `(name, score)`
+        tuples if `class_names` is given. Nothing is downloaded.
 
     Raises:
         ValueError: If `preds` has another shape or `top` is out of range.
@@ -68,8 +68,8 @@ def decode_predictions(
     shape = tuple(np.shape(preds))
     if len(shape) != 2 or shape[1] != len(classes):
         raise ValueError(
-            f"Argument `preds` must be a batch of predictions over the {what} "
-            f"classes, of shape (batch, {len(classes)}); for other classes "
+            f"Argument `preds` must be a batch of predictions for the {what} "
+            f"classes, of shape (batch, {len(classes)}). For other classes, "
             f"pass their names as `class_names`. Received: shape={shape}"
         )
     if not isinstance(top, numbers.Integral) or not 1 <= top <= len(classes):
@@ -78,7 +78,7 @@ def decode_predictions(
             f"Received: top={top}"
         )
     preds = ops.convert_to_numpy(preds)
-    # In float64: the smallest integer of a type has no negative in it.
+    # In float64, because an integer type's smallest value has no negative.
     best = np.argsort(-np.float64(preds), axis=1, kind="stable")[:, :top]
     return [
         [(*classes[index], scores[index]) for index in indices]

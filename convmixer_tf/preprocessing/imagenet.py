@@ -11,18 +11,18 @@ import keras
 import numpy as np
 from keras import ops
 
-# Per channel (red, green, blue), of pixels scaled to [0, 1]. They are the
-# values the published weights were trained with.
+# Per channel (red, green, blue), for pixels scaled to [0, 1]. The published
+# weights were trained with these values.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Fraction of the resized image that the evaluation crop takes, in timm's
+# Fraction of the resized image in the evaluation crop, from timm's
 # configuration of the published weights.
 CROP_FRACTION = 0.96
 
 
 class ImageNetClass(NamedTuple):
-    """One class: its WordNet identifier and its name."""
+    """The WordNet identifier and the name of a class."""
 
     wnid: str
     name: str
@@ -42,10 +42,10 @@ def imagenet_classes() -> tuple[ImageNetClass, ...]:
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """Returns `x` unchanged: the models normalize their input themselves.
+    """Returns `x` unchanged because the models normalize their input.
 
-    It exists so that code written for `keras.applications` runs as it is.
-    With `include_preprocessing=False`, call `normalize` instead, with the
+    It exists so that code for `keras.applications` runs unchanged. For a model
+    with `include_preprocessing=False`, call `normalize` instead, with the
     model's mean and standard deviation.
 
     Args:
@@ -93,11 +93,11 @@ def normalize(
         x = ops.cast(x, "float32")
     first = data_format == "channels_first"
     means, stds = np.asarray(mean, "float32"), np.asarray(std, "float32")
-    channels = x.shape[-3 if first else -1]  # None if it isn't known.
+    channels = x.shape[-3 if first else -1]  # None if unknown.
     if channels and {means.size, stds.size} - {1, channels}:
         raise ValueError(
             "Arguments `mean` and `std` must be a number or one for each of "
-            f"the {channels} channels of `x`, of shape {tuple(x.shape)} "
+            f"the {channels} channels of `x`, which has shape {tuple(x.shape)} "
             f"({data_format}). Received: mean={mean}, std={std}"
         )
     shape = (-1, 1, 1) if first else (-1,)

@@ -1,4 +1,4 @@
-"""Comparing a set of weights with what is expected."""
+"""Checks a set of weights against the expected names and shapes."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from convmixer_tf.weights.names import variable_names
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What the shapes of a ConvMixer's weights tell about it.
+    """The architecture that a ConvMixer's weight shapes imply.
 
     Attributes:
         dim: Width of the model, in channels.
@@ -29,7 +29,7 @@ class Architecture:
     classes: int | None
 
     def shapes(self):
-        """Lists the variables of such a model.
+        """Lists the variables of a model of this architecture.
 
         Returns:
             Dictionary from variable paths to shapes.
@@ -52,11 +52,10 @@ class Architecture:
 
 
 def infer_architecture(weights: dict[str, np.ndarray]) -> Architecture:
-    """Reads the architecture off a complete set of weights.
+    """Infers the architecture from a complete set of weights.
 
     Args:
-        weights: Dictionary from variable paths to arrays, as `read_weights`
-            returns it.
+        weights: Dictionary from variable paths to arrays, from `read_weights`.
 
     Returns:
         An `Architecture`.
@@ -88,7 +87,7 @@ def infer_architecture(weights: dict[str, np.ndarray]) -> Architecture:
 
 
 def describe_mismatch(weights, shapes):
-    """Says how a set of weights differs from what is expected.
+    """Describes how a set of weights differs from the expected one.
 
     Args:
         weights: Dictionary from variable paths to arrays.

@@ -1,9 +1,8 @@
-"""The floating-point weights that a quantized or LoRA layer computes with.
+"""Computes the effective float weights of quantized and LoRA layers.
 
-Keras keeps the kernel of a layer quantized by `model.quantize` as integers
-with scales, and what `enable_lora` trains in two further matrices. A reader
-that takes `layer.kernel` for the weights gets other numbers than the layer
-computes with.
+After `model.quantize`, Keras stores a layer's kernel as integers with scales.
+After `enable_lora`, it stores the update in two more matrices. In both cases
+`layer.kernel` differs from the weights that the layer computes with.
 """
 
 import ml_dtypes
@@ -13,7 +12,7 @@ _FLOAT8_MAX = float(ml_dtypes.finfo("float8_e4m3fn").max)
 
 
 def is_plain(layer):
-    """Tells whether `layer` computes with its variables as they are."""
+    """Returns whether `layer` computes with its variables unchanged."""
     lora = getattr(layer, "lora_enabled", False)
     return not lora and getattr(layer, "quantization_mode", None) is None
 
@@ -21,20 +20,19 @@ def is_plain(layer):
 def effective_weights(layer):
     """Computes the weights that a convolution or dense layer computes with.
 
-    A quantized kernel is dequantized, and a LoRA update is added to its
-    kernel. In `float8`, kernel and bias are rounded as the layer rounds them.
-    The rounding of a layer's inputs, which `int8` and `float8` also do, is
-    no property of the weights and is left out.
+    A quantized kernel is dequantized. A LoRA update is added to its kernel. In
+    `float8`, kernel and bias are rounded as the layer rounds them. `int8` and
+    `float8` also round a layer's inputs; that is not part of the weights and is
+    not included.
 
     Args:
         layer: A built Keras layer with a kernel: `Dense`, `Conv2D` or
             `DepthwiseConv2D`, quantized in any mode of Keras or not at all.
 
     Returns:
-        Tuple of two NumPy arrays: the kernel in the shape that the layer had
-        before it was quantized, and the bias or `None`. They are in float32,
-        or in the dtype of the variables if the layer is neither quantized nor
-        has LoRA.
+        Tuple of two NumPy arrays: the kernel in its shape before quantization,
+        and the bias or `None`. They are in float32, or in the dtype of the
+        variables if the layer is not quantized and has no LoRA.
 
     Raises:
         ValueError: If the layer has no kernel or another quantization mode.
@@ -87,7 +85,7 @@ def dequantize(mode, values, units):
         Array of shape (inputs, units), in float32.
 
     Raises:
-        ValueError: If the mode is another one.
+        ValueError: If the mode is not one of these.
     """
     kernel = values["kernel"]
     scale = values["kernel_scale"].astype("float32")
@@ -100,7 +98,7 @@ def dequantize(mode, values, units):
     if mode == "int4":
         kernel = _unpack(kernel, units)
     elif mode in ("gptq", "awq"):
-        # (outputs, inputs), of which 4 bits are packed along the outputs.
+        # (outputs, inputs). 4-bit values are packed along the outputs.
         kernel, scale, zero = kernel.T, scale.T, zero.T
         if kernel.shape[1] != units:
             kernel = _unpack(kernel, units)
@@ -120,18 +118,18 @@ def dequantize(mode, values, units):
 
 
 def round_bfloat16(bias):
-    """Rounds a bias as a layer in `float8` does before it adds it."""
+    """Rounds a bias to bfloat16, as a `float8` layer does."""
     return bias.astype(ml_dtypes.bfloat16).astype("float32")
 
 
 def _values_by_name(layer):
-    """Maps a layer's variables by name; of two of a name, the layer's own."""
+    """Maps names to a layer's variables. Its own variables take precedence."""
     values = {}
     calibrated = getattr(layer, "is_gptq_calibrated", False) or getattr(
         layer, "is_awq_calibrated", False
     )
     for variable in layer.variables:
-        # Until it is calibrated, a layer has its old kernel and an empty one.
+        # Before calibration, a layer has its old kernel and an empty one.
         empty = variable.dtype == "uint8" and variable.name == "kernel"
         if not empty or calibrated:
             values[variable.name] = np.asarray(variable.numpy())

@@ -1,16 +1,16 @@
-"""Finding a ConvMixer's weights among the entries of a checkpoint.
+"""Finds a ConvMixer's weights among the entries of a checkpoint.
 
-Training programs put weights under keys of their own (`state_dict`, `net`)
-and modules put prefixes before names (`module.`, `model.`, `_orig_mod.`).
-Instead of lists of them, the names themselves are looked for: where
-`stem.0.weight` and `blocks.0.0.fn.0.weight` stand, a ConvMixer starts.
+Training programs store weights under various keys (`state_dict`, `net`), and
+modules add prefixes to names (`module.`, `model.`, `_orig_mod.`). This module
+needs no list of keys and prefixes: a ConvMixer starts where it finds
+`stem.0.weight` and `blocks.0.0.fn.0.weight`.
 """
 
 from convmixer_tf.weights.names import abbreviate
 from convmixer_tf.weights.names import starts_of_keras_names
 from convmixer_tf.weights.names import starts_of_torch_names
 
-# The order in which timm prefers them.
+# In timm's order of preference.
 _PREFERRED = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
@@ -21,16 +21,15 @@ def find_torch(dictionaries, key=None):
         dictionaries: Dictionary from places in the checkpoint, such as
             `"state_dict"`, or `""` for the checkpoint itself, to dictionaries
             from names to values.
-        key: Which ConvMixer, where there are several: its place and its
-            prefix, joined by a point, or the first parts of that.
+        key: Which ConvMixer to read if there are several: its place and its
+            prefix, joined by a dot, or the first parts of that.
 
     Returns:
-        Tuple of two: the entries of the ConvMixer without their prefix, and
-        the list of the names beside them that are not the ConvMixer's.
+        Tuple of two: the entries of the ConvMixer without their prefix, and the
+        list of the other names.
 
     Raises:
-        ValueError: If there is no ConvMixer, or more than one that `key`
-            could mean.
+        ValueError: If there is no ConvMixer, or if `key` matches more than one.
     """
     return _find(dictionaries, key, starts_of_torch_names, ".")
 
@@ -40,13 +39,13 @@ def find_keras(layers, key=None):
 
     Args:
         layers: Dictionary from paths of layers to values.
-        key: Which ConvMixer, where there are several: its path.
+        key: The path of the ConvMixer to read if there are several.
 
     Returns:
-        As `find_torch`.
+        As for `find_torch`.
 
     Raises:
-        ValueError: As `find_torch`.
+        ValueError: As for `find_torch`.
     """
     return _find({"": layers}, key, starts_of_keras_names, "/")
 
@@ -70,7 +69,7 @@ def _find(dictionaries, key, starts_of, separator):
 
 
 def _choose(found, key, separator):
-    """Returns what `found` has for `key`, or the only one."""
+    """Returns the entry of `found` for `key`, or the only one."""
     if key is None:
         left = list(found.values())
         if {place for place, _ in left} <= set(_PREFERRED):
@@ -87,8 +86,8 @@ def _choose(found, key, separator):
     names = ", ".join(f"`{name}`" for name in found)
     if key is not None:
         raise ValueError(
-            f"argument `key` must name one ConvMixer in it, of {names}. "
-            f"Received: key={key!r}"
+            f"argument `key` must be one of its ConvMixers, {names}. Received: "
+            f"key={key!r}"
         )
     raise ValueError(
         f"it holds {len(found)} ConvMixers: {names}. Choose one: "
@@ -98,7 +97,7 @@ def _choose(found, key, separator):
 
 
 def _contents(dictionaries):
-    """Says what there is instead of a ConvMixer."""
+    """Describes a checkpoint without a ConvMixer."""
     parts = [
         f"{len(entries)} tensors{f' under `{place}`' if place else ''} "
         f"({abbreviate(entries)})"

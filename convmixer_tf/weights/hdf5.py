@@ -1,17 +1,17 @@
-"""Reading HDF5 files without following what points out of them."""
+"""Reads HDF5 files without following links to other files."""
 
 import h5py
 
 
 def child(group, key):
-    """Returns a member of a group that lies in this very file."""
+    """Returns a member of a group. It must be stored in the same file."""
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-        raise ValueError(f"`{group.name}/{key}` links to another place.")
+        raise ValueError(f"`{group.name}/{key}` is a link.")
     return group[key]
 
 
 def read_array(dataset):
-    """Reads a dataset that is stored in this very file, as plain numbers."""
+    """Reads a plain array that is stored in the same file."""
     stored = (
         isinstance(dataset, h5py.Dataset)
         and not dataset.is_virtual

@@ -1,4 +1,4 @@
-"""Fetching published weights and other files from the Hugging Face hub."""
+"""Downloads published weights and other files from the Hugging Face hub."""
 
 import hashlib
 import os
@@ -16,23 +16,24 @@ _NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+))?")
 
 
 def fetch_weights(name: str, include_top: bool = True) -> str:
-    """Fetches published weights, or finds them cached.
+    """Downloads published weights, or finds them in a cache.
 
-    `huggingface_hub` does the work, so its cache (`HF_HOME`, `HF_HUB_CACHE`),
-    offline mode (`HF_HUB_OFFLINE`), mirrors (`HF_ENDPOINT`), tokens and
-    progress bars behave as everywhere else. The hub names the file in the
-    cache by the SHA-256 of its content. The content is compared with that
-    name on each call; where the file system has no symbolic links the cache
-    doesn't keep the name and the comparison is left out. Weights that are part
-    of this package are compared with the SHA-256 beside them. Weights that are
-    elsewhere on the web are fetched by `keras.utils.get_file` into the folder
-    `models` of `KERAS_HOME`, by default `~/.keras`, and compared with the
-    SHA-256 in `PUBLISHED_WEIGHTS` on each call.
+    Files on the hub are downloaded by `huggingface_hub`, with its cache
+    (`HF_HOME`, `HF_HUB_CACHE`), offline mode (`HF_HUB_OFFLINE`), mirrors
+    (`HF_ENDPOINT`), tokens and progress bars. The cache names a file by the
+    SHA-256 of its content, and each call compares the content with that name. A
+    cache on a file system without symbolic links doesn't keep the name, so this
+    check is skipped there.
+
+    Weights in this package are compared with the SHA-256 that is stored beside
+    them. Weights elsewhere on the web are downloaded by `keras.utils.get_file`
+    into the folder `models` of `KERAS_HOME`, by default `~/.keras`. Each call
+    compares them with the SHA-256 in `PUBLISHED_WEIGHTS`.
 
     Args:
         name: One of the names in `PUBLISHED_WEIGHTS`.
         include_top: Whether the classifier is needed. If not, a smaller file
-            may be fetched.
+            may be downloaded.
 
     Returns:
         Path of a file that `read_weights` reads, in a cache or in this
@@ -40,8 +41,8 @@ def fetch_weights(name: str, include_top: bool = True) -> str:
 
     Raises:
         KeyError: If there are no published weights of that name.
-        OSError: If the file is neither in this package nor in the cache nor
-            can be fetched, or its content is damaged.
+        OSError: If the file is not in this package or a cache and can't be
+            downloaded, or if its content is damaged.
 
     Example:
 
@@ -70,24 +71,24 @@ def fetch_weights(name: str, include_top: bool = True) -> str:
 def fetch_from_hub(
     name: str, files: Sequence[str] = (MODEL_FILE, WEIGHTS_FILE)
 ) -> str:
-    """Fetches a file of any repository on the hub, or finds it cached.
+    """Downloads a file of any hub repository, or finds it in the cache.
 
-    Cache, offline mode and verification are those of `fetch_weights`.
+    The cache, the offline mode and the verification are as in `fetch_weights`.
 
     Args:
-        name: `"hf://USER/REPOSITORY"`, to which `@REVISION`, a commit, tag or
-            branch, and `/FILE` may be added. A commit pins the content.
-            Without revision, it is that of the branch `main`.
-        files: Names of the files to look for if `name` names none. The first
-            that is there is fetched.
+        name: `"hf://USER/REPOSITORY"`. `@REVISION` (a commit, tag or branch)
+            and `/FILE` may follow. A commit pins the content. The default
+            revision is the branch `main`.
+        files: Names of the files to look for if `name` has no file. The first
+            that exists is downloaded.
 
     Returns:
         Path of the file in the cache.
 
     Raises:
-        OSError: If the file is neither in the cache nor can be fetched, or its
-            content is damaged.
-        ValueError: If `name` has another form.
+        OSError: If the file is not in the cache and can't be downloaded, or if
+            its content is damaged.
+        ValueError: If `name` is malformed.
 
     Example:
 
@@ -98,8 +99,8 @@ def fetch_from_hub(
     found = _NAME.fullmatch(name)
     if found is None:
         raise ValueError(
-            "The name of a model on the hub must be hf://USER/REPOSITORY, "
-            "hf://USER/REPOSITORY@REVISION or one of these with /FILE. "
+            "The name of a model on the hub must be hf://USER/REPOSITORY or "
+            "hf://USER/REPOSITORY@REVISION, optionally with /FILE. "
             f"Received: {name!r}"
         )
     repository, revision, file = found.groups()
@@ -108,19 +109,19 @@ def fetch_from_hub(
         try:
             return _download(name, repository, candidate, revision)
         except FileNotFoundError:
-            continue  # It is neither cached nor on the hub.
+            continue  # It is neither in the cache nor on the hub.
     return _download(name, repository, files[-1], revision)
 
 
 def fetched(weights):
-    """Fetches weights whose name begins with `hf://`; returns others."""
+    """Downloads weights whose name starts with `hf://`; returns others."""
     if isinstance(weights, str) and weights.startswith(HUB):
         return fetch_from_hub(weights, (WEIGHTS_FILE, MODEL_FILE))
     return weights
 
 
 def _download(what, repository, filename, revision, advice=""):
-    import huggingface_hub  # Not above: importing it takes time.
+    import huggingface_hub  # Imported here because it is slow.
 
     try:
         path = huggingface_hub.hf_hub_download(
@@ -128,7 +129,7 @@ def _download(what, repository, filename, revision, advice=""):
         )
     except Exception as error:
         not_found = isinstance(error, huggingface_hub.errors.EntryNotFoundError)
-        # The sentence has all that the 60 lines of the cause would say.
+        # The message has all the information of the cause's 60 lines.
         raise (FileNotFoundError if not_found else OSError)(
             f"Cannot fetch {what} (file `{filename}` of the hub repository "
             f"`{repository}`): {hub_error(error)}{advice}"
@@ -138,7 +139,7 @@ def _download(what, repository, filename, revision, advice=""):
 
 
 def hub_error(error, action="download"):
-    """Says in one or two sentences why the hub failed, and what to do."""
+    """Explains in one or two sentences why the hub failed and what to do."""
     from huggingface_hub import constants
     from huggingface_hub import errors
 
@@ -157,19 +158,19 @@ def hub_error(error, action="download"):
         status = error.response.status_code
         if status in (401, 403, 404):
             return (
-                f"the hub at {endpoint} says that it doesn't exist or that "
-                f"you may not read it (HTTP status {status}). Check "
+                f"the hub at {endpoint} reports that the file does not exist "
+                f"or that you may not read it (HTTP status {status}). Check "
                 "HF_ENDPOINT and HF_TOKEN."
             )
     summary = str(error).strip().partition("\n")[0]
     return (
-        f"the {action} failed ({type(error).__name__}: {summary}). "
-        "Nothing was kept; try again."
+        f"the {action} failed ({type(error).__name__}: {summary}). No partial "
+        "file was kept. Try again."
     )
 
 
 def _verify(path, what, repository):
-    """Compares the content of a cached file with the hash that names it."""
+    """Compares a cached file's content with the hash in its name."""
     if not os.path.islink(path):
         return
     expected = os.path.basename(os.readlink(path))

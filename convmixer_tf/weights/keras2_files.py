@@ -1,10 +1,10 @@
-"""Reading the weights of keras-cv's ConvMixer out of files of Keras 2.
+"""Reads the weights of keras-cv's ConvMixer from Keras 2 files.
 
 Keras 2 writes one HDF5 group for each layer. The attribute `layer_names` of
 the file lists the layers in the order of the model, and the attribute
 `weight_names` of a group lists its arrays. keras-cv does not name its layers,
-so their names count what a process built before (`conv2d_3`), and only the
-order tells which layer is which.
+so their names depend on what the process built before (`conv2d_3`). Only their
+order identifies them.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from convmixer_tf.weights.hdf5 import read_array
 from convmixer_tf.weights.names import abbreviate
 
 # The file does not hold the epsilon of the batch normalizations. keras-cv
-# leaves it at Keras' default; ours is PyTorch's (`layers.conv_act_norm`).
+# uses Keras' default; this package uses PyTorch's (`layers.conv_act_norm`).
 KERAS_EPSILON = 1e-3
 EPSILON = 1e-5
 
@@ -24,7 +24,7 @@ _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def keras2_group(h5):
-    """Returns the group that holds the layers, or `None` if Keras 2 did not.
+    """Returns the group that holds the layers, or `None` for other files.
 
     Args:
         h5: An `h5py.File`. `save_weights` writes the layers into the file
@@ -39,12 +39,12 @@ def read_layers(group):
     """Reads the layers of keras-cv's ConvMixer.
 
     Args:
-        group: What `keras2_group` returned.
+        group: Group from `keras2_group`.
 
     Returns:
-        Dictionary from paths of our layers, such as `"block_0/depthwise"`, to
-        lists of arrays in the order in which Keras 3 saves them. The variances
-        are such that our batch normalizations compute what keras-cv's do.
+        Dictionary from layer paths of `ConvMixer`, such as `"block_0/depthwise"`, to
+        lists of arrays in Keras 3's order. The variances are adjusted so that
+        this package's batch normalizations compute the same as keras-cv's.
 
     Raises:
         ValueError: If the layers are not those of keras-cv's ConvMixer.
@@ -74,7 +74,7 @@ def read_layers(group):
 
 
 def _expected(count):
-    """Lists the layers of a ConvMixer that has about `count` with weights."""
+    """Lists the layers of a ConvMixer with about `count` weighted layers."""
     layers = {"patch_embed/conv": _CONV, "patch_embed/norm": _NORM}
     for i in range((count - 2) // 4):
         layers[f"block_{i}/depthwise"] = _DEPTHWISE
@@ -88,17 +88,17 @@ def _expected(count):
 
 def _unlike(reason):
     return ValueError(
-        "it was written by Keras 2, and of such files only those of keras-cv's "
-        f"ConvMixer can be read: {reason}. Convert others to a safetensors "
+        "it was written by Keras 2. Of these files, only those of keras-cv's "
+        f"ConvMixer can be read, but {reason}. Convert others to a safetensors "
         "file with timm's names."
     )
 
 
 def _move_epsilon(values):
-    """Moves the difference of the epsilons into a moving variance.
+    """Adds the difference of the epsilons to a moving variance.
 
-    A batch normalization divides by sqrt(variance + epsilon), so it computes
-    the same.
+    A batch normalization divides by sqrt(variance + epsilon), so its output
+    stays the same.
     """
     if len(values) < 4 or values[3].dtype.kind != "f":
         return values
@@ -106,7 +106,7 @@ def _move_epsilon(values):
     moved = variance.astype("float64") + (KERAS_EPSILON - EPSILON)
     if (moved < 0).any():
         raise ValueError("it has a moving variance below zero.")
-    # Half precision would round what is moved.
+    # Half precision would round the difference away.
     return [*others, moved.astype(np.promote_types(variance.dtype, "float32"))]
 
 

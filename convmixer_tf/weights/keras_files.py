@@ -1,10 +1,10 @@
-"""Reading weights out of Keras' files, without building a model.
+"""Reads weights from Keras files without building a model.
 
-Keras lays a model out as HDF5 groups: `layers/<class>/<attribute>/vars/0`,
-with the layer's name as the attribute `name` of its group `vars`. Each `vars`
-holds the layer's variables in order. Reading that directly allows to check
-everything before a variable of a model changes, and runs nothing from the
-file's `config.json`.
+Keras stores a model as HDF5 groups: `layers/<class>/<attribute>/vars/0`. The
+attribute `name` of a group `vars` is the layer's name. Each `vars` holds the
+layer's variables in order. Because this module reads them directly, everything
+is checked before a variable of a model changes, and nothing from the file's
+`config.json` is run.
 """
 
 import io
@@ -27,12 +27,12 @@ from convmixer_tf.weights.names import variable_names
 
 _H5_IN_KERAS = "model.weights.h5"
 _CONFIG_IN_KERAS = "config.json"
-# layers / block / depthwise_norm / vars is what a ConvMixer needs.
+# A ConvMixer needs layers / block / depthwise_norm / vars.
 _MAX_NESTING = 12
 
-# The variables of a quantized `Dense` as Keras saves them, without those that
-# are for training alone. With zeros and groups it is int4 in blocks of inputs.
-# Of `gptq` and `awq`, Keras 3.15 leaves the zeros out: such a file is no use.
+# The variables of a quantized `Dense` in Keras' order, without those for
+# training only. Zeros and groups mean int4 in blocks of inputs. For `gptq` and
+# `awq`, Keras 3.15 does not save the zeros, so such a file can't be read.
 _QUANTIZED = {
     "int8": ("kernel", "bias", "kernel_scale"),
     "int4": ("kernel", "bias", "kernel_scale", "kernel_zero", "g_idx"),
@@ -41,29 +41,29 @@ _QUANTIZED = {
 
 
 def read_h5(file, key=None):
-    """Reads a `.weights.h5` file as Keras 3's `save_weights` writes it.
+    """Reads a `.weights.h5` file from Keras 3's `save_weights`.
 
-    A quantized classifier is dequantized. Of files of Keras 2, those of
-    keras-cv's ConvMixer are read.
+    A quantized classifier is dequantized. Keras 2 files of keras-cv's ConvMixer
+    can also be read.
 
     Args:
         file: Path or binary file object.
-        key: Path of the ConvMixer in the model, where there are several.
+        key: Path of the ConvMixer in the model, if there are several.
 
     Returns:
         Tuple of two: a dictionary from variable paths, such as
-        `"block_0/depthwise/kernel"`, to NumPy arrays, and the list of layers
-        that the ConvMixer is a layer beside.
+        `"block_0/depthwise/kernel"`, to NumPy arrays, and the list of the other
+        layers beside the ConvMixer.
 
     Raises:
-        ValueError: If the file is damaged, or of another format, or the
+        ValueError: If the file is damaged or has another format, or if the
             ConvMixer has weights in layers that no ConvMixer has.
     """
     try:
         with h5py.File(file, "r") as h5:
             keras2 = keras2_group(h5)
             arrays = read_layers(keras2) if keras2 else _read_layers(h5)
-    except ValueError:  # From here: it says what is wrong.
+    except ValueError:  # From this module, with a clear message.
         raise
     except Exception as error:  # From a damaged file: of many kinds.
         raise ValueError(
@@ -74,17 +74,17 @@ def read_h5(file, key=None):
 
 
 def read_keras(path, key=None):
-    """Reads the weights in a `.keras` file as Keras 3's `save` writes it.
+    """Reads the weights in a `.keras` file from Keras 3's `save`.
 
     Args:
         path: Path of the file.
-        key: As `read_h5` has it.
+        key: As for `read_h5`.
 
     Returns:
-        What `read_h5` returns.
+        As for `read_h5`.
 
     Raises:
-        ValueError: As `read_h5`.
+        ValueError: As for `read_h5`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -97,27 +97,27 @@ def read_keras(path, key=None):
 
 
 def read_configs(path):
-    """Reads the configurations of the layers in a `.keras` file, as data.
+    """Reads the configs of the layers in a `.keras` file as plain data.
 
     Args:
         path: Path of the file.
 
     Returns:
-        Dictionary from names of layers to dictionaries. It is empty if the
-        file has none or is damaged.
+        Dictionary from names of layers to dictionaries. It is empty if the file
+        has no configs or is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read(_CONFIG_IN_KERAS))
         return {x["name"]: x["config"] for x in config["config"]["layers"]}
-    except Exception:  # From a damaged archive: of many kinds.
+    except Exception:  # A damaged archive raises many types.
         return {}
 
 
 def _read_layers(h5):
-    """Reads the arrays of each layer in a file of Keras 3."""
+    """Reads the arrays of each layer in a Keras 3 file."""
     arrays = {}
-    # A model that isn't functional has its layers as attributes.
+    # A subclassed model has its layers as attributes.
     _collect(child(h5, "layers") if "layers" in h5 else h5, (), 0, arrays)
     if not arrays:
         raise ValueError("it was not written by Keras 3.")
@@ -125,7 +125,7 @@ def _read_layers(h5):
 
 
 def _collect(group, layer, nesting, arrays):
-    """Adds to `arrays`, per layer path, the list of the layer's arrays."""
+    """Adds the list of each layer's arrays to `arrays`, by layer path."""
     if nesting > _MAX_NESTING:
         raise ValueError("its groups are nested deeper than a ConvMixer's.")
     if "vars" in group:
@@ -158,7 +158,7 @@ def _name_variables(arrays):
     if unknown:
         raise ValueError(
             "it has weights in layers that no ConvMixer has: "
-            f"{abbreviate(unknown)}. For a ConvMixer with further layers, "
+            f"{abbreviate(unknown)}. For a ConvMixer with additional layers, "
             "build that model and call its own `load_weights`."
         )
     weights = {}
@@ -179,7 +179,7 @@ def _name_variables(arrays):
 
 
 def _dequantized(values):
-    """Turns the variables of a quantized `Dense` into kernel and bias."""
+    """Converts the variables of a quantized `Dense` to kernel and bias."""
     mode = _quantization_of(values)
     if mode is None:
         return values
@@ -195,10 +195,10 @@ def _dequantized(values):
 
 
 def _quantization_of(values):
-    """Recognizes the mode by number and kind of the variables, or `None`."""
+    """Returns the mode that fits the variables' number and types, or `None`."""
     first = values[0]
     if len(values) == 3 and first.dtype == np.int8 and first.ndim == 2:
-        # One class in 4 bits is packed alone, into half a byte.
+        # A single 4-bit class fills half a byte.
         packed = first.shape[1] != len(values[1])
         alone = len(values[1]) == 1 and 0 <= first.min() <= first.max() < 16
         return "int4" if packed or alone else "int8"

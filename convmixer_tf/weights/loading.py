@@ -1,4 +1,4 @@
-"""Loading a file of weights into a model: all of it or nothing."""
+"""Loads a weights file into a model, completely or not at all."""
 
 import os
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from convmixer_tf.weights.names import convmixer_path
 from convmixer_tf.weights.reading import read_weights
 
 if TYPE_CHECKING:
-    import keras  # Files are read and written without.
+    import keras  # Reading and writing files does not need Keras.
 
 _STEM = "patch_embed/conv/kernel"
 _CLASSIFIER = ("predictions/kernel", "predictions/bias")
@@ -28,29 +28,28 @@ def load_weights(
     adapt_channels: bool = False,
     key: str | None = None,
 ) -> None:
-    """Loads a file of weights into a ConvMixer.
+    """Loads a weights file into a ConvMixer.
 
-    Everything is read and checked before the first variable changes. A
-    classifier in the file is left out if the model has none. Layers of the
-    model that aren't a ConvMixer's, such as those in front of an
-    `input_tensor`, keep their values.
+    Everything is read and checked before the first variable changes. If the
+    model has no classifier, a classifier in the file is ignored. Other layers
+    of the model, such as those before an `input_tensor`, keep their values.
 
     Args:
         model: Functional Keras model that contains the layers of a ConvMixer.
         weights: Path of a file that `read_weights` reads.
-        reset_classifier: Whether to leave the model's classifier as it is,
-            whatever the file holds, for example for other classes.
-        adapt_channels: Whether to fit a first kernel for 3 channels to the
-            model's channels, see `adapt_stem`.
-        key: Which ConvMixer, where the file holds several, as `read_weights`
-            has it.
+        reset_classifier: Whether to keep the model's classifier and ignore the
+            file's, for example for other classes.
+        adapt_channels: Whether to adapt a first kernel for 3 channels to the
+            model's channels; see `adapt_stem`.
+        key: Which ConvMixer to read if the file holds several, as for
+            `read_weights`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If the file needs PyTorch and that isn't installed.
-        ValueError: If the file can't be read, or its names or shapes aren't
-            those of the model, or the model is quantized or has LoRA. The
-            model is unchanged then.
+        ValueError: If the file can't be read, if its names or shapes differ
+            from the model's, or if the model is quantized or has LoRA. The
+            model is then unchanged.
 
     Example:
 
@@ -65,17 +64,17 @@ def load_weights(
 def assign_weights(
     model, values, source, reset_classifier=False, adapt_channels=False
 ):
-    """Sets the variables of a ConvMixer to what a file held.
+    """Sets the variables of a ConvMixer to the values of a file.
 
     Args:
-        model: As `load_weights` has it.
-        values: Dictionary that `read_weights` returned. It is changed.
+        model: As for `load_weights`.
+        values: Dictionary from `read_weights`. It is modified.
         source: Path of the file, for messages.
-        reset_classifier: As `load_weights` has it.
-        adapt_channels: As `load_weights` has it.
+        reset_classifier: As for `load_weights`.
+        adapt_channels: As for `load_weights`.
 
     Raises:
-        ValueError: As `load_weights`.
+        ValueError: As for `load_weights`.
     """
     variables = convmixer_variables(model)
     shapes = {path: tuple(v.shape) for path, v in variables.items()}
@@ -112,7 +111,7 @@ def convmixer_variables(model):
         `keras.Variable` objects.
 
     Raises:
-        ValueError: If the model has none, or more than one ConvMixer.
+        ValueError: If the model has no ConvMixer, or more than one.
     """
     variables = {}
     for variable in model.weights:
@@ -145,7 +144,7 @@ def kernel_layers(model):
         layers.
 
     Raises:
-        ValueError: As `convmixer_variables`.
+        ValueError: As for `convmixer_variables`.
     """
     layers = _innermost(model, set())
     owners = {id(v): layer for layer in layers for v in layer.variables}
@@ -157,8 +156,8 @@ def kernel_layers(model):
 
 
 def _innermost(layer, seen):
-    """Yields the layers within a layer that hold no further ones."""
-    import keras  # Not above: reading files does without.
+    """Yields the layers within a layer that hold no other layers."""
+    import keras  # Imported here because reading files does not need it.
 
     if id(layer) in seen:
         return
@@ -177,7 +176,7 @@ def _innermost(layer, seen):
 
 
 def _check_plain(model, paths):
-    """Checks that the layers to be set compute with their variables alone."""
+    """Checks that the layers to set are not quantized and have no LoRA."""
     changed = [
         path.removesuffix("/kernel")
         for path, layer in kernel_layers(model).items()
@@ -186,19 +185,19 @@ def _check_plain(model, paths):
     if changed:
         raise ValueError(
             f"Layers of the model `{model.name}` are quantized or have LoRA: "
-            f"{abbreviate(changed)}. Load the weights into a model as it is "
-            "built, before `quantize` or `enable_lora`."
+            f"{abbreviate(changed)}. Load the weights before calling "
+            "`quantize` or `enable_lora`."
         )
 
 
 def adapt_stem(kernel, channels):
-    """Fits a kernel over 3 input channels to another number, as timm does.
+    """Adapts a kernel for 3 input channels to another number, like timm.
 
     Args:
-        kernel: Array of shape (height, width, 3, dim). One over another
-            number of channels is returned as it is.
-        channels: Channels of the model's input. For 1, the kernel is summed
-            over its channels; otherwise its channels are repeated in turn and
+        kernel: Array of shape (height, width, 3, dim). A kernel for another
+            number of channels is returned unchanged.
+        channels: Channels of the model's input. For 1 channel, the kernel is
+            summed over its channels. Otherwise its channels are repeated and
             scaled by `3 / channels`.
 
     Returns:
@@ -216,7 +215,7 @@ def adapt_stem(kernel, channels):
 
 
 def _advice(values, shapes):
-    """Names the arguments that would make the rest fit."""
+    """Names the arguments that would make the weights fit."""
     advice = ""
     wrong = {
         path
@@ -229,7 +228,7 @@ def _advice(values, shapes):
         bias = _CLASSIFIER[1]
         if bias in wrong and bias in values and bias in shapes:
             advice += (
-                f" To have the file's classifier: classes={len(values[bias])}."
+                f" To use the file's classifier: classes={len(values[bias])}."
             )
         advice += " To keep the model's classifier: reset_classifier=True."
     if _STEM in values and _STEM in shapes:
@@ -241,12 +240,12 @@ def _advice_on_channels(file, model):
     if file == model:
         return ""
     if file == _RGB:
-        return " To fit the input channels: adapt_channels=True."
-    # timm has no rule for it either.
+        return " To adapt the input channels: adapt_channels=True."
+    # timm has no rule for this case either.
     return (
-        f" Weights for {file} channels can't be adapted, only those for "
-        f"{_RGB}: build the model for {file}, with `input_shape`, and give it "
-        f"images of {file}."
+        f" Only weights for {_RGB} channels can be adapted, not for {file}. "
+        f"Build the model with an `input_shape` of {file} channels, and pass "
+        "such images."
     )
 
 

@@ -39,7 +39,7 @@ _NORM_VARIABLES = {
 _FIRST_FLAT_BLOCK = 3
 _FLAT_MODULES_BEFORE_CLASSIFIER = 5
 
-# What people call the last module of a network.
+# Common names of a network's last module.
 _CLASSIFIERS = ("head", "fc", "classifier")
 
 _INDEX = "(0|[1-9][0-9]{0,3})"
@@ -61,13 +61,13 @@ def variable_names(layer):
 
 
 def is_convmixer_variable(path):
-    """Tells whether `path` is the path of a variable of a ConvMixer."""
+    """Returns whether `path` is the path of a variable of a ConvMixer."""
     layer, _, name = path.rpartition("/")
     return name in (variable_names(layer) or ())
 
 
 def convmixer_path(path):
-    """Finds what ConvMixer calls a variable, whatever it is built within.
+    """Returns a variable's path within its ConvMixer.
 
     Args:
         path: Path of the variable in a model, such as
@@ -127,7 +127,7 @@ def to_keras(state_dict):
     Args:
         state_dict: Dictionary from PyTorch names (timm's or the authors') to
             NumPy arrays. `num_batches_tracked`, which Keras doesn't have, is
-            left out.
+            skipped.
 
     Returns:
         Dictionary from Keras variable paths to NumPy arrays: convolutions as
@@ -201,7 +201,7 @@ def starts_of_torch_names(names):
     block = _before("blocks.0.0.fn.0.weight", names, ".")
     flat = _before("0.weight", names, ".")
     flat = {p for p in flat if f"{p}3.0.fn.0.weight" in names}
-    # A part of one is recognized if it isn't within another module.
+    # A part of a ConvMixer is recognized unless it is in another module.
     part = {"" for name in names if keras_layer(name.rpartition(".")[0])}
     return sorted(stem & block | flat or stem | block or part)
 
@@ -223,13 +223,13 @@ def starts_of_keras_names(layers):
 
 
 def _before(end, names, separator):
-    """Lists what stands before `end` in the names that end in it."""
+    """Lists the prefixes of the names that end in `end`."""
     starts = {name.removesuffix(end) for name in names if name.endswith(end)}
     return {x for x in starts if not x or x.endswith(separator)}
 
 
 def abbreviate(names, limit=5):
-    """Writes a list of names for an error message: the first, and a count."""
+    """Formats names for an error message: the first ones and a count."""
     names = list(names)
     shown = ", ".join(names[:limit])
     hidden = len(names) - limit
@@ -272,9 +272,9 @@ def _timm_names(names):
 
 
 def _classifier_names(names):
-    """Maps names of a classifier that is one module, but not `head` itself.
+    """Maps names of a one-module classifier other than `head`.
 
-    Such are `fc`, and `head.1` where dropout was put before it.
+    Examples are `fc`, and `head.1` after a dropout layer.
     """
     classifier = [x for x in names if x.split(".")[0] in _CLASSIFIERS]
     modules = {name.rpartition(".")[0] for name in classifier}

@@ -1,7 +1,7 @@
-"""The weights that are part of this package, and what was measured of them.
+"""The weights that ship with this package, and their measured accuracy.
 
-Three files of one name: `.safetensors`, the weights in float16 under timm's
-names; `.json`, their SHA-256 and what was measured; `.md`, the model card.
+There are three files for each name: `.safetensors`, the weights in float16 with
+timm's names; `.json`, their SHA-256 and measurements; `.md`, the model card.
 `recipes/package_cifar10.py` writes them.
 """
 
@@ -15,17 +15,16 @@ FOLDER = pathlib.Path(__file__).with_name("packaged")
 
 
 def find_packaged(name):
-    """Finds weights in this package, and checks that they are whole.
+    """Finds weights in this package and verifies their SHA-256.
 
     Args:
-        name: One of the names in `PUBLISHED_WEIGHTS` without repository and
-            file.
+        name: A name in `PUBLISHED_WEIGHTS` without repository and file.
 
     Returns:
         Path of a `.safetensors` file.
 
     Raises:
-        OSError: If the file is not there, or its content is damaged.
+        OSError: If the file is missing, or its content is damaged.
     """
     path = FOLDER / PUBLISHED_WEIGHTS[name].filename
     expected = read_facts(name)["sha256"]
@@ -44,18 +43,17 @@ def find_packaged(name):
 
 
 def read_facts(name: str) -> dict:
-    """Reads what was measured of weights in this package.
+    """Reads the measurements of weights in this package.
 
     Args:
-        name: One of the names in `PUBLISHED_WEIGHTS` without repository and
-            file.
+        name: A name in `PUBLISHED_WEIGHTS` without repository and file.
 
     Returns:
-        Dictionary: `"sha256"` of the file of weights, `"top1"`, `"top5"` and
-        `"loss"` on `"images"` test images, and how they were trained.
+        Dictionary: `"sha256"` of the weights file, `"top1"`, `"top5"` and
+            `"loss"` on `"images"` test images, and how they were trained.
 
     Raises:
-        OSError: If they are not there.
+        OSError: If they are missing.
     """
     path = FOLDER / f"{name}.json"
     try:
@@ -66,8 +64,8 @@ def read_facts(name: str) -> dict:
 
 def _incomplete(name, path):
     return FileNotFoundError(
-        f"The weights of {name} are not in this installation, which lacks "
-        f"`{path}`. Install the package again; in a checkout, "
-        "`python recipes/package_cifar10.py` makes the files from a run. Or "
-        "pass the path of a file, or None, as `weights`."
+        f"The weights of {name} are not in this installation: `{path}` is "
+        "missing. Install the package again. In a checkout, `python "
+        "recipes/package_cifar10.py` creates the files from a run. Or pass the "
+        "path of a file, or None, as `weights`."
     )

@@ -1,4 +1,4 @@
-"""The published weights: where they are, for what, and what they reach."""
+"""The published weights: source, architecture and accuracy."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ class PublishedFile:
     """A file on the web.
 
     Attributes:
-        url: Its address.
+        url: The file's URL.
         sha256: SHA-256 of its content, in hexadecimal.
     """
 
@@ -20,32 +20,35 @@ class PublishedFile:
 class PublishedWeights:
     """One set of published weights.
 
-    Weights without `repository` and `file` are part of this package.
+    Weights without `repository` and `file` ship with this package.
 
     Attributes:
-        dataset: What it was trained on, `"imagenet"` (ImageNet-1k) or
-            `"cifar10"`: the models' argument `weights`.
+        dataset: Training data set, `"imagenet"` (ImageNet-1k) or `"cifar10"`.
+            It is the models' argument `weights`.
         repository: Repository on the Hugging Face hub, or `None`.
         dim: Width of the model, in channels.
         depth: Number of blocks.
         kernel_size: Side of the depthwise kernels, in patches.
         patch_size: Side of a patch, in pixels.
         activation: Keras name of the activation the weights were trained with.
-        top1: Published top-1 accuracy, in percent. `None` for weights of this
-            package: `read_facts` has what was measured.
-        top5: Published top-5 accuracy, in percent, likewise, or `None` if it
-            was not published.
+        top1: Published top-1 accuracy, in percent. `None` for the weights in
+            this package; `read_facts` returns theirs.
+        top5: Published top-5 accuracy, in percent. `None` if it was not
+            published, and for the weights in this package.
         filename: Name of the file in the repository or in this package.
         license: License of the weights.
         classes: Number of classes.
         image_size: Side of the images, in pixels.
         crop_fraction: Part of an image's shorter side that is evaluated.
-        mean: Mean of each channel that the weights were trained with, of
-            pixels scaled to [0, 1]. `None` for that of the data set.
-        std: Standard deviation of each channel, likewise.
-        accuracy_source: Where the accuracy was published, and of what images.
-        file: The `PublishedFile` of weights that are on the web, or `None`.
-        file_without_top: The same without the classifier, or `None`.
+        mean: Mean of each channel in training, of pixels scaled to [0, 1].
+            `None` for the data set's mean.
+        std: Standard deviation of each channel in training, of pixels scaled to
+            [0, 1]. `None` for the data set's.
+        accuracy_source: Where the accuracy was published, and the images' size
+            and crop.
+        file: `PublishedFile` of weights on the web, or `None`.
+        file_without_top: `PublishedFile` of the weights without classifier, or
+            `None`.
     """
 
     dataset: str
@@ -73,10 +76,10 @@ class PublishedWeights:
 # The architectures are those of the authors' repositories,
 # github.com/locuslab/convmixer and github.com/locuslab/convmixer-cifar10.
 #
-# The addresses and hashes of ConvMixer-512/16 are those of keras-cv 0.9.0,
-# keras_cv/src/models/legacy/weights.py. Its accuracy is that of keras-cv's pull
-# request 1325 and of its examples/training/classification/imagenet, whose
-# script resizes a validation image's largest centered square to 224 x 224 by
+# The URLs and hashes of ConvMixer-512/16 are from keras-cv 0.9.0,
+# keras_cv/src/models/legacy/weights.py. Its accuracy is from keras-cv's pull
+# request 1325 and its examples/training/classification/imagenet. That script
+# resizes the largest centered square of a validation image to 224 x 224 with
 # bilinear interpolation. This package's evaluation is bicubic.
 _KERAS_CV = (
     "https://storage.googleapis.com/keras-cv/models/convmixer_512_16/imagenet"
@@ -170,7 +173,7 @@ def find_published(
         kernel_size: Integer, side of the depthwise kernels, in patches.
         patch_size: Integer, side of a patch, in pixels.
         activation: Keras name of the activation.
-        dataset: What they were trained on, one of `DATASETS`.
+        dataset: Training data set, one of `DATASETS`.
 
     Returns:
         The name of the weights in `PUBLISHED_WEIGHTS`.

@@ -1,4 +1,4 @@
-"""Reading any supported file of weights into one form."""
+"""Reads any supported weights file into one common form."""
 
 import os
 import warnings
@@ -32,34 +32,34 @@ _FLOAT_DTYPES = {
 def read_weights(
     path: PathLike, *, key: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Reads a file of ConvMixer weights. Nothing in it is executed.
+    """Reads a ConvMixer weights file. Nothing in it is executed.
 
-    The content decides what kind of file it is, not the name. The ConvMixer
-    is found under whatever keys and prefixes training put around it; of
-    `state_dict_ema`, `model_ema`, `state_dict` and `model`, the first that
-    there is, as timm does it. Tensors beside it are named in a warning.
+    The format is detected from the content, not from the name. The ConvMixer is
+    found under any keys and prefixes. Like timm, it takes the first of
+    `state_dict_ema`, `model_ema`, `state_dict` and `model` that exists. A
+    warning lists other tensors in the file.
 
     Args:
-        path: Path of a `.weights.h5` or `.keras` file of Keras 3, of a
-            `.safetensors` file with timm's or the authors' names, of a
-            PyTorch checkpoint (needs `torch`), or of the `.h5` file of a
-            ConvMixer of keras-cv, which Keras 2 wrote. The moving variances of
-            that are raised by 1e-3 - 1e-5, the difference between Keras'
-            epsilon and ours, so that the outputs are the same.
-        key: Which ConvMixer, where the file holds several: its keys and
-            prefix joined by points, such as `"teacher"`. Without it, such a
-            file is an error that names them.
+        path: Path of a Keras 3 `.weights.h5` or `.keras` file, a `.safetensors`
+            file with timm's or the authors' names, a PyTorch checkpoint (needs
+            `torch`), or a Keras 2 `.h5` file of keras-cv's ConvMixer. For the
+            last, the moving variances are increased by 1e-3 - 1e-5, the
+            difference between Keras' epsilon and this package's, so that the
+            outputs are the same.
+        key: Which ConvMixer to read if the file holds several: its keys and its
+            prefix joined by dots, such as `"teacher"`. Without it, such a file
+            raises an error that lists them.
 
     Returns:
         Dictionary from variable paths, such as `"block_0/depthwise/kernel"`,
-        to NumPy arrays in Keras's layout and the file's precision. All values
-        are finite. It isn't checked that the dictionary is complete.
+        to NumPy arrays in Keras' layout and the file's precision. All values
+        are finite. The dictionary is not checked for completeness.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If the file needs PyTorch and that isn't installed.
-        ValueError: If the file is damaged, or it holds something other than
-            the weights of a ConvMixer.
+        ValueError: If the file is damaged or does not hold the weights of a
+            ConvMixer.
 
     Example:
 
@@ -70,7 +70,7 @@ def read_weights(
     """
     path = os.fspath(path)
     if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file of weights `{path}`.")
+        raise FileNotFoundError(f"The weights file `{path}` does not exist.")
     try:
         if not os.path.isfile(path):
             raise ValueError("it is not a file.")
@@ -82,15 +82,15 @@ def read_weights(
         ) from None
     if outside:
         warnings.warn(
-            f"`{path}` holds more than a ConvMixer. What is not part of it "
-            f"was not read: {abbreviate(outside)}.",
-            stacklevel=1,  # One place, for Python to say it once.
+            f"`{path}` holds more than a ConvMixer. These entries were not "
+            f"read: {abbreviate(outside)}.",
+            stacklevel=1,  # The same place, so that Python warns once.
         )
     return weights
 
 
 def _read(path, key):
-    """Returns the weights, and the names of what there is beside them."""
+    """Returns the weights and the names of the other entries."""
     with open(path, "rb") as file:
         start = file.read(64)
     if not start:
@@ -99,23 +99,23 @@ def _read(path, key):
         return read_h5(path, key)
     if start.startswith(_ZIP_SIGNATURE):
         return _read_zip(path, key)
-    # The length of the header, then the header, which is JSON.
+    # The length of the header, then the header in JSON.
     if start[8:9] == b"{":
         return _from_torch({"": _read_safetensors(path)}, key)
     if start.startswith(_PICKLE_SIGNATURE):  # PyTorch before 1.6.
         return _from_torch(read_torch(path), key)
     raise ValueError(
-        "it is not a file of weights of Keras, safetensors or PyTorch, or "
-        f"is truncated. It begins with {start[:32]!r}."
+        "it is not a Keras, safetensors or PyTorch weights file, or is "
+        f"truncated. It starts with {start[:32]!r}."
     )
 
 
 def _read_zip(path, key):
-    """Reads what Keras or PyTorch zipped."""
+    """Reads a zip archive from Keras or PyTorch."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception as error:  # From a damaged archive: of many kinds.
+    except Exception as error:  # A damaged archive raises many types.
         raise ValueError(
             f"it is a zip archive that is damaged or truncated ({error})."
         ) from None
@@ -124,14 +124,14 @@ def _read_zip(path, key):
         return read_keras(path, key)
     if "constants.pkl" in inner:
         raise ValueError(
-            "it is a TorchScript archive, which is a program. Save its "
-            "weights alone: "
-            "`torch.save(torch.jit.load(path).state_dict(), new_path)`."
+            "it is a TorchScript archive, which is a program. Save only its "
+            "weights: `torch.save(torch.jit.load(path).state_dict(), "
+            "new_path)`."
         )
     if "data.pkl" in inner:
         return _from_torch(read_torch(path), key)
     raise ValueError(
-        "it is a zip archive of neither Keras 3 nor PyTorch. It holds: "
+        "it is a zip archive, but not from Keras 3 or PyTorch. It holds: "
         f"{abbreviate(names) or 'nothing'}."
     )
 
@@ -157,12 +157,12 @@ def _read_safetensors(path):
         ) from None
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"it holds numbers of a type that NumPy lacks ({error})."
+            f"it holds numbers of a type that NumPy does not have ({error})."
         ) from None
 
 
 def _check_values(weights):
-    """Checks for arrays of the right rank with finite float numbers."""
+    """Checks that arrays have the right rank and finite float values."""
     if not weights:
         raise ValueError("it holds no weights of a ConvMixer.")
     for path, array in weights.items():

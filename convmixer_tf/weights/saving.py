@@ -1,4 +1,4 @@
-"""Writing a model's weights for timm."""
+"""Writes a model's weights for timm."""
 
 from typing import TYPE_CHECKING
 
@@ -14,22 +14,22 @@ from convmixer_tf.weights.loading import kernel_layers
 from convmixer_tf.weights.names import to_timm
 
 if TYPE_CHECKING:
-    import keras  # Files are read and written without.
+    import keras  # Reading and writing files does not need Keras.
 
 
 def timm_state_dict(model: "keras.Model") -> dict[str, np.ndarray]:
-    """Turns a ConvMixer's weights into a state dict for timm.
+    """Converts a ConvMixer's weights to a state dict for timm.
 
-    A quantized classifier is dequantized, and what LoRA learned is added to
-    its kernel: the state dict holds what the layers compute with.
+    A quantized classifier is dequantized. A LoRA update is added to its kernel.
+    The state dict holds the weights that the layers compute with.
 
     Args:
         model: Functional Keras model that contains the layers of a ConvMixer.
 
     Returns:
         Dictionary from the names of timm's `ConvMixer` to NumPy arrays in
-        PyTorch's layout. `num_batches_tracked` of the batch norms, which
-        Keras doesn't count, is 0.
+        PyTorch's layout. `num_batches_tracked` of the batch norms is 0 because
+        Keras doesn't count batches.
 
     Raises:
         ValueError: If the model isn't a ConvMixer.
@@ -54,14 +54,14 @@ def save_timm_weights(
 
     Args:
         model: Functional Keras model that contains the layers of a ConvMixer.
-        path: Path of the file to write, ending in `.safetensors`. It appears
-            when it is complete.
+        path: Path of the file to write, ending in `.safetensors`. The file
+            appears when it is complete.
         overwrite: Whether to replace an existing file.
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
-        ValueError: If the model isn't a ConvMixer or the suffix is another.
+        ValueError: If the model isn't a ConvMixer or the suffix is wrong.
     """
     check_destination(path, (".safetensors",), overwrite)
     write_safetensors(timm_state_dict(model), path)
@@ -70,7 +70,7 @@ def save_timm_weights(
 def write_safetensors(
     state_dict: dict[str, np.ndarray], path: PathLike
 ) -> None:
-    """Writes a PyTorch state dict as a `.safetensors` file, in one step.
+    """Writes a PyTorch state dict as a `.safetensors` file, atomically.
 
     Args:
         state_dict: Dictionary from names to C-contiguous NumPy arrays.
@@ -78,7 +78,7 @@ def write_safetensors(
     """
     from safetensors.numpy import save
 
-    # `save_file` would make a file that only its owner can read.
+    # `save_file` would write a file that only its owner can read.
     content = save(state_dict, metadata={"format": "pt"})
     with replaced(path) as unfinished, open(unfinished, "wb") as file:
         file.write(content)

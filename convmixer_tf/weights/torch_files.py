@@ -1,4 +1,4 @@
-"""Reading PyTorch checkpoints, without running what a pickle asks for."""
+"""Reads PyTorch checkpoints without running code from their pickles."""
 
 import re
 import warnings
@@ -8,14 +8,14 @@ import ml_dtypes
 from convmixer_tf.weights.names import abbreviate
 
 _SAVE_WEIGHTS = (
-    "Save the weights alone where the model is: "
+    "Save only the weights in the program that has the model: "
     "`torch.save(model.state_dict(), path)`."
 )
 _MAX_NESTING = 8
 
 
 class _Ignored:
-    """Stands for an object of a checkpoint that is not looked at."""
+    """Placeholder for an object of a checkpoint that is ignored."""
 
     def __init__(self, *args):
         pass
@@ -25,17 +25,18 @@ class _Ignored:
 
 
 def _new_dict(*args):
-    """Stands for a dictionary with defaults, whatever makes them."""
+    """Placeholder for a dictionary with default values."""
     return {}
 
 
 def _new_list(*args):
-    """Stands for a kind of list, which PyTorch fills itself."""
+    """Placeholder for a list type, which PyTorch fills."""
     return []
 
 
-# What checkpoints hold beside tensors and plain values. Nothing of it is
-# imported or called: one of those above, or a dictionary, takes its place.
+# Other types that checkpoints hold beside tensors and plain values. They are
+# never imported or called: a placeholder from above or a dictionary replaces
+# each.
 _DICTIONARIES = (
     "lightning.fabric.utilities.data.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
@@ -72,7 +73,7 @@ def read_torch(path):
     """Reads the tensors of a PyTorch checkpoint.
 
     Only tensors and plain values are unpickled (`weights_only=True`). NumPy
-    numbers, paths, dates, `argparse.Namespace` and the like are passed over.
+    numbers, paths, dates, `argparse.Namespace` and similar objects are ignored.
 
     Args:
         path: Path of a file that `torch.save` wrote.
@@ -84,7 +85,7 @@ def read_torch(path):
     Raises:
         ImportError: If PyTorch isn't installed.
         ValueError: If the file is damaged, isn't a PyTorch file, has no
-            tensors, or holds other Python objects. Those are never unpickled.
+            tensors, or holds other Python objects. These are never unpickled.
     """
     torch = _import_torch()
     try:
@@ -93,7 +94,7 @@ def read_torch(path):
             torch.serialization.safe_globals(_replacements()),
         ):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # From a damaged file: of many kinds.
+    except Exception as error:  # A damaged file raises many types.
         raise ValueError(_explain(error)) from None
     found = _dictionaries(torch, checkpoint)
     if not found:
@@ -105,18 +106,18 @@ def read_torch(path):
 
 
 def to_numpy(name, tensor):
-    """Turns a tensor of a checkpoint into an array.
+    """Converts a tensor of a checkpoint to an array.
 
     Args:
-        name: Its name in the checkpoint.
+        name: The tensor's name in the checkpoint.
         tensor: PyTorch tensor.
 
     Returns:
         NumPy array of the same precision.
 
     Raises:
-        ValueError: If the tensor is sparse, quantized, has no values, or is of
-            a precision that NumPy lacks.
+        ValueError: If the tensor is sparse or quantized, has no values, or has
+            a precision that NumPy does not have.
     """
     import torch
 
@@ -132,14 +133,14 @@ def to_numpy(name, tensor):
             "numbers. Save the weights of the model in float32."
         )
     tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:  # NumPy itself has no bfloat16.
+    if tensor.dtype == torch.bfloat16:  # NumPy has no bfloat16.
         bits = tensor.contiguous().view(torch.int16)
         return bits.numpy().view(ml_dtypes.bfloat16)
     try:
         return tensor.resolve_conj().resolve_neg().numpy()
     except TypeError:
         raise ValueError(
-            f"`{name}` holds numbers of a type that NumPy lacks "
+            f"`{name}` holds numbers of a type that NumPy does not have "
             f"({tensor.dtype}). Save the weights of the model in float32."
         ) from None
 
@@ -150,13 +151,13 @@ def _import_torch():
     except ImportError:
         raise ImportError(
             "Reading a PyTorch checkpoint needs PyTorch: `pip install torch`. "
-            "A .safetensors file needs nothing further."
+            "A .safetensors file can be read without it."
         ) from None
     return torch
 
 
 def _replacements():
-    """Lists what PyTorch is to make in place of which objects."""
+    """Lists the placeholders and the types that they replace."""
     others = (f"{module}.{x}" for module in _OTHERS for x in _OTHERS[module])
     return [
         *((_Ignored, name) for name in others),
@@ -167,7 +168,7 @@ def _replacements():
 
 
 def _explain(error):
-    """Says in our words why PyTorch read nothing."""
+    """Explains why PyTorch could not read the file."""
     found = re.search(r"(?:GLOBAL|function) ([\w.]+)", str(error))
     if found is None:
         return (
@@ -175,13 +176,13 @@ def _explain(error):
             f"or truncated. {_SAVE_WEIGHTS}"
         )
     return (
-        f"it holds a Python object, `{found[1]}`, which was refused because "
-        f"unpickling it may run any code. {_SAVE_WEIGHTS}"
+        f"it holds a Python object, `{found[1]}`, which was not unpickled "
+        f"because that may run arbitrary code. {_SAVE_WEIGHTS}"
     )
 
 
 def _dictionaries(torch, checkpoint):
-    """Lists the dictionaries of tensors in a checkpoint, by their place."""
+    """Maps places in a checkpoint to its dictionaries of tensors."""
     found = {}
     seen = set()
     waiting = [((), checkpoint)]
@@ -201,7 +202,7 @@ def _dictionaries(torch, checkpoint):
 
 
 def _described(value):
-    """Says what a checkpoint without tensors is."""
+    """Describes a checkpoint without tensors."""
     if not isinstance(value, dict | list | tuple):
         return f"one value: {_kind(value)}"
     if isinstance(value, dict):
@@ -212,7 +213,7 @@ def _described(value):
 
 
 def _kind(value):
-    """Names the type of a value, or says that it was not read."""
+    """Returns the name of a value's type, or that it was not read."""
     if isinstance(value, _Ignored):
         return "an object that is not read"
     return type(value).__name__

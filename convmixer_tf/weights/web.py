@@ -1,4 +1,4 @@
-"""Fetching published weights from an address on the web, by their SHA-256."""
+"""Downloads published weights from a URL and checks their SHA-256."""
 
 import contextlib
 import hashlib
@@ -11,24 +11,24 @@ from convmixer_tf.files import replaced
 
 
 def fetch_file(name, files):
-    """Fetches a file of weights, or finds it cached.
+    """Downloads a weights file, or finds it in the cache.
 
-    `keras.utils.get_file` does the work, so a proxy is that of the
+    `keras.utils.get_file` downloads the file and uses the proxy of the
     environment. The cache is the folder `models` of `KERAS_HOME`, by default
-    `~/.keras`. A file is in the cache under its own name only when it is whole,
-    and its SHA-256 is compared on each call.
+    `~/.keras`. A file gets its name in the cache only when it is complete. Each
+    call checks its SHA-256.
 
     Args:
         name: Name of the weights, for the name of the cached file and for
             messages.
-        files: List of `PublishedFile`, any of which will do. The first that
-            is cached is used; if none is, the first is fetched.
+        files: List of equivalent `PublishedFile`. The first one in the cache is
+            used; if there is none, the first of the list is downloaded.
 
     Returns:
         Path of the file in the cache.
 
     Raises:
-        OSError: If the file is neither in the cache nor can be fetched.
+        OSError: If the file is not in the cache and can't be downloaded.
     """
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
     folder = os.path.join(os.path.expanduser(home), "models")
@@ -41,11 +41,11 @@ def fetch_file(name, files):
 
 
 def _download(name, file, path):
-    import keras  # Not above: importing it takes time.
+    import keras  # Imported here because it is slow.
 
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Keras writes its progress where the output of a command belongs.
+        # Keras writes its progress to stdout, which is for a command's output.
         with (
             contextlib.redirect_stdout(sys.stderr),
             replaced(path) as unfinished,
@@ -56,7 +56,7 @@ def _download(name, file, path):
                 file_hash=file.sha256,
                 cache_subdir=os.path.abspath(os.path.dirname(path)),
             )
-    except Exception as error:  # Keras raises bare ones.
+    except Exception as error:  # Keras raises a bare Exception.
         if isinstance(error.__context__, urllib.error.HTTPError):
             error.__context__.close()
         text = str(error).strip() or type(error).__name__

@@ -1,1 +1,1 @@
-"""What is faster than Keras where Keras runs, and gives the same numbers."""
+"""Operations that are faster than Keras' and give the same results."""

@@ -1,4 +1,4 @@
-"""The one place that decides where something faster than Keras is used."""
+"""Decides where operations faster than Keras' are used."""
 
 import contextlib
 import contextvars
@@ -10,11 +10,12 @@ _PLAIN = contextvars.ContextVar("plain_operations", default=False)
 
 @contextlib.contextmanager
 def plain_operations():
-    """Leaves the layers to Keras' own operations, on every device.
+    """Makes the layers use Keras' own operations on every device.
 
-    For a graph that trains elsewhere: what is fast on this machine's CPU may
-    be slow there, or need a compiler that is not there. It holds for the
-    thread that enters it, not for those that a strategy's replicas run in.
+    Use it for a graph that trains on another machine: an operation that is fast
+    on this machine's CPU may be slow there, or may need a compiler that is
+    missing there. It applies to the thread that enters it, not to the threads
+    of a strategy's replicas.
     """
     token = _PLAIN.set(True)
     try:
@@ -24,23 +25,24 @@ def plain_operations():
 
 
 def faster_than_keras():
-    """Gives the module of what is faster than Keras here.
+    """Returns the module with operations faster than Keras', if there is one.
 
-    Each of its functions takes Keras' own layers, which hold the weights:
+    Each of its functions takes stock Keras layers, which hold the weights:
 
     - `convolve(x, kernel, conv, training)`: the convolution without its bias,
-      `None` where Keras' own is as fast;
-    - `add_bias(x, bias)`: the sum of both, for training in bfloat16;
+      or `None` where Keras' own is as fast;
+    - `add_bias(x, bias)`: the sum, for training in bfloat16;
     - `gelu(x)` and `trained_gelu(x)`: the exact GELU;
-    - `normalize_batch(x, norm)`: a batch, normalized by its own statistics,
+    - `normalize_batch(x, norm)`: a batch normalized by its own statistics,
       with its mean and variance, or `None`;
     - `inference_loop(x, activation, norm)`: a function of `x` and a shortcut
       that computes `norm(activation(x)) + shortcut`, or `None`.
 
     Returns:
-        A module with TensorFlow, if it sees nothing but CPUs or if XLA
-        compiles, and with JAX; `None` elsewhere and within
-        `plain_operations`. Only the framework that Keras runs on is imported.
+        A module. `None` within `plain_operations`, on other backends than
+        TensorFlow and JAX, and with TensorFlow if it sees other devices than
+        CPUs and XLA does not compile. Only the framework that Keras uses is
+        imported.
     """
     if _PLAIN.get():
         return None

@@ -1,8 +1,8 @@
-"""What JAX computes in fewer passes over memory, or faster on a CPU.
+"""JAX operations that pass over memory less often or are faster on a CPU.
 
-Seen in what XLA compiles for an NVIDIA GPU: in half precision it writes the
-`erfc` of Keras' GELU to memory and reads it again, and it reads a map twice
-for its variance.
+Programs that XLA compiles for an NVIDIA GPU showed two problems. In half
+precision, they write the `erfc` of Keras' GELU to memory and read it again.
+They read a feature map twice to compute its variance.
 """
 
 import math
@@ -15,26 +15,27 @@ from convmixer_tf.layers._fast import one_pass
 
 normalize_batch = one_pass.normalize_batch
 
-# XLA's own gradient of the kernel is fast on a CPU up to 3 columns.
+# XLA's own kernel gradient is fast on a CPU for up to 3 columns.
 _FEWEST_COLUMNS = 4
 
-# The matrices of `_kernel_gradient_by_lines` grow with the square of a line.
+# The matrices of `_kernel_gradient_by_lines` grow with a line's length squared.
 _LONGEST_LINE = 64  # patches
 
 
 def gelu(x):
     """Computes the exact GELU: x times the normal distribution's CDF.
 
-    In single precision, as PyTorch does, where Keras' own computes in the half
-    precision of `x`. The absolute error stays below 1e-6. Not by
-    `jax.lax.erf`: TensorFlow 2.21 can't run a SavedModel that has it.
+    Like PyTorch, it computes in single precision; Keras' own GELU computes in
+    the half precision of `x`. The absolute error is below 1e-6. It avoids
+    `jax.lax.erf` because TensorFlow 2.21 can't run a SavedModel that contains
+    it.
 
     Args:
         x: Array.
 
     Returns:
-        Array of the same shape; float32 for a half-precision `x`, otherwise
-        of its dtype.
+        Array of the same shape. It is float32 if `x` has half precision;
+        otherwise it has the dtype of `x`.
     """
     x = _at_least_single(x)
     return 0.5 * x * jax.lax.erfc(-x * math.sqrt(0.5))
@@ -46,12 +47,12 @@ def trained_gelu(x):
 
 
 def add_bias(x, bias):
-    """Adds a bias: in JAX the gradient's sum is right."""
+    """Adds a bias. JAX sums its gradient accurately."""
     return x + bias
 
 
 def inference_loop(x, activation, norm):
-    """Gives `None`: XLA compiles the network whole."""
+    """Returns `None`: XLA compiles the network as a whole."""
     return None
 
 
@@ -61,12 +62,12 @@ def convolve(x, kernel, conv, training):
     Args:
         x: Array, a batch of images.
         kernel: Array of the dtype of `x`, the kernel of `conv`.
-        conv: A convolution layer of Keras'.
-        training: Boolean, whether gradients are going to be asked for.
+        conv: A Keras convolution layer.
+        training: Boolean, whether gradients will be computed.
 
     Returns:
-        Array; `None` for other convolutions, for fewer columns, and on other
-        devices, where XLA's own is as fast.
+        Array, or `None` where XLA's own is as fast: for other convolutions, for
+        kernels of few columns, and on other devices.
     """
     if (
         not isinstance(conv, keras.layers.DepthwiseConv2D)
@@ -82,7 +83,7 @@ def convolve(x, kernel, conv, training):
 
 
 def _forward(x, kernel):
-    """A sum of shifted inputs, of which XLA makes one loop."""
+    """Sums shifted inputs, which XLA compiles to one loop."""
     (rows, columns), (height, width) = kernel.shape[:2], x.shape[1:3]
     dtype, x = x.dtype, _at_least_single(_pad(x, rows, columns))
     kernel = _at_least_single(kernel)
@@ -110,15 +111,15 @@ _trained.defvjp(
 
 
 def _input_gradient(dy, kernel):
-    # An even kernel looks one further ahead than back, so this one has to look
-    # back: by a row of zeros.
+    # An even kernel reaches one further ahead than back, so its flipped copy
+    # must reach one further back. A row of zeros does that.
     even = [(0, 1 - size % 2) for size in kernel.shape[:2]]
     flipped = jnp.pad(jnp.flip(kernel, (0, 1)), [*even, (0, 0), (0, 0)])
     return _forward(dy, flipped)
 
 
 def _kernel_gradient(x, dy, kernel_size):
-    """Tap by tap."""
+    """Computes the gradient tap by tap."""
     (rows, columns), (height, width) = kernel_size, x.shape[1:3]
     padded, dy = map(_at_least_single, (_pad(x, rows, columns), dy))
     taps = [
@@ -130,10 +131,10 @@ def _kernel_gradient(x, dy, kernel_size):
 
 
 def _kernel_gradient_by_lines(x, dy, kernel_size):
-    """A matrix product for each channel and row of the kernel.
+    """Computes one matrix product for each channel and row of the kernel.
 
-    It multiplies every column of the input with every column of `dy`. A tap
-    is the sum of those products whose columns lie as far apart.
+    It multiplies every column of the input with every column of `dy`. A tap's
+    gradient is the sum of the products whose columns have the tap's distance.
     """
     (rows, columns), (height, width) = kernel_size, x.shape[1:3]
     padded = _pad(x, rows, 1)
@@ -149,13 +150,13 @@ def _kernel_gradient_by_lines(x, dy, kernel_size):
 
 
 def _pad(x, rows, columns):
-    """Pads with the zeros that "same" padding has around."""
+    """Adds the zeros of "same" padding."""
     pads = [((size - 1) // 2, size // 2) for size in (rows, columns)]
     return jnp.pad(x, [(0, 0), *pads, (0, 0)])
 
 
 def _is_known(sizes):
-    """Whether all are numbers, not symbols, as JAX has them in an export."""
+    """Whether all are numbers; a JAX export has symbolic sizes."""
     return all(isinstance(size, int) for size in sizes)
 
 

@@ -1,23 +1,23 @@
-"""Batch statistics in one pass over memory, where XLA compiles them."""
+"""Batch statistics that XLA compiles to one pass over memory."""
 
 import keras
 from keras import ops
 
 
 def normalize_batch(x, norm):
-    """Normalizes a batch by its own statistics, which one pass finds.
+    """Normalizes a batch by its own statistics, computed in one pass.
 
-    The variance is the mean square less the square of the mean, both of the
-    distances to what the first values are in the mean, lest digits cancel.
+    The variance is the mean square minus the squared mean. The mean of the
+    first values is subtracted from all values first, to avoid cancellation.
 
     Args:
         x: Tensor (batch, height, width, dim), single precision or half.
         norm: A `keras.layers.BatchNormalization`.
 
     Returns:
-        The normalized tensor, of the norm's dtype, and the mean and the
-        (biased) variance, (dim,), float32. `None` for channels first, for
-        float64 and for statistics of all replicas.
+        The normalized tensor in the norm's dtype, and the mean and the (biased)
+        variance, (dim,), float32. `None` for channels first, for float64 and
+        for statistics that are synchronized over replicas.
     """
     dtype = keras.backend.standardize_dtype(x.dtype)
     single = dtype != "float64" and norm.variable_dtype == "float32"

@@ -1,7 +1,7 @@
-"""What TensorFlow computes slowly on a CPU, computed fast.
+"""Faster versions of operations that TensorFlow computes slowly on a CPU.
 
-Same numbers, other operations. What each gains is in
-recipes/results/README.md, "Single operations on a CPU".
+The results are the same. recipes/results/README.md, "Single operations on a
+CPU", has the speed of each.
 """
 
 import functools
@@ -16,14 +16,15 @@ from convmixer_tf.layers._fast import tensorflow_depthwise
 _HALF = (tf.float16, tf.bfloat16)
 
 # The normal distribution's CDF at x is (1 + tanh(x g(x^2))) / 2 with g(u) =
-# atanh(erf(sqrt(u / 2))) / sqrt(u), for which this parabola was fitted: x times
-# the CDF is at most 2.6e-5 off, a hundredth of bfloat16's rounding at 1.
+# atanh(erf(sqrt(u / 2))) / sqrt(u). This parabola was fitted to g. The error of
+# x times the CDF is at most 2.6e-5, a hundredth of bfloat16's rounding error at
+# 1.
 _PARABOLA = (0.79750756, 0.037005940, -0.00035156457)
 _FITTED_UP_TO = 5.0
 
 
 def only_cpus():
-    """Tells whether TensorFlow sees no other devices than CPUs."""
+    """Returns whether TensorFlow sees no other devices than CPUs."""
     devices = tf.config.list_logical_devices()
     return all(device.device_type == "CPU" for device in devices)
 
@@ -31,25 +32,25 @@ def only_cpus():
 def gelu(x):
     """Computes the exact GELU: x times the normal distribution's CDF.
 
-    `tf.nn.gelu` goes through `erfc`, which TensorFlow does not vectorize, and
-    computes in half precision where `x` is. As PyTorch's, this one goes
-    through `erf`, in single precision: the absolute error stays below 1e-6.
+    `tf.nn.gelu` uses `erfc`, which TensorFlow does not vectorize, and computes
+    in half precision if `x` has half precision. Like PyTorch, this function
+    uses `erf` in single precision. The absolute error is below 1e-6.
 
     Args:
         x: Tensor.
 
     Returns:
-        Tensor of the same shape; float32 for a half-precision `x`, otherwise
-        of its dtype.
+        Tensor of the same shape. It is float32 if `x` has half precision;
+        otherwise it has the dtype of `x`.
     """
     x = _at_least_single(x)
-    # Written so that the TFLite converter recognizes its GELU.
+    # The TFLite converter recognizes this form as a GELU.
     return 0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5)))
 
 
 def _clipped_gelu(x):
     y = gelu(x)
-    # XLA's erf stops just short of -1, and x may be large.
+    # XLA's erf never quite reaches -1, and x may be large.
     return tf.where(x < -9, tf.zeros_like(y), y)
 
 
@@ -77,16 +78,16 @@ def _round(x, dtype):
 
 @tf.custom_gradient
 def _to_bfloat16(x):
-    # XLA's own rounding takes up to half of a loop's time. This one, to nearest
-    # and ties away from zero, keeps NaNs but for those of ones alone, such as a
-    # GPU makes; arithmetic on a CPU does not.
+    # XLA's own rounding takes up to half of a loop's time. This one rounds to
+    # nearest, ties away from zero. It keeps NaNs, except those with all bits
+    # set; GPUs produce these, CPU arithmetic does not.
     bits = tf.bitcast(x, tf.uint32) + 0x8000
     bits = tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16)
     return tf.bitcast(bits, tf.bfloat16), lambda dy: tf.cast(dy, x.dtype)
 
 
 def _roundable(x):
-    """Replaces the NaNs that `_to_bfloat16` would make zeros of."""
+    """Replaces the NaNs that `_to_bfloat16` would turn into zeros."""
     return tf.where(tf.math.is_nan(x), math.nan, x)
 
 
@@ -94,8 +95,8 @@ def _roundable(x):
 def trained_gelu(x):
     """Computes the exact GELU, for training.
 
-    XLA makes one loop over memory of it, and one of its gradient, for which
-    only `x` is kept.
+    XLA compiles it to one loop over memory, and its gradient to another. Only
+    `x` is kept for the gradient.
 
     Args:
         x: Tensor.
@@ -113,13 +114,13 @@ def convolve(x, kernel, conv, training):
         x: Tensor, a batch of images.
         kernel: Tensor of the dtype of `x`, the kernel of `conv`.
         conv: A `keras.layers.DepthwiseConv2D` with "same" padding, or a
-            `Conv2D` of square patches that do not overlap, 1 x 1 among them.
-        training: Boolean, whether gradients are going to be asked for.
+            `Conv2D` of square patches that do not overlap, including 1 x 1.
+        training: Boolean, whether gradients will be computed.
 
     Returns:
-        Tensor; `None` where Keras' own is as fast: in inference, for a frozen
-        layer, for depthwise kernels of fewer columns, and for other
-        convolutions of channels first.
+        Tensor, or `None` where Keras' own is as fast: in inference, for a
+        frozen layer, for depthwise kernels of few columns, and for other
+        convolutions with channels first.
     """
     if not (training and conv.trainable):
         return None
@@ -138,12 +139,12 @@ def convolve(x, kernel, conv, training):
 def _patchwise(x, kernel):
     """Convolves patches that do not overlap.
 
-    The gradients are matrix products, as which TensorFlow computes them faster
-    than as a convolution's.
+    The gradients are computed as matrix products, which TensorFlow computes
+    faster than the gradients of a convolution.
     """
     size, _, _, filters = kernel.shape
     if size > 1:
-        # A rest of the image smaller than a patch is not used.
+        # Pixels beyond the last whole patch are not used.
         height, width = (tf.shape(x)[i] // size * size for i in (1, 2))
         x = tf.nn.space_to_depth(x[:, :height, :width], size)
         kernel = tf.reshape(kernel, (1, 1, -1, filters))
@@ -165,7 +166,7 @@ def _pointwise(x, kernel):
 
 @tf.custom_gradient
 def add_bias(x, bias):
-    """Adds a bias, for training in bfloat16: the gradient's sum is in float32.
+    """Adds a bias. Its gradient is summed in float32 in bfloat16 training.
 
     Args:
         x: Tensor (batch, height, width, dim).
@@ -176,7 +177,7 @@ def add_bias(x, bias):
     """
 
     def gradient(dy):
-        # As a matrix product, which has sums in single precision.
+        # A matrix product sums in single precision.
         rows = tf.reshape(dy, (-1, bias.shape[0]))
         ones = tf.ones_like(rows[:, :1])
         return dy, tf.matmul(ones, rows, transpose_a=True)[0]
@@ -192,9 +193,10 @@ def normalize_batch(x, norm):
         norm: A `keras.layers.BatchNormalization`.
 
     Returns:
-        The normalized tensor, of the norm's dtype, and the mean and the
-        (biased) variance, (dim,), float32, which pass no gradient. `None` for
-        channels first, for float64 and for statistics of all replicas.
+        The normalized tensor in the norm's dtype, and the mean and the (biased)
+        variance, (dim,), float32, which pass no gradient. `None` for channels
+        first, for float64 and for statistics that are synchronized over
+        replicas.
     """
     single = x.dtype != tf.float64 and norm.variable_dtype == "float32"
     if norm.axis != -1 or norm.synchronized or not single:
@@ -208,7 +210,7 @@ def normalize_batch(x, norm):
         epsilon=norm.epsilon,
         is_training=True,
     )
-    # The operation gives the unbiased variance, with n - 1 as divisor.
+    # The operation returns the unbiased variance, divided by n - 1.
     n = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
     variance *= (n - 1) / n
     outputs = tf.cast(outputs, norm.compute_dtype)
@@ -216,22 +218,23 @@ def normalize_batch(x, norm):
 
 
 def inference_loop(x, activation, norm):
-    """Gives what inference does between convolutions as one XLA loop.
+    """Returns the inference operations between convolutions as one XLA loop.
 
-    XLA compiles it anew for each shape, in about 0.1 s for a whole network.
+    XLA compiles it for each new shape, in about 0.1 s for a whole network.
 
     Args:
         x: Tensor (batch, height, width, dim).
-        activation: A function of a tensor, element by element.
+        activation: An element-wise function of a tensor.
         norm: A `keras.layers.BatchNormalization`.
 
     Returns:
-        Function of `x` and of a tensor to add, or `None`, which computes
-        `norm(activation(x)) + shortcut` in the shape and dtype of `x`. `None`
-        for activations other than Keras' `gelu` and `relu`, for channels
-        first, for float64, and where another process may run it.
+        Function of `x` and `shortcut`, a tensor or `None`. It computes
+        `norm(activation(x)) + shortcut` in the shape and dtype of `x`. The
+        return value is `None` for activations other than Keras' `gelu` and
+        `relu`, for channels first, for float64, and where another process may
+        run the graph.
     """
-    # By identity: an activation of the user's need not be hashable.
+    # By identity: a user's activation need not be hashable.
     if activation is keras.activations.gelu:
         loop = _gelu_loop
     elif activation is keras.activations.relu:
@@ -246,27 +249,27 @@ def inference_loop(x, activation, norm):
 
 
 def _runs_here():
-    """Tells whether what is computed now is for this process to run.
+    """Returns whether this process runs what is computed now.
 
-    It is in eager execution and within `tf.distribute.Strategy.run`, as all of
-    `fit`, `evaluate` and `predict` are. Any other graph may be on its way to
-    a file, and to a runtime that has no XLA.
+    It does in eager execution and within `tf.distribute.Strategy.run`, which
+    `fit`, `evaluate` and `predict` use. Any other graph may be exported to a
+    file and run in a runtime without XLA.
     """
     if tf.executing_eagerly():
         return True
-    # In the scope of a strategy there is no context, in no scope the default.
+    # Within a strategy's scope there is no context; elsewhere the default one.
     context = tf.distribute.get_replica_context()
     return context not in (None, _default_replica_context())
 
 
 @functools.cache
 def _default_replica_context():
-    with tf.Graph().as_default():  # A graph in no scope.
+    with tf.Graph().as_default():  # Outside any strategy's scope.
         return tf.distribute.get_replica_context()
 
 
 def _scale_and_offset(norm):
-    """What inference multiplies by and then adds, float32 (dim,)."""
+    """Returns the scale and the offset in inference, float32 (dim,)."""
     gamma, beta, mean, variance = (
         ops.cast(weight, "float32")
         for weight in (
@@ -305,7 +308,7 @@ def _make_loop(activate):
 
     def compute(x, scale, offset, shortcut):
         if x.dtype == tf.bfloat16:
-            # Vectors, so here and not in the loop over the map.
+            # These are vectors, so compute them outside the loop over the map.
             scale, offset = _roundable(scale), _roundable(offset)
         return loop(x, scale, offset, shortcut)
 

@@ -1,20 +1,20 @@
-"""The gradients of a depthwise convolution in TensorFlow, fast on a CPU."""
+"""Fast depthwise convolution gradients for TensorFlow on a CPU."""
 
 import math
 
 import tensorflow as tf
 from keras import ops
 
-# TensorFlow's own kernel gradient is fast for up to 3 columns, and slows down
-# tenfold from 4 on, whatever the shapes and the dtype.
+# TensorFlow's own kernel gradient is fast for up to 3 columns. From 4 columns
+# on it is ten times slower, for all shapes and dtypes.
 FEWEST_COLUMNS = 4
 
-# The input's gradient by the flipped kernel takes 0.65 to 0.98 of the time if
-# one image's map is in this range; 0.8 to 1.2 below it, 1.3 above it.
+# Computing the input gradient with the flipped kernel takes 0.65 to 0.98 of the
+# time if one image's map is in this range, 0.8 to 1.2 below it, 1.3 above it.
 _FLIPPED_FROM = 2**18  # values
 _FLIPPED_UP_TO = 2**22  # bytes
 
-_VALUES_IN_CACHE = 2**16  # 256 kB of float32, of both operands each
+_VALUES_IN_CACHE = 2**16  # 256 kB of float32 for each operand
 _STRIDES = [1, 1, 1, 1]
 
 
@@ -65,10 +65,10 @@ def _flips(dy, kernel):
 
 
 def _kernel_gradient(x, dy, kernel):
-    """The output's gradient slides over the padded input, as its kernel.
+    """Convolves the padded input with the output's gradient as the kernel.
 
-    Images lie side by side as channels, a few at a time, so that they fit the
-    cache: all at once takes up to three times as long.
+    Images are stacked as channels, a few at a time, so that they fit the cache.
+    All images at once take up to three times as long.
     """
     rows, columns, dim, _ = kernel.shape
     above, left = (rows - 1) // 2, (columns - 1) // 2
@@ -80,7 +80,7 @@ def _kernel_gradient(x, dy, kernel):
     ]
     # TensorFlow has no fast float16 convolution on a CPU.
     dtype = tf.float32 if x.dtype == tf.float16 else x.dtype
-    # Each image's part is summed exactly; the sum over images must be, too.
+    # Each image is summed in float32, so the sum over images must be, too.
     half = x.dtype in (tf.float16, tf.bfloat16)
     sum_dtype = tf.float32 if half else x.dtype
     images = _images_at_a_time(x.shape)
@@ -108,7 +108,7 @@ def _kernel_gradient(x, dy, kernel):
 
 
 def _images_at_a_time(shape):
-    """The largest power of two that fits the cache and divides the batch."""
+    """Returns the largest power of two that fits the cache and the batch."""
     if not shape.is_fully_defined():
         return 1
     fitting = max(1, _VALUES_IN_CACHE // max(1, math.prod(shape[1:])))

@@ -1,7 +1,8 @@
-"""What XLA makes fewer passes over memory of, on a GPU or a TPU.
+"""Operations that XLA compiles to fewer passes over memory, on GPUs and TPUs.
 
-In half precision it writes the `erfc` of Keras' GELU to memory and reads it
-again, and it reads a map twice for its variance.
+With Keras' own operations in half precision, XLA writes the `erfc` of the GELU
+to memory and reads it again. It also reads a feature map twice to compute its
+variance.
 """
 
 import operator
@@ -18,25 +19,25 @@ add_bias = operator.add  # XLA sums the gradient in single precision.
 
 
 def compiles():
-    """Tells whether XLA compiles what is computed now.
+    """Returns whether XLA compiles what is computed now.
 
-    It is within `jit_compile=True`, of `tf.function` or of Keras, and within
-    a `TPUStrategy`.
+    It does with `jit_compile=True` of `tf.function` or of Keras, and within a
+    `TPUStrategy`.
     """
     graph = tf.compat.v1.get_default_graph()
     return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def trained_gelu(x):
-    """Computes the exact GELU by `gelu`, in the dtype of `x`."""
+    """Computes the exact GELU with `gelu`, in the dtype of `x`."""
     return tf.cast(gelu(x), x.dtype)
 
 
 def convolve(x, kernel, conv, training):
-    """Gives `None`: Keras' own is the fastest."""
+    """Returns `None`: Keras' own is the fastest."""
     return None
 
 
 def inference_loop(x, activation, norm):
-    """Gives `None`: XLA compiles the network whole."""
+    """Returns `None`: XLA compiles the network as a whole."""
     return None
