@@ -1,15 +1,15 @@
-"""Names of the release before, which still work for one release."""
+"""Deprecated names, which still work for one release."""
 
 import importlib
 import warnings
 
 
 def warn_renamed(old: str, new: str) -> None:
-    """Warns the caller's caller of a name that has another one now.
+    """Warns the caller's caller about a renamed object.
 
     Args:
-        old: What was used.
-        new: What to use.
+        old: The old name.
+        new: The new name.
     """
     warnings.warn(
         f"{old} is deprecated and will be removed in release 0.3. Use {new}.",
@@ -19,7 +19,7 @@ def warn_renamed(old: str, new: str) -> None:
 
 
 def renamed(module: str, names: dict[str, str]):
-    """Makes a module's `__getattr__` for names that have another one now.
+    """Creates a module's `__getattr__` for renamed objects.
 
     Args:
         module: The module's `__name__`.

@@ -1,4 +1,4 @@
-"""Reading text files, and writing files so that none is ever half there."""
+"""Reads text files and writes files atomically."""
 
 import codecs
 import contextlib
@@ -22,12 +22,12 @@ _OTHER_ENCODINGS = (
 
 
 def is_remote(path):
-    """Says whether a path is in an object store, such as `gs://bucket/x`."""
+    """Returns whether a path is in an object store, such as `gs://bucket/x`."""
     return "://" in os.fspath(path)
 
 
 def open_binary(path):
-    """Opens a file to read bytes from, wherever it is."""
+    """Opens a local or remote file to read bytes."""
     if not is_remote(path):
         return open(path, "rb")
     import tensorflow as tf
@@ -63,23 +63,22 @@ def parse_lines(content, name, unique=False, paths=False):
 
     Args:
         content: Bytes, the text.
-        name: String, what errors call it.
+        name: String, the file's name in error messages.
         unique: Boolean, whether no two lines may be equal.
-        paths: Boolean, whether the lines are paths of files: then blank lines
-            are ignored everywhere, a line that is not UTF-8 may name a file
-            whose name is those bytes, and spaces and quotes around the path
-            of a file that exists are removed.
+        paths: Boolean, whether the lines are paths of files. If so, all blank
+            lines are ignored, lines may have bytes that are not UTF-8, and
+            spaces and quotes around the path of an existing file are removed.
 
     Returns:
         Tuple of strings, at least one, none of them blank.
 
     Raises:
-        ValueError: As `read_lines`.
+        ValueError: As for `read_lines`.
     """
     if content.startswith(_OTHER_ENCODINGS) or b"\0" in content:
         raise ValueError(
-            f"The file `{name}` must be text encoded as UTF-8; it is UTF-16, "
-            "UTF-32 or no text. Save it again as UTF-8."
+            f"The file `{name}` must be UTF-8 text, but it is UTF-16, UTF-32 "
+            "or not text. Save it again as UTF-8."
         )
     content = content.removeprefix(codecs.BOM_UTF8)
     lines = re.split(rb"\r\n|\r|\n", content)
@@ -95,8 +94,8 @@ def parse_lines(content, name, unique=False, paths=False):
         text = _decode_line(line, f"Line {number} of `{name}`", paths)
         if unique and text in found:
             raise ValueError(
-                f"Line {number} of `{name}` repeats line {found[text]}, and "
-                f"each name must be there once. Received: {text!r}"
+                f"Line {number} of `{name}` repeats line {found[text]}, but "
+                f"names must be unique. Received: {text!r}"
             )
         found.setdefault(text, number)
         texts.append(text)
@@ -104,7 +103,7 @@ def parse_lines(content, name, unique=False, paths=False):
 
 
 def _decode_line(line, where, is_path):
-    """Decodes a line, and names it if that can't be done."""
+    """Decodes a line. Errors name the line."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -116,14 +115,14 @@ def _decode_line(line, where, is_path):
         ) from error
     if not text.strip():
         raise ValueError(
-            f"{where} is blank, and other lines follow. Remove the line, or "
-            "write there what is missing."
+            f"{where} is blank, but other lines follow. Remove the line, or "
+            "fill in the missing text."
         )
     return _unquote(text) if is_path else text
 
 
 def _unquote(text):
-    """Removes what stands around a path, if there is a file without it."""
+    """Removes spaces and quotes around a path if such a file exists."""
     stripped = text.strip()
     if len(stripped) > 2 and stripped[0] == stripped[-1] in "\"'":
         stripped = stripped[1:-1]
@@ -133,7 +132,7 @@ def _unquote(text):
 
 
 def printable_name(path):
-    r"""Writes the name of a file or folder as one line of Unicode text.
+    r"""Converts the name of a file or folder to one line of Unicode text.
 
     Args:
         path: Path or string, which may hold bytes that are not UTF-8.
@@ -152,7 +151,7 @@ def printable_name(path):
 
 
 def check_destination(path, suffixes, overwrite=False):
-    """Checks that a file can be written, before work is put into it.
+    """Checks early that a file can be written.
 
     Args:
         path: Path of the file to write.
@@ -160,11 +159,11 @@ def check_destination(path, suffixes, overwrite=False):
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        FileExistsError: If the file exists and `overwrite` is `False`, or if
-            there is a folder in its place.
+        FileExistsError: If the file exists and `overwrite` is `False`, or if a
+            folder of that name exists.
         FileNotFoundError: If its directory doesn't exist.
-        OSError: If that can't be written to.
-        ValueError: If the suffix is another one.
+        OSError: If its directory can't be written to.
+        ValueError: If the suffix is wrong.
     """
     path = os.fspath(path)
     if not path.endswith(suffixes):
@@ -175,7 +174,7 @@ def check_destination(path, suffixes, overwrite=False):
     check_directory(os.path.dirname(path) or os.curdir)
     if os.path.isdir(path):
         raise FileExistsError(
-            f"`{path}` is a folder, and a file is to be written there."
+            f"`{path}` must be a file to write, but it is a folder."
         )
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(
@@ -185,7 +184,7 @@ def check_destination(path, suffixes, overwrite=False):
 
 
 def check_directory(directory):
-    """Checks that there is a directory that files can be written to.
+    """Checks that a directory exists and files can be written to it.
 
     Args:
         directory: Its path.
@@ -195,8 +194,8 @@ def check_directory(directory):
         OSError: If it can't be written to.
     """
     if not os.path.isdir(directory):
-        raise FileNotFoundError(f"There is no directory `{directory}`.")
-    # Permissions tell less: of a superuser, of /proc, of a network's drive.
+        raise FileNotFoundError(f"The directory `{directory}` does not exist.")
+    # Permissions don't suffice, as for superusers, /proc or network drives.
     try:
         with tempfile.TemporaryFile(dir=directory):
             pass
@@ -208,14 +207,14 @@ def check_directory(directory):
 
 @contextlib.contextmanager
 def made_parents(path):
-    """Makes the folders that a file or folder is to lie in.
+    """Creates the parent folders of a file or folder.
 
     Args:
-        path: Its path.
+        path: Path of the file or folder.
 
     Yields:
-        Nothing. On failure the folders that were made go again, if nothing is
-        in them.
+        Nothing. On failure, the folders that were created are removed if they
+        are empty.
     """
     parent = pathlib.Path(os.path.abspath(path)).parent
     new = [x for x in (parent, *parent.parents) if not os.path.lexists(x)]
@@ -231,16 +230,16 @@ def made_parents(path):
 
 @contextlib.contextmanager
 def replaced(path):
-    """Lets a file appear only when it is complete.
+    """Writes a file that appears only when it is complete.
 
     Args:
         path: Path of the file to write or to replace.
 
     Yields:
         Path of a new file in the same directory, with the same suffix. It is
-        renamed to `path` on success and deleted on failure. An `OSError` on
-        the way names `path`. For an object store, it is a file on this
-        machine that is copied there.
+        renamed to `path` on success and deleted on failure. An `OSError` in
+        between names `path`. For an object store, it is a local file that is
+        copied there.
     """
     directory, name = os.path.split(os.fspath(path))
     if is_remote(path):
@@ -263,7 +262,7 @@ def replaced(path):
 
 @contextlib.contextmanager
 def _named(path, unfinished):
-    """Lets system errors name the file or folder that is to appear."""
+    """Makes system errors name the final file or folder."""
     try:
         yield
     except OSError as error:
@@ -274,37 +273,37 @@ def _named(path, unfinished):
 
 
 def write_text(path, text):
-    """Writes a text file, whole or not at all."""
+    """Writes a text file atomically."""
     with replaced(path) as unfinished:
         pathlib.Path(unfinished).write_text(text, encoding="utf-8")
 
 
 def dump_json(path, value):
-    """Writes a value as JSON, whole or not at all."""
+    """Writes a value as JSON atomically."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def size_of(path):
-    """Adds up the bytes of a file, or of all files in a folder."""
+    """Returns the size in bytes of a file, or of all files in a folder."""
     path = pathlib.Path(path)
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_folder_destination(path, mark, overwrite=False):
-    """Checks that a folder can be written, before work is put into it.
+    """Checks early that a folder can be written.
 
     Args:
         path: Path of the folder to write.
-        mark: Path, within the folder, of a file that tells that a folder is
-            of the kind that may be replaced. Any other is left alone.
-        overwrite: Whether an existing folder of that kind may be replaced.
+        mark: Path of a file within the folder. Only an existing folder that has
+            this file may be replaced.
+        overwrite: Whether such an existing folder may be replaced.
 
     Raises:
-        FileExistsError: If there is something that may not be replaced. An
-            empty folder may.
-        FileNotFoundError: If the directory it is to lie in doesn't exist.
-        OSError: If that can't be written to.
+        FileExistsError: If the path exists and may not be replaced. An empty
+            folder may be replaced.
+        FileNotFoundError: If its parent directory doesn't exist.
+        OSError: If its parent directory can't be written to.
     """
     path = os.path.abspath(path)
     check_directory(os.path.dirname(path))
@@ -314,8 +313,8 @@ def check_folder_destination(path, mark, overwrite=False):
         return
     if not os.path.isfile(os.path.join(path, mark)):
         raise FileExistsError(
-            f"`{path}` exists and is not replaced, as it has no `{mark}` in "
-            "it. Remove it, or write elsewhere."
+            f"`{path}` exists and has no `{mark}`, so it is not replaced. "
+            "Remove it, or choose another path."
         )
     if not overwrite:
         raise FileExistsError(
@@ -326,15 +325,15 @@ def check_folder_destination(path, mark, overwrite=False):
 
 @contextlib.contextmanager
 def replaced_folder(path):
-    """Lets a folder appear only when it is complete.
+    """Writes a folder that appears only when it is complete.
 
     Args:
         path: Path of the folder to write or to replace.
 
     Yields:
         Path of a new, empty folder in the same directory. It is renamed to
-        `path` on success and deleted on failure. An `OSError` on the way
-        names `path`.
+        `path` on success and deleted on failure. An `OSError` in between names
+        `path`.
     """
     directory, name = os.path.split(os.path.abspath(path))
     unfinished = os.path.join(directory, f".{uuid.uuid4().hex}.{name}")
@@ -343,7 +342,7 @@ def replaced_folder(path):
     try:
         with _named(path, unfinished):
             yield unfinished
-        # No rename replaces a folder that is not empty.
+        # A rename cannot replace a folder that is not empty.
         if os.path.lexists(path):
             os.rename(path, former)
         os.rename(unfinished, path)

@@ -1,13 +1,13 @@
-"""Confidence intervals of fractions that were counted."""
+"""Confidence intervals of fractions of counts."""
 
 import math
 
-# Of the normal distribution, for 95 %.
+# Quantile of the normal distribution for 95 %.
 _Z = 1.959964
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Computes Wilson's 95 % interval of a fraction.
+    """Computes Wilson's 95 % confidence interval of a fraction.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical
     Inference", Journal of the American Statistical Association 22, 1927.
@@ -29,7 +29,7 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def exact_interval(successes: int, count: int) -> tuple[float, float]:
-    """Computes the exact 95 % interval of a fraction, also of one near 1.
+    """Computes the exact 95 % confidence interval of a fraction.
 
     Clopper and Pearson, "The use of confidence or fiducial limits illustrated
     in the case of the binomial", Biometrika 26, 1934.
@@ -46,7 +46,7 @@ def exact_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def _upper_end(successes, count):
-    """Finds where so few successes, or fewer, have a probability of 2.5 %."""
+    """Finds the fraction where at most `successes` have probability 2.5 %."""
     if successes == count:
         return 1.0
     low, high = successes / count, 1.0
@@ -60,8 +60,8 @@ def _upper_end(successes, count):
 
 
 def _at_most(successes, count, fraction):
-    """Computes the probability of at most so many successes."""
-    # Over the shorter tail.
+    """Computes the probability of at most `successes` successes."""
+    # Sum over the shorter tail.
     if successes > count / 2:
         return 1 - _at_most(count - successes - 1, count, 1 - fraction)
     odds = math.log(fraction) - math.log1p(-fraction)
@@ -74,17 +74,19 @@ def _at_most(successes, count, fraction):
 
 
 def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
-    """Computes the 95 % interval of the fall of an accuracy.
+    """Computes the 95 % confidence interval of a drop in accuracy.
 
-    Both accuracies are of the same images, of which only those count that one
-    of the two gets right. Agresti and Min, "Simple improved confidence
-    intervals for comparing matched proportions", Statistics in Medicine 24,
-    2005: half an image is added to each of the four cells.
+    Two models classify the same images. Only the images that exactly one of
+    them gets right matter. Half an image is added to each of the four cells:
+    Agresti and Min, "Simple improved confidence intervals for comparing matched
+    proportions", Statistics in Medicine 24, 2005.
 
     Args:
-        lost: Integer, images that only the former gets right.
-        gained: Integer, images that only the latter gets right.
-        count: Integer, all images; at least 1.
+        lost: Integer, the number of images that only the first model gets
+            right.
+        gained: Integer, the number of images that only the second model gets
+            right.
+        count: Integer, the number of all images; at least 1.
 
     Returns:
         Tuple of two differences of fractions, the lower and the upper end.

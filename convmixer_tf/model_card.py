@@ -1,4 +1,4 @@
-"""Model cards: what to know of a model before using it, in Markdown."""
+"""Model cards in Markdown."""
 
 import dataclasses
 
@@ -19,9 +19,10 @@ _PAGE = """\
 
 **Measured**: {measured}
 
-**Limits**: a classifier gives one of its classes to every image, whatever is
-in it, and how sure it is does not tell. It is as good as measured on images
-like those that it was measured on; measure it on yours.
+**Limits**: a classifier assigns one of its classes to every image, even if the
+image shows none of them. A high probability does not rule that out. The
+measured accuracy holds for images like the evaluation images; evaluate the
+model on your own images.
 
 **License of the weights**: {license}
 """
@@ -29,16 +30,16 @@ like those that it was measured on; measure it on yours.
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What a model card says. What is not known, it says is not known.
+    """The content of a model card. Unknown facts are stated as unknown.
 
     Attributes:
         title: One line.
-        about: A paragraph, what it is.
-        input: What goes in.
-        output: What comes out.
+        about: A paragraph that describes the model.
+        input: Description of the input.
+        output: Description of the output.
         class_names: Names of the classes, or `None`.
-        trained_on: On what, or `None`.
-        figures: Dictionary from what was measured to the result, as text.
+        trained_on: Description of the training data, or `None`.
+        figures: Dictionary from names of measurements to results, as text.
         measured: A sentence on how it was measured, or why it was not.
         license: License of the weights, or `None`.
     """
@@ -54,7 +55,7 @@ class ModelCard:
     license: str | None = None
 
     def text(self):
-        """Writes the card.
+        """Formats the card.
 
         Returns:
             String, Markdown.
@@ -82,15 +83,15 @@ def run_card(
     crop,
     orientation="exif",
 ):
-    """Makes the model card of a training run, whose figures are the summary's.
+    """Creates the model card of a training run from its summary.
 
     Args:
         model: The `keras.Model`, with probabilities as its output.
         summary: Dictionary, the content of the run's `summary.json`.
         class_names: Names of the classes, in the order of the outputs.
-        train_images: Integer, how many images it was trained on.
-        eval_images: Integer, how many it was evaluated on.
-        crop: Fraction of the side of an image that is evaluated.
+        train_images: Integer, the number of training images.
+        eval_images: Integer, the number of evaluation images.
+        crop: Fraction of an image's side that is kept for evaluation.
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`.
 
     Returns:
@@ -105,13 +106,11 @@ def run_card(
     }
     if len(class_names) <= 5:
         del figures["top-5"]  # Always 100 %.
-    measured = (
-        f"after the last epoch, on {eval_images:,} images for evaluation."
-    )
+    measured = f"after the last epoch, on {eval_images:,} evaluation images."
     if best["top1"] > last["top1"]:
         measured += (
-            f" Epoch {best['epoch']} was the best,\nwith a top-1 of "
-            f"{best['top1']:.2%}; `model.keras` is not of it, but of the last."
+            f" Epoch {best['epoch']} had the best top-1 accuracy,\n"
+            f"{best['top1']:.2%}. `model.keras` is from the last epoch."
         )
     return ModelCard(
         title=f"{model.name}, a run of {last['epoch']} epochs",
@@ -131,7 +130,7 @@ def run_card(
 
 
 def kept_part(crop):
-    """Says which part of an image is evaluated.
+    """Describes which part of an image is kept for evaluation.
 
     Args:
         crop: Fraction of its shorter side.
@@ -145,7 +144,7 @@ def kept_part(crop):
 
 
 def turned(orientation):
-    """Says how the orientation in the EXIF of an image file is used.
+    """Describes how the EXIF orientation of an image file is used.
 
     Args:
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`.

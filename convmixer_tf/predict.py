@@ -2,11 +2,10 @@
 
     python -m convmixer_tf.predict IMAGE...
 
-IMAGE is a file, a folder, which is searched with all its folders, or a
-`file://` URL. The model is the one that comes with the package, which knows
-CIFAR-10's ten classes, unless `--model` names another. An image that has no
-prediction is named, with the reason, and makes the exit status 1; if nothing
-can be done it is 2.
+IMAGE is a file, a folder, which is searched recursively, or a `file://` URL.
+The default model ships with the package and knows CIFAR-10's ten classes;
+`--model` selects another. Images without a prediction are reported with the
+reason, and the exit status is then 1. It is 2 if no image can be classified.
 """
 
 import collections
@@ -35,19 +34,19 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 def images_of(options):
-    """Finds the images that the command line names.
+    """Finds the images on the command line.
 
-    What it skips in folders it tells on the standard error.
+    Skipped files in folders are reported on stderr.
 
     Args:
         options: What `parse` returns.
 
     Returns:
-        List of paths, of which some may not exist.
+        List of paths, some of which may not exist.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If there is nothing on the command line.
+        FileNotFoundError: If there are no images.
+        ValueError: If the command line names no images.
     """
     names = list(options.images)
     if options.list == "-":
@@ -79,7 +78,7 @@ def _say_skipped(paths):
 
 
 def classifier_of(options):
-    """Loads the classifier that the command line names.
+    """Loads the classifier of the command line.
 
     Args:
         options: What `parse` returns.
@@ -88,7 +87,7 @@ def classifier_of(options):
         A `Classifier`.
 
     Raises:
-        ValueError: If options do not go with the model, and as
+        ValueError: If options do not fit the model, or as for
             `load_classifier`.
     """
     labels = read_lines(options.labels) if options.labels else None
@@ -107,13 +106,12 @@ def classifier_of(options):
 
 
 def reported(batches, count, failed):
-    """Passes predictions on, and tells on the standard error how it goes.
+    """Yields predictions and reports progress on stderr.
 
     Args:
-        batches: What `classify` returns.
-        count: Integer, how many images there are.
-        failed: List, to which the paths of images are added that got no
-            prediction.
+        batches: Batches from `classify`.
+        count: Integer, the number of images.
+        failed: List, to which the paths of images without prediction are added.
 
     Yields:
         A `Prediction` for each image.
@@ -124,7 +122,7 @@ def reported(batches, count, failed):
         now = time.monotonic()
         done += len(predictions)
         progress.note("%d of %d images", done, count)
-        if first:  # That of the first batch was building the graph.
+        if first:  # The first batch includes building the graph.
             speed = (done - first) / max(now - since, 1e-9)
             line = f"{done:,} of {count:,} images, {speed:,.0f} images/s"
         else:
@@ -154,18 +152,18 @@ def _say(line):
 
 
 def main(arguments=None, program=f"python -m {COMMAND}"):
-    """Classifies what the command line says.
+    """Runs the command `predict`.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
-        program: String, what the command is called.
+        program: String, the command's name.
 
     Returns:
-        Integer, the exit status: 0; 1 if an image has no prediction; 2 if
-        nothing can be done.
+        Integer, the exit status: 0 on success, 1 if an image has no prediction,
+        2 if no image can be classified.
     """
     options = parse(arguments, program)
-    # It is said here, by name.
+    # This command reports unreadable images itself.
     logging.getLogger("convmixer_tf.data").setLevel(logging.ERROR)
     failed = []
     try:
@@ -183,7 +181,7 @@ def main(arguments=None, program=f"python -m {COMMAND}"):
                 FORMATS[options.format](
                     file, predictions, options.top, classifier.class_names
                 )
-    except BrokenPipeError:  # Whoever reads has seen enough.
+    except BrokenPipeError:  # The reader closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ImportError, OSError, ValueError) as error:
@@ -196,7 +194,7 @@ def main(arguments=None, program=f"python -m {COMMAND}"):
 def _opened(path):
     if path is None:
         with contextlib.suppress(AttributeError):  # In a notebook.
-            # Names go on where the terminal lacks their letters.
+            # Escape letters that the terminal lacks.
             sys.stdout.reconfigure(errors="backslashreplace")
         yield sys.stdout
         sys.stdout.flush()

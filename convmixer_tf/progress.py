@@ -1,11 +1,11 @@
-"""A line now and then from a command that says nothing else for long."""
+"""Periodic progress lines for commands that are otherwise silent."""
 
 import contextlib
 import sys
 import threading
 import time
 
-# The first line of a silence, and the most there may be between two.
+# Time until the first line, and the longest time between two lines.
 FIRST, MOST = 10.0, 60.0  # seconds
 
 _doing = ("working",)
@@ -14,31 +14,31 @@ _is_drawn = False
 
 
 def note(text, *arguments):
-    """Notes what is being done, for the next line if one is due.
+    """Sets the text of the next progress line.
 
     Args:
         text: String, with `%` for `arguments`.
-        *arguments: What to put there, once the line is written.
+        *arguments: Values for `text`, formatted when the line is written.
     """
     global _doing
     _doing = (text, *arguments)
 
 
 def noted():
-    """Returns what is being done, as a line."""
+    """Returns the current progress text."""
     text, *arguments = _doing
     return text % tuple(arguments)
 
 
 def touch():
-    """Notes that a line of another kind has just been written."""
+    """Restarts the timer because another line was written."""
     global _said
     _said = time.monotonic()
 
 
 @contextlib.contextmanager
 def drawn():
-    """Marks that a bar is drawn on the terminal, which has one line for it."""
+    """Marks that a progress bar occupies the terminal's line."""
     global _is_drawn
     _is_drawn = True
     try:
@@ -48,16 +48,16 @@ def drawn():
 
 
 def is_drawn():
-    """Whether a bar is drawn, so that no other is to be."""
+    """Returns whether a progress bar is drawn."""
     return _is_drawn
 
 
 @contextlib.contextmanager
 def told(say=None):
-    """Tells what is being done, each time nothing was said for long.
+    """Writes a progress line whenever there was no output for some time.
 
     Args:
-        say: Function of a line. Defaults to writing to the standard error.
+        say: Function of a line. Defaults to writing to stderr.
     """
     start = time.monotonic()
     touch()

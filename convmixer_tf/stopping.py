@@ -1,4 +1,4 @@
-"""Being asked to stop, at a time that suits."""
+"""Handles stop signals at a suitable time."""
 
 import contextlib
 import signal
@@ -9,9 +9,9 @@ from absl import logging
 
 @contextlib.contextmanager
 def stop_signals():
-    """Collects SIGTERM and SIGINT in a list instead of dying from them.
+    """Collects SIGTERM and SIGINT in a list instead of exiting.
 
-    A second one interrupts at once.
+    A second signal interrupts immediately.
     """
     received = []
 
@@ -19,7 +19,10 @@ def stop_signals():
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        logging.info("Stops and saves. Once more: stops at once.")
+        logging.info(
+            "Signal received: saving a checkpoint, then exiting. "
+            "Send it again to exit immediately."
+        )
 
     if threading.current_thread() is not threading.main_thread():
         yield received

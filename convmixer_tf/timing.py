@@ -1,4 +1,4 @@
-"""Timing several steps fairly on a machine that has other work to do."""
+"""Times several steps fairly on a machine with other load."""
 
 import os
 import pathlib
@@ -9,13 +9,13 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def take_turns(steps, rounds, warmup, clock):
-    """Times every step `rounds` times, one after the other.
+    """Times all steps in turn, `rounds` times.
 
     Args:
         steps: Dictionary from names to functions without arguments.
-        rounds: Integer, how often each is timed.
-        warmup: Integer, how often each runs before.
-        clock: Function that gives the time in seconds.
+        rounds: Integer, the number of timed runs of each step.
+        warmup: Integer, the number of runs of each step before timing.
+        clock: Function that returns the time in seconds.
 
     Returns:
         Dictionary from names to lists of seconds.
@@ -33,7 +33,7 @@ def take_turns(steps, rounds, warmup, clock):
 
 
 def cpu(path="/proc/cpuinfo"):
-    """Reads what Linux says about the first core; {} elsewhere."""
+    """Reads Linux's description of the first core; {} on other systems."""
     if not os.path.exists(path):
         return {}
     core = pathlib.Path(path).read_text().split("\n\n")[0]
@@ -44,7 +44,7 @@ def cpu(path="/proc/cpuinfo"):
 
 
 def machine():
-    """Describes this machine, ready for JSON, with the date."""
+    """Describes this machine and the date, ready for JSON."""
     driver = pathlib.Path("/proc/driver/nvidia/version")
     return {
         "cpu": cpu(),

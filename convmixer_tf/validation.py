@@ -1,10 +1,10 @@
-"""The checks of arguments that every room has."""
+"""Argument checks that all subpackages share."""
 
 import numbers
 
 import numpy as np
 
-# Images are turned as their EXIF says, or taken as they are stored.
+# Images are rotated as their EXIF says, or read as stored.
 ORIENTATIONS = ("exif", "stored")
 
 
@@ -32,6 +32,6 @@ def check_orientation(value):
 
 
 def plain(value):
-    """Makes Python's number of NumPy's, also of an array without axes."""
+    """Converts a NumPy number or 0-D array to a Python number."""
     is_numpys = isinstance(value, np.generic | np.ndarray)
     return value.item() if is_numpys and value.ndim == 0 else value

@@ -1,20 +1,20 @@
-"""What classifiers in exported files end in."""
+"""Finds the activation of classifiers in exported files."""
 
-# What computes nothing, in the graphs of SavedModels.
+# Operations in SavedModel graphs that compute nothing.
 _PASSED_ON = {"Cast", "Identity", "Reshape"}
-# How a bias is added, to a product with the kernel.
+# Operations that add a bias to the product with the kernel.
 _ADDED = {"Add", "AddV2"}
 _ACTIVATIONS = {
     "LOGISTIC": "sigmoid",
     "SOFTMAX": "softmax",
-    "LOG_SOFTMAX": "linear",  # Softmax of it undoes the logarithm.
+    "LOG_SOFTMAX": "linear",  # A softmax undoes the logarithm.
     "Sigmoid": "sigmoid",
     "Softmax": "softmax",
     "LogSoftmax": "linear",
     "MatMul": "linear",
     "BiasAdd": "linear",
     "FULLY_CONNECTED": "linear",
-    # Pooling: there is no classifier.
+    # Pooling means that there is no classifier.
     "MEAN": None,
     "Mean": None,
     "Max": None,
@@ -23,12 +23,12 @@ _ACTIVATIONS = {
 
 
 def activation_of_tflite(path):
-    """Finds what a TFLite file ends in, as `activation_of_keras` does."""
-    # Not above: only these files need LiteRT.
+    """Finds a TFLite classifier's activation, like `activation_of_keras`."""
+    # Imported here because only TFLite files need LiteRT.
     from convmixer_tf.export.tflite_model import last_operators
     from convmixer_tf.export.tflite_model import unpack
 
-    # Several if there are activation maps.
+    # There are several outputs if there are activation maps.
     names = last_operators(unpack(path.read_bytes()))
     return min(
         (_ACTIVATIONS.get(name, "unknown") for name in names),
@@ -37,16 +37,16 @@ def activation_of_tflite(path):
 
 
 def activation_of_saved_model(signature, output):
-    """Finds what a SavedModel ends in, as `activation_of_keras` does.
+    """Finds a SavedModel classifier's activation, like `activation_of_keras`.
 
     Args:
         signature: A signature of a loaded SavedModel.
-        output: Name of its output.
+        output: Name of the signature's output.
     """
     graph = signature.graph.as_graph_def()
     functions = {x.signature.name: x for x in graph.library.function}
     nodes = {node.name: node for node in graph.node}
-    outputs = sorted(signature.structured_outputs)  # As TensorFlow flattens.
+    outputs = sorted(signature.structured_outputs)  # TensorFlow's order.
     name = signature.outputs[outputs.index(output)].name
     while True:
         name, *rest = name.split(":")  # node, node:0 or node:output:0
@@ -66,6 +66,6 @@ def activation_of_saved_model(signature, output):
 
 
 def _is_dense(node, nodes):
-    """Tells whether something is added to the product of a dense layer."""
+    """Returns whether a node adds a bias to a dense layer's product."""
     sources = [nodes.get(name.split(":")[0]) for name in node.input]
     return any(source and source.op == "MatMul" for source in sources)

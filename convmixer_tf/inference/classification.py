@@ -1,4 +1,4 @@
-"""Classifying image files, some of which may be unreadable."""
+"""Classifies image files, some of which may be unreadable."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from convmixer_tf.inference.classifiers import Classifier
 
 NOT_FINITE = (
-    "not classified: the model's outputs are NaN or infinite, as its weights "
-    "may be. Take an earlier checkpoint, or train it again."
+    "not classified: the model's outputs are NaN or infinite. Its weights may "
+    "be damaged. Use an earlier checkpoint, or train the model again."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a classifier says about an image.
+    """A classifier's prediction for an image.
 
     Attributes:
         image: Path of the file.
-        probabilities: Array of shape (classes,), or `None` if there are none.
-        error: What is wrong and why, if there are none.
+        probabilities: Array of shape (classes,), or `None` if there is an
+            error.
+        error: Description of the error, or `None`.
     """
 
     image: str
@@ -40,16 +41,16 @@ class Prediction:
     error: str | None = None
 
     def best(self, top, class_names=None):
-        """Names the best classes.
+        """Returns the top classes.
 
         Args:
-            top: Integer, how many at most.
+            top: Integer, the maximum number of classes.
             class_names: Names of the classes, or `None`.
 
         Returns:
-            List of tuples, best first: the class's name, or `"class 7"` for
-            want of one, its number and its probability. Empty if there are
-            no probabilities.
+            List of tuples, most probable class first: the name of the class
+            (`"class 7"` if it has none), its index and its probability. The
+            list is empty if there are no probabilities.
         """
         if self.probabilities is None:
             return []
@@ -67,12 +68,12 @@ class Prediction:
 def classify(
     classifier: Classifier, paths: Sequence[PathLike], batch_size: int = 64
 ) -> Iterator[list[Prediction]]:
-    """Classifies image files, which go through the evaluation transform.
+    """Classifies image files after the evaluation transform.
 
     Args:
         classifier: A `Classifier`.
         paths: List of paths.
-        batch_size: Integer, images at a time.
+        batch_size: Integer, images per batch.
 
     Yields:
         A list of `Prediction`, in the order of `paths`, for each batch.
@@ -109,22 +110,22 @@ def predict_images(
     *,
     batch_size: int = 64,
 ) -> list[Prediction]:
-    """Classifies image files with any model that `load_classifier` takes.
+    """Classifies image files with any model that `load_classifier` loads.
 
     Args:
         paths: List of paths of image files.
-        model: As for `load_classifier`: a variant with its published weights,
-            or the path of a `.keras` or `.tflite` file, of a SavedModel, of a
-            TF Hub module or of a run's folder.
-        batch_size: Integer, images at a time.
+        model: As for `load_classifier`: the name of a variant with published
+            weights, or the path of a `.keras` or `.tflite` file, a SavedModel,
+            a TF Hub module or a run folder.
+        batch_size: Integer, images per batch.
 
     Returns:
-        A list of `Prediction`, in the order of `paths`. That of a file that
-        can't be read has an `error` and no probabilities.
+        A list of `Prediction`, in the order of `paths`. A file that can't be
+        read has an `error` and no probabilities.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the model can't be read or is no classifier, or if
+        ValueError: If the model can't be read or is not a classifier, or if
             `batch_size` is not a positive integer.
 
     Example:
@@ -142,7 +143,7 @@ def predict_images(
 
 
 def judged(image, probabilities):
-    """Makes a `Prediction`, of an error if there is a NaN in it."""
+    """Creates a `Prediction`, with an error if the probabilities have NaNs."""
     if np.isfinite(probabilities).all():
         return Prediction(image, probabilities)
     return Prediction(image, None, NOT_FINITE)

@@ -1,4 +1,4 @@
-"""Classifiers by name: published variants, and files of several kinds."""
+"""Loads classifiers: published variants and several file formats."""
 
 import collections.abc
 import dataclasses
@@ -30,7 +30,7 @@ from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.weights.hub import HUB
 
-# Assumed of files that do not say how their images are read.
+# Defaults for files that do not say how their images are read.
 _DEFAULTS = {"crop_fraction": CROP_FRACTION, "orientation": ORIENTATION}
 
 _LOG = logging.getLogger(__name__)
@@ -38,19 +38,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """What classifies images of one size.
+    """A classifier for images of one size.
 
     Attributes:
         predict: Function from pixels in [0, 255], a float32 array of shape
             (batch, image_size, image_size, 3), to probabilities, of shape
             (batch, classes).
         classes: Integer, the number of classes.
-        class_names: Their names in the order of the probabilities, or `None`.
+        class_names: Class names in the order of the probabilities, or `None`.
         image_size: Side of the images, in pixels.
         crop_fraction: Part of an image's shorter side to keep.
         orientation: As for `data.decode_image`.
         outputs: Integer, the number of the model's outputs. Defaults to
-            `classes`; a single output tells two classes apart.
+            `classes`. A binary classifier may have a single output.
     """
 
     predict: collections.abc.Callable
@@ -62,7 +62,7 @@ class Classifier:
     outputs: int | None = None
 
     def renamed(self, class_names):
-        """Gives the same classifier other names of its classes.
+        """Returns a copy of the classifier with other class names.
 
         Args:
             class_names: Names of the outputs or of the classes, or `None`.
@@ -71,7 +71,7 @@ class Classifier:
             A `Classifier`.
 
         Raises:
-            ValueError: If there is another number of names than of classes.
+            ValueError: If the number of names is not the number of classes.
         """
         names = name_classes(class_names, self.outputs or self.classes)
         return dataclasses.replace(self, class_names=names)
@@ -85,21 +85,20 @@ def load_classifier(
 ) -> Classifier:
     """Loads a classifier.
 
-    If nothing says how images are cropped or turned for it, a warning is
-    logged that says what is assumed.
+    If neither the arguments nor the file say how images are cropped or rotated,
+    a warning is logged with the values that are used.
 
     Args:
-        name: The name of a variant with its published weights, one of
-            `models.VARIANTS`; `"hf://USER/REPOSITORY"`, as for
-            `models.open_model`; or the path of a `.keras` or `.tflite` file, of
-            a SavedModel's or TF Hub module's folder, or of the folder of a
-            run, which has a `model.keras`.
+        name: One of `models.VARIANTS` for a variant with its published weights;
+            `"hf://USER/REPOSITORY"`, as for `models.open_model`; or the path of
+            a `.keras` or `.tflite` file, a SavedModel folder, a TF Hub module
+            folder or a run folder with a `model.keras`.
         image_size: Side of the images, in pixels. Defaults to the model's, or
-            to 224 if it takes any.
-        crop_fraction: Part of an image's shorter side to keep. Defaults to
-            what the model's file says, or else to `data.CROP_FRACTION`.
-        orientation: As for `data.decode_image`. Defaults to what the model's
-            file says, or else to `data.ORIENTATION`.
+            to 224 if it takes any size.
+        crop_fraction: Fraction of an image's shorter side to keep. Defaults to
+            the value in the model's file, or else to `data.CROP_FRACTION`.
+        orientation: As for `data.decode_image`. Defaults to the value in the
+            model's file, or else to `data.ORIENTATION`.
 
     Returns:
         A `Classifier`.
@@ -107,8 +106,8 @@ def load_classifier(
     Raises:
         FileNotFoundError: If there is no such model.
         ImportError: If it is a `.tflite` file and LiteRT is not installed.
-        OSError: If a variant's weights can't be had.
-        ValueError: If it can't be read, is not of such images or no
+        OSError: If a variant's weights can't be downloaded.
+        ValueError: If it can't be read, takes other images or is not a
             classifier; or if it is a Keras model and Keras' image data format
             is `"channels_first"`.
     """
@@ -125,7 +124,7 @@ def load_classifier(
     }
     if assumed:
         _LOG.warning(
-            "The file `%s` does not say how its images are read. Assumed: %s",
+            "`%s` does not say how images are read. Using defaults: %s",
             name,
             ", ".join(f"--{key} {value}" for key, value in assumed.items()),
         )
@@ -133,7 +132,7 @@ def load_classifier(
 
 
 def _load(name, image_size):
-    """Loads a classifier; what isn't known about its images is `None`."""
+    """Loads a classifier. Unknown crop and orientation are `None`."""
     if name in VARIANTS or name.startswith(HUB):
         return _opened_classifier(name, image_size)
     path = pathlib.Path(find_model(name))
@@ -142,11 +141,11 @@ def _load(name, image_size):
     ):
         error = ValueError if path.exists() else FileNotFoundError
         raise error(
-            "The model must be a .keras or .tflite file, the folder of a "
-            "SavedModel, a TF Hub module or a run, or one of "
-            f"{', '.join(VARIANTS)}. Received: {name!r}"
+            "The model must be a .keras or .tflite file, a SavedModel, TF Hub "
+            f"module or run folder, or one of {', '.join(VARIANTS)}. Received: "
+            f"{name!r}"
         )
-    if (path / "saved_model").is_dir():  # A TF Hub module's folder.
+    if (path / "saved_model").is_dir():  # A TF Hub module folder.
         path = path / "saved_model"
     if path.suffix == ".tflite":
         found = _tflite_classifier(path, image_size)
@@ -163,7 +162,7 @@ def _load(name, image_size):
 
 
 def _opened_classifier(name, image_size):
-    """Makes a classifier of what `open_model` opens."""
+    """Creates a classifier from a model that `open_model` opens."""
     _check_data_format()
     opened = open_model(name, image_size)
     check_pixels(opened.model)
@@ -178,9 +177,9 @@ def _opened_classifier(name, image_size):
 def _check_data_format():
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
-            "Files are made into images of (height, width, channels), and "
-            "Keras is set to channels_first. Call "
-            '`keras.config.set_image_data_format("channels_last")`, or change '
+            "Image files are read as (height, width, channels), but Keras' "
+            "image data format is channels_first. Call "
+            "`keras.config.set_image_data_format('channels_last')`, or change "
             "`image_data_format` in ~/.keras/keras.json."
         )
 
@@ -192,7 +191,7 @@ def _keras_classifier(model, image_size=None):
     size = _resolve_size(shape[1:], image_size)
     activation = activation_of_keras(model)
     if keras.backend.backend() == "tensorflow":
-        # Once for all batches: the last may be smaller.
+        # Check this once: the last batch may be smaller.
         predict = tf.function(
             lambda images: model(images, training=False),
             input_signature=[tf.TensorSpec((None, size, size, 3))],
@@ -212,7 +211,7 @@ def _tflite_classifier(path, image_size):
     metadata = read_metadata(path)
     if metadata and (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
         raise ValueError(
-            f"`{path}` does not take pixels in [0, 255]: its metadata ask for "
+            f"`{path}` must take pixels in [0, 255]. Its metadata has "
             f"mean={metadata.mean}, std={metadata.std}"
         )
     size = _resolve_size(model.input_shape, image_size)
@@ -221,7 +220,7 @@ def _tflite_classifier(path, image_size):
 
 
 def _threads():
-    """As many as TensorFlow was told to use, or as we have cores."""
+    """Returns TensorFlow's number of threads, or the number of cores."""
     affinity = getattr(os, "sched_getaffinity", None)  # On Linux.
     cores = len(affinity(0)) if affinity else os.cpu_count()
     return tf.config.threading.get_intra_op_parallelism_threads() or cores
@@ -234,7 +233,7 @@ def _saved_model_classifier(path, image_size):
         loaded, signature, argument, spec, output = saved_model_worker.load(
             str(path), "serving_default"
         )
-    except Exception as error:  # From a damaged folder: of many kinds.
+    except Exception as error:  # A damaged folder raises many types.
         raise ValueError(
             f"Cannot read a model from {str(path)!r}. {error}"
         ) from error
@@ -245,7 +244,7 @@ def _saved_model_classifier(path, image_size):
 
     white = np.float32(read_reading(path).max_pixel / 255)
 
-    def predict(images, loaded=loaded):  # Which keeps the variables.
+    def predict(images, loaded=loaded):  # Keeps the variables alive.
         images = tf.cast(white * images, spec.dtype)
         return signature(**{argument: images})[output].numpy()
 
@@ -255,7 +254,7 @@ def _saved_model_classifier(path, image_size):
 
 
 def _of_any_number(predict, count):
-    """Lets what takes `count` images at a time take any number."""
+    """Makes a function of `count` images accept any number of images."""
     if count is None:
         return predict
 
@@ -269,37 +268,36 @@ def _of_any_number(predict, count):
 
 
 def _resolve_size(shape, image_size):
-    """Finds the side of a model's images, of shape (height, width, 3)."""
+    """Returns the size of a model's images of shape (height, width, 3)."""
     height, width, channels = shape
     size = image_size or height or DEFAULT_SIZE
     if channels not in (3, None):
         raise _not_of_images(tuple(shape))
     if (height or size, width or size) != (size, size):
         raise ValueError(
-            f"The model takes images of {height} x {width} pixels, and they "
-            f"are made squares of {size}. Received: image_size={image_size}"
+            f"The model takes images of {height} x {width} pixels, but images "
+            f"are resized to {size} x {size}. Received: image_size={image_size}"
         )
     return size
 
 
 def _not_of_images(shape):
     return ValueError(
-        "The model must take images of 3 channels, which is what files are "
-        f"made into. Received: a model with input_shape={shape}"
+        "The model must take images of 3 channels because image files are read "
+        f"as RGB. Received: a model with input_shape={shape}"
     )
 
 
 def _check_scores(shape, activation):
     if not isinstance(shape, tuple) or len(shape) != 2 or activation is None:
         raise ValueError(
-            "The model must be a classifier, with a score for each class, of "
-            "shape (batch, classes); features are none. Received: a model "
-            f"with outputs of shape {shape}"
+            "The model must be a classifier with outputs of shape (batch, "
+            f"classes). Received: a model with outputs of shape {shape}"
         )
 
 
 def _probed(predict, activation, class_names, size, shape=None):
-    """Finds out by running it what is not known of a classifier."""
+    """Runs a classifier to determine its unknown properties."""
     if shape is None:
         shape = np.shape(predict(np.zeros((1, size, size, 3), np.float32)))
     _check_scores(shape, activation)
@@ -317,7 +315,7 @@ def _probed(predict, activation, class_names, size, shape=None):
 
 
 def _probes(size):
-    """Makes images that differ: of one color each, and of noise."""
+    """Creates different images: some of one color, some of noise."""
     rng = np.random.default_rng(0)
     colors = rng.integers(0, 256, (6, 1, 1, 3))
     noise = rng.integers(0, 256, (6, size, size, 3))

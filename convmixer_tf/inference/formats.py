@@ -1,4 +1,4 @@
-"""Predictions as text: for people, for other programs, for spreadsheets."""
+"""Writes predictions as a table, as JSON and as CSV."""
 
 import csv
 import json
@@ -8,10 +8,10 @@ from convmixer_tf.files import printable_name
 
 
 def readable_name(path):
-    r"""Writes a path as Unicode, whatever bytes it is of.
+    r"""Converts a path to Unicode, whatever bytes it has.
 
     Args:
-        path: Path, as Python has it.
+        path: Path as Python represents it.
 
     Returns:
         String: the path, with each byte that is not UTF-8 as `\xdf`.
@@ -20,12 +20,12 @@ def readable_name(path):
 
 
 def write_table(file, predictions, top, class_names):
-    """Writes a line for each image: its path and its best classes.
+    """Writes a line for each image: its path and its top classes.
 
     Args:
         file: Text file to write to.
         predictions: Iterable of `Prediction`.
-        top: Integer, how many of the best classes to name.
+        top: Integer, the number of top classes to write.
         class_names: Names of the classes, or `None`.
     """
     for prediction in predictions:
@@ -39,7 +39,7 @@ def write_table(file, predictions, top, class_names):
 
 
 def write_csv(file, predictions, top, class_names):
-    """Writes a line for each class of an image, or one of the error.
+    """Writes a line for each class of an image, or a line with the error.
 
     Args: As for `write_table`.
     """
@@ -56,7 +56,7 @@ def write_csv(file, predictions, top, class_names):
 
 
 def write_json(file, predictions, top, class_names):
-    """Writes a list of an object for each image.
+    """Writes a list with an object for each image.
 
     Args: As for `write_table`.
     """

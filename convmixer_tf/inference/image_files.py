@@ -1,4 +1,4 @@
-"""Which files a user means."""
+"""Finds the image files that a user names."""
 
 import pathlib
 import urllib.parse
@@ -12,19 +12,19 @@ def find_images(names, skipped=None):
     """Finds image files.
 
     Args:
-        names: Paths or `file://` URLs of files, which may have any suffix and
-            need not exist, and of folders, which are searched with all their
-            folders for images. What is hidden is left out.
-        skipped: List, to which the paths of what is in these folders and has
-            another suffix are added.
+        names: Paths or `file://` URLs of files and folders. Files may have any
+            suffix and need not exist. Folders are searched recursively for
+            images, without hidden files.
+        skipped: List, to which the paths of files in these folders with other
+            suffixes are added.
 
     Returns:
-        List of paths, as strings: each once, in the order of `names`, of a
-        folder sorted.
+        List of paths, as strings: each once, in the order of `names`, sorted
+        within a folder.
 
     Raises:
         FileNotFoundError: If there is no image at all.
-        ValueError: If a URL is of another kind.
+        ValueError: If a URL is not a `file://` URL.
     """
     names = list(names)
     paths, others = [], []
@@ -53,7 +53,7 @@ def _local_path(name):
     url = urllib.parse.urlsplit(str(name))
     if url.scheme != "file" or url.netloc not in ("", "localhost"):
         raise ValueError(
-            "Of URLs, only those of local files are read, file:///...; fetch "
-            f"others first. Received: {name}"
+            "A URL must be of a local file, file:///... Download other files "
+            f"first. Received: {name}"
         )
     return pathlib.Path(urllib.request.url2pathname(url.path))

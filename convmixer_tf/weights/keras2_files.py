@@ -42,8 +42,8 @@ def read_layers(group):
         group: Group from `keras2_group`.
 
     Returns:
-        Dictionary from layer paths of `ConvMixer`, such as `"block_0/depthwise"`, to
-        lists of arrays in Keras 3's order. The variances are adjusted so that
+        Dictionary from layer paths of `ConvMixer`, such as
+        `"block_0/depthwise"`, to lists of arrays in Keras 3's order. The variances are adjusted so that
         this package's batch normalizations compute the same as keras-cv's.
 
     Raises:
