@@ -136,7 +136,7 @@ def test_only_a_folder_of_the_kind_may_be_replaced(tmp_path):
     check_folder_destination(path, "a.txt", overwrite=True)
     with pytest.raises(FileExistsError, match="not replaced"):
         check_folder_destination(path / "a.txt", "a.txt", overwrite=True)
-    with pytest.raises(FileNotFoundError, match="There is no directory"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         check_folder_destination(tmp_path / "missing" / "m", "a.txt")
 
 
@@ -173,9 +173,9 @@ def test_only_line_ends_end_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("cat\n".encode("utf-16"), "encoded as UTF-8; it is UTF-16"),
-        ("cat\n".encode("utf-16-be"), "encoded as UTF-8; it is UTF-16"),
-        ("cat\n".encode("utf-32"), "encoded as UTF-8; it is UTF-16"),
+        ("cat\n".encode("utf-16"), "must be UTF-8 text, but it is UTF-16"),
+        ("cat\n".encode("utf-16-be"), "must be UTF-8 text, but it is UTF-16"),
+        ("cat\n".encode("utf-32"), "must be UTF-8 text, but it is UTF-16"),
         ("cat\nweiß\n".encode("latin-1"), "Line 2 of `.*labels.txt` is not"),
         (b"", "`.*labels.txt` is empty"),
         (b"\xef\xbb\xbf", "`.*labels.txt` is empty"),

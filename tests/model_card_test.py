@@ -24,14 +24,14 @@ def test_the_figures_are_those_of_the_last_epoch():
         "| loss | 0.5000 |",
     ):
         assert row in text
-    assert "`model.keras` is not of it" not in text
+    assert "`model.keras` is from the last" not in text
 
 
 def test_a_better_epoch_is_named():
     text = card(epoch=2, top1=0.8)
     assert "| top-1 | 75.00% |" in text
-    assert "Epoch 2 was the best,\nwith a top-1 of 80.00%; `model.k" in text
-    assert "`model.keras` is not of it, but of the last." in text
+    assert "Epoch 2 had the best top-1 accuracy,\n80.00%. `model.k" in text
+    assert "`model.keras` is from the last epoch." in text
 
 
 def test_the_best_five_of_five_are_left_out():

@@ -331,7 +331,7 @@ def test_progress(run, images, monkeypatch):
     ("arguments", "message"),
     [
         ([], "No image. Name files or folders, or pass --list."),
-        (["https://example.org/cat.jpg"], "fetch others first"),
+        (["https://example.org/cat.jpg"], "Download other files first"),
         (["--list", "/no/list"], "/no/list"),
         (["{images}", "--crop_fraction", "0"], "`crop_fraction` must be from"),
         (

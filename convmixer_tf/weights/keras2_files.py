@@ -43,8 +43,9 @@ def read_layers(group):
 
     Returns:
         Dictionary from layer paths of `ConvMixer`, such as
-        `"block_0/depthwise"`, to lists of arrays in Keras 3's order. The variances are adjusted so that
-        this package's batch normalizations compute the same as keras-cv's.
+        `"block_0/depthwise"`, to lists of arrays in Keras 3's order. The
+        variances are adjusted so that this package's batch normalizations
+        compute the same as keras-cv's.
 
     Raises:
         ValueError: If the layers are not those of keras-cv's ConvMixer.

@@ -20,7 +20,7 @@ def test_names_the_missing_library(monkeypatch, tmp_path):
     ("name", "error", "message"),
     [
         ("x.jpg", ValueError, "must end in .png"),
-        ("no/x.png", FileNotFoundError, "There is no directory"),
+        ("no/x.png", FileNotFoundError, "does not exist"),
         ("there.png", FileExistsError, "pass `--overwrite`"),
     ],
 )

@@ -276,7 +276,7 @@ def test_errors_leave_nothing(model, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             export_tfhub(bad, tmp_path / "m", **arguments)
-    with pytest.raises(FileNotFoundError, match="There is no directory"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         export_tfhub(model, tmp_path / "missing" / "m")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "m").mkdir()

@@ -459,7 +459,7 @@ def test_errors_leave_no_file(model, tmp_path):
             export_tflite(bad, path, **arguments)
     with pytest.raises(ValueError, match=r"must end in \.tflite"):
         export_tflite(model, tmp_path / "model.h5")
-    with pytest.raises(FileNotFoundError, match="There is no directory"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         export_tflite(model, tmp_path / "missing" / "model.tflite")
     assert list(tmp_path.iterdir()) == []
 

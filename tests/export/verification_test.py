@@ -487,7 +487,7 @@ def test_arguments_that_make_no_sense(model, tflite, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             verify(model, tflite, images, labels)
-    with pytest.raises(FileNotFoundError, match="There is nothing at"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         verify(model, tmp_path / "model.tflite", IMAGES)
     (tmp_path / "model.h5").touch()
     with pytest.raises(ValueError, match=r"ending in \.keras, \.onnx, \.tf"):

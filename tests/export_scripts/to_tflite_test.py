@@ -41,7 +41,7 @@ def test_a_folder_without_a_file_is_not_left(tmp_path):
     output = tmp_path / "new" / "folder"
     result = call_script(SCRIPT, "--model=missing", f"--output={output}")
     assert result.returncode == 1
-    assert "of the folder of a run or of a file of weights" in result.stderr
+    assert "a run folder or a weights file" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

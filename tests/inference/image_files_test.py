@@ -54,7 +54,9 @@ def test_urls_of_files(folder, host):
     "url", ["https://example.org/cat.jpg", "file://example.org/cat.jpg"]
 )
 def test_other_urls(url):
-    with pytest.raises(ValueError, match=f"fetch others first. Rec.*: {url}"):
+    with pytest.raises(
+        ValueError, match=f"Download other files first. Rec.*: {url}"
+    ):
         find_images([url])
 
 

@@ -83,7 +83,7 @@ def test_probes_tell_what_is_not_known():
     assert resolve_activation("sigmoid", LOGITS) == "sigmoid"
     # One image's logits add up to 1 by accident, and all are in [0, 1].
     outputs = np.array([[0.2, 0.3, 0.5], [0.9, 0.9, 0.9]])
-    with pytest.raises(ValueError, match="It can't be told whether"):
+    with pytest.raises(ValueError, match="Cannot determine whether"):
         resolve_activation("unknown", outputs)
 
 

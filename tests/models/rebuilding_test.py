@@ -102,7 +102,7 @@ def test_a_name_of_two_lines_is_an_error(tmp_path):
 
 def test_additions_to_no_file(tmp_path):
     for read in (read_class_names, read_crop_fraction, read_orientation):
-        with pytest.raises(FileNotFoundError, match="There is nothing at"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
             read(tmp_path / "none.keras")
 
 
@@ -155,7 +155,7 @@ def test_what_a_file_can_not_say(text):
 
 @pytest.mark.parametrize("names", [("a", ""), ("a", "b\nc"), ("a", "\udcdf")])
 def test_names_that_are_no_lines_are_not_saved(tmp_path, names):
-    with pytest.raises(ValueError, match="must be of names of one line each"):
+    with pytest.raises(ValueError, match="must hold names of one line each"):
         save_model(None, tmp_path / "model.keras", names, 1.0)
     assert list(tmp_path.iterdir()) == []
 

@@ -23,7 +23,7 @@ def benchmark(load_recipe):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output=missing/folder.json"], "There is no directory"),
+        (["--output=missing/folder.json"], "does not exist"),
         (["--output=table.txt"], "must end in .json"),
         (["--output=there.json"], "there.json` exists"),
         (["--rounds=2"], "rounds"),

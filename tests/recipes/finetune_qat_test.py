@@ -182,7 +182,10 @@ def places(folder):
         ("--data={}/few", "--eval_split must have at least 10 images. Recei"),
         ("--data={}/other", "does not know the classes cat, dog of the data"),
         ("--model={}/none.keras", "must be the path of a .keras"),
-        ("--model={}/file", "is not a file of weights of Keras, safetensors"),
+        (
+            "--model={}/file",
+            "is not a Keras, safetensors or PyTorch weights file",
+        ),
         ("--model={}/free.keras", "must take square images of a static size"),
         ("--model={}/gray.keras", "must take square images of a static size"),
         ("--model={}/other.keras", "with the layers of a ConvMixer"),

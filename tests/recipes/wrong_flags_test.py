@@ -88,7 +88,7 @@ WRONG = {
         "--model={GOOD} --image_size=3": "width of at least one patch, 4",
         "--model={GOOD} --learning_rate=0": TRAINING["--learning_rate=0"],
         "--model={GOOD} --data={ONE}": "at least two classes",
-        "--model={EMPTY}": "the folder of a run",
+        "--model={EMPTY}": "a run folder",
         "--model={GOOD} --data={FILE}": "Line 1 of",
     },
     "compare": {

@@ -298,7 +298,7 @@ def test_a_single_output_tells_two_classes_apart(digits):
     scores = evaluate_function(logits, batches, 2, activation="linear")
     assert scores.top1 == 1
     assert scores.loss == pytest.approx(np.log(1 + np.exp(-3)), rel=1e-5)
-    with pytest.raises(ValueError, match="It can't be told whether"):
+    with pytest.raises(ValueError, match="Cannot determine whether"):
         evaluate_function(logits, batches, 2)
 
 

@@ -95,7 +95,7 @@ def test_several_must_be_chosen_from(dictionaries, names):
             if (random_state_dict(seed=seed)["stem.0.weight"] == stem).all():
                 seeds.add(seed)
     assert seeds == {0, 1}
-    with pytest.raises(ValueError, match=rf"`key` must .* of `{listed}`\. Rec"):
+    with pytest.raises(ValueError, match=rf"`key` must .*, `{listed}`\. Rec"):
         find_torch(dictionaries, "stu")
 
 

@@ -211,7 +211,7 @@ def test_link_to_another_file(h5, files):
         file[BIAS] = h5py.ExternalLink(other, BIAS)
 
     replace_bias(h5, make)
-    with pytest.raises(ValueError, match="links to another place"):
+    with pytest.raises(ValueError, match="is a link"):
         read_weights(h5)
 
 
@@ -348,7 +348,7 @@ def test_a_convmixer_within_another_model(tmp_path, kind):
         path = save_as(model, tmp_path, suffix)
         again = small_model(include_top=False)
         with pytest.warns(
-            UserWarning, match=r"was not read: \S*(last|dense)\w*\.$"
+            UserWarning, match=r"were not read: \S*(last|dense)\w*\.$"
         ):
             load_weights(again, path)
         assert_same(model_weights(again), model_weights(body))
@@ -361,7 +361,7 @@ def test_two_convmixers(tmp_path):
     path = save_as(model, tmp_path, ".weights.h5")
     with pytest.raises(ValueError, match="2 ConvMixers: `student`, `teacher`"):
         read_weights(path)
-    with pytest.warns(UserWarning, match="was not read: student/"):
+    with pytest.warns(UserWarning, match="were not read: student/"):
         actual = read_weights(path, key="teacher")
     expected = model_weights(parts[1])
     assert_same(actual, expected)

@@ -93,7 +93,7 @@ def test_other_classes(tmp_path):
     assert_refused(
         path,
         r"predictions/kernel \(expected \(6, 5\), received \(6, 7\)\).* "
-        r"have the file's classifier: classes=7\. To "
+        r"use the file's classifier: classes=7\. To "
         r"keep the model's classifier: reset_classifier=True\.$",
     )
 
@@ -168,9 +168,9 @@ def test_only_three_channels_are_adapted(tmp_path):
     for adapt in (True, False):
         assert_refused(
             path,
-            r"received \(4, 4, 4, 6\)\)\. Weights for 4 channels can't be "
-            r"adapted, only those for 3: build the model for 4, with "
-            r"`input_shape`, and give it images of 4\.$",
+            r"received \(4, 4, 4, 6\)\)\. Only weights for 3 channels can be "
+            r"adapted, not for 4\. Build the model with an `input_shape` of 4 "
+            r"channels, and pass such images\.$",
             adapt_channels=adapt,
         )
 
@@ -182,7 +182,7 @@ def test_other_channels_are_not_adapted(tmp_path, file, channels):
     path = save(tmp_path, weights)
     shape = (None, None, channels)
     if file != channels:
-        with pytest.raises(ValueError, match=f"build the model for {file}"):
+        with pytest.raises(ValueError, match=f"`input_shape` of {file}"):
             small_model(weights=path, input_shape=shape, adapt_channels=True)
         return
     model = small_model(weights=path, input_shape=shape, adapt_channels=True)

@@ -71,7 +71,7 @@ def test_a_damaged_file(folder):
 def test_a_missing_file(folder, suffix):
     (folder / f"{NAME}.{suffix}").unlink()
     with pytest.raises(
-        FileNotFoundError, match=rf"lacks `.*{NAME}\.{suffix}`. Install"
+        FileNotFoundError, match=rf"`.*{NAME}\.{suffix}` is missing. Install"
     ):
         fetch_weights(NAME)
 

@@ -84,7 +84,9 @@ def test_existing_file_is_kept_unless_told(model, tmp_path):
 
 def test_no_such_directory(model, tmp_path):
     directory = tmp_path / "absent"
-    with pytest.raises(FileNotFoundError, match=rf"no directory `{directory}`"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"directory `{directory}` does not"
+    ):
         save_timm_weights(model, directory / "small.safetensors")
     assert not directory.exists()
 

@@ -412,7 +412,10 @@ def test_content_that_contains_itself(torch, tmp_path):
             "is a quantized",
             lambda t: t.quantize_per_tensor(t.ones(5), 1, 0, t.qint8),
         ),
-        ("type that NumPy lacks", lambda t: t.ones(5).to(t.float8_e5m2)),
+        (
+            "type that NumPy does not have",
+            lambda t: t.ones(5).to(t.float8_e5m2),
+        ),
         ("must hold floating", lambda t: t.ones(5, dtype=t.int8)),
         ("must hold floating", lambda t: t.ones(5, dtype=t.complex64)),
     ],
@@ -433,7 +436,7 @@ def test_safetensors_in_a_precision_that_numpy_lacks(torch, tmp_path):
     path = tmp_path / "small.safetensors"
     bias = torch.zeros(5).to(torch.float8_e4m3fn)
     save_file({"head.bias": bias}, path)
-    with pytest.raises(ValueError, match="numbers of a type that NumPy lacks"):
+    with pytest.raises(ValueError, match="a type that NumPy does not have"):
         read_weights(path)
 
 

@@ -107,7 +107,7 @@ def test_errors_leave_no_folder(tmp_path):
             IMAGES,
             labels,
             INT8,
-            "before `quantize` or `enable_lora`.*pred",
+            "before calling `quantize` or `enable_lora`.*pred",
         ),
         (adapted, IMAGES, labels, INT8, "`enable_lora`.*block_0/pointwise"),
         (model, IMAGES, labels, large, "`batch_size` must be at most 40, the"),
