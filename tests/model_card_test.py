@@ -17,7 +17,7 @@ def card(classes=6, crop=1.0, **best):
 
 def test_the_figures_are_those_of_the_last_epoch():
     text = card()
-    assert "on 300 images for evaluation.\n" in text
+    assert "on 300 evaluation images.\n" in text
     for row in (
         "| top-1 | 75.00% |",
         "| top-5 | 90.00% |",

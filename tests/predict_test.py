@@ -117,9 +117,9 @@ def test_a_corrupt_image_does_not_stop_it(run, images, tmp_path, format):
     status, printed, messages = run(*arguments)
     assert status == 1
     whys = [
-        "unreadable: it is a PNG that is cut off. Copy it again.",
-        "unreadable: it is no image; JPEG, PNG, WebP, GIF and BMP are read. "
-        "It begins with b'no image'.",
+        "unreadable: it is a truncated PNG. Copy it again.",
+        "unreadable: it is not an image; JPEG, PNG, WebP, GIF and BMP are "
+        "supported. It starts with b'no image'.",
     ]
     for name, why in zip(("b.png", "c.jpg"), whys, strict=True):
         assert f"`{tmp_path / name}` is {why}\n" in messages
@@ -186,7 +186,7 @@ def test_names_of_classes(run, images, tmp_path):
     labels.write_text("bleu\n")
     status, _, message = run(image, "--labels", labels)
     assert status == 2
-    assert "has 3 classes, and there are names for 1. (`--labels " in message
+    assert "has 3 classes, but there are 1 class names. (`--labels " in message
 
 
 @pytest.mark.slow
@@ -473,8 +473,7 @@ def test_the_first_prediction_says_nothing_else(folder, images, tmp_path):
     assert "0.png  red " in result.stdout
     lines = result.stderr.splitlines()
     assert lines[-2:] == [
-        f"`{path}` is unreadable: it is a JPEG that is damaged. Save it again "
-        "as PNG.",
+        f"`{path}` is unreadable: it is a damaged JPEG. Save it again as PNG.",
         "1 of 2 images have no prediction.",
     ]
     # On a slow machine, what it is at.

@@ -1,4 +1,4 @@
-"""What happens to training images: named, complete settings."""
+"""Named augmentation settings for training images."""
 
 import dataclasses
 
@@ -19,24 +19,24 @@ _AUTHORS_CROP = RandomResizedCrop()
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Everything that happens to training images, in this order.
+    """All augmentation settings, in the order in which they are applied.
 
     Attributes:
-        crop: How an image of any size becomes square.
-        flip: Probability of mirroring left to right.
-        alternate_flips: Boolean, whether chance decides in the first epoch
-            only, and an image is then mirrored in every other epoch: of two
-            epochs one shows it as it is, and the other its mirror image.
+        crop: Crop that makes an image of any size square.
+        flip: Probability of a horizontal flip.
+        alternate_flips: Boolean, whether flips are random in the first epoch
+            only. After that, an image is flipped in every other epoch.
         rand_augment: A `RandAugment`, or None.
         color_jitter: A `ColorJitter`, or None.
         mixing: A `Mixing`, or None.
         erasing: A `RandomErasing`, or None.
-        label_smoothing: Share of a label spread evenly over all classes.
-        repeats: How many differently augmented copies of an image an epoch
-            has (repeated augmentation, arXiv 1901.09335); it then shows that
-            much fewer images.
-        keras_cv: A `KerasCV`, or None. Its random numbers are keras-cv's own:
-            alone of all these, it is not a function of the seed.
+        label_smoothing: Fraction of a label that is spread evenly over all
+            classes.
+        repeats: Number of differently augmented copies of an image in an epoch
+            (repeated augmentation, arXiv 1901.09335). The epoch then has that
+            many times fewer images.
+        keras_cv: A `KerasCV`, or None. It uses keras-cv's own random numbers,
+            so unlike all other settings it does not depend on the seed.
     """
 
     crop: RandomResizedCrop | PadAndCrop = _AUTHORS_CROP
@@ -54,7 +54,7 @@ class Augmentation:
         check_range("flip", self.flip, 0, 1)
         if self.alternate_flips and self.flip != 0.5:
             raise ValueError(
-                "Argument `alternate_flips` needs flip=0.5, as it mirrors an "
+                "Argument `alternate_flips` needs flip=0.5 because it flips an "
                 f"image in half of the epochs. Received: flip={self.flip}"
             )
         check_range("label_smoothing", self.label_smoothing, 0, 1)
@@ -62,7 +62,7 @@ class Augmentation:
 
 
 AUGMENTATIONS = {
-    # The authors' ImageNet run.
+    # The authors' ImageNet training.
     "imagenet": Augmentation(
         rand_augment=RandAugment(),
         mixing=Mixing(),
@@ -70,7 +70,7 @@ AUGMENTATIONS = {
         label_smoothing=0.1,
     ),
     # The authors' small CIFAR-10 script: 100 epochs, "more than 94 %". Their
-    # magnitude is 12 of torchvision's 30, every operation is applied.
+    # magnitude is 12 of torchvision's 30, and every drawn operation is applied.
     "cifar10": Augmentation(
         crop=RandomResizedCrop(
             min_area=0.75, min_aspect=1.0, interpolation="bilinear"
@@ -81,20 +81,20 @@ AUGMENTATIONS = {
         color_jitter=ColorJitter(0.2, 0.2, 0.2),
         erasing=RandomErasing(probability=0.2, max_area=0.33, mode="const"),
     ),
-    # Fine-tuning: keep most of the image, mix mildly.
+    # Fine-tuning: keep most of the image and mix mildly.
     "light": Augmentation(
         crop=RandomResizedCrop(min_area=0.35),
         rand_augment=RandAugment(magnitude=5.0),
         mixing=Mixing(mixup_alpha=0.2, cutmix_alpha=1.0),
         label_smoothing=0.1,
     ),
-    # Fine-tuning with keras-cv in place of what is written here.
+    # Fine-tuning with keras-cv's operations instead of this package's.
     "keras_cv": Augmentation(
         crop=RandomResizedCrop(min_area=0.35),
         label_smoothing=0.1,
         keras_cv=KerasCV(),
     ),
-    # The largest square in the middle.
+    # The largest centered square.
     "none": Augmentation(
         crop=RandomResizedCrop(
             min_area=1.0, min_aspect=1.0, interpolation="bicubic"
@@ -111,7 +111,7 @@ def get_augmentation(name: str) -> Augmentation:
         name: `"imagenet"`, `"cifar10"`, `"light"`, `"keras_cv"` or `"none"`.
 
     Returns:
-        An `Augmentation`. `dataclasses.replace` changes parts of it.
+        An `Augmentation`. Use `dataclasses.replace` to change settings.
 
     Raises:
         ImportError: If it needs keras-cv and that is missing.

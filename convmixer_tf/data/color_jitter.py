@@ -16,7 +16,7 @@ _ORDERS = tuple(itertools.permutations(range(len(_BRANCHES))))
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-    """Settings of color jitter; factors are drawn from 1 - x to 1 + x.
+    """Settings of color jitter. Factors are drawn from 1 - x to 1 + x.
 
     Attributes:
         brightness: Range of the brightness factor.
@@ -36,7 +36,7 @@ class ColorJitter:
 
 
 def color_jitter(images, seed, config):
-    """Jitters each image's colors, in an order drawn for each image.
+    """Applies color jitter in a random order for each image.
 
     Args:
         images: uint8 tensor of shape (batch, height, width, 3).
@@ -56,7 +56,7 @@ def color_jitter(images, seed, config):
 
 
 def color_jitter_with(draws, images, config):
-    """Jitters with given random numbers.
+    """Applies color jitter with given random numbers.
 
     Args:
         draws: float32 tensor of shape (batch, config.num_draws) of numbers in

@@ -1,4 +1,4 @@
-"""A picture of what an augmentation does to images, stage by stage."""
+"""A picture of what each stage of an augmentation does to images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def stages(augmentation):
         augmentation: An `Augmentation`.
 
     Returns:
-        Dictionary from the name of a stage to an `Augmentation` that ends with
-        it.
-        The random numbers of a stage do not depend on later ones.
+        Dictionary from the name of a stage to an `Augmentation` whose last
+        stage it is.
+        The random numbers of a stage do not depend on later stages.
     """
     fields = ("rand_augment", "color_jitter", "mixing", "erasing", "keras_cv")
     current = dataclasses.replace(augmentation, **dict.fromkeys(fields))
@@ -40,7 +40,7 @@ def stages(augmentation):
 
 
 def describe_label(target, class_names, most=2):
-    """Writes a target distribution as text.
+    """Formats a target distribution as text.
 
     Args:
         target: Array of shape (classes,).
@@ -48,8 +48,8 @@ def describe_label(target, class_names, most=2):
         most: Number of classes to name.
 
     Returns:
-        Text such as `"0.68 tench + 0.23 hen"`, without the classes that have
-        no more than label smoothing gives to all.
+        Text such as `"0.68 tench + 0.23 hen"`, without the classes that only
+        have the value of label smoothing.
     """
     best = np.argsort(-target, kind="stable")[:most]
     return " +\n".join(
@@ -73,10 +73,10 @@ def save_contact_sheet(
 
     Args:
         path: Path of the PNG.
-        dataset: What `open_dataset` returns.
+        dataset: Data set from `open_dataset`.
         augmentation: An `Augmentation`.
         image_size: Side of the images, in pixels.
-        columns: Number of images, which are the whole batch.
+        columns: Number of images. They form the whole batch.
         seed: As in `train_batches`.
         epoch: As in `train_batches`.
 

@@ -1,4 +1,4 @@
-"""From an image file of any size to a square one: crops and flips."""
+"""Crops and flips that turn an image file of any size into a square."""
 
 import dataclasses
 import math
@@ -14,19 +14,20 @@ from convmixer_tf.data.validation import check_range
 from convmixer_tf.preprocessing.imagenet import CROP_FRACTION
 from convmixer_tf.validation import check_positive_integer
 
-# As in timm and torchvision: after ten boxes that do not fit, a central one.
+# As in timm and torchvision, a central box follows ten boxes that do not fit.
 _TRIES = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, resized. The defaults are the authors'.
+    """A random crop of the image, resized. The defaults are the authors'.
 
     Attributes:
-        min_area: Smallest part of the image's area. It is drawn uniformly.
-        max_area: Largest part of the image's area.
-        min_aspect: Smallest ratio of width to height, the largest being its
-            inverse; its logarithm is drawn uniformly.
+        min_area: Minimum fraction of the image's area. The area is drawn
+            uniformly.
+        max_area: Maximum fraction of the image's area.
+        min_aspect: Minimum ratio of width to height. The maximum is its
+            inverse. The logarithm of the ratio is drawn uniformly.
         interpolation: `"bilinear"`, `"bicubic"`, or `"random"` for either.
     """
 
@@ -54,7 +55,7 @@ class RandomResizedCrop:
             encoded: Scalar string tensor, the bytes of a file.
             size: Side of the result, in pixels.
             draws: Random numbers in [0, 1), shape (num_draws,).
-            flip: Scalar boolean tensor: mirror the result left to right.
+            flip: Scalar boolean tensor, whether to flip horizontally.
             orientation: As in `decode_image`.
 
         Returns:
@@ -85,7 +86,7 @@ class RandomResizedCrop:
         fits &= (columns >= 1.0) & (rows >= 1.0)
         first = tf.argmax(tf.cast(fits, tf.int32))
         any_fits = tf.reduce_any(fits)
-        # Otherwise the largest central box of a permitted aspect.
+        # Otherwise the largest central box of an allowed aspect ratio.
         most = full_height / self.min_aspect
         columns = tf.where(
             any_fits, columns[first], tf.minimum(full_width, tf.round(most))
@@ -110,11 +111,11 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class PadAndCrop:
-    """Black borders, then a random crop: the usual one of small images.
+    """Black borders, then a random crop, as is usual for small images.
 
     Attributes:
-        padding: Width of the border, in pixels. The image is brought to the
-            side of the crop first, if it has another one.
+        padding: Width of the border, in pixels. An image of another size is
+            first resized to the size of the crop.
     """
 
     padding: int = 4
@@ -125,7 +126,7 @@ class PadAndCrop:
         check_positive_integer("padding", self.padding)
 
     def __call__(self, encoded, size, draws, flip, orientation=ORIENTATION):
-        """Decodes, pads, crops and flips, as `RandomResizedCrop` does."""
+        """Decodes, pads, crops and flips, like `RandomResizedCrop`."""
         image = decode_image(encoded, orientation)
         image = resample(image, [size, size], [0, 0], size, True, flip)
         image = tf.pad(image, [[self.padding] * 2, [self.padding] * 2, [0, 0]])
@@ -136,11 +137,11 @@ class PadAndCrop:
 def resize_and_center_crop(
     image: tf.Tensor, size: int, crop_fraction: float = CROP_FRACTION
 ) -> tf.Tensor:
-    """The evaluation transform of the published weights, as in timm.
+    """Applies timm's evaluation transform for the published weights.
 
-    The shorter side is brought to `floor(size / crop_fraction)` pixels with
-    Pillow's bicubic filter, then the center is taken. It consists of graph
-    operations only, so it may be part of a SavedModel.
+    The shorter side is resized to `floor(size / crop_fraction)` pixels with
+    Pillow's bicubic filter. Then the center is cropped. The transform consists
+    of graph operations only, so a SavedModel can contain it.
 
     Args:
         image: uint8 tensor of shape (height, width, 3).
@@ -158,7 +159,7 @@ def resize_and_center_crop(
     shorter = math.floor(size / crop_fraction)
     sides = tf.shape(image)[:2]
     full = shorter * sides // tf.reduce_min(sides)
-    # Halves go to the even number, as in Python's round.
+    # Halves are rounded to even numbers, as in Python's round.
     offset = tf.round(tf.cast(full - size, tf.float32) / 2.0)
     return resample(
         image, tf.unstack(full), tf.unstack(offset), size, cubic=True

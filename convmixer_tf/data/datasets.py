@@ -1,9 +1,9 @@
 """Opens labeled images: folders, TFRecords, tensorflow-datasets, digits.
 
-Two kinds of storage come out, with the same members. `ImageList` knows
-every image by number (files, or bytes in memory), so its order is a true
-permutation and starting in the middle is free. `records.ImageRecords` reads
-TFRecord files that are too large for memory in sequence.
+There are two kinds of storage with the same members. `ImageList` holds images
+by number, as files or as bytes in memory. Its order is a true permutation, and
+starting in the middle takes no time. `records.ImageRecords` reads TFRecord
+files that are too large for memory in sequence.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _LOG = logging.getLogger(__name__)
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 EXTENSIONS = (*_JPEG, ".png", ".bmp", ".gif", ".webp")
 
-# Files that systems add to folders, beside those with a leading dot.
+# Files that operating systems add to folders, beside those with a leading dot.
 _HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
-# Data sets up to this size are kept in memory, encoded.
+# Encoded data sets up to this size are kept in memory.
 CACHE_BYTES = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageList:
-    """Images that are addressed by number.
+    """Images that are accessed by number.
 
     Attributes:
-        names: For messages: paths, or what comes closest. A string tensor.
-        labels: Class index of each image, an int64 tensor of shape (images,);
-            or, where an image may have several classes or none, of shape
-            (images, classes), 1 for the classes of an image.
+        names: String tensor of paths or similar names, for messages.
+        labels: Class index of each image, an int64 tensor of shape (images,).
+            For multi-label data, the shape is (images, classes), with 1 for the
+            classes of an image.
         class_names: Names of the classes, by index.
         contents: Encoded images, a string tensor, or None to read the files
             in `names`.
@@ -68,13 +68,13 @@ class ImageList:
         return len(self.names)
 
     def repeated(self, times):
-        """Returns the same images several times over, as one data set.
+        """Returns a data set that repeats the images.
 
-        An epoch costs some seconds besides its images. Of few small images,
-        it had better be of several passes.
+        An epoch has an overhead of some seconds. With few small images, an
+        epoch should consist of several passes.
 
         Args:
-            times: Integer.
+            times: Integer, the number of repetitions.
         """
         check_positive_integer("times", times)
         return self.select(np.tile(np.arange(len(self)), times))
@@ -95,9 +95,9 @@ class ImageList:
         )
 
     def targets(self):
-        """Returns an int64 array, (images, classes), 1 for an image's classes.
+        """Returns an int64 array, (images, classes), with 1 for its classes.
 
-        That is also what `labels` holds if an image may have several.
+        For multi-label data, it equals `labels`.
         """
         labels = self.labels.numpy()
         if labels.ndim == 2:
@@ -105,19 +105,18 @@ class ImageList:
         return np.eye(len(self.class_names), dtype=np.int64)[labels]
 
     def examples(self, seed=None, epoch=0, repeats=1, skip=0):
-        """Lists what identifies the images, without reading them.
+        """Lists the images of an epoch without reading them.
 
         Args:
-            seed: Integer; None for the stored order, once.
+            seed: Integer. None for the stored order, without repeats.
             epoch: Number of the epoch; each has its own order.
-            repeats: How often an image follows itself (repeated
+            repeats: How many times in a row each image appears (repeated
                 augmentation). The number of examples stays the same.
-            skip: Number of examples to leave out at the start.
+            skip: Number of examples to skip at the start.
 
         Returns:
-            A `tf.data.Dataset` of dictionaries: `"key"`, an int64 that no
-            other example of the epoch has; `"name"`; `"record"`, which is for
-            `read`.
+            A `tf.data.Dataset` of dictionaries: `"key"`, an int64 that is
+            unique in the epoch; `"name"`; `"record"`, the argument of `read`.
         """
         count = len(self)
         keys = np.arange(count, dtype="int64")
@@ -163,31 +162,31 @@ def open_dataset(
         name: One of
 
             - `"digits"`: scikit-learn's 1,797 handwritten digits of 8 x 8
-              pixels, for trying things out offline;
+                pixels, for offline experiments;
             - a folder with `split/class/*.jpg`, also in folders inside
-              `class`, where the suffix is one of `EXTENSIONS`;
+                `class`, with one of the suffixes in `EXTENSIONS`;
             - a folder that tensorflow-datasets prepared;
-            - a folder of TFRecords, compressed or not, whose names have the
-              split as a word (see `records.find_record_files`), with the
-              features `image` and `label`, or `image/encoded` and
-              `image/class/label`, and the class names in a file `labels.txt`,
-              one a line, in the order of the labels;
-            - either of the latter two in an object store, such as
-              `gs://bucket/folder`, where records are counted by reading them
-              unless tensorflow-datasets prepared them;
+            - a folder of TFRecords, compressed or not, whose names contain
+                the split as a word (see `records.find_record_files`). The
+                features are `image` and `label`, or `image/encoded` and
+                `image/class/label`. A file `labels.txt` has the class names,
+                one a line, in the order of the labels;
+            - one of the latter two in an object store, such as
+                `gs://bucket/folder`. Unless tensorflow-datasets prepared the
+                records, they are counted by reading them;
             - the name of a data set in tensorflow-datasets, with the features
               `image` and `label`, such as `"cifar10"` or `"imagenet2012"`.
-        split: Which part, such as `"train"`, `"validation"` or `"test"`.
-        data_dir: Where tensorflow-datasets keeps its data.
-        download: Whether tensorflow-datasets may fetch and prepare data.
+        split: Name of the split, such as `"train"` or `"test"`.
+        data_dir: Data directory of tensorflow-datasets.
+        download: Whether tensorflow-datasets may download and prepare data.
 
     Returns:
         An `ImageList` or `ImageRecords`. Both have `class_names` and a length.
 
     Raises:
-        FileNotFoundError: If the data are not there.
-        ValueError: If the split is unknown or the data have another form.
-        ImportError: If the library that the data set needs is missing.
+        FileNotFoundError: If the data does not exist.
+        ValueError: If the split is unknown or the format is wrong.
+        ImportError: If a library that the data set needs is missing.
 
     Example:
     ```python
@@ -214,28 +213,28 @@ def open_dataset(
 
 
 def hold_out(dataset: ImageList, held_out: int) -> tuple[ImageList, ImageList]:
-    """Divides images into those to train on and those to choose settings by.
+    """Splits images into a training and a validation set.
 
-    Which images are held out is a function of the number of images and of
-    `held_out` alone, so that runs of different seeds can be compared.
+    The split depends only on the number of images and on `held_out`, so that
+    runs with different seeds can be compared.
 
     Args:
-        dataset: An `ImageList`, as `open_dataset` returns for up to 1 GiB or
-            for a folder of images.
-        held_out: Integer, how many images to hold out.
+        dataset: An `ImageList`. `open_dataset` returns one for data of up to 1
+            GiB and for a folder of images.
+        held_out: Integer, the number of images to hold out.
 
     Returns:
-        Two of `ImageList`: the rest of the images, and those held out.
+        Two `ImageList`: the training images and the held-out images.
 
     Raises:
-        ValueError: If the images can't be addressed by number, or if there
-            are not more than `held_out`.
+        ValueError: If the images can't be accessed by number, or if there are
+            not more than `held_out`.
     """
     check_positive_integer("held_out", held_out)
     if not isinstance(dataset, ImageList):
         raise ValueError(
-            "Images of TFRecords above 1 GiB can't be held out, as they are "
-            "read in sequence. Write them as two splits."
+            "Images in TFRecords above 1 GiB can't be held out because they "
+            "are read in sequence. Write them as two splits."
         )
     if held_out >= len(dataset):
         raise ValueError(
@@ -250,15 +249,15 @@ def hold_out(dataset: ImageList, held_out: int) -> tuple[ImageList, ImageList]:
 
 
 def find_splits(name, words, data_dir=None):
-    """Finds the splits of a data set, whatever they are called there.
+    """Finds the names of the splits of a data set.
 
     Args:
         name: As for `open_dataset`.
-        words: Dictionary from a split to the names that it may have.
+        words: Dictionary from each split to its possible names.
         data_dir: As for `open_dataset`.
 
     Returns:
-        Dictionary from a split to the name that it has, of those there are.
+        Dictionary from each split that exists to its name.
     """
     folder = pathlib.Path(name)
     if name == "digits":
@@ -271,7 +270,7 @@ def find_splits(name, words, data_dir=None):
     else:
 
         def there(split):
-            # A folder with images and no folders may be a class's.
+            # A folder with images and without folders may be a class.
             inner = _folders_of_images(folder / split)
             return bool(inner or find_record_files(folder, split))
 
@@ -289,7 +288,7 @@ def find_splits(name, words, data_dir=None):
 
 
 def _explain_missing(folder, split):
-    """Says why a folder has no such split, and what to do about it."""
+    """Explains why a folder does not have a split, and what to do."""
     names = sorted(path.name for path in folder.iterdir())
     if any(list_images(path) for path in folder.iterdir()):
         parent = str(folder.absolute().parent)
@@ -299,13 +298,13 @@ def _explain_missing(folder, split):
         )
     else:
         advice = (
-            f"It has {', '.join(names[:10]) or 'nothing'}. Put images there, "
-            f"as {split}/CLASS/*.jpg, or name another split."
+            f"It contains {', '.join(names[:10]) or 'nothing'}. Add images as "
+            f"{split}/CLASS/*.jpg, or choose another split."
         )
     return (
-        f"There is no folder {str(folder / split)!r}, nor TFRecord files in "
-        f"{str(folder)!r} with that in their names. {advice} "
-        f"Received: split={split!r}"
+        f"There is no folder {str(folder / split)!r}, and {str(folder)!r} has "
+        f"no TFRecord files with {split!r} in their names. {advice} Received: "
+        f"split={split!r}"
     )
 
 
@@ -319,7 +318,7 @@ def _open_digits(split):
             "Install it with: pip install convmixer_tf[train]"
         ) from error
     digits = load_digits()
-    # A fifth of each class is for testing; both parts show all writers.
+    # A fifth of each class is for testing. Both splits have all writers.
     parts = train_test_split(
         np.arange(len(digits.target)),
         test_size=0.2,
@@ -348,19 +347,20 @@ def _check_split(split, splits):
 
 
 def open_class_folders(folder, class_names=None):
-    """Opens a folder that has a folder of images for each class.
+    """Opens a folder with one folder of images for each class.
 
     Args:
-        folder: Its path, a `pathlib.Path`.
-        class_names: Names of the classes' folders; those with images in them
-            by default.
+        folder: Path of the folder, a `pathlib.Path`.
+        class_names: Names of the class folders. Defaults to the folders with
+            images in them.
 
     Returns:
         An `ImageList`.
 
     Raises:
-        FileNotFoundError: If a link in it points to nothing.
-        ValueError: If there are no images, or a class has none that is read.
+        FileNotFoundError: If the target of a link does not exist.
+        ValueError: If there are no images, or if a class has files but no
+            readable image.
     """
     class_folders = sorted(class_names or _folders_of_images(folder))
     names, labels, others = [], [], []
@@ -381,8 +381,8 @@ def open_class_folders(folder, class_names=None):
     for entry in _visible(folder):
         if not os.path.exists(entry.path):
             raise FileNotFoundError(
-                f"{printable_name(entry.path)!r} is a link to something that "
-                "is not there. Make its target available, or remove it."
+                f"The target of the link {printable_name(entry.path)!r} does "
+                "not exist. Make it available, or remove the link."
             )
         if not entry.is_dir() or entry.name in class_folders:
             continue
@@ -392,20 +392,20 @@ def open_class_folders(folder, class_names=None):
         empty.append(printable_name(entry.name))
     if empty:
         _LOG.warning(
-            "Empty folders, so no classes: %s in %s",
+            "Ignored empty folders %s in %s",
             ", ".join(map(repr, sorted(empty))),
             folder,
         )
     if others:
         _LOG.warning(
-            "Left out of %s: %d that are not %s files in a class's folder.%s",
+            "In %s, ignored %d files that are not %s in a class folder.%s",
             *(folder, len(others), ", ".join(EXTENSIONS)),
             why_left_out(others),
         )
     if not names:
         raise ValueError(
             f"No images found in {str(folder)!r}. Expected files "
-            f"named class/*{{{','.join(EXTENSIONS)}}} in it."
+            f"class/*{{{','.join(EXTENSIONS)}}}."
         )
     return ImageList(
         names=tf.constant([os.fsencode(name) for name in names]),
@@ -416,22 +416,22 @@ def open_class_folders(folder, class_names=None):
 
 
 def _explain_lost(folder, paths):
-    """Says that none of a class's files are images, and which they are."""
+    """Reports that none of a class's files are images, with their suffixes."""
     suffixes = sorted({os.path.splitext(x)[1].lower() for x in paths})
     named = ", ".join(suffix or "no suffix" for suffix in suffixes)
     return (
-        f"The folder {printable_name(folder)!r} has {len(paths)} files, and "
-        f"none is an image that can be read. Expected {', '.join(EXTENSIONS)}. "
+        f"The folder {printable_name(folder)!r} has {len(paths)} files, but "
+        f"none is a readable image. Expected {', '.join(EXTENSIONS)}. "
         f"Received: {named}. Convert them, or move the folder elsewhere."
         f"{why_left_out(paths)}"
     )
 
 
 def _find_classes(folder, split):
-    """Finds the folders of images in a split, and in those that go with it.
+    """Finds the class folders in a split and in its sibling splits.
 
-    A class may lack images in one split; its index must not move. What has no
-    class in common with any of them is something else, such as runs.
+    A class may have no images in one split, but its index must stay the same. A
+    sibling folder without a common class is not a split; it may hold runs.
     """
     parts = [_folders_of_images(part) for part in _visible(folder)]
     found, before = _folders_of_images(folder / split), None
@@ -446,7 +446,7 @@ def _folders_of_images(part):
 
 
 def list_images(folder):
-    """Lists the images in a folder, sorted; none if there is no such."""
+    """Lists the images in a folder, sorted. Empty if there is no folder."""
     return sorted(entry.path for entry in _visible(folder) if _is_image(entry))
 
 
@@ -455,7 +455,7 @@ def _has_images(folder):
 
 
 def walk_images(folder):
-    """Lists the images in a folder and in its folders, and all other files."""
+    """Lists the images in a folder, recursively, and all other files."""
     images, others = [], []
     for entry in _entries(folder):
         (images if _is_image(entry) else others).append(entry.path)
@@ -463,9 +463,9 @@ def walk_images(folder):
 
 
 def _entries(folder, known=frozenset()):
-    """Yields the files in a folder and in its folders."""
+    """Yields the files in a folder, recursively."""
     real = os.path.realpath(folder)
-    if real in known:  # A link to a folder around it.
+    if real in known:  # A link to an enclosing folder.
         return
     for entry in _visible(folder):
         if entry.is_dir():
@@ -475,7 +475,7 @@ def _entries(folder, known=frozenset()):
 
 
 def _visible(folder):
-    """Lists what is in a folder, but for what systems hide there."""
+    """Lists the entries of a folder, without hidden ones."""
     if not os.path.isdir(folder):
         return []
     return [
@@ -522,7 +522,7 @@ def _tfds_builder(name, data_dir, download=False):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        # A ValueError: the name can't be one, it looks like a path.
+        # A ValueError means that the name looks like a path.
         raise FileNotFoundError(
             f"There is no folder {name!r}, and no data set of that name in "
             "tensorflow-datasets. Check the path of the folder."
@@ -532,8 +532,9 @@ def _tfds_builder(name, data_dir, download=False):
     elif not builder.is_prepared():
         raise FileNotFoundError(
             f"Data set {name!r} is not prepared in {str(builder.data_path)!r}. "
-            'To fetch and prepare it: python -c "import tensorflow_datasets as '
-            f"tfds; tfds.builder('{name}').download_and_prepare()\", or pass "
+            'To download and prepare it: python -c "import tensorflow_datasets '
+            f"as tfds; tfds.builder('{name}').download_and_prepare()\", or "
+            "pass "
             "download=True. If it is elsewhere, pass `data_dir`."
         )
     return builder
@@ -561,7 +562,7 @@ def _open_builder(builder, split):
 
 
 def _open_remote(folder, split):
-    """Opens records in an object store, where a file each is too slow."""
+    """Opens records in an object store, where single files are too slow."""
     exists = tf.io.gfile.exists
     if exists(os.path.join(folder, "dataset_info.json")):
         builder = _import_tfds().builder_from_directory(folder)
@@ -569,7 +570,7 @@ def _open_remote(folder, split):
     files = find_record_files(folder, split) if exists(folder) else ()
     if not files:
         raise FileNotFoundError(
-            f"There are no TFRecord files of the split {split!r} in "
+            f"There are no TFRecord files for the split {split!r} in "
             f"{folder!r}. Images in an object store must be in TFRecords."
         )
     return _open_records(files, _read_class_names(folder))
@@ -579,14 +580,14 @@ def _read_class_names(folder):
     path = os.path.join(folder, "labels.txt")
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(
-            f"A folder of TFRecords needs the class names in {path!r}, "
-            "one a line, in the order of the labels."
+            f"A folder of TFRecords needs the class names in {path!r}, one "
+            "name a line, in the order of the labels."
         )
     return read_lines(path, unique=True)
 
 
 def _open_records(files, class_names, num_examples=None):
-    """Opens TFRecord files, and keeps them in memory if they are small."""
+    """Opens TFRecord files and keeps small ones in memory."""
     records = open_records(files, class_names, num_examples)
     if sum(map(size_of_file, records.files)) > CACHE_BYTES:
         return records

@@ -1,9 +1,10 @@
-"""From the bytes of an image file to pixels: the one way for all images.
+"""Decodes image files, for all parts of the package.
 
-JPEG is decoded with the accurate inverse cosine transform, which makes the
-pixels equal to Pillow's; TensorFlow's default differs by up to 19 gray levels
-on photographs and is not faster. PNG, WebP, BMP and the first frame of a GIF
-are decoded, too; gray and CMYK become RGB, transparency is dropped.
+JPEG is decoded with the accurate inverse cosine transform, so that the pixels
+equal Pillow's. TensorFlow's default differs by up to 19 gray levels on
+photographs and is not faster. PNG, WebP, BMP and the first frame of a GIF are
+also decoded. Gray and CMYK images are converted to RGB, and transparency is
+dropped.
 """
 
 import tensorflow as tf
@@ -14,12 +15,12 @@ from convmixer_tf.data.orientation import turn
 from convmixer_tf.data.orientation import upright_size
 from convmixer_tf.validation import check_orientation
 
-# The default: people's own images are turned as their EXIF says.
+# The default rotates photographs as their EXIF says.
 ORIENTATION = "exif"
 
 _ACCURATE = "INTEGER_ACCURATE"
 
-# Of a BMP: blue, green, red and nothing, for each index.
+# A BMP palette: blue, green, red and nothing, for each index.
 _GRAY_PALETTE = bytes(x for i in range(256) for x in (i, i, i, 0))
 
 
@@ -30,9 +31,9 @@ def decode_image(
 
     Args:
         encoded: Scalar string tensor, the bytes of a file.
-        orientation: `"exif"`, or `None`, turns the image as the EXIF of a
-            JPEG, PNG or WebP says. `"stored"` returns the pixels as they are
-            stored, as the ImageNet pipelines of timm and of the authors do.
+        orientation: `"exif"` or `None` rotates the image as the EXIF of a JPEG,
+            PNG or WebP says. `"stored"` returns the pixels as stored, like the
+            ImageNet pipelines of timm and of the authors.
 
     Returns:
         uint8 tensor of shape (height, width, 3).
@@ -53,7 +54,7 @@ def decode_image(
 
 
 def decode_crop(encoded, choose_box, orientation=ORIENTATION):
-    """Decodes a part of an image; of a JPEG, only the blocks it lies in.
+    """Decodes a part of an image. For a JPEG, only its blocks are decoded.
 
     Args:
         encoded: Scalar string tensor, the bytes of a file.
@@ -110,9 +111,9 @@ def _decode_other(encoded):
 
 
 def _has_no_palette(encoded):
-    """Says whether TensorFlow reads a BMP as it should be: it skips palettes.
+    """Returns whether TensorFlow reads a BMP correctly: it ignores palettes.
 
-    What it takes for a shade of gray is an index if there is one.
+    With a palette, the values that it reads as gray levels are indices.
     """
     depth = tf.strings.substr(encoded, 28, 1)
     palette = tf.strings.substr(encoded, 54, len(_GRAY_PALETTE))

@@ -1,21 +1,21 @@
-"""Applies to each image of a batch the function that was drawn for it."""
+"""Applies a different function to each image of a batch."""
 
 import tensorflow as tf
 
 
 def apply_chosen(images, choice, value, branches):
-    """Groups the images by their choice and treats each group at once.
+    """Groups the images by their choice and processes each group at once.
 
-    Branching image by image costs more time than most of the operations:
+    Branching for each image takes more time than most of the operations because
     TensorFlow visits the nodes of every branch that is not taken.
 
     Args:
         images: Tensor of shape (batch, height, width, 3).
-        choice: int32 tensor of shape (batch,): index of the branch of each
-            image. Images with `len(branches)` stay as they are.
+        choice: int32 tensor of shape (batch,), the index of each image's
+            branch. Images with `len(branches)` stay unchanged.
         value: Tensor of shape (batch,), the argument of each image.
-        branches: Functions `(images, value) -> images`, which must cope with
-            an empty batch.
+        branches: Functions `(images, value) -> images`, which must accept an
+            empty batch.
 
     Returns:
         Tensor like `images`.

@@ -14,7 +14,7 @@ from convmixer_tf.preprocessing import IMAGENET_STD
 
 MODES = ("pixel", "rand", "const")
 
-# As in timm and torchvision: after ten boxes that do not fit, none is erased.
+# As in timm and torchvision, nothing is erased if ten boxes do not fit.
 _TRIES = 10
 
 
@@ -26,17 +26,18 @@ class RandomErasing:
 
     Attributes:
         probability: Probability that an image loses a box.
-        min_area: Smallest share of the area, which is drawn uniformly.
-        max_area: Largest share of the area.
-        min_aspect: Smallest ratio of height to width, the largest being its
-            inverse; its logarithm is drawn uniformly.
-        mode: What is put there, in normalized space: `"pixel"`: N(0, 1) for
+        min_area: Minimum fraction of the area. The area is drawn uniformly.
+        max_area: Maximum fraction of the area.
+        min_aspect: Minimum ratio of height to width. The maximum is its
+            inverse. The logarithm of the ratio is drawn uniformly.
+        mode: Content of the box, in normalized space. `"pixel"`: N(0, 1) for
             every pixel and channel; `"rand"`: one color from N(0, 1);
             `"const"`: zeros.
         mean: Mean of each channel, of pixels scaled to [0, 1], or one number
-            for all. The default fits any number of channels, as in
-            `ConvMixer`: one gets the average, beyond three they repeat.
-        std: Standard deviation of each channel, likewise.
+            for all. The default fits any number of channels, as in `ConvMixer`:
+            one channel gets the average, and for more than three channels the
+            values repeat.
+        std: Standard deviation of each channel, with the same rules as `mean`.
     """
 
     probability: float = 0.25
@@ -58,14 +59,15 @@ class RandomErasing:
 def random_erase(images, seed, config):
     """Erases a random box of some images of a batch.
 
-    The models normalize their input themselves, and so expect pixels. What is
-    drawn in normalized space, as z, is therefore put in as the pixel
-    `255 * (mean + std * z)`, which the model turns back into z. Such pixels
-    may be fractional and lie outside of [0, 255].
+    The models take pixels and normalize them. A value z that is drawn in
+    normalized space is therefore inserted as the pixel `255 * (mean + std *
+    z)`, which the model converts back to z. Such pixels may be fractional and
+    outside of [0, 255].
 
     Args:
         images: Float tensor of shape (batch, height, width, channels), of
-            pixels. uint8 can't hold what is put in; cast such images first.
+            pixels. uint8 can't hold the inserted values; cast such images
+            first.
         seed: Integer tensor of shape (2,); the same seed gives the same result.
         config: A `RandomErasing`.
 
@@ -73,9 +75,9 @@ def random_erase(images, seed, config):
         Tensor of the type and shape of `images`.
 
     Raises:
-        ValueError: If `images` has another type or rank, if its number of
-            channels is not known, or if `config` has a mean or a standard
-            deviation for another number of channels.
+        ValueError: If `images` has a wrong type or rank, if its number of
+            channels is unknown, or if the mean or the standard deviation in
+            `config` is for another number of channels.
     """
     images = check_images(images, ("float",))
     channels = images.shape[3]
@@ -87,8 +89,8 @@ def random_erase(images, seed, config):
         batch, height, width, seeds[0], config
     )
 
-    # Only erased pixels get random numbers, which are dear. The boxes become
-    # runs of pixels, one for each of their rows.
+    # Random numbers are expensive, so only erased pixels get them. Each row of
+    # a box becomes a run of pixels.
     image = tf.repeat(tf.range(batch), rows)
     y = tf.ragged.range(rows).flat_values + tf.repeat(top, rows)
     first = (image * height + y) * width + tf.repeat(left, rows)
@@ -111,7 +113,7 @@ def random_erase(images, seed, config):
 
 
 def _per_channel(name, values, default, channels):
-    """Fits a mean or a deviation to the channels, as `ConvMixer` does."""
+    """Adapts a mean or a deviation to the channels, like `ConvMixer`."""
     found = np.atleast_1d(np.float32(values))
     if len(found) in (1, channels):
         return np.broadcast_to(found, channels)

@@ -1,4 +1,4 @@
-"""Batches for evaluation: every image exactly once."""
+"""Evaluation batches, with every image exactly once."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def evaluation_batches(
     skip_unreadable: bool = False,
     shard: Shard | None = None,
 ) -> tf.data.Dataset:
-    """Yields every image exactly once, in batches of one size.
+    """Yields every image exactly once, in batches of a fixed size.
 
-    What is missing in the last batch is padded with zeros and has weight 0.
-    All workers get the same number of batches, of which some may be padding.
-    The batches are what `keras.Model.evaluate` takes.
+    The last batch is padded with zeros of weight 0. All workers get the same
+    number of batches, some of which may be padding. The batches can be passed
+    to `keras.Model.evaluate`.
 
     Args:
-        dataset: What `open_dataset` returns.
+        dataset: Data set from `open_dataset`.
         image_size: Side of the images, in pixels.
         batch_size: Images per batch.
         crop_fraction: As in `resize_and_center_crop`.
         orientation: As in `decode_image`.
-        skip_unreadable: Log unreadable images and give them weight 0, in
-            place of raising an error.
-        shard: A `Shard`; by default this is the only worker.
+        skip_unreadable: Whether to log unreadable images and give them weight 0
+            instead of raising an error.
+        shard: A `Shard`. Defaults to a single worker.
 
     Returns:
         A `tf.data.Dataset` of triples: images, float32 of shape (batch_size,
@@ -78,7 +78,7 @@ def evaluation_batches(
     log = UnreadableLog() if skip_unreadable else None
     groups = dataset.examples().shard(shard.num_workers, shard.worker)
     groups = groups.batch(batch_size)
-    # Other workers may have a batch more.
+    # Other workers may have one more batch.
     per_worker = -(-len(dataset) // shard.num_workers)
     num_batches = -(-per_worker // batch_size)
     nothing = tf.nest.map_structure(
@@ -104,7 +104,7 @@ def evaluation_batches(
 
 
 def _pad(log, batch_size, names, tensors, position):
-    """Fills up with zeros; raises an error, or logs, for unreadable images."""
+    """Pads with zeros. Logs unreadable images or raises an error."""
     if log:
         report = log.write(names)
     else:

@@ -1,4 +1,4 @@
-"""A light augmentation for fine-tuning, made of keras-cv's layers."""
+"""A light augmentation for fine-tuning that uses keras-cv's layers."""
 
 import dataclasses
 
@@ -11,15 +11,15 @@ from convmixer_tf.data.validation import check_range
 
 @dataclasses.dataclass(frozen=True)
 class KerasCV:
-    """keras-cv's RandAugment, then its MixUp with one share for each image.
+    """keras-cv's RandAugment, then its MixUp with one ratio for each image.
 
     It is not the authors' augmentation: four of their operations are missing,
-    others are weaker or stronger. keras-cv's CutMix is left out, because its
+    and others are weaker or stronger. keras-cv's CutMix is not used because its
     labels do not match its boxes.
 
     Attributes:
         magnitude: Magnitude of RandAugment, in [0, 1].
-        mixup_alpha: MixUp draws its share from Beta(alpha, alpha).
+        mixup_alpha: MixUp draws its ratio from Beta(alpha, alpha).
     """
 
     magnitude: float = 0.3
@@ -31,7 +31,7 @@ class KerasCV:
 
 
 def import_keras_cv():
-    """Imports keras-cv, or raises `ImportError` that says how to get it."""
+    """Imports keras-cv, or raises `ImportError` with install instructions."""
     try:
         import keras_cv
     except ImportError as error:
@@ -43,19 +43,19 @@ def import_keras_cv():
 
 
 def keras_cv_augment(seed, config=None):
-    """Makes a function that augments batches with keras-cv.
+    """Creates a function that augments batches with keras-cv.
 
-    The random numbers are the layers' own, and some of them take no seed, so
-    batches do not repeat.
+    The layers use their own random numbers. Some layers take no seed, so
+    results are not reproducible.
 
     Args:
-        seed: Integer, of what takes one.
-        config: A `KerasCV`; the defaults if there is none.
+        seed: Integer, for the layers that take a seed.
+        config: A `KerasCV`. Defaults to `KerasCV()`.
 
     Returns:
         Function `(images, labels) -> (images, labels)` for images of three
-        channels, in pixels, and labels of shape (batch, classes). It gives
-        float32 images, and raises `ValueError` for others.
+        channels, in pixels, and labels of shape (batch, classes). It returns
+        float32 images. For other images it raises `ValueError`.
 
     Raises:
         ImportError: If keras-cv is missing.

@@ -12,18 +12,18 @@ from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
 
-# Batches that are read and decoded at a time. The second one keeps all cores
-# busy while the last images of the first one are decoded.
+# Number of batches that are read and decoded at a time. The second one keeps
+# all cores busy while the last images of the first one are decoded.
 _BATCHES_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Which part of the data this process delivers.
+    """The part of the data that this process reads.
 
     Attributes:
         num_workers: Number of processes that train or evaluate together.
-        worker: Index of this one.
+        worker: Index of this process.
     """
 
     num_workers: int = 1
@@ -41,18 +41,18 @@ class Shard:
 def load_batches(groups, prepare, batch_size, on_lost):
     """Reads groups of examples into batches of a fixed size.
 
-    An image that cannot be read costs neither its batch nor the epoch.
+    An unreadable image stops neither its batch nor the epoch.
 
     Args:
         groups: A `tf.data.Dataset` of examples in groups of at most
             `batch_size`.
-        prepare: Function from an example to a tuple of tensors of static
-            shape, which raises an error if it cannot.
+        prepare: Function from an example to a tuple of tensors of static shape.
+            It raises an error if the image is unreadable.
         batch_size: Number of images in a batch.
-        on_lost: Function `(names, loaded, position) -> tensors`, called in the
-            graph when images are missing: the names of the unreadable ones,
-            what was loaded, and the positions in the batch that it is for. It
-            returns full batches.
+        on_lost: Function `(names, loaded, position) -> tensors` that is called
+            in the graph when images are missing. Its arguments are the names of
+            the unreadable images, the loaded tensors, and their positions in
+            the batch. It returns full batches.
 
     Returns:
         A `tf.data.Dataset` of tuples of tensors with `batch_size` rows.
@@ -65,7 +65,7 @@ def load_batches(groups, prepare, batch_size, on_lost):
             lambda position, example: (position, prepare(example)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        # If none is left, there is still a batch, an empty one.
+        # If all images are unreadable, there is still an empty batch.
         loaded = loaded.ignore_errors().batch(batch_size)
         nothing = tf.nest.map_structure(
             lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype),
@@ -93,10 +93,10 @@ def load_batches(groups, prepare, batch_size, on_lost):
 
 
 def check_labels(labels, class_names):
-    """Adds to a graph that each label must have a name, if names are known.
+    """Adds a graph check that each label has a class name, if there are names.
 
     Args:
-        labels: Integer tensor of shape (images,); one of shape (images,
+        labels: Integer tensor of shape (images,). A tensor of shape (images,
             classes), as in `ImageList`, is not checked.
         class_names: Names of the classes.
 
@@ -116,10 +116,10 @@ def check_labels(labels, class_names):
 
 
 def readable_names(names):
-    """Replaces in a graph what is not UTF-8 in names of files by U+FFFD.
+    """Replaces bytes in file names that are not UTF-8 with U+FFFD, in a graph.
 
-    TensorFlow's errors are not raised if their text is not UTF-8: Python
-    raises a `UnicodeDecodeError` in their place.
+    If the text of a TensorFlow error is not UTF-8, Python raises a
+    `UnicodeDecodeError` instead.
 
     Args:
         names: String tensor.
@@ -131,17 +131,17 @@ def readable_names(names):
 
 
 class UnreadableLog:
-    """Logs and counts the images that could not be read.
+    """Logs and counts unreadable images.
 
     Attributes:
-        count: How many there were so far.
+        count: Number of unreadable images so far.
     """
 
     def __init__(self):
         self.count = 0
 
     def write(self, names):
-        """Adds a graph operation that logs.
+        """Adds a graph operation that logs the names of unreadable images.
 
         Args:
             names: String tensor of shape (images,).
@@ -154,7 +154,7 @@ class UnreadableLog:
     def _write(self, names):
         for name in map(os.fsdecode, names):
             self.count += 1
-            # Records are no paths of their own.
+            # Records are not files of their own.
             why = why_unreadable(name) if os.path.lexists(name) else ""
             _LOG.warning(
                 "Skipped an unreadable image, number %d so far: %s. %s",
@@ -165,14 +165,14 @@ class UnreadableLog:
 
 
 def finish(batches, num_batches):
-    """Declares the number of batches and fetches ahead.
+    """Declares the number of batches and prefetches.
 
     Args:
         batches: A `tf.data.Dataset`.
-        num_batches: Its length.
+        num_batches: Number of batches.
 
     Returns:
-        The data set, which `tf.distribute` will not shard once more.
+        The data set. `tf.distribute` will not shard it again.
     """
     batches = batches.apply(
         tf.data.experimental.assert_cardinality(num_batches)

@@ -20,13 +20,13 @@ class Mixing:
     The defaults are the authors'.
 
     Attributes:
-        mixup_alpha: Mixup draws its share from Beta(alpha, alpha). 0 turns it
-            off.
+        mixup_alpha: Mixup draws its ratio from Beta(alpha, alpha). 0 disables
+            it.
         cutmix_alpha: The same for CutMix.
-        probability: Probability of mixing at all.
-        cutmix_probability: Probability of CutMix where both are on.
-        mode: `"batch"`: one draw for the batch; `"pair"`: one for an image and
-            its partner; `"elem"`: one for each image.
+        probability: Probability of mixing.
+        cutmix_probability: Probability of CutMix if both are enabled.
+        mode: `"batch"` draws once for the batch, `"pair"` once for an image and
+            its partner, `"elem"` once for each image.
     """
 
     mixup_alpha: float = 0.5
@@ -44,17 +44,17 @@ class Mixing:
         if not self.mixup_alpha and not self.cutmix_alpha:
             raise ValueError(
                 "Arguments `mixup_alpha` and `cutmix_alpha` must not both be "
-                "0. To mix nothing, use None in place of a Mixing."
+                "0. To disable mixing, use None instead of a Mixing."
             )
 
 
 def smooth_labels(labels, num_classes, smoothing=0.0):
-    """Turns class indices into target distributions.
+    """Converts class indices to target distributions.
 
     Args:
         labels: Integer tensor of shape (batch,).
         num_classes: Number of classes.
-        smoothing: Share of the label that is spread evenly over all classes.
+        smoothing: Fraction of the label that is spread evenly over all classes.
 
     Returns:
         float32 tensor of shape (batch, num_classes); every row sums to 1.
@@ -78,22 +78,23 @@ def smooth_labels(labels, num_classes, smoothing=0.0):
 def mix(images, labels, seed, config):
     """Mixes each image of a batch with the one at its mirrored position.
 
-    It may run in a `tf.data` pipeline or in a replica function, on the
-    replica's own batch. XLA cannot compile it, for want of a gamma
-    distribution: for a TPU, mix in the pipeline.
+    It can run in a `tf.data` pipeline, or in a replica function on the
+    replica's own batch. XLA cannot compile it because XLA has no gamma
+    distribution. For a TPU, mix in the pipeline.
 
     Args:
         images: Tensor of shape (batch, height, width, channels). uint8 images
-            stay uint8 (rounded, as in the authors' run), others stay float.
+            stay uint8 (rounded, as in the authors' training), others stay
+            float.
         labels: float tensor of shape (batch, classes).
         seed: Integer tensor of shape (2,); the same seed gives the same result.
         config: A `Mixing`.
 
     Returns:
-        Images and labels like the arguments.
+        Images and labels of the same shapes and types.
 
     Raises:
-        ValueError: If `images` or `labels` has another type or rank, or if
+        ValueError: If `images` or `labels` has a wrong type or rank, or if
             there is not one label for each image.
     """
     images = check_images(images, ("uint8", "float"))
@@ -109,14 +110,14 @@ def mix(images, labels, seed, config):
     share, is_cut, center = _draw(num_groups, seed, config)
     top, bottom = _interval(height, center[:, 0], share)
     left, right = _interval(width, center[:, 1], share)
-    # The box is clipped at the borders, so its pixels are counted.
+    # The box is clipped at the borders, so count its pixels.
     area = tf.cast((bottom - top) * (right - left), tf.float32)
     share = tf.where(is_cut, area / tf.cast(height * width, tf.float32), share)
 
     partners = tf.reverse(position, [0])
     partners = tf.gather(images, partners), tf.gather(labels, partners)
     if config.mode == "batch":
-        # One box for all images can be sliced, which is fast on a CPU.
+        # A common box for all images allows slicing, which is fast on a CPU.
         images = tf.cond(
             is_cut[0],
             lambda: _paste(
@@ -156,7 +157,7 @@ def _interpolate(images, partners, weight):
 
 
 def _draw(count, seed, config):
-    """Draws the partner's share, whether to cut, and where, in [0, 1)."""
+    """Draws the partner's ratio, whether to cut, and where, in [0, 1)."""
     seeds = tf.random.split(seed, 3)
     uniform = tf.random.stateless_uniform([count, 4], seeds[0])
     cut_probability = config.cutmix_probability
@@ -183,7 +184,7 @@ def _beta(count, alpha, seed):
 
 
 def _interval(length, center, share):
-    """First position and end of a box around `center` along one axis."""
+    """Returns start and end of a box around `center` along one axis."""
     side = tf.cast(length, tf.float32)
     half = tf.cast(side * tf.sqrt(share), tf.int32) // 2
     middle = tf.cast(center * side, tf.int32)

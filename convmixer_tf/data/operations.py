@@ -2,19 +2,19 @@
 
 Every function takes uint8 images of shape (batch, height, width, 3) and one
 float32 value per image, of shape (batch,), and returns images of the same
-shape. An empty batch is fine. Enhancements truncate and the histogram is
-per channel, as in Pillow; the tests compare the two pixel by pixel.
+shape. The batch may be empty. As in Pillow, enhancements truncate and the
+histogram is per channel. The tests compare the pixels with Pillow's.
 """
 
 import numpy as np
 import tensorflow as tf
 
-# Color of the pixels that an affine operation brings in from outside of the
-# image: round(255 * IMAGENET_MEAN), as in timm.
+# Fill color of affine operations outside of the image: round(255 *
+# IMAGENET_MEAN), as in timm.
 FILL = (124, 116, 104)
 
-# Pillow truncates after interpolating. Float32 sums of whole pixels may end
-# just under a whole number.
+# Pillow truncates after interpolating. Float32 sums of integer pixels may be
+# slightly below an integer.
 _TRUNCATION_SLACK = 1e-3
 
 
@@ -56,7 +56,7 @@ def invert(images):
 
 
 def posterize(images, bits):
-    """Keeps the highest `bits` bits of every pixel; none leaves black."""
+    """Keeps the highest `bits` bits of every pixel. 0 bits give black."""
     dropped = 8 - tf.clip_by_value(tf.cast(bits, tf.int32), 0, 8)
     mask = 256 - tf.bitwise.left_shift(tf.ones_like(dropped), dropped)
     mask = tf.cast(mask, tf.uint8)[:, None, None, None]
@@ -71,7 +71,7 @@ def solarize(images, threshold):
 
 
 def solarize_add(images, addend):
-    """Adds `addend` to the pixels under 128, up to 255."""
+    """Adds `addend` to the pixels below 128, up to 255."""
     pixels = tf.cast(images, tf.float32)
     dark = tf.cast(pixels < 128.0, tf.float32)
     brighter = pixels + dark * addend[:, None, None, None]
@@ -99,7 +99,7 @@ def brightness(images, factor):
 def sharpness(images, factor):
     """Moves away from a smoothed image (factor > 1) or toward it.
 
-    The outermost pixels have no smoothed value and stay as they are.
+    The outermost pixels have no smoothed value and stay unchanged.
     """
     pixels = tf.cast(images, tf.float32)
     rows = pixels[:, :-2] + pixels[:, 1:-1] + pixels[:, 2:]
@@ -140,7 +140,7 @@ def translate_y(images, fraction, cubic):
 
 
 def rotate(images, degrees, cubic):
-    """Turns the image counter-clockwise about its center."""
+    """Rotates the image counterclockwise about its center."""
     height, width = tf.unstack(tf.shape(images)[1:3])
     y = tf.range(height, dtype=tf.float32)[:, None] - _center(height)
     x = tf.range(width, dtype=tf.float32) - _center(width)
@@ -190,12 +190,12 @@ def _look_up(tables, entries):
 
 
 def _neighbors(cubic):
-    """Offsets of the pixels that an interpolated one is made of."""
+    """Returns the offsets of the pixels that interpolation combines."""
     return (-1, 0, 1, 2) if cubic else (0, 1)
 
 
 def _neighbor_weights(t, cubic):
-    """Weights of the neighbors of a point `t` pixels right of pixel 0.
+    """Returns the neighbors' weights for a point `t` pixels right of pixel 0.
 
     Pillow's transforms use the cubic kernel with a = -1, unlike its resize.
     """
@@ -230,14 +230,14 @@ def _append_fill(table):
 def _shift_rows(images, shift, cubic):
     """Moves row y of each image left by shift[:, y] pixels.
 
-    A row has one fraction, so it is interpolated in place, then moved by
-    whole pixels. The shift is float64, since at half a pixel rounding decides
-    whether a column is filled.
+    All pixels of a row have the same fractional shift, so the row is
+    interpolated in place and then moved by whole pixels. The shift is float64
+    because at half a pixel, rounding decides whether a column is filled.
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     whole = tf.floor(shift)
     fraction = shift - whole
-    # Interpolated pixels lie `fraction` right of the columns -1 to width - 1.
+    # Interpolated pixels are `fraction` right of the columns -1 to width - 1.
     taps = _neighbors(cubic)
     padded = tf.cast(_pad_columns(images, 1 - taps[0], taps[-1]), tf.float32)
     weights = _neighbor_weights(
@@ -252,7 +252,7 @@ def _shift_rows(images, shift, cubic):
     table, fill = _append_fill(tf.reshape(_truncate(pixels), [-1, 3]))
 
     column = tf.range(width) + tf.cast(whole, tf.int32)[..., None]
-    # What is nearer to a pixel outside of the image is outside of it.
+    # A point that is closer to a pixel outside of the image is outside.
     outer = tf.cast(fraction >= 0.5, tf.int32)[..., None]
     inside = (column >= -outer) & (column < width - outer)
     row = tf.reshape(tf.range(batch * height), [batch, height, 1])
@@ -270,7 +270,7 @@ def _sample(images, y, x, cubic):
     across = _neighbor_weights((x - left)[..., None], cubic)
     top, left = tf.cast(top, tf.int32), tf.cast(left, tf.int32)
 
-    # A table of all runs of neighbors in a row, so that one look-up gets all.
+    # A table of all runs of neighbors in a row, so that one lookup gets all.
     taps = _neighbors(cubic)
     padded = _pad_columns(images, 1 - taps[0], taps[-1])
     runs = [padded[:, :, tap : tap + width + 1] for tap in range(len(taps))]
@@ -283,8 +283,8 @@ def _sample(images, y, x, cubic):
         row = first + tf.clip_by_value(top + tap, 0, height - 1)
         index = tf.where(inside, row * (width + 1) + left + 1, fill)
         rows.append(weight * tf.cast(tf.gather(table, index), tf.float32))
-    # Weighting the columns is a product with 0/1 matrices on either side,
-    # several times faster than slicing 3 out of every 12 numbers.
+    # The columns are weighted with products of 0/1 matrices. This is several
+    # times faster than slicing 3 out of every 12 numbers.
     spread = np.repeat(np.eye(len(taps), dtype="float32"), 3, axis=1)
     across = tf.matmul(
         tf.reshape(tf.concat(across, -1), [-1, len(taps)]), spread

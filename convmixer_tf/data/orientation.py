@@ -1,9 +1,9 @@
-"""Reads the EXIF orientation of an image file, and turns the image upright.
+"""Reads the EXIF orientation of an image file and rotates the image.
 
-Phones store what the sensor saw, and how the phone was held as the tag
-`Orientation` (CIPA DC-008, "Exif 3.0", 4.6.5.1.6) of a TIFF structure. That
+Phones store the sensor's pixels unrotated. The tag `Orientation` (CIPA DC-008,
+"Exif 3.0", 4.6.5.1.6) of a TIFF structure says how the phone was held. The
 structure is in a segment APP1 of a JPEG, in a chunk `eXIf` of a PNG, and in a
-chunk `EXIF` of a WebP. Malformed EXIF counts as upright.
+chunk `EXIF` of a WebP. An image with malformed EXIF is treated as upright.
 
 All functions consist of graph operations, so that a `tf.data` pipeline and a
 SavedModel read the same pixels.
@@ -13,22 +13,22 @@ import tensorflow as tf
 
 _TAG, _SHORT = 0x0112, 3
 _PREFIX = b"Exif\0\0"
-# What the EXIF starts with in a JPEG, a PNG and a WebP.
+# The first bytes of the EXIF in a JPEG, a PNG and a WebP.
 _NAMES = r"(?s)\C*(?:Exif|eXIf|EXIF)\C*"
 # The EXIF of a JPEG is in the first bytes, before the pixels.
 _JPEG_HEADER = 2**18
-# An upper limit on the work for one file. JPEG encoders write a few segments
-# in front of the EXIF. PNG encoders write the pixels in chunks of 8 kB or more.
+# Limits the work for one file. JPEG encoders write few segments before the
+# EXIF. PNG encoders write the pixels in chunks of 8 kB or more.
 _MAX_SEGMENTS = 64
 _MAX_CHUNKS = 10_000
-# Most significant byte first, and last.
+# Big-endian and little-endian.
 _BIG_ENDIAN = [1 << 24, 1 << 16, 1 << 8, 1]
 _LITTLE_ENDIAN = _BIG_ENDIAN[::-1]
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def read_orientation(encoded):
-    """Reads how an image is to be turned.
+    """Reads the orientation of an image.
 
     Args:
         encoded: Scalar string tensor, the bytes of a file.
@@ -39,7 +39,7 @@ def read_orientation(encoded):
     """
     kind = tf.strings.substr(encoded, 0, 4)
     is_jpeg = tf.strings.substr(kind, 0, 2) == b"\xff\xd8"
-    # Most images have no EXIF. Looking for its name takes less time than
+    # Most images have no EXIF. Searching for its name takes less time than
     # walking through the parts of the file.
     searched = tf.where(is_jpeg, _JPEG_HEADER, tf.strings.length(encoded))
     has_name = tf.strings.regex_full_match(
@@ -70,12 +70,11 @@ def read_orientation(encoded):
 
 
 def turn(image, orientation):
-    """Turns an image upright.
+    """Rotates or flips an image so that it is upright.
 
     Args:
         image: Tensor of shape (height, width, channels).
-        orientation: Scalar int32 tensor from 1 to 8, as `read_orientation`
-            returns it.
+        orientation: Scalar int32 tensor from 1 to 8, from `read_orientation`.
 
     Returns:
         Tensor of shape (height, width, channels) or (width, height, channels).
@@ -85,14 +84,14 @@ def turn(image, orientation):
         needed = tf.reduce_any(tf.equal(orientation, orientations))
         return tf.cond(needed, lambda: step(image), lambda: image)
 
-    # The flips are those of the transposed image.
+    # The flips apply to the transposed image.
     image = when((5, 6, 7, 8), tf.image.transpose, image)
     image = when((2, 3, 6, 7), tf.image.flip_left_right, image)
     return when((3, 4, 7, 8), tf.image.flip_up_down, image)
 
 
 def upright_size(height, width, orientation):
-    """Returns the height and width of an image once it is turned.
+    """Returns the height and width of the upright image.
 
     Args:
         height: Scalar int32 tensor, in pixels as stored.
@@ -104,7 +103,7 @@ def upright_size(height, width, orientation):
 
 
 def stored_box(box, height, width, orientation):
-    """Finds the box of a stored image that a box of the upright one shows.
+    """Converts a box of the upright image to a box of the stored image.
 
     Args:
         box: Tuple `(top, left, rows, columns)` of int32 tensors, in pixels of
@@ -120,7 +119,7 @@ def stored_box(box, height, width, orientation):
     def is_one_of(*orientations):
         return tf.reduce_any(tf.equal(orientation, orientations))
 
-    # The steps of `turn`, undone from the last to the first.
+    # The steps of `turn`, undone in reverse order.
     top, left, rows, columns = box
     full_height, full_width = upright_size(height, width, orientation)
     top = tf.where(is_one_of(3, 4, 7, 8), full_height - rows - top, top)
@@ -146,7 +145,7 @@ def _walk(encoded, position, read_part, most):
 
     def step(position, start, size):
         following, start, size, found = read_part(encoded, position)
-        # An EXIF that is cut off doesn't count.
+        # Truncated EXIF is ignored.
         found &= start + size <= length
         following = tf.where(following > position, following, length)
         return following, start, tf.where(found, size, 0)
@@ -162,13 +161,13 @@ def _walk(encoded, position, read_part, most):
 
 
 def _jpeg_segment(encoded, position):
-    """Returns a segment's end, the start and size of its content, if EXIF."""
+    """Returns a segment's end, and its EXIF's start and size if it has any."""
     head = _bytes(encoded, position, 10)
     values = _values(head, 4)
     first, kind = values[0], values[1]
     size = 256 * values[2] + values[3]
-    # Any number of bytes FF may come before a segment. The segments have a
-    # size. The pixels start with FFDA.
+    # A segment may follow any number of bytes FF. It stores its size. The
+    # pixels start with FFDA.
     is_fill = (first == 0xFF) & (kind == 0xFF)
     is_segment = (first == 0xFF) & (kind >= 0xC0) & (size >= 2)
     is_segment &= (kind < 0xD0) | (kind > 0xDA)
@@ -220,20 +219,20 @@ def _read_tag(exif):
     number = tf.reduce_sum(entries[:, 4:8] * weights, axis=1)
     value = tf.reduce_sum(entries[:, 8:10] * weights_16, axis=1)
     is_valid = (kind == _SHORT) & (number == 1) & (value >= 1) & (value <= 8)
-    # Of several, the first counts.
+    # If there are several, the first one is used.
     values = tf.boolean_mask(tf.where(is_valid, value, 1), tag == _TAG)
     values = tf.concat([values, tf.constant([1], tf.int64)], axis=0)
     return tf.where(is_tiff, tf.cast(values[0], tf.int32), 1)
 
 
 def _bytes(encoded, position, count):
-    """Cuts a piece out of a string, as short as what is left of it."""
+    """Returns a piece of a string. It is shorter at the string's end."""
     length = tf.cast(tf.strings.length(encoded), tf.int64)
     position = tf.minimum(tf.cast(position, tf.int64), length)
     return tf.strings.substr(encoded, position, tf.cast(count, tf.int64))
 
 
 def _values(piece, count):
-    """Returns the first bytes as int64 numbers; 0 for missing ones."""
+    """Returns the first bytes as int64 numbers, with 0 for missing ones."""
     values = tf.io.decode_raw(piece, tf.uint8, fixed_length=count)
     return tf.cast(values, tf.int64)

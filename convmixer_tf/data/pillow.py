@@ -1,7 +1,7 @@
-"""Image files that Pillow reads and TensorFlow does not: HEIC, AVIF, TIFF.
+"""Reads HEIC, AVIF and TIFF files with Pillow. TensorFlow can't read them.
 
-Pillow itself reads TIFF and AVIF; HEIC needs the package pillow-heif. What is
-not installed is not used.
+Pillow itself reads TIFF and AVIF. HEIC needs the package pillow-heif. Both
+packages are optional.
 """
 
 import functools
@@ -9,7 +9,7 @@ import io
 
 import tensorflow as tf
 
-# Of HEIC, AVIF and TIFF files; `ftyp` and the brand follow a length.
+# HEIC, AVIF and TIFF files. `ftyp` and the brand follow a length.
 _KINDS = {
     ".heic": rb"\C{4}ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)\C*",
     ".avif": rb"\C{4}ftypavi[fs]\C*",
@@ -21,13 +21,13 @@ _SUFFIXES = {
     ".tiff": (".tif", ".tiff"),
 }
 PHOTO_SUFFIXES = tuple(x for kind in _SUFFIXES.values() for x in kind)
-# Modes of 8 bits a channel. Of others, Pillow's RGB would be cut off.
+# Modes with 8 bits a channel. Pillow's RGB would truncate others.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
 @functools.cache
 def _readable():
-    """Lists the kinds of files that are read here: keys of `_KINDS`."""
+    """Lists the readable kinds of files, keys of `_KINDS`."""
     try:
         from PIL import Image
     except ImportError:
@@ -44,7 +44,7 @@ def _readable():
 
 
 def pillow_extensions() -> tuple[str, ...]:
-    """Lists the suffixes of the files that only Pillow reads.
+    """Lists the suffixes of files that only Pillow reads.
 
     Returns:
         Tuple of strings in lower case, empty without Pillow.
@@ -53,20 +53,21 @@ def pillow_extensions() -> tuple[str, ...]:
 
 
 def with_pillow(encoded: tf.Tensor) -> tf.Tensor:
-    """Makes a PNG of a HEIC, AVIF or TIFF file, where Pillow can read it.
+    """Converts a HEIC, AVIF or TIFF file to PNG, if Pillow can read it.
 
     Args:
         encoded: Scalar string tensor, the bytes of a file.
 
     Returns:
         Scalar string tensor: the PNG, with the EXIF of the file; or `encoded`
-        if it is of another kind, or Pillow is not installed. Pillow turns TIFF
-        and HEIC files itself, and removes the orientation from their EXIF.
+        if the file has another format or Pillow is not installed. Pillow
+        rotates TIFF and HEIC files itself and removes the orientation from
+        their EXIF.
 
     Raises:
-        tf.errors.OpError: When a graph runs, if such a file is damaged, or
-            has more than 8 bits a channel; outside of a graph an `OSError` or
-            a `ValueError`.
+        tf.errors.OpError: When a graph runs, if such a file is damaged or has
+            more than 8 bits a channel. Outside of a graph, it is an `OSError`
+            or a `ValueError`.
     """
     if not _readable():
         return encoded
@@ -84,8 +85,8 @@ def with_pillow(encoded: tf.Tensor) -> tf.Tensor:
 def _to_png(encoded):
     from PIL import Image
 
-    # In a graph these are bytes, of which an array would drop zeros at the end;
-    # outside of one, an array of objects.
+    # In a graph, `encoded` is bytes; an array would drop zeros at the end.
+    # Outside of a graph, it is an array of objects.
     if not isinstance(encoded, bytes):
         encoded = encoded.item()
     with Image.open(io.BytesIO(encoded)) as image:
@@ -93,6 +94,6 @@ def _to_png(encoded):
             raise ValueError(f"The image has pixels of mode {image.mode}.")
         file = io.BytesIO()
         pixels = image.convert("RGB")
-        # After `convert`, as an orientation that Pillow used is gone by then.
+        # After `convert`, which removes an orientation that Pillow applied.
         pixels.save(file, "PNG", exif=image.getexif(), compress_level=1)
     return file.getvalue()

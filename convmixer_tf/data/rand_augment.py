@@ -42,13 +42,13 @@ class RandAugment:
 
     Attributes:
         magnitude: Mean magnitude, 0 to 10.
-        num_ops: How many operations are drawn, with replacement, from the 15
-            of `OPERATION_NAMES`.
-        magnitude_std: Standard deviation of the magnitude, which is drawn from
-            a normal distribution and clipped to [0, 10].
-        increasing: Whether posterize, solarize, color, contrast, brightness
-            and sharpness grow stronger with the magnitude. Otherwise they are
-            those of AutoAugment, some of which grow weaker.
+        num_ops: Number of operations that are drawn, with replacement, from the
+            15 in `OPERATION_NAMES`.
+        magnitude_std: Standard deviation of the magnitude. The magnitude is
+            drawn from a normal distribution and clipped to [0, 10].
+        increasing: Whether posterize, solarize, color, contrast, brightness and
+            sharpness become stronger with the magnitude. If false,
+            AutoAugment's versions are used, some of which become weaker.
         probability: Probability that a drawn operation is applied.
     """
 
@@ -83,7 +83,7 @@ class RandAugment:
             A `RandAugment`.
 
         Raises:
-            ValueError: If the text has another form.
+            ValueError: If the text is malformed.
         """
         head, *parts = text.split("-")
         settings = {"magnitude": 10.0, "magnitude_std": 0.0, "increasing": 0.0}
@@ -111,7 +111,7 @@ class RandAugment:
 
 
 def rand_augment(images, seed, config):
-    """Applies RandAugment to a batch, with other operations for each image.
+    """Applies RandAugment to a batch, with different operations per image.
 
     Args:
         images: uint8 tensor of shape (batch, height, width, 3).
@@ -167,7 +167,7 @@ def _choose(draws, config):
     level = tf.clip_by_value(level, 0.0, _MAX_MAGNITUDE)
     sign = tf.where(sign < 0.5, 1.0, -1.0)
     values = tf.stack(arguments(level, sign, config.increasing), axis=1)
-    # The affine operations, the last ones, have a branch for each filter.
+    # The affine operations come last and have a branch for each filter.
     affine = index - len(_PIXEL_OPERATIONS)
     filter_ = tf.where(affine < 0, 0, affine + tf.cast(cubic < 0.5, tf.int32))
     branch = tf.where(
@@ -177,7 +177,7 @@ def _choose(draws, config):
 
 
 def arguments(level, sign, increasing):
-    """Translates a magnitude to the argument of each operation.
+    """Converts a magnitude to the argument of each operation.
 
     The numbers are timm's (`rand_augment_transform`).
 
@@ -187,9 +187,9 @@ def arguments(level, sign, increasing):
         increasing: As in `RandAugment`.
 
     Returns:
-        List of tensors in the order of `OPERATION_NAMES`: nothing (zero) for
-        the first three; bits to keep; threshold; addend; four factors;
-        degrees; two slopes; two fractions of the side.
+        List of tensors in the order of `OPERATION_NAMES`: zero for the first
+        three, which take no argument; bits to keep; threshold; addend; four
+        factors; degrees; two slopes; two fractions of the side.
     """
     part = level / _MAX_MAGNITUDE
     none = tf.zeros_like(part)

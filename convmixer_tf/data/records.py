@@ -15,29 +15,29 @@ from convmixer_tf.validation import check_positive_integer
 
 _LOG = logging.getLogger(__name__)
 
-# Records that are shuffled at a time; of ImageNet, about 1 GB. The order of
-# the files is shuffled, too.
+# Size of the shuffle buffer, in records. For ImageNet, it takes about 1 GB. The
+# order of the files is also shuffled.
 SHUFFLE_BUFFER = 8192
 
-# Files that are read at a time.
+# Number of files that are read at a time.
 _OPEN_FILES = 16
 
-# Names of the features: those of tensorflow-datasets, and those of the scripts
-# that convert ImageNet and other data sets for TensorFlow's model garden.
+# Feature names of tensorflow-datasets, and of the scripts that convert ImageNet
+# and other data sets for TensorFlow's model garden.
 _KEYS = (("image", "label"), ("image/encoded", "image/class/label"))
-# Which of the latter hold the name of the class.
+# The model garden's features with the class name.
 _CLASS_KEYS = ("image/class/synset", "image/class/text")
 
-# Names of splits, of which the last one in a file's name counts.
+# Names of splits. The last one in a file's name is used.
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test")
 _SHARD = re.compile(r"\d+-of-\d+$")
-# Files beside the records, such as indices of the records' positions.
+# Other files beside the records, such as indices of record positions.
 _NOT_RECORDS = (".idx", ".index", ".json", ".txt", ".csv", ".md5", ".crc")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordFormat:
-    """How the records of a data set are stored.
+    """The storage format of a data set's records.
 
     Attributes:
         image_key: Name of the feature with the encoded image.
@@ -102,7 +102,7 @@ class ImageRecords:
         )
 
     def examples(self, seed=None, epoch=0, repeats=1, skip=0):
-        """As in `ImageList`; skipped records are read, not decoded."""
+        """As in `ImageList`. Skipped records are read but not decoded."""
         numbers = np.arange(len(self.files))
         if seed is not None:
             random = np.random.default_rng([seed, epoch])
@@ -152,17 +152,17 @@ class ImageRecords:
 def find_record_files(folder, split):
     """Finds the TFRecord files of a split by their names.
 
-    The name must have the split as a whole word, in any case, such as
-    `pets-train.tfrecord-00000-of-00010`, `train-00000-of-01024` or
-    `val.tfrecords.gz`. Of several splits in a name the last one counts: the
-    file `train-test.tfrecord` belongs to the split `test`.
+    The name must contain the split as a whole word, in upper or lower case,
+    such as `pets-train.tfrecord-00000-of-00010`, `train-00000-of-01024` or
+    `val.tfrecords.gz`. If a name contains several splits, the last one is used:
+    the file `train-test.tfrecord` belongs to the split `test`.
 
     Args:
         folder: Path of the folder.
-        split: String, the split.
+        split: String, the name of the split.
 
     Returns:
-        List of paths, strings, sorted.
+        Sorted list of paths, as strings.
     """
     if is_remote(folder):
         names = tf.io.gfile.listdir(folder)
@@ -179,7 +179,7 @@ def find_record_files(folder, split):
 
 
 def _split_of(name, split):
-    """Says whether the last split in a name is this one."""
+    """Returns whether the last split in a name is `split`."""
     words = "|".join(map(re.escape, (split, *_SPLITS)))
     word = rf"(?<![^\W_])(?:{words})(?![^\W_])"
     found = re.findall(word, name, re.IGNORECASE)
@@ -187,7 +187,7 @@ def _split_of(name, split):
 
 
 def size_of_file(path):
-    """Returns how many bytes a file has, wherever it is."""
+    """Returns the size in bytes of a local or remote file."""
     if is_remote(path):
         return tf.io.gfile.stat(path).length
     return os.path.getsize(path)
@@ -197,8 +197,8 @@ def open_records(files, class_names, num_examples=None):
     """Opens TFRecord files.
 
     Args:
-        files: Paths of the files. Their compression and the names of their
-            features are recognized.
+        files: Paths of the files. Their compression and their feature names are
+            detected.
         class_names: Names of the classes, by index.
         num_examples: Number of records, or `None` to count them.
 
@@ -206,13 +206,13 @@ def open_records(files, class_names, num_examples=None):
         An `ImageRecords`.
 
     Raises:
-        ValueError: If a file is damaged or has other features, or if there is
-            no record at all. The message names the file.
+        ValueError: If a file is damaged or has other features, or if there are
+            no records. The message names the file.
     """
     files = sorted(str(path) for path in files)
     empty = [path for path in files if size_of_file(path) == 0]
     if empty:
-        _LOG.warning("Passed over empty files: %s", ", ".join(empty))
+        _LOG.warning("Ignored empty files: %s", ", ".join(empty))
         files = [path for path in files if path not in empty]
     compression = [_compression(path) for path in files]
     pairs = list(zip(files, compression, strict=True))
@@ -238,17 +238,17 @@ def open_records(files, class_names, num_examples=None):
 
 
 def read_record(records, example):
-    """Reads a record, or says which one can't be read.
+    """Reads a record. Errors name the record.
 
     Args:
         records: An `ImageRecords`.
-        example: An example of its `examples`, as NumPy has it.
+        example: An example from `records.examples`, as NumPy values.
 
     Returns:
         The encoded image, bytes, and its label, an integer.
 
     Raises:
-        ValueError: If the record has other features or no known label.
+        ValueError: If the record has other features or an unknown label.
     """
     name = example["name"].decode("utf-8", "backslashreplace")
     try:
@@ -257,7 +257,7 @@ def read_record(records, example):
         keys = (records.format.image_key, records.format.label_key)
         raise ValueError(
             f"The record {name} must be an example with the features "
-            f"{keys[0]!r}, bytes, and {keys[1]!r}, one integer. "
+            f"{keys[0]!r} (bytes) and {keys[1]!r} (one integer). "
             f"{_features_text(example['record'])}"
         ) from error
     label, count = int(label), len(records.class_names)
@@ -273,12 +273,12 @@ def read_record(records, example):
 
 
 def _compression(path):
-    """Recognizes how a file is compressed, by its first bytes."""
+    """Detects a file's compression from its first bytes."""
     with open_binary(path) as file:
         head = file.read(2)
     is_zlib = head[:1] == b"\x78" and int.from_bytes(head) % 31 == 0
     kind = "GZIP" if head == b"\x1f\x8b" else "ZLIB" if is_zlib else ""
-    # A length may begin with these bytes, too. It has a checksum.
+    # A record's length may start with the same bytes, but has a checksum.
     if kind and _is_readable(path, ""):
         return ""
     return kind
@@ -293,7 +293,7 @@ def _is_readable(path, compression):
 
 
 def _first_record(path, compression):
-    """Reads the first record of a file; `None` if it has none."""
+    """Returns the first record of a file, or `None` if it has none."""
     dataset = tf.data.TFRecordDataset(path, compression_type=compression)
     try:
         for record in dataset.take(1):
@@ -307,7 +307,7 @@ def _first_record(path, compression):
 
 
 def _format_of(record, path, class_names):
-    """Recognizes the features of a data set by its first record."""
+    """Detects the features of a data set from its first record."""
     features = _features(record)
     for image_key, label_key in _KEYS:
         if image_key in features and label_key in features:
@@ -315,8 +315,8 @@ def _format_of(record, path, class_names):
     else:
         raise ValueError(
             f"The records of {path} must have the features 'image' and "
-            "'label', as tensorflow-datasets writes them, or 'image/encoded' "
-            f"and 'image/class/label'. {_features_text(record)}"
+            "'label', as in tensorflow-datasets, or 'image/encoded' and "
+            f"'image/class/label'. {_features_text(record)}"
         )
     if image_key == "image":
         return RecordFormat()
@@ -325,10 +325,10 @@ def _format_of(record, path, class_names):
 
 
 def _first_label(features, label_key, path, class_names):
-    """Finds out whether labels count from 0 or from 1.
+    """Detects whether labels start at 0 or at 1.
 
-    The scripts that convert ImageNet count from 1, and add the name of the
-    class. Others count from 0.
+    The scripts that convert ImageNet start at 1 and add the class name. Others
+    start at 0.
     """
     label = features[label_key].int64_list.value[:1]
     for key in _CLASS_KEYS:
@@ -341,7 +341,7 @@ def _first_label(features, label_key, path, class_names):
                     return first
                 raise ValueError(
                     f"The first record of {path} has the class {name!r} and "
-                    f"the label {label[0]}, and `labels.txt` has that name in "
+                    f"the label {label[0]}, but `labels.txt` has that name in "
                     f"line {list(class_names).index(name) + 1}. Expected the "
                     "names in the order of the labels."
                 )
@@ -351,7 +351,7 @@ def _first_label(features, label_key, path, class_names):
 def _features(record):
     try:
         return tf.train.Example.FromString(record).features.feature
-    except Exception:  # protobuf's own DecodeError, of no public module.
+    except Exception:  # protobuf's DecodeError is in no public module.
         return {}
 
 
@@ -368,7 +368,7 @@ def _count_records(path, compression):
             return int(records.reduce(np.int64(0), lambda n, _: n + 1))
         except tf.errors.OpError as error:
             raise _is_cut_off(path) from error
-    # By their lengths, without reading them.
+    # Use the records' lengths; don't read their data.
     count, position, size = 0, 0, os.path.getsize(path)
     with open(path, "rb") as file:
         while position < size:
@@ -376,7 +376,7 @@ def _count_records(path, compression):
             if len(head) < 8:
                 raise _is_cut_off(path)
             (length,) = struct.unpack("<Q", head)
-            # A record: its length, a checksum of it, the data, theirs.
+            # A record has its length, a checksum, its data, and a checksum.
             position += 8 + 4 + length + 4
             if position > size:
                 raise _is_cut_off(path)
@@ -387,5 +387,5 @@ def _count_records(path, compression):
 
 def _is_cut_off(path):
     return ValueError(
-        f"The TFRecord file {path} is cut off or damaged. Copy it again."
+        f"The TFRecord file {path} is truncated or damaged. Copy it again."
     )

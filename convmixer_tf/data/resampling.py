@@ -1,26 +1,26 @@
 """Image resizing that equals Pillow's, as TensorFlow graph operations.
 
-`tf.image.resize(antialias=True)` is close to Pillow's result, not equal, and
-slow on a CPU. A separable resize is two matrix products with banded matrices,
-so it is written as such here: each block of output columns (then rows) needs
-few input columns, and a dense product over these runs at full speed.
+`tf.image.resize(antialias=True)` is close to Pillow's result but not equal, and
+it is slow on a CPU. A separable resize consists of two matrix products with
+banded matrices. Each block of output columns (then rows) needs few input
+columns, and a dense product over these runs at full speed.
 """
 
 import numpy as np
 import tensorflow as tf
 
-# Output columns per matrix product. Larger blocks waste arithmetic on the
-# zeros of the band, smaller ones spend the time on dispatching operations.
+# Output columns per matrix product. Larger blocks compute more zeros of the
+# band. Smaller blocks dispatch more operations.
 _BLOCK = 32
 
 
 def resample(image, full_size, offset, size, cubic, flip=False):
     """Resizes an image as Pillow does and returns a square window of it.
 
-    Both filters are antialiased: they widen when the image shrinks. Columns
-    are resampled before rows, with the intermediate result rounded to whole
-    pixels, as in Pillow up to version 12; version 13 starts with the rows of
-    some tall images, which changes pixels by 0.2 gray levels in the mean.
+    Both filters are antialiased: they become wider when the image shrinks.
+    Columns are resampled before rows, and the intermediate result is rounded to
+    integers, as in Pillow up to version 12. Version 13 starts with the rows for
+    some tall images, which changes pixels by 0.2 gray levels on average.
 
     Args:
         image: uint8 tensor of shape (height, width, 3).
@@ -29,8 +29,8 @@ def resample(image, full_size, offset, size, cubic, flip=False):
         offset: Two numbers, the top row and left column of the window, in
             pixels of the resized image.
         size: Python integer, side of the window, in pixels.
-        cubic: Boolean or scalar tensor: bicubic (a = -0.5) or bilinear.
-        flip: Boolean or scalar tensor: mirror the window left to right.
+        cubic: Boolean or scalar tensor, bicubic (a = -0.5) or bilinear.
+        flip: Boolean or scalar tensor, whether to flip horizontally.
 
     Returns:
         uint8 tensor of shape (size, size, 3).
@@ -42,7 +42,7 @@ def resample(image, full_size, offset, size, cubic, flip=False):
     start, taps, weights = _bands(
         width, full_size[1], offset[1], size, cubic, flip
     )
-    # Of a long image, the window needs a few rows and columns only.
+    # The window may need few rows and columns of a long image.
     left, right = tf.reduce_min(start), tf.reduce_max(start) + taps
     image = tf.convert_to_tensor(image)
     image = image[top[0] : top[-1] + row_taps, left:right]
@@ -65,7 +65,7 @@ def resample(image, full_size, offset, size, cubic, flip=False):
 
 
 def _clip(x):
-    """Clips to [0, 255] and adds 1/2, so that truncating then rounds."""
+    """Clips to [0, 255] and adds 1/2, so that truncation rounds."""
     return tf.clip_by_value(x, 0.0, 255.0) + 0.5
 
 
@@ -80,7 +80,7 @@ def _bands(length, full_length, offset, size, cubic, flip):
     blocks = -(-size // _BLOCK)
     block = -(-size // blocks)
     scale = length / tf.cast(full_length, tf.float32)
-    # A filter is as wide as its kernel, or wider when the image shrinks.
+    # A filter is as wide as its kernel, or wider if the image shrinks.
     stretch = tf.maximum(scale, 1.0)
     support = tf.where(cubic, 2.0, 1.0) * stretch
 

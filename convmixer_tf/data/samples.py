@@ -1,4 +1,4 @@
-"""A sample of a data set as one array: to measure or to calibrate with."""
+"""Reads samples of a data set into one array."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _BATCH_SIZE = 32
 
 
 def open_unlabeled(folder: PathLike) -> ImageList:
-    """Opens the images of one folder, of which nobody knows the classes.
+    """Opens a folder of images without class labels.
 
     Args:
-        folder: Path of a folder of image files. Folders in it are left out.
+        folder: Path of a folder of image files. Subfolders are ignored.
 
     Returns:
         An `ImageList` without class names; all labels are -1.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no image in it.
+        FileNotFoundError: If the folder does not exist or has no images.
     """
     paths = list_images(pathlib.Path(folder))
     if not paths:
@@ -46,10 +46,10 @@ def open_unlabeled(folder: PathLike) -> ImageList:
 
 
 def open_files(paths):
-    """Opens image files of which nobody knows the classes.
+    """Opens image files without class labels.
 
     Args:
-        paths: List of paths. That they are there is not checked.
+        paths: List of paths. The files are not checked.
 
     Returns:
         An `ImageList` without class names; all labels are -1.
@@ -69,14 +69,14 @@ def read_images(
     crop_fraction: float = CROP_FRACTION,
     orientation: str = ORIENTATION,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images through the evaluation transform, into memory.
+    """Reads images into memory and applies the evaluation transform.
 
     Args:
-        dataset: What `open_dataset` or `open_unlabeled` returns.
+        dataset: Data set from `open_dataset` or `open_unlabeled`.
         image_size: Side of the images, in pixels.
-        limit: Integer, the most images to read; `None` for all. Of an
-            `ImageList` they are spread evenly, and so over its classes; of
-            `ImageRecords` they are the first.
+        limit: Integer, the maximum number of images; `None` for all. From an
+            `ImageList`, evenly spaced images are read, so that all classes
+            appear. From `ImageRecords`, the first images are read.
         crop_fraction: As in `resize_and_center_crop`.
         orientation: As in `decode_image`.
 

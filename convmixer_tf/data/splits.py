@@ -1,4 +1,4 @@
-"""Opens images of one's own: divided into splits, or to be divided here."""
+"""Opens a user's images and splits them if necessary."""
 
 import collections
 import dataclasses
@@ -23,7 +23,7 @@ from convmixer_tf.files import printable_name
 
 _LOG = logging.getLogger(__name__)
 
-# What folders and tables call each split.
+# Names of each split in folders and tables.
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
@@ -34,15 +34,16 @@ VALIDATION_FRACTION = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Labeled images to train on, to choose by, and to report on.
+    """Labeled images for training, validation and test.
 
     Attributes:
-        train: What `open_dataset` returns: the training images.
-        validation: The same, of the images that choices are made by.
-        test: The same, of images that decide nothing, or `None`.
+        train: Training images, as from `open_dataset`.
+        validation: Images for model selection, as from `open_dataset`.
+        test: Images for the final evaluation, as from `open_dataset`, or
+            `None`.
         multi_label: Whether an image may have several classes, or none. The
-            labels then have the shape (images, classes), 1 for the classes of
-            an image.
+            labels then have the shape (images, classes), with 1 for the classes
+            of an image.
     """
 
     train: ImageList
@@ -56,7 +57,7 @@ class Splits:
         return self.train.class_names
 
     def counts(self) -> dict[str, int]:
-        """Returns how many images each split has."""
+        """Returns the number of images in each split."""
         return {
             name: len(getattr(self, name))
             for name in SPLIT_NAMES
@@ -64,7 +65,7 @@ class Splits:
         }
 
     def counts_per_class(self) -> dict[str, dict[str, int]]:
-        """Returns how many images of each class each split has."""
+        """Returns the number of images per split and class."""
         counts = {}
         for split in self.counts():
             dataset = getattr(self, split)
@@ -75,11 +76,11 @@ class Splits:
         return counts
 
     def digest(self) -> str:
-        """Identifies which images are in which split."""
+        """Returns a hash of which images are in which split."""
         return hashlib.sha1(repr(self._rows()).encode()).hexdigest()
 
     def save(self, path: str) -> None:
-        """Writes which image is in which split, as a table (CSV).
+        """Writes a CSV table of which image is in which split.
 
         Args:
             path: Path of the file, which is replaced. `open_splits` reads it.
@@ -92,7 +93,7 @@ class Splits:
         for split in self.counts():
             dataset = getattr(self, split)
             if not isinstance(dataset, ImageList):
-                continue  # Of record files, which are divided already.
+                continue  # Record files are already split.
             names = map(os.fsdecode, dataset.names.numpy())
             targets = dataset.targets()
             for name, target in zip(names, targets, strict=True):
@@ -110,12 +111,12 @@ def open_splits(
     seed: int = 0,
     data_dir: str | None = None,
 ) -> Splits:
-    """Opens labeled images, and divides them if they are not divided.
+    """Opens labeled images and splits them if they are not split.
 
-    Without validation images, a part of the training images is set aside, of
-    each class alike. No file is moved. Files of equal content are never on
-    both sides: copies of validation or test images are left out of the
-    training images, and copies of test images out of the validation images.
+    If there are no validation images, a stratified part of the training images
+    is set aside. No file is moved. Files with equal content are never in two
+    splits: copies of validation or test images are removed from the training
+    images, and copies of test images are removed from the validation images.
 
     Args:
         data: One of
@@ -124,19 +125,20 @@ def open_splits(
             - a folder with `train/CLASS/*.jpg`, and `validation` and `test`
               where they exist;
             - a CSV file with the columns `path` and `label`, and `split` if
-              the images are divided (see `table.read_table`);
-            - whatever else `open_dataset` opens.
+              the images are split (see `table.read_table`);
+            - any other data that `open_dataset` opens.
         validation_fraction: Fraction of the training images to set aside, if
             there are no validation images.
-        seed: Integer, seed of that division.
+        seed: Integer, the seed of the split.
         data_dir: As for `open_dataset`.
 
     Returns:
         `Splits`.
 
     Raises:
-        FileNotFoundError: If the data are not there.
-        ValueError: If they have another form, or are too few to divide.
+        FileNotFoundError: If the data does not exist.
+        ValueError: If the format is wrong, or if there are too few images to
+            split.
     """
     check_range("validation_fraction", validation_fraction, 0.01, 0.9)
     parts, multi_label = _open_parts(os.fspath(data), data_dir)
@@ -150,9 +152,9 @@ def open_splits(
     for name in train.class_names:
         if SEPARATOR in name or name != name.strip():
             raise ValueError(
-                "The name of a class must have no semicolon, which separates "
-                "labels in a table, and no space at its ends. Rename the "
-                f"folder. Received: {name!r} in `{data}`"
+                "A class name must not contain a semicolon, which separates "
+                "labels in a table, and must not start or end with a space. "
+                f"Rename the folder. Received: {name!r} in `{data}`"
             )
     if validation is not None:
         validation = _without(validation, [test], "validation")
@@ -164,7 +166,7 @@ def open_splits(
 
 
 def _open_parts(data, data_dir):
-    """Opens the splits that there are, and says if labels are several."""
+    """Opens the existing splits. Also returns whether they are multi-label."""
     if os.path.isfile(data):
         return _open_table(data)
     folder = pathlib.Path(data)
@@ -179,7 +181,7 @@ def _open_parts(data, data_dir):
 
 
 def _open_table(path):
-    """Opens the splits of a table; all is for training if it names none."""
+    """Opens the splits of a table. Without splits, all images are training."""
     rows = read_table(path)
     names = tuple(sorted({label for _, labels, _ in rows for label in labels}))
     multi_label = any(len(labels) != 1 for _, labels, _ in rows)
@@ -214,13 +216,13 @@ def _split_of(text, path):
         if text.lower() in words:
             return name
     raise ValueError(
-        f"The column `split` of `{path}` must be of {', '.join(SPLIT_NAMES)}. "
-        f"Received: {text!r}"
+        f"The column `split` of `{path}` must be one of "
+        f"{', '.join(SPLIT_NAMES)}. Received: {text!r}"
     )
 
 
 def _without(dataset, others, name):
-    """Leaves out images that are in other splits, too."""
+    """Removes images that are also in other splits."""
     others = [x for x in others if isinstance(x, ImageList)]
     if not others or not isinstance(dataset, ImageList):
         return dataset
@@ -229,20 +231,20 @@ def _without(dataset, others, name):
     if len(kept) == len(dataset):
         return dataset
     _LOG.warning(
-        "Left out %d of %d %s images: files of the same content are in "
-        "another split.",
+        "Removed %d of %d %s images: another split has files with the same "
+        "content.",
         *(len(dataset) - len(kept), len(dataset), name),
     )
     if not kept:
         raise ValueError(
-            f"All {name} images are in another split, too. Remove them from "
+            f"All {name} images are also in another split. Remove them from "
             "one of the two."
         )
     return dataset.select(kept)
 
 
 def _digests(dataset):
-    """Identifies the content of each image."""
+    """Returns a hash of each image's content."""
     contents = dataset.contents
     if contents is None:
         contents = (
@@ -255,7 +257,7 @@ def _digests(dataset):
 
 
 def divide(dataset, fraction, seed):
-    """Sets a part of the images aside, of each class alike.
+    """Sets aside a stratified part of the images.
 
     Args:
         dataset: An `ImageList`.
@@ -263,14 +265,14 @@ def divide(dataset, fraction, seed):
         seed: Integer.
 
     Returns:
-        Two `ImageList`s: the rest, and what was set aside.
+        Two `ImageList`s: the rest, and the images that were set aside.
 
     Raises:
         ValueError: If there are too few images.
     """
     if not isinstance(dataset, ImageList):
         raise ValueError(
-            "The data are too large to be divided here. Expected a split "
+            "The data set is too large to be split here. Expected a split "
             "`validation`."
         )
     targets = dataset.targets()
@@ -284,7 +286,7 @@ def divide(dataset, fraction, seed):
     rng = np.random.default_rng(seed)
     chosen, owed = [], 0.0
     for _, group in sorted(groups.items()):
-        # Of classes of few images by turns, but of two images always one.
+        # Small classes take turns, but a class of two images always gives one.
         owed += fraction * len(group)
         count = round(owed)
         if targets.sum() == len(targets):
@@ -298,12 +300,12 @@ def divide(dataset, fraction, seed):
     aside[targets[:, lost].any(axis=1)] = False
     if not aside.any():
         raise ValueError(
-            f"There are too few images to set some aside: {len(dataset)} of "
-            f"{len(dataset.class_names)} classes. At least one class needs "
-            "two images of different content."
+            f"There are too few images to set some aside: {len(dataset)} in "
+            f"{len(dataset.class_names)} classes. At least one class needs two "
+            "images with different content."
         )
     _LOG.info(
-        "Set %d of %d images aside to choose by.", aside.sum(), len(dataset)
+        "Set aside %d of %d images for validation.", aside.sum(), len(dataset)
     )
     return (
         dataset.select(np.flatnonzero(~aside)),
@@ -312,7 +314,7 @@ def divide(dataset, fraction, seed):
 
 
 def _warn_of_contradictions(dataset, targets, copies):
-    """Warns of images of equal content and different labels."""
+    """Warns about images with equal content and different labels."""
     pairs = [
         (same[0], i)
         for same in copies
@@ -325,7 +327,7 @@ def _warn_of_contradictions(dataset, targets, copies):
             for i in pairs[0]
         ]
         _LOG.warning(
-            "%d images have the content of another image, but not its label; "
-            "the first pair: %s and %s.",
+            "%d images have the same content as another image but a different "
+            "label. The first pair: %s and %s.",
             *(len(pairs), *names),
         )

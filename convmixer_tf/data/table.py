@@ -1,4 +1,4 @@
-"""Tables of images and their labels, in CSV files."""
+"""Reads and writes CSV tables of images and labels."""
 
 import codecs
 import csv
@@ -25,21 +25,21 @@ def read_table(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:
     Args:
         path: Path of a CSV file in UTF-8, with or without a byte order mark.
             Its first line names the columns: `path` (relative to the file's
-            folder, or absolute), `label`, and, if the images are divided,
-            `split`. Several labels of an image are separated by semicolons;
-            an empty cell stands for none.
+            folder, or absolute), `label`, and `split` if the images are split.
+            Semicolons separate several labels of an image. An empty cell means
+            no label.
 
     Returns:
-        List of a path, labels and a split, or `None` if there is no such
-        column, for each image.
+        List of a path, labels and a split for each image. The split is `None`
+        if there is no such column.
 
     Raises:
-        FileNotFoundError: If the file or an image is not there.
-        ValueError: If the file is not such a table. The error names the line.
+        FileNotFoundError: If the file or an image does not exist.
+        ValueError: If the file is not such a table. The message names the line.
     """
     content = pathlib.Path(path).read_bytes()
     content = content.removeprefix(codecs.BOM_UTF8)
-    # Bytes that are not UTF-8 may be of a file's name.
+    # A file name may have bytes that are not UTF-8.
     text = content.decode("utf-8", "surrogateescape")
     escaped = text.encode("utf-8", "backslashreplace")
     parse_lines(escaped, os.fspath(path), paths=True)
@@ -67,7 +67,7 @@ def read_table(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:
             f"Line {reader.line_num} of `{path}` can't be read as CSV: {error}."
         ) from error
     if not rows:
-        raise ValueError(f"The table `{path}` has no line of an image.")
+        raise ValueError(f"The table `{path}` has no images.")
     return rows
 
 
@@ -104,8 +104,8 @@ def _columns(header, path):
     }
     if not {"path", "label"} <= columns.keys():
         raise ValueError(
-            f"Line 1 of `{path}` must name the columns `path` and `label`, "
-            f"and `split` if the images are divided. Received: {header!r:.80}"
+            f"Line 1 of `{path}` must name the columns `path` and `label`, and "
+            f"`split` if the images are split. Received: {header!r:.80}"
         )
     return columns
 
@@ -121,7 +121,7 @@ def _parse(cells, columns, where, folder):
     full = os.path.join(folder, path)
     if not os.path.isfile(full):
         raise FileNotFoundError(
-            f"{where} names an image that is not there: "
+            f"{where} names an image that does not exist: "
             f"{full.encode('utf-8', 'backslashreplace').decode()!r}"
         )
     labels = tuple(x.strip() for x in label.split(SEPARATOR) if x.strip())

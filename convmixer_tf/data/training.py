@@ -45,41 +45,40 @@ def train_batches(
 ) -> tf.data.Dataset:
     """Yields the augmented batches of one epoch.
 
-    The order is a function of `(seed, epoch)`; crops, flips, RandAugment and
-    jitter are functions of `(seed, epoch, image)`, also where flips alternate
-    from epoch to epoch; mixing and erasing of
-    `(seed, epoch, step, replica)`. Nothing depends on earlier calls, on the
-    number of cores or on how images are spread over workers and replicas, so
-    `skip_steps` continues an interrupted epoch exactly. The exception is
-    `Augmentation.keras_cv`, which draws random numbers of its own.
+    The order depends only on `(seed, epoch)`. Crops, flips, RandAugment and
+    jitter depend only on `(seed, epoch, image)`, even with alternating flips.
+    Mixing and erasing depend only on `(seed, epoch, step, replica)`. Nothing
+    depends on earlier calls, on the number of cores or on how images are
+    distributed over workers and replicas, so `skip_steps` resumes an
+    interrupted epoch exactly. The exception is `Augmentation.keras_cv`, which
+    uses its own random numbers.
 
-    An unreadable image is logged with its name and number, and its successor
-    in the batch takes its place, so that the steps and all other images stay
-    as they are.
+    An unreadable image is logged with its name and number and replaced by its
+    successor in the batch. The steps and all other images stay the same.
 
     Args:
-        dataset: What `open_dataset` returns.
+        dataset: Data set from `open_dataset`.
         augmentation: An `Augmentation`.
         image_size: Side of the images, in pixels.
         batch_size: Images per replica.
         seed: Non-negative integer that controls all randomness.
         epoch: Number of the epoch, from 0.
-        skip_steps: Number of steps to leave out at the start.
-        replicas: Replicas that a batch is for. Each has its own part of the
-            batch, one after the other, mixed in itself.
+        skip_steps: Number of steps to skip at the start.
+        replicas: Number of replicas that share a batch. Each one has a
+            contiguous part of the batch and mixes images within that part.
         orientation: As in `decode_image`.
-        shard: A `Shard`; by default this is the only worker.
+        shard: A `Shard`. Defaults to a single worker.
 
     Returns:
         A `tf.data.Dataset` of pairs: images, uint8 of shape
         (batch_size * replicas, image_size, image_size, 3), in pixels, or
         float32 if they are erased or augmented by keras-cv; and labels,
-        float32 of shape (batch_size * replicas, classes). Its length is that
-        of the rest of the epoch; images that fill no batch are left out,
-        others each epoch.
+        float32 of shape (batch_size * replicas, classes). Its length is the
+        number of remaining steps of the epoch. Images that do not fill a batch
+        are dropped, different ones in each epoch.
 
     Raises:
-        ValueError: If an argument is out of range, or no batch can be filled.
+        ValueError: If an argument is out of range, or there is no full batch.
     """
     shard = shard or Shard()
     for name, value in (
@@ -137,7 +136,7 @@ def train_batches(
     )
 
     def augment(step, tensors):
-        # All replicas are numbered as the examples are dealt to them.
+        # Replicas are numbered in the order in which they get examples.
         first = step * shard.num_workers * replicas + shard.worker
         return _augment(
             tensors,
@@ -160,13 +159,13 @@ def train_batches(
 
 
 def _seeds(seed, epoch):
-    """Seeds for what depends on the image, on the step, and on neither."""
+    """Returns the seeds for images, for steps and for the epoch."""
     image, step, layer = np.random.SeedSequence([seed, epoch]).generate_state(3)
     return tf.constant(image, tf.int64), tf.constant(step, tf.int64), int(layer)
 
 
 def _deal(group, replicas):
-    """Deals examples to replicas one by one, as `shard` does to workers."""
+    """Distributes examples to replicas in turn, as `shard` does to workers."""
 
     def deal(tensor):
         dealt = tf.transpose(tf.reshape(tensor, [-1, replicas]))
@@ -178,10 +177,10 @@ def _deal(group, replicas):
 def _prepare(
     dataset, augmentation, image_size, orientation, example, seed, first_flip
 ):
-    """Reads, decodes, crops and flips an image; draws what comes later."""
+    """Reads, decodes, crops and flips an image. Draws numbers for later."""
     encoded, label = dataset.read(example["record"])
     counts = [1, augmentation.crop.num_draws, *_num_batch_draws(augmentation)]
-    # A single call, since each costs as much as cropping does.
+    # A single call, because each one takes as long as cropping.
     draws = tf.random.stateless_uniform(
         [sum(counts)], tf.stack([seed, example["key"]])
     )
@@ -201,7 +200,7 @@ def _prepare(
 
 
 def _num_batch_draws(augmentation):
-    """Random numbers per image of the steps that treat whole batches."""
+    """Returns the random numbers per image that batch operations need."""
     return [
         step.num_draws if step else 0
         for step in (augmentation.rand_augment, augmentation.color_jitter)
@@ -209,7 +208,7 @@ def _num_batch_draws(augmentation):
 
 
 def _replace(log, batch_size, names, tensors, position):
-    """Puts the successor of each missing image in its place."""
+    """Replaces each missing image with its successor."""
     count = tf.shape(position)[0]
     some = tf.debugging.Assert(
         count > 0,
@@ -223,7 +222,7 @@ def _replace(log, batch_size, names, tensors, position):
 
 
 def _augment(tensors, augmentation, class_names, replica_seeds):
-    """Applies what treats whole batches."""
+    """Applies the operations on whole batches."""
     images, labels, policy_draws, jitter_draws = tensors
     if augmentation.rand_augment:
         images = rand_augment_with(

@@ -1,4 +1,4 @@
-"""Why a file is no image that can be decoded, and what to do about it."""
+"""Explains why an image file can't be decoded and what to do."""
 
 import os
 import stat
@@ -7,11 +7,11 @@ from convmixer_tf.data.pillow import PHOTO_SUFFIXES
 from convmixer_tf.data.pillow import pillow_extensions
 from convmixer_tf.files import printable_name
 
-_READ = "JPEG, PNG, WebP, GIF and BMP are read"
+_READ = "JPEG, PNG, WebP, GIF and BMP are supported"
 _SAVE = f"{_READ}; save it as JPEG"
-# ISO media: the brand that stands after `ftyp`.
+# ISO media: the brand after `ftyp`.
 _BRANDS = {
-    "HEIC photograph, as iPhones take them": (
+    "HEIC photograph, the format of iPhones": (
         *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
         *(b"mif1", b"msf1"),
     ),
@@ -27,7 +27,7 @@ _KINDS = (
     (b"8BPS", f"It is a Photoshop file; {_SAVE}."),
     (b"\0\0\1\0", f"It is an icon; {_SAVE}."),
     (b"%PDF", f"It is a PDF; {_READ}."),
-    (b"\0\5\x16\7", "It holds macOS' notes on another file, not an image."),
+    (b"\0\5\x16\7", "It is a macOS metadata file, not an image."),
     (b"PK\3\4", "It is a ZIP archive; unpack it."),
     (b"\x1f\x8b", "It is compressed by gzip; unpack it."),
     (b"version https://git-lfs", "It is a Git LFS pointer: `git lfs pull`."),
@@ -35,15 +35,15 @@ _KINDS = (
 
 
 def why_unreadable(source):
-    """Says why an image can't be read, in one or two sentences.
+    """Explains in one or two sentences why an image can't be read.
 
     Args:
-        source: Path of a file that could not be read, or the bytes of one
-            that could not be decoded. Its beginning and its end are looked
-            at, nothing is decoded.
+        source: Path of a file that could not be read, or the bytes of a file
+            that could not be decoded. Only its beginning and its end are
+            examined.
 
     Returns:
-        String: what the file is or lacks, and what helps if something does.
+        String: what the file is or lacks, and a remedy if there is one.
     """
     if isinstance(source, bytes):
         return _why_undecodable(source)
@@ -51,31 +51,33 @@ def why_unreadable(source):
         mode = os.stat(source).st_mode
         if stat.S_ISDIR(mode):
             return "It is a folder."
-        if not stat.S_ISREG(mode):  # To open a pipe would be to wait.
-            return "It is no regular file."
+        if not stat.S_ISREG(mode):  # Opening a pipe would block.
+            return "It is not a regular file."
         with open(source, "rb") as file:
             why = _why_undecodable(file.read())
-        # The sender of bytes, to a server, can't install anything.
+        # A client that sends bytes to a server can't install packages.
         return why + _package_for(why)
     except FileNotFoundError:
         if os.path.islink(source):
-            return "It is a link to a file that is not there."
-        return "There is no such file."
+            return "It is a link to a file that does not exist."
+        return "The file does not exist."
     except PermissionError:
-        return "Its permissions forbid reading it."
+        return "You have no permission to read it."
     except (OSError, ValueError) as error:
-        return f"The system says: {getattr(error, 'strerror', None) or error}."
+        return (
+            f"The system reports: {getattr(error, 'strerror', None) or error}."
+        )
 
 
 def why_left_out(paths):
-    """Says why photographs are not read that have another suffix.
+    """Explains why photographs with another suffix are not read.
 
     Args:
-        paths: List of paths of files that were left out of a folder.
+        paths: List of paths of ignored files in a folder.
 
     Returns:
-        String, a space and a sentence on the first photograph, such as a HEIC
-        file; empty if there is none.
+        String, a space and a sentence about the first photograph, such as a
+        HEIC file. Empty if there is none.
     """
     for path in paths:
         if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES:
@@ -84,14 +86,14 @@ def why_left_out(paths):
 
 
 def _package_for(why):
-    """Names the package that would read a file, if it is not installed."""
+    """Names the package that reads a file, if it is not installed."""
     for name, suffix, package in (
         ("HEIC", ".heic", "pillow-heif"),
         ("AVIF", ".avif", "pillow"),
         ("TIFF", ".tiff", "pillow"),
     ):
         if f" {name} " in why and suffix not in pillow_extensions():
-            return f" With `pip install {package}` it is read."
+            return f" To read it, `pip install {package}`."
     return ""
 
 
@@ -99,7 +101,7 @@ def _why_undecodable(content):
     if not content:
         return "It is empty."
     if not content.strip(b"\0"):
-        return "It holds nothing but zeros: copying it failed. Copy it again."
+        return "It contains only zeros: copying it failed. Copy it again."
     if content[4:8] == b"ftyp":
         for what, brands in _BRANDS.items():
             if content[8:12] in brands:
@@ -109,26 +111,26 @@ def _why_undecodable(content):
         if content.startswith(start):
             return what
     if content[8:16] == b"WEBPVP8X" and content[20:21] and content[20] & 2:
-        return f"It is an animated WebP; {_READ}; save one picture of it."
+        return f"It is an animated WebP; {_READ}; save a single frame."
     whole = _whole(content)
     if whole is not None:
         name, whole = whole
         if not whole:
-            return f"It is a {name} that is cut off. Copy it again."
+            return f"It is a truncated {name}. Copy it again."
         if name.startswith("BMP with"):
-            return f"It is a {name}, which is not read. Save it as PNG."
-        return f"It is a {name} that is damaged. Save it again as PNG."
+            return f"It is a {name}, which is not supported. Save it as PNG."
+        return f"It is a damaged {name}. Save it again as PNG."
     text = content[:1000].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")) or b"<html" in text:
-        return "It is a web page: the download failed. Fetch it again."
+        return "It is a web page: the download failed. Download it again."
     if b"<svg" in text:
         return f"It is an SVG drawing; {_READ}."
-    return f"It is no image; {_READ}. It begins with {content[:8]!r}."
+    return f"It is not an image; {_READ}. It starts with {content[:8]!r}."
 
 
 def _whole(content):
-    """Names a format that is read, and says whether the file has its end."""
-    # What some programs add after the end is not missed.
+    """Returns the format of a readable file, and whether it is complete."""
+    # Some programs add data after the end.
     end = content.rstrip(b"\0\r\n")
     if content.startswith(b"\xff\xd8\xff"):
         return "JPEG", b"\xff\xd9" in end[-1024:]

@@ -1,4 +1,4 @@
-"""Checks of arguments that several configurations share."""
+"""Argument checks that several configurations share."""
 
 import tensorflow as tf
 
@@ -31,40 +31,39 @@ def check_choice(name, value, choices):
 
 
 def check_crop_fraction(value):
-    """Raises `ValueError` unless it is `None` or part of an image's side."""
+    """Raises `ValueError` unless it is `None` or a fraction of the side."""
     if value is not None:
         check_range("crop_fraction", value, 0.01, 1)
 
 
 def check_images(images, types, channels=None):
-    """Checks a batch of images before anything is computed of it.
+    """Checks a batch of images.
 
     Args:
         images: Array or tensor.
-        types: Tuple of the types that are taken: `"uint8"`, `"float"`.
-        channels: Integer, how many channels are needed; `None` for any number
-            that is known.
+        types: Tuple of the accepted types: `"uint8"`, `"float"`.
+        channels: Integer, the required number of channels; `None` for any known
+            number.
 
     Returns:
         Tensor.
 
     Raises:
-        ValueError: If the images have another type, rank or number of
-            channels.
+        ValueError: If the images have a wrong type, rank or number of channels.
     """
     images = tf.convert_to_tensor(images)
     if images.shape.rank != 4:
         raise ValueError(
-            "Argument `images` must be a batch of shape (batch, height, "
-            "width, channels); `images[None]` makes one of a single image. "
-            f"Received: images of shape {images.shape}"
+            "Argument `images` must be a batch of shape (batch, height, width, "
+            "channels). For a single image, pass `images[None]`. Received: "
+            f"images of shape {images.shape}"
         )
     found = "float" if images.dtype.is_floating else images.dtype.name
     if found not in types:
         cast = "tf.uint8" if types[0] == "uint8" else "tf.float32"
         raise ValueError(
-            f"Argument `images` must be {' or '.join(types)} pixels in "
-            f"[0, 255]; `tf.cast(images, {cast})` makes them so. Received: "
+            f"Argument `images` must be {' or '.join(types)} pixels in [0, "
+            f"255]. To convert them, use `tf.cast(images, {cast})`. Received: "
             f"images of type {images.dtype.name}"
         )
     found = images.shape[3]
@@ -80,7 +79,7 @@ def check_images(images, types, channels=None):
 
 
 def check_label_rows(labels, images):
-    """Checks that each image has a row of labels that can be mixed.
+    """Checks that each image has a row of float labels.
 
     Args:
         labels: Array or tensor.
@@ -90,7 +89,7 @@ def check_label_rows(labels, images):
         Tensor.
 
     Raises:
-        ValueError: If the labels are no floats of shape (batch, classes).
+        ValueError: If the labels are not floats of shape (batch, classes).
     """
     labels = tf.convert_to_tensor(labels)
     if (
@@ -100,7 +99,7 @@ def check_label_rows(labels, images):
     ):
         raise ValueError(
             "Argument `labels` must be floats of shape (batch, classes), a row "
-            "for each image; `smooth_labels` makes them of class indices. "
+            "for each image. `smooth_labels` converts class indices. "
             f"Received: labels of type {labels.dtype.name} and shape "
             f"{labels.shape}, images of shape {images.shape}"
         )

@@ -185,9 +185,9 @@ def test_warns_of_what_it_leaves_out(tmp_path, save, caplog, monkeypatch):
     empty, unseen, other = caplog.messages
     train = tmp_path / "train"
     assert empty == f"No images of class 'b' in {train}"
-    assert unseen == f"Empty folders, so no classes: 'empty' in {train}"
-    assert other.startswith(f"Left out of {train}: 1 that are not .jpg, .jpeg")
-    assert "2.heic': It is a HEIC photograph, as iPhones take them" in other
+    assert unseen == f"Ignored empty folders 'empty' in {train}"
+    assert other.startswith(f"In {train}, ignored 1 files that are not .jpg")
+    assert "2.heic': It is a HEIC photograph, the format of iPhones" in other
 
 
 def test_what_is_beside_classes_and_images_is_neither(tmp_path, save, caplog):

@@ -182,7 +182,7 @@ def test_empty_files_are_passed_over(tmp_path, caplog):
     empty = tmp_path / "train-00001-of-00002.tfrecord"
     empty.write_bytes(b"")
     assert len(open_dataset(tmp_path, "train")) == 2
-    assert caplog.messages == [f"Passed over empty files: {empty}"]
+    assert caplog.messages == [f"Ignored empty files: {empty}"]
 
 
 def test_no_records_at_all(tmp_path):
@@ -200,7 +200,7 @@ def test_a_file_that_is_cut_off(
     path = tmp_path / "train.tfrecord"
     write(path, [0, 1, 2], compression)
     os.truncate(path, path.stat().st_size - 20)
-    with pytest.raises(ValueError, match=rf"{path} is cut off or damaged"):
+    with pytest.raises(ValueError, match=rf"{path} is truncated or damaged"):
         open_dataset(tmp_path, "train")
 
 

@@ -128,15 +128,15 @@ def test_copies_across_given_splits_are_left_out(tmp_path, caplog):
     shutil.copy(tmp_path / "test/red/3_1.png", tmp_path / "val/red/z.png")
     splits = open_splits(tmp_path)
     assert splits.counts() == {"train": 15, "validation": 12, "test": 12}
-    assert "Left out 2 of 17 training images" in caplog.text
-    assert "Left out 1 of 13 validation images" in caplog.text
+    assert "Removed 2 of 17 training images" in caplog.text
+    assert "Removed 1 of 13 validation images" in caplog.text
 
 
 def test_equal_files_of_two_classes_are_named(tmp_path, caplog):
     write(tmp_path, dict.fromkeys(CLASSES, 4))
     shutil.copy(tmp_path / "red/0_0.png", tmp_path / "blue/same.png")
     open_splits(tmp_path)
-    assert "but not its label" in caplog.text
+    assert "but a different label" in caplog.text
     assert "blue/same.png" in caplog.text
     assert "red/0_0.png" in caplog.text
 
@@ -225,4 +225,4 @@ def test_the_log_says_how_many_were_set_aside(tmp_path, caplog):
     write(tmp_path, dict.fromkeys(CLASSES, 5))
     with caplog.at_level(logging.INFO):
         open_splits(tmp_path)
-    assert "Set 3 of 15 images aside" in caplog.text
+    assert "Set aside 3 of 15 images" in caplog.text

@@ -52,7 +52,7 @@ def test_absolute_paths_stay(folder):
     ("content", "error", "message"),
     [
         (b"", ValueError, r"table.csv` is empty"),
-        (b"path,label\n", ValueError, r"has no line of an image"),
+        (b"path,label\n", ValueError, r"has no images"),
         (b"a.jpg,cat\n", ValueError, r"Line 1 of .* must name the columns"),
         (b"path,label\na.jpg\n", ValueError, r"Line 2 .* must have 2 cells"),
         (

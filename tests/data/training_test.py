@@ -201,7 +201,7 @@ def test_skips_names_and_counts_the_unreadable(broken_folder, caplog):
     assert len(batches) == 3
     assert all(np.isfinite(images).all() for images, _ in batches)
     lines = caplog.messages
-    assert lines.pop(0).startswith("Empty folders")
+    assert lines.pop(0).startswith("Ignored empty folders")
     assert len(lines) == 3
     assert [line.split(":")[0] for line in sorted(lines)] == [
         f"Skipped an unreadable image, number {n} so far" for n in (1, 2, 3)

@@ -37,8 +37,11 @@ def media(brand):
     ("content", "why"),
     [
         (b"", "It is empty."),
-        (bytes(500), "nothing but zeros"),
-        (media(b"heic"), "a HEIC photograph, as iPhones take them; .* as JPEG"),
+        (bytes(500), "contains only zeros"),
+        (
+            media(b"heic"),
+            "a HEIC photograph, the format of iPhones; .* as JPEG",
+        ),
         (media(b"mif1"), "a HEIC photograph"),
         (media(b"avif"), "an AVIF image; .* save it as JPEG"),
         (media(b"crx "), "a camera's raw photograph"),
@@ -52,21 +55,21 @@ def media(brand):
         (b"\xef\xbb\xbf<html>", "a web page"),
         (b'<?xml version="1.0"?><svg>', "an SVG drawing"),
         (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
-        (b"hello", r"no image; .* It begins with b'hello'"),
-        (encoded("JPEG")[:-300], "a JPEG that is cut off. Copy it again"),
-        (encoded("PNG")[:-300], "a PNG that is cut off"),
-        (encoded("GIF")[:-300], "a GIF that is cut off"),
-        (encoded("WEBP")[:-300], "a WebP that is cut off"),
-        (encoded("BMP")[:-300], "a BMP that is cut off"),
-        (animated_webp(), "an animated WebP; .* save one picture of it"),
-        (encoded("BMP", "P"), "a BMP with a palette, which is not read"),
+        (b"hello", r"not an image; .* It starts with b'hello'"),
+        (encoded("JPEG")[:-300], "a truncated JPEG. Copy it again"),
+        (encoded("PNG")[:-300], "a truncated PNG"),
+        (encoded("GIF")[:-300], "a truncated GIF"),
+        (encoded("WEBP")[:-300], "a truncated WebP"),
+        (encoded("BMP")[:-300], "a truncated BMP"),
+        (animated_webp(), "an animated WebP; .* save a single frame"),
+        (encoded("BMP", "P"), "a BMP with a palette, which is not supported"),
         (
             encoded("PNG")[:60] + bytes(30) + encoded("PNG")[90:],
-            "a PNG that is damaged. Save it again",
+            "a damaged PNG. Save it again",
         ),
         (
             encoded("JPEG")[:30] + bytes(60) + encoded("JPEG")[90:],
-            "a JPEG that is damaged",
+            "a damaged JPEG",
         ),
     ],
 )
@@ -80,14 +83,16 @@ def test_what_the_bytes_are(content, why, tmp_path):
 
 
 def test_what_is_no_file(tmp_path):
-    assert why_unreadable(tmp_path / "x.png") == "There is no such file."
+    assert why_unreadable(tmp_path / "x.png") == "The file does not exist."
     assert why_unreadable(tmp_path) == "It is a folder."
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     assert why_unreadable(tmp_path / "link").startswith("It is a link to a f")
     os.mkfifo(tmp_path / "pipe")
-    assert why_unreadable(tmp_path / "pipe") == "It is no regular file."
-    assert why_unreadable(tmp_path / ("x" * 300)).startswith("The system says")
-    assert why_unreadable("zero\0.png").startswith("The system says")
+    assert why_unreadable(tmp_path / "pipe") == "It is not a regular file."
+    assert why_unreadable(tmp_path / ("x" * 300)).startswith(
+        "The system reports"
+    )
+    assert why_unreadable("zero\0.png").startswith("The system reports")
 
 
 def test_what_may_not_be_read(tmp_path, monkeypatch):
@@ -97,4 +102,4 @@ def test_what_may_not_be_read(tmp_path, monkeypatch):
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"x")
     monkeypatch.setattr("builtins.open", refuse)
-    assert why_unreadable(path) == "Its permissions forbid reading it."
+    assert why_unreadable(path) == "You have no permission to read it."

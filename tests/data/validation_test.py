@@ -54,7 +54,7 @@ def test_channels_that_are_known_only_later(function):
     [
         (np.int32(PIXELS), LABELS, "must be uint8 or float pixels"),
         (PIXELS[0], LABELS, "must be a batch of shape"),
-        (PIXELS, np.array([0, 1]), "`smooth_labels` makes them of class ind"),
+        (PIXELS, np.array([0, 1]), "`smooth_labels` converts class indices"),
         (PIXELS, np.int64(LABELS), "must be floats of shape"),
         (PIXELS, LABELS[:1], "a row for each image"),
     ],

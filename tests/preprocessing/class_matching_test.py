@@ -16,7 +16,7 @@ def test_by_name():
 
 def test_by_order_if_no_names_are_known():
     assert match_classes(("red", "blue"), None, 2).tolist() == [0, 1]
-    with pytest.raises(ValueError, match="3 classes and the data have 2"):
+    with pytest.raises(ValueError, match="3 classes and the data has 2"):
         match_classes(("red", "blue"), None, 3)
 
 
@@ -29,7 +29,7 @@ def test_imagenet_by_its_identifiers(known):
 def test_unknown_classes():
     with pytest.raises(ValueError, match="does not know the classes pink of"):
         match_classes(("pink", "red"), ("blue", "green", "red"), 3)
-    with pytest.raises(ValueError, match="1000 classes and the data have 1"):
+    with pytest.raises(ValueError, match="1000 classes and the data has 1"):
         match_classes(("pink",), None, 1000)
 
 

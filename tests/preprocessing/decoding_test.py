@@ -60,7 +60,7 @@ def test_decode_predictions_takes_names():
     first, second = decode_predictions(preds, 2, CIFAR10_CLASSES)
     assert first == [("cat", 0.7), ("dog", 0.3)]
     assert second[0] == ("truck", 1)
-    with pytest.raises(ValueError, match=r"over the 2 classes, .*\(batch, 2\)"):
+    with pytest.raises(ValueError, match=r"for the 2 classes, .*\(batch, 2\)"):
         decode_predictions(preds, class_names=["cat", "dog"])
     with pytest.raises(ValueError, match="`top` must be an integer from 1 to"):
         decode_predictions(preds, 11, CIFAR10_CLASSES)

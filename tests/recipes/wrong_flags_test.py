@@ -67,7 +67,7 @@ WRONG = {
         "--teacher={BAD}": "Cannot read a model from",
         "--teacher={DENSE}": "The teacher must take images of 3 channels",
         "--teacher={GRAY}": "The teacher must take images of 3 channels",
-        "--teacher={FIVE}": "The model has 5 classes and the data have 3",
+        "--teacher={FIVE}": "The model has 5 classes and the data has 3",
         "--distillation_weight=0": "`distillation_weight` must be above 0",
         "--distillation_temperature=0": "`distillation_temperature` must be",
     },
@@ -115,7 +115,7 @@ WRONG = {
         "--crop_fraction=0": "`crop_fraction` must be from",
         "--image_size=16": "The model takes images of 32 x 32 pixels",
         "--output={FILE}": "The output must be a folder",
-        "--model={FIVE}": "The model has 5 classes and the data have 3",
+        "--model={FIVE}": "The model has 5 classes and the data has 3",
     },
 }
 

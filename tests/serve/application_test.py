@@ -156,8 +156,8 @@ def ftyp(brand):
     ("body", "status", "message"),
     [
         (b"", 415, "There is no image: the body is empty. Send the file it"),
-        (b"text", 415, "It is no image; JPEG, PNG, WebP, GIF and BMP are read"),
-        (b"RIFF\0\0\0\0WAVEfmt", 415, "It is no image; .* b'RIFF"),
+        (b"text", 415, "It is not an image; JPEG, PNG, WebP, GIF and BMP"),
+        (b"RIFF\0\0\0\0WAVEfmt", 415, "It is not an image; .* b'RIFF"),
         (b'{"image": "/9j/4AAQ"}', 415, "JSON is not accepted. Send the file"),
         (base64.b64encode(JPEG), 415, "Base64 is not accepted. Send the file"),
         (b"data:image/png;base64,iV", 415, "Base64 is not accepted"),
@@ -268,7 +268,7 @@ def test_a_form_is_taken(server):
         (form(PHOTO, end=b"--x" + 200 * b" "), 400, "too many spaces"),
         (form(), 400, "has no file"),
         (form((b'name="file"; filename=""', b"")), 415, "body is empty"),
-        (form((b'name="text"', b"hello")), 415, "It is no image"),
+        (form((b'name="text"', b"hello")), 415, "It is not an image"),
         (form(PHOTO, end=b""), 400, "ends early"),
         ((form(PHOTO)[0], "multipart/form-data"), 400, "no boundary"),
         (

@@ -187,7 +187,7 @@ def test_what_is_wrong_is_said_in_a_line(exported, tmp_path):
             (model, "photo.jpg"): "Unexpected arguments: ['photo.jpg']",
             (f"--model={tmp_path}/broken", "--port=0"): "Error: Cannot read a ",
             (model, "--port=0", f"--labels={tmp_path}/two.txt"): "Error: The "
-            "model has 5 classes, and there are names for 2. (`--labels ",
+            "model has 5 classes, but there are 2 class names. (`--labels ",
         }
         printed = subprocess.run(
             [sys.executable, "-c", _DRIVER, json.dumps(list(cases))],

@@ -68,7 +68,7 @@ def test_a_teacher_of_larger_images():
 @pytest.mark.parametrize(
     ("model", "names", "message"),
     [
-        (lambda: teacher_model(4), None, "4 classes and the data have 10"),
+        (lambda: teacher_model(4), None, "4 classes and the data has 10"),
         (
             lambda: teacher_model(activation="sigmoid"),
             NAMES,
