@@ -1,4 +1,4 @@
-"""Averages of a model's weights: over time, and over replicas."""
+"""Averages of a model's weights over time and over replicas."""
 
 import keras
 import tensorflow as tf
@@ -10,8 +10,8 @@ from convmixer_tf.training.strategy import on_replicas
 class MovingAverage(tf.Module):
     """The running mean of all floating-point variables of a model.
 
-    It starts as a copy and includes the statistics of the batch
-    normalizations, as timm's `ModelEmaV2` does.
+    It starts as a copy. Like timm's `ModelEmaV2`, it includes the statistics of
+    the batch normalizations.
 
     Args:
         model: A `keras.Model`.
@@ -32,7 +32,7 @@ class MovingAverage(tf.Module):
         ]
 
     def apply(self, strategy):
-        """Takes the weights in. For a cross-replica context (`merge_call`)."""
+        """Updates the mean. For a cross-replica context (`merge_call`)."""
         for mean, target in zip(self.means, self.targets, strict=True):
             strategy.extended.update(
                 mean,
@@ -44,7 +44,7 @@ class MovingAverage(tf.Module):
             )
 
     def swap(self):
-        """Exchanges the model's variables with their means."""
+        """Swaps the model's variables and their means."""
         for mean, target in zip(self.means, self.targets, strict=True):
             value = target.numpy()
             target.assign(mean.numpy())
@@ -52,7 +52,7 @@ class MovingAverage(tf.Module):
 
 
 def averaging_over_replicas(strategy, variables):
-    """Builds the function that levels what replicas change on their own.
+    """Builds a function that averages variables over replicas.
 
     Args:
         strategy: A `tf.distribute.Strategy`.
@@ -60,8 +60,8 @@ def averaging_over_replicas(strategy, variables):
             normalizations.
 
     Returns:
-        Function without arguments, which replaces each replica's copy of each
-        variable by the mean of all copies.
+        Function without arguments that replaces each replica's copy of each
+        variable with the mean of all copies.
     """
     variables = [raw(variable) for variable in variables]
     if not variables or strategy.num_replicas_in_sync == 1:

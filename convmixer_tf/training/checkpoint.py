@@ -1,4 +1,4 @@
-"""Checkpoints that a crash, a full disk or a bad sector can't take away."""
+"""Checkpoints that survive crashes, full disks and bad sectors."""
 
 import contextlib
 import hashlib
@@ -13,26 +13,26 @@ from convmixer_tf.files import PathLike
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import is_remote
 
-# The last file of a checkpoint to be written, and the first to be removed.
+# The file of a checkpoint that is written last and removed first.
 _RECORD = "info.json"
 
 
 class CheckpointStore:
-    """A folder of checkpoints, each of which is a folder of its own.
+    """A folder of checkpoints. Each checkpoint is a subfolder.
 
-    A checkpoint counts once its record is there, which has the hashes of its
-    files. It is written last, when they are flushed to the disk. So what
-    counts is complete; and if it is damaged later, the hashes tell before
-    anything is restored. An object store promises the same, as an object is
-    there whole or not at all; when it is safe from a crash is its own affair.
+    A checkpoint is valid once its record exists. The record has the hashes of
+    the checkpoint's files and is written last, after the files are flushed to
+    disk. A valid checkpoint is therefore complete. The hashes detect later
+    damage before anything is restored. In an object store, an object also
+    exists completely or not at all; when it is safe from a crash depends on the
+    store.
 
     Args:
-        directory: Path of the folder, or where it is in an object store, such
-            as `gs://bucket/folder`. It may not exist yet.
-        keep: Integer, how many of the last checkpoints to keep.
-        writes: Boolean, whether this process writes. With several workers,
-            one does; the others read what it wrote, on a file system that
-            they share.
+        directory: Path of the folder, or its URL in an object store, such as
+            `gs://bucket/folder`. It need not exist.
+        keep: Integer, the number of latest checkpoints to keep.
+        writes: Boolean, whether this process writes. With several workers, one
+            of them writes and the others read from a shared file system.
     """
 
     def __init__(
@@ -55,22 +55,22 @@ class CheckpointStore:
         )
 
     def path(self, name):
-        """Returns where the checkpoint of a name is, or would be."""
+        """Returns the path for a checkpoint name."""
         return os.path.join(self.directory, name)
 
     def save(self, checkpoint, name, info, best=None):
-        """Writes a checkpoint, and then removes those no longer wanted.
+        """Writes a checkpoint, then removes old ones.
 
         Args:
             checkpoint: A `tf.train.Checkpoint`.
-            name: What `checkpoint_name` returns. If there is one of that
-                name, it is of the same state and stays.
-            info: What to keep with it, as JSON can hold it.
-            best: The name of one not to remove, or `None`.
+            name: Name from `checkpoint_name`. An existing checkpoint of that
+                name has the same state and is kept.
+            info: Information to store with it, as JSON values.
+            best: Name of a checkpoint to keep, or `None`.
 
         Raises:
-            OSError: If it can't be written; the disk may be full. All earlier
-                checkpoints are still there.
+            OSError: If it can't be written, for example because the disk is
+                full. All earlier checkpoints are kept.
         """
         if not self.writes or name in self.names():
             return
@@ -83,24 +83,23 @@ class CheckpointStore:
                 _remove(self.path(name))
             earlier = ", ".join(self.names()) or "none"
             raise OSError(
-                f"Can't write the checkpoint {name} to {self.directory}. The "
-                f"earlier ones are untouched: {earlier}. {error}"
+                f"Cannot write the checkpoint {name} to {self.directory}. "
+                f"Earlier checkpoints are unchanged: {earlier}. {error}"
             ) from error
         self._prune(best)
 
     def restore(self, checkpoint):
-        """Reads the last checkpoint that is whole.
+        """Restores the latest complete checkpoint.
 
         Args:
-            checkpoint: A `tf.train.Checkpoint`, the values of which to
-                replace.
+            checkpoint: A `tf.train.Checkpoint`. Its values are replaced.
 
         Returns:
-            The `info` it was saved with, or `None` if there is no checkpoint.
+            The `info` of the checkpoint, or `None` if there is none.
 
         Raises:
-            OSError: If there are checkpoints, but none is whole.
-            ValueError: If the checkpoint is of something else.
+            OSError: If all checkpoints are damaged.
+            ValueError: If the checkpoint is for another model.
         """
         damaged = []
         for name in reversed(self.names()):
@@ -110,8 +109,8 @@ class CheckpointStore:
                 self._put_aside(damaged)
                 return info
             logging.error(
-                "The checkpoint %s is damaged (%s). Falling back to the one "
-                "before it.",
+                "The checkpoint %s is damaged (%s). Falling back to the "
+                "previous one.",
                 name,
                 damage,
             )
@@ -120,22 +119,22 @@ class CheckpointStore:
             return None
         raise OSError(
             f"All checkpoints in {self.directory} are damaged. Remove the "
-            "folder to start from the beginning."
+            "folder to restart the run."
         )
 
     def read(self, checkpoint, name):
-        """Reads one checkpoint, which must be whole.
+        """Restores one checkpoint, which must be complete.
 
         Args:
-            checkpoint: A `tf.train.Checkpoint`. It may lack some of what was
+            checkpoint: A `tf.train.Checkpoint`. It may be a part of what was
                 saved.
             name: One of `names()`.
 
         Returns:
-            The `info` it was saved with.
+            The `info` of the checkpoint.
 
         Raises:
-            ValueError: If something was not saved, or has another shape.
+            ValueError: If a value was not saved or has another shape.
         """
         path = self.path(name)
         try:
@@ -143,18 +142,18 @@ class CheckpointStore:
             status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError) as error:
             raise ValueError(
-                f"The checkpoint {path} is of another model or of other "
-                f"settings than these. {error}"
+                f"The checkpoint {path} is for another model or other "
+                f"settings. {error}"
             ) from error
         return _read_record(path)["info"]
 
     def _damage(self, name):
-        """Says what is wrong with a checkpoint, or nothing."""
+        """Describes a checkpoint's damage, or returns `None`."""
         path = self.path(name)
         try:
             for file, digest in _read_record(path)["sha256"].items():
                 if _digest(os.path.join(path, file)) != digest:
-                    return f"{file} is not what was written"
+                    return f"{file} has changed since it was written"
         except (
             *(OSError, ValueError, KeyError, TypeError, AttributeError),
             tf.errors.OpError,
@@ -166,7 +165,7 @@ class CheckpointStore:
         for name in names if self.writes else ():
             old, new = self.path(name), self.path(f"damaged_{name}")
             gfile.makedirs(new)
-            # File by file: an object store has no folders to rename.
+            # File by file, because an object store has no folders to rename.
             for file in (_RECORD, *_state_files(old)):
                 paths = (os.path.join(path, file) for path in (old, new))
                 gfile.rename(*paths, overwrite=True)
@@ -179,12 +178,12 @@ class CheckpointStore:
             _remove(self.path(name))
 
     def _remove_half(self):
-        """Removes what a killed write or removal left: no more than one.
+        """Removes the incomplete checkpoint of a killed write or removal.
 
-        If more lack their record, something else took it. They stay.
+        If several have no record, there was another reason, and they are kept.
         """
         whole = self.names()
-        for start in ("step_", "tmp_"):  # The latter of older versions.
+        for start in ("step_", "tmp_"):  # Older versions used "tmp_".
             names = [x for x in self._entries() if x.startswith(start)]
             half = [name for name in names if name not in whole]
             if len(half) == 1:
@@ -197,10 +196,10 @@ class CheckpointStore:
 
 
 def checkpoint_name(step, evaluated):
-    """Names a checkpoint, so that names sort as they were written.
+    """Names a checkpoint so that names sort in the order of writing.
 
     Args:
-        step: Integer, updates made so far.
+        step: Integer, the number of updates so far.
         evaluated: Boolean, whether the epoch that ends there was evaluated.
 
     Returns:
@@ -227,7 +226,7 @@ def _state_files(directory):
 
 
 def _remove(directory):
-    # TensorFlow's `ram://` also looks for files of folders of longer names.
+    # TensorFlow's `ram://` also finds files in folders with longer names.
     with contextlib.suppress(tf.errors.NotFoundError):
         gfile.rmtree(directory)
 

@@ -1,4 +1,4 @@
-"""What defines a training run, apart from its model and its data."""
+"""The settings of a training run, apart from its model and its data."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ SCHEDULES = ("piecewise", "cosine", "constant")
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a run. The defaults are the authors', for ImageNet.
+    """The settings of a run. The defaults are the authors' for ImageNet.
 
     Source: the command in https://github.com/locuslab/convmixer and the
     defaults of the timm fork that it runs.
@@ -24,61 +24,64 @@ class TrainConfig:
         steps_per_epoch: Integer, updates of the weights per epoch.
         batch_size: Integer, images per update, over all replicas and
             accumulated batches.
-        accumulation_steps: Integer, how many batches make one update. Each
-            then has `batch_size / accumulation_steps` images.
+        accumulation_steps: Integer, the number of batches per update. Each
+            batch has `batch_size / accumulation_steps` images.
         learning_rate: The peak of the schedule.
-        loss: `"softmax"`: cross-entropy of classes that exclude each other.
-            `"sigmoid"`: binary cross-entropy, of classes that don't.
-        optimizer: `"adamw"`, or `"muon"`: the kernels of 1 x 1 convolutions
-            are trained by Muon, all else by AdamW.
-        muon_learning_rate: The peak of the schedule for these kernels, if
-            `optimizer` is `"muon"`.
-        schedule: `"piecewise"`, the authors': linear from 0 to the peak at 2/5
-            of the epochs, to a twentieth of it at 4/5, to 0 at the end.
-            `"cosine"`: linear warm-up, then half a cosine. `"constant"`.
-        warmup_epochs: Epochs of linear warm-up, for `"cosine"`.
-        final_learning_rate: Where `"cosine"` ends.
+        loss: `"softmax"` for cross-entropy over exclusive classes, `"sigmoid"`
+            for binary cross-entropy in multi-label classification.
+        optimizer: `"adamw"`, or `"muon"`. With `"muon"`, Muon trains the
+            kernels of 1 x 1 convolutions and AdamW all other weights.
+        muon_learning_rate: The peak of Muon's schedule, if `optimizer` is
+            `"muon"`.
+        schedule: `"piecewise"` is the authors' schedule: linear from 0 to the
+            peak at 2/5 of the epochs, to a twentieth of the peak at 4/5, to 0
+            at the end. `"cosine"` is a linear warm-up, then half a cosine.
+            `"constant"` is constant.
+        warmup_epochs: Epochs of linear warm-up for `"cosine"`.
+        final_learning_rate: Final learning rate of `"cosine"`.
         beta_1: Decay of the gradient's running mean, per update.
         beta_2: Decay of the squared gradient's running mean, per update.
-        epsilon: Added to the root of the latter, as PyTorch does.
+        epsilon: Added to the root of the latter, as in PyTorch.
         weight_decay: Fraction of a weight that is subtracted from it per
             update, times the learning rate.
-        decay_all: Boolean, whether to decay biases and the scales and offsets
-            of the normalizations too.
-        layer_decay: Factor of the learning rate from one block to the block
-            before it. 1 treats all alike; fine-tuning likes 0.65 to 0.9.
-        distillation_weight: Share of a teacher in the loss, if there is one;
-            the labels have the rest.
-        distillation_temperature: What the logits are divided by where those
-            of the teacher and of the student are compared.
-        clip_norm: The largest global L2 norm of the gradient averaged over
+        decay_all: Boolean, whether to also decay biases and the scales and
+            offsets of normalizations.
+        layer_decay: Factor on the learning rate from one block to the previous
+            block. 1 uses the same rate everywhere. Typical values for
+            fine-tuning are 0.65 to 0.9.
+        distillation_weight: Weight of the teacher in the loss, if there is one.
+            The labels have the remaining weight.
+        distillation_temperature: Divisor of the logits in the comparison of
+            teacher and student.
+        clip_norm: Maximum global L2 norm of the gradient averaged over
             replicas, or `None`.
-        precision: `"float32"`, `"bfloat16"`, `"float16"` (with a loss scale)
-            or `"auto"`: bfloat16 on a TPU and on a GPU that has it, float16
-            on an older GPU, float32 on a CPU.
-        sync_batch_norm: Boolean, whether the batch normalizations see the
-            whole batch instead of a replica's part of it.
-        ema_decay: Decay of the weights' running mean, per update, which is
-            then what is evaluated. `None`: there is none.
-        seed: Integer, from which everything random follows.
-        jit_compile: Boolean, whether XLA compiles the update, of several
-            replicas each one's loss and gradient, and the evaluation. `None`:
-            on GPUs, unless `sync_batch_norm` goes over several.
-        save_every: Integer, updates between checkpoints, apart from those at
-            the end of each epoch.
-        steps_per_call: Integer, how many updates the devices make before they
-            wait for Python, which costs a TPU or a fast GPU time. A signal to
-            stop waits for them. A call ends where a checkpoint, a line of the
-            log or an epoch's end is due.
-        keep: Integer, how many of the last checkpoints to keep. The best is
-            kept besides.
-        log_every: Integer, updates between two lines of the log.
-        profile_steps: Pair of integers, the first update to profile (not the
-            very first, 1) and the first not to, or `None`.
+        precision: `"float32"`, `"bfloat16"`, `"float16"` (with a loss scale) or
+            `"auto"`. `"auto"` is bfloat16 on a TPU and on a GPU that supports
+            it, float16 on an older GPU, and float32 on a CPU.
+        sync_batch_norm: Boolean, whether batch normalizations use the whole
+            batch instead of a replica's part.
+        ema_decay: Decay of the weights' running mean, per update. The mean is
+            then evaluated and saved. `None` disables it.
+        seed: Integer, the seed of all randomness.
+        jit_compile: Boolean, whether XLA compiles the evaluation and the
+            update. With several replicas, it compiles each replica's loss and
+            gradient instead of the whole update. `None` enables XLA on GPUs,
+            unless `sync_batch_norm` is used with several replicas.
+        save_every: Integer, updates between checkpoints. There is also a
+            checkpoint at the end of each epoch.
+        steps_per_call: Integer, updates per call from Python. Waiting for
+            Python costs time on a TPU or a fast GPU. A stop signal takes effect
+            after a call. A call ends earlier when a checkpoint, a log line or
+            the end of an epoch is due.
+        keep: Integer, the number of latest checkpoints to keep. The best one is
+            also kept.
+        log_every: Integer, updates between two log lines.
+        profile_steps: Pair of integers, the first update to profile (at least
+            2) and the first update after the profile, or `None`.
         tensorboard: Boolean, whether to write TensorBoard's event files.
 
     Raises:
-        ValueError: If a value is out of range or does not go with another.
+        ValueError: If a value is out of range or contradicts another.
     """
 
     epochs: int = 150
@@ -179,21 +182,21 @@ class TrainConfig:
         if window is not None and not 1 < window[0] < window[1]:
             raise ValueError(
                 "Argument `profile_steps` must be the first step to profile, "
-                "at least 2, and a later one. "
-                f"Received: profile_steps={window}"
+                "at least 2, and a later step. Received: "
+                f"profile_steps={window}"
             )
 
     @property
     def total_steps(self):
-        """Updates in the whole run."""
+        """Number of updates in the whole run."""
         return self.epochs * self.steps_per_epoch
 
 
-# Of the devices. A run that goes on with others is told that it matters.
+# Settings that depend on the devices. Resuming with other values warns.
 OF_THE_DEVICES = ("replicas", "computes_in", "jit_compile")
 
-# What may differ when a run goes on: nothing else that the weights depend on,
-# but for what `starts_from` says in words, as `model` and `weights` do.
+# Settings that may differ when a run is resumed. The weights do not depend on
+# them, except for `model` and `weights`, which `starts_from` describes exactly.
 NOT_PART_OF_THE_RESULT = (
     *OF_THE_DEVICES,
     "save_every",

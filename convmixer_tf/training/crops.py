@@ -1,26 +1,26 @@
-"""Images in memory, and views of them: whole, mirrored, and random crops."""
+"""Images in memory and their views: whole, flipped and randomly cropped."""
 
 import numpy as np
 import tensorflow as tf
 
 from convmixer_tf import data
 
-# Images beyond this are read from their files for every pass.
+# Larger sets of images are read from their files in every pass.
 MEMORY_BYTES = 2**31
-MIN_SIDE = 0.8  # Of a random crop, as a fraction of the image's side.
-# The same for images that are read from their files.
+MIN_SIDE = 0.8  # Minimum side of a random crop, as a fraction.
+# The same crops for images that are read from their files.
 AUGMENTATION = data.Augmentation(
     crop=data.RandomResizedCrop(min_area=MIN_SIDE**2, min_aspect=0.9)
 )
 
 
 class Crops:
-    """Images in memory, out of which views are cut.
+    """Images in memory from which views are cropped.
 
     Args:
         images: uint8 array of shape (images, side, side, 3).
-        size: Side of the views, in pixels, at most `side`: the center of
-            this size is what is evaluated, the rest is a margin.
+        size: Side of the views, in pixels, at most `side`. The center of this
+            size is evaluated; the rest is a margin.
     """
 
     def __init__(self, images: np.ndarray, size: int):
@@ -32,19 +32,19 @@ class Crops:
         return len(self.images)
 
     def whole(self) -> np.ndarray:
-        """Returns the box of the view that is evaluated, shape (4,)."""
+        """Returns the box of the evaluated view, shape (4,)."""
         first = (self.side - self.size) // 2
         last = first + self.size - 1
         return np.array([first, first, last, last]) / max(self.side - 1, 1)
 
     def cut(self, indices: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Cuts views out of images.
+        """Crops views from images.
 
         Args:
-            indices: Integer tensor of shape (views,), the image of each.
+            indices: Integer tensor of shape (views,), the image of each view.
             boxes: Float32 tensor of shape (views, 4): top, left, bottom and
-                right of each view, as fractions of the image's side. A view
-                is mirrored if its left and right are exchanged.
+                right of each view, as fractions of the image's side. A view is
+                flipped if its left and right are swapped.
 
         Returns:
             Float32 tensor of shape (views, size, size, 3), in pixels.
@@ -61,9 +61,9 @@ def read_crops(dataset, size, crop_fraction, orientation):
     """Reads images into memory.
 
     Args:
-        dataset: What `data.open_dataset` returns.
+        dataset: Data set from `data.open_dataset`.
         size: Side of the views, in pixels.
-        crop_fraction: Fraction of the side of an image that is evaluated.
+        crop_fraction: Fraction of an image's side that is evaluated.
         orientation: As for `data.decode_image`.
 
     Returns:
@@ -79,7 +79,7 @@ def read_crops(dataset, size, crop_fraction, orientation):
 
 
 def mirrored(boxes):
-    """Exchanges left and right of boxes, an array of shape (..., 4)."""
+    """Swaps left and right of boxes, an array of shape (..., 4)."""
     return boxes[..., [0, 3, 2, 1]]
 
 
@@ -88,7 +88,7 @@ def random_boxes(draws, mirror):
 
     Args:
         draws: Float tensor of shape (views, 4), random numbers in [0, 1).
-        mirror: Boolean, whether half of the views are mirrored.
+        mirror: Boolean, whether to flip half of the views.
 
     Returns:
         Float32 tensor of shape (views, 4).
@@ -110,18 +110,18 @@ def random_boxes(draws, mirror):
 
 
 def crop_inputs(config, crops, targets, mirror):
-    """Builds what `train` takes as `train_batches`, of images in memory.
+    """Builds the argument `train_batches` of `train` from images in memory.
 
-    The images are shuffled anew for each pass, and passes follow each other
-    within the batches, so no image is left out. Batches are a function of the
-    seed and of their number.
+    The images are reshuffled for each pass. A batch may span two passes, so
+    that no image is dropped. A batch depends only on the seed and on its
+    number.
 
     Args:
         config: A `TrainConfig`.
         crops: `Crops` of the training images.
-        targets: Float32 array of shape (images, classes), what the loss
-            compares the model's outputs with.
-        mirror: Boolean, whether to mirror half of the images.
+        targets: Float32 array of shape (images, classes), the targets of the
+            loss.
+        mirror: Boolean, whether to flip half of the images.
 
     Returns:
         A function (epoch, first_batch, context).

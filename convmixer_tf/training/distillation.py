@@ -1,4 +1,4 @@
-"""A trained model as the teacher of another."""
+"""Knowledge distillation from a trained model."""
 
 import keras
 import numpy as np
@@ -14,12 +14,12 @@ from convmixer_tf.training.loss import cross_entropy
 def build_teacher(
     opened: OpenedModel, class_names: tuple[str, ...], image_size: int
 ) -> keras.Model:
-    """Makes a model give logits of a student's classes for its images.
+    """Builds a teacher that returns logits of the student's classes.
 
     Args:
-        opened: What `models.open_model` returns: a classifier of these
-            classes, which may know others besides. Its images may have
-            another size; then the student's are resized for it.
+        opened: Classifier from `models.open_model`. It must know the student's
+            classes and may know others. If its images have another size, the
+            student's images are resized.
         class_names: Names of the student's classes, in order.
         image_size: Side of the student's images, in pixels.
 
@@ -27,23 +27,23 @@ def build_teacher(
         A `keras.Model` of pixels in [0, 255]. It is not trainable.
 
     Raises:
-        ValueError: If it does not know the classes, or gives neither logits
-            nor probabilities of classes that exclude each other.
+        ValueError: If the teacher does not know the classes, or if its outputs
+            are neither logits nor softmax probabilities.
     """
     model = opened.model
     count = model.output_shape[-1]
     activation = activation_of_keras(model)
     if activation not in ("linear", "softmax") or count < 2:
         raise ValueError(
-            "The teacher must end in logits or in a softmax, of two classes or "
-            f"more. Received: {count} outputs with the activation "
+            "The teacher must return logits or softmax probabilities of at "
+            f"least two classes. Received: {count} outputs with the activation "
             f"{activation!r}"
         )
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
         raise ValueError(
             "The teacher must take images of 3 channels, (batch, height, "
-            f"width, 3). Received a model of {shape}"
+            f"width, 3). Received: a model of {shape}"
         )
     indices = match_classes(class_names, opened.class_names, count)
     inputs = keras.Input((image_size, image_size, 3))
@@ -53,7 +53,7 @@ def build_teacher(
         images = ops.image.resize(images, (height, width))
     logits = model(images * (opened.max_pixel / 255), training=False)
     logits = ops.cast(logits, "float32")
-    if activation == "softmax":  # The same but for a constant, which is lost.
+    if activation == "softmax":  # The logits, up to a constant.
         logits = ops.log(ops.maximum(logits, 1e-30))
     logits = ops.take(logits, np.asarray(indices), axis=-1)
     teacher = keras.Model(inputs, logits, name="teacher")
@@ -62,19 +62,19 @@ def build_teacher(
 
 
 def distillation_loss(labels, logits, teacher_logits, weight, temperature):
-    """Computes the cross entropy against labels and against a teacher.
+    """Computes the cross-entropy against labels and against a teacher.
 
     Reference: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural
     Network", https://arxiv.org/abs/1503.02531
 
     Args:
         labels: As for `cross_entropy`.
-        logits: Tensor of shape (batch, classes), the student's.
+        logits: Tensor of shape (batch, classes), the student's logits.
         teacher_logits: Tensor of the same shape.
-        weight: Share of the teacher in the loss, from 0 to 1.
-        temperature: What all logits are divided by in the teacher's part,
-            which is multiplied by its square, so that its gradient keeps its
-            size.
+        weight: Weight of the teacher in the loss, from 0 to 1.
+        temperature: Divisor of all logits in the teacher's part of the loss.
+            That part is multiplied by its square, so that its gradient keeps
+            its magnitude.
 
     Returns:
         Float32 tensor of shape (batch,).

@@ -1,4 +1,4 @@
-"""Top-1, top-5 and per-class accuracy, every image counted once."""
+"""Top-1, top-5 and per-class accuracy, with every image counted once."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from convmixer_tf.training.strategy import resolve_jit_compile
 
 
 class ScoreAccumulator:
-    """Counts, batch by batch, how a classifier does.
+    """Accumulates the scores of a classifier over batches.
 
     Args:
         classes: Integer, the number of classes.
@@ -29,15 +29,15 @@ class ScoreAccumulator:
         self.loss = 0.0
 
     def add(self, weights, labels, predictions, ranks, losses):
-        """Counts a batch.
+        """Adds a batch.
 
         Args:
-            weights: Array of shape (batch,). Where it is 0, the image only
-                fills up the batch and is left out.
+            weights: Array of shape (batch,). Images with weight 0 are padding
+                and are not counted.
             labels: Integer array of shape (batch,).
-            predictions: Integer array of shape (batch,), the best class.
-            ranks: Integer array of shape (batch,), how many classes are
-                better than the label.
+            predictions: Integer array of shape (batch,), the top class.
+            ranks: Integer array of shape (batch,), the number of classes that
+                score higher than the label.
             losses: Float array of shape (batch,).
         """
         real = weights > 0
@@ -47,14 +47,14 @@ class ScoreAccumulator:
         self.loss += float(np.sum(losses[real], dtype=np.float64))
 
     def scores(self):
-        """Sums up, as `Scores`.
+        """Computes the `Scores`.
 
         Raises:
-            ValueError: If nothing was counted.
+            ValueError: If there were no images.
         """
         images = int(self.confusion.sum())
         if not images:
-            raise ValueError("There was no image to evaluate.")
+            raise ValueError("There are no images to evaluate.")
         per_class = self.confusion.sum(axis=1)
         with np.errstate(invalid="ignore"):
             recall = np.diag(self.confusion) / per_class
@@ -70,17 +70,17 @@ class ScoreAccumulator:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
-        images: Integer, how many images there were.
-        top1: Fraction of the images whose best class is the label.
-        top5: Fraction of the images whose label is among the best five.
-        loss: Mean cross entropy against the labels, in nats.
-        per_class: Array of shape (classes,), fraction of a class's images
-            that are recognized; NaN for a class without images.
-        confusion: Integer array of shape (classes, classes), images counted
-            by label and by prediction.
+        images: Integer, the number of images.
+        top1: Fraction of the images whose top class is the label.
+        top5: Fraction of the images whose label is among the top five.
+        loss: Mean cross-entropy against the labels, in nats.
+        per_class: Array of shape (classes,), the accuracy of each class; NaN
+            for a class without images.
+        confusion: Integer array of shape (classes, classes), the number of
+            images by label and by prediction.
     """
 
     images: int
@@ -91,7 +91,7 @@ class Scores:
     confusion: np.ndarray
 
     def summary(self):
-        """Returns the figures that are one number each, by name."""
+        """Returns the scalar scores by name."""
         names = ("images", "top1", "top5", "loss")
         return {name: getattr(self, name) for name in names}
 
@@ -99,10 +99,10 @@ class Scores:
 def judge(labels, logits):
     """Compares a batch of logits with the labels, on the device.
 
-    A class that scores the same as the label counts as better if it comes
-    before it, so a constant prediction is right only for the first class.
+    If a class has the same score as the label, the class with the lower index
+    wins, so that a constant prediction is correct only for the first class.
 
-    Of several labels an image, the one that scores best counts.
+    If an image has several labels, the one with the highest score is used.
 
     Args:
         labels: Integer tensor of shape (batch,); or of shape (batch,
@@ -110,9 +110,9 @@ def judge(labels, logits):
         logits: Tensor of shape (batch, classes).
 
     Returns:
-        What `ScoreAccumulator.add` takes after the weights, as tensors.
+        The arguments of `ScoreAccumulator.add` after the weights, as tensors.
     """
-    labels = tf.convert_to_tensor(labels)  # Of NumPy's, too.
+    labels = tf.convert_to_tensor(labels)  # Also accepts NumPy arrays.
     logits = tf.cast(logits, tf.float32)
     if labels.shape.rank == 2:
         losses = binary_cross_entropy(labels, logits)
@@ -123,7 +123,7 @@ def judge(labels, logits):
     labels = tf.cast(labels, tf.int32)
     own = tf.gather(logits, labels, batch_dims=1)[:, None]
     earlier = tf.range(logits.shape[-1])[None] < labels[:, None]
-    # Written so that a NaN counts as better than anything.
+    # In this form, a NaN ranks above everything.
     better = ~(logits <= own) | ((logits == own) & earlier)
     ranks = tf.reduce_sum(tf.cast(better, tf.int32), axis=-1)
     predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
@@ -134,8 +134,8 @@ class Evaluator:
     """Evaluates a model on all replicas.
 
     Args:
-        model: A `keras.Model` that gives logits.
-        strategy: The `tf.distribute.Strategy` under which it was built.
+        model: A `keras.Model` that returns logits.
+        strategy: The `tf.distribute.Strategy` in whose scope it was built.
         jit_compile: As in `TrainConfig`.
     """
 
@@ -153,14 +153,13 @@ class Evaluator:
         self._judge = tf.function(self._run)
 
     def __call__(self, eval_batches):
-        """Evaluates.
+        """Evaluates the model.
 
         Args:
             eval_batches: Function of a `tf.distribute.InputContext` that
-                gives a `tf.data.Dataset` of what this worker evaluates:
-                images, integer labels and weights, 0 for what only fills up
-                the last batch. All batches have the same size, and all
-                workers as many of them.
+                returns a `tf.data.Dataset` of this worker's images, integer
+                labels and weights. Padding has weight 0. All batches have the
+                same size, and all workers have the same number of batches.
 
         Returns:
             `Scores`.
@@ -191,28 +190,28 @@ def evaluate_function(
     indices: np.ndarray | None = None,
     activation: str = "unknown",
 ) -> Scores:
-    """Evaluates whatever classifies images, on one device.
+    """Evaluates a function that classifies images, on one device.
 
     Args:
         predict: Function from images, a float32 array of shape (batch,
             height, width, channels), to logits or probabilities of shape
             (batch, classes), or (batch, 1) for two classes.
-        batches: Iterable of images, labels and weights, as tensors: what
-            `data.evaluation_batches` gives.
+        batches: Iterable of images, labels and weights, as tensors, from
+            `data.evaluation_batches`.
         classes: Integer, the number of classes that `predict` knows.
-        indices: Integer array: which class of `predict` each label is.
-            Defaults to the label itself.
-        activation: What `predict` ends in: `"softmax"` or `"sigmoid"` if it
-            gives probabilities, `"linear"` if it gives logits. By default an
-            image's outputs are taken for probabilities if they are in [0, 1]
-            and add up to 1.
+        indices: Integer array, the class of `predict` for each label. Defaults
+            to the label itself.
+        activation: The last activation of `predict`: `"softmax"` or `"sigmoid"`
+            if it returns probabilities, `"linear"` if it returns logits. By
+            default, an image's outputs are treated as probabilities if they are
+            in [0, 1] and add up to 1.
 
     Returns:
         `Scores`, by the classes of `predict`.
 
     Raises:
-        ValueError: If there is no image, if an image's outputs are not
-            finite, or if it is not known what a single output means.
+        ValueError: If there are no images, if an image's outputs are not
+            finite, or if the meaning of a single output is unknown.
     """
     accumulator = ScoreAccumulator(classes)
     indices = np.arange(classes) if indices is None else indices
@@ -224,8 +223,9 @@ def evaluate_function(
         if wrong:
             raise ValueError(
                 f"The model's outputs are NaN or infinite for {wrong} of "
-                f"{np.count_nonzero(real)} images of a batch: its weights may "
-                "be. Take an earlier checkpoint, or train it again."
+                f"{np.count_nonzero(real)} images of a batch. Its weights may "
+                "be damaged. Use an earlier checkpoint, or train the model "
+                "again."
             )
         results = judge(indices[labels.numpy()], logits)
         accumulator.add(weights.numpy(), *(value.numpy() for value in results))
@@ -233,7 +233,7 @@ def evaluate_function(
 
 
 def _as_logits(outputs, activation):
-    """Gives logits of all classes, float64; of what is one, the logarithm."""
+    """Returns float64 logits of all classes, or the log of probabilities."""
     outputs = np.asarray(outputs, np.float64)
     if outputs.shape[-1] == 1:
         outputs, activation = probabilities(outputs, activation), "softmax"

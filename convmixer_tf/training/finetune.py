@@ -1,4 +1,4 @@
-"""Fine-tuning a ConvMixer on images of one's own: the head first, then all."""
+"""Fine-tunes a ConvMixer on a user's images: the head first, then all."""
 
 import csv
 import dataclasses
@@ -49,15 +49,15 @@ REPORT_FILE = "finetune.json"
 SETTINGS_FILE = "settings.json"
 TABLE_FILE = "images.csv"
 VALIDATION_FILE = "validation.csv"
-# With fewer training images the validation images can't tell what is better.
+# With fewer training images, there are too few validation images to compare.
 MIN_IMAGES = 100
 # Classes are weighted if one has this many times the images of another.
 IMBALANCE = 5
-# To train all weights: passes over few images, and the most images of many.
+# Training of all weights: passes over few images; image limit for many.
 PASSES, SEEN = 10, 20_000
-STAGES = 5  # Evaluations on the way.
+STAGES = 5  # Number of evaluations.
 LEARNING_RATE = 2e-3
-# What logits are divided by, to compare losses.
+# Candidate temperatures for the comparison of losses.
 TEMPERATURES = 2.0 ** np.arange(-1, 2.1, 0.25)
 
 _BATCH_SIZE = 32
@@ -65,13 +65,13 @@ _BATCH_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneResult:
-    """A fine-tuned model, and what it was made and measured with.
+    """A fine-tuned model and its report.
 
     Attributes:
         model: The `keras.Model`, with probabilities as its output.
-        path: Path of its file, `model.keras` in the folder of the run.
-        splits: The `data.Splits` that it was made with.
-        crop_fraction: Fraction of the side of an image that is evaluated.
+        path: Path of its file, `model.keras` in the run folder.
+        splits: The `data.Splits` of the run.
+        crop_fraction: Fraction of an image's side that is evaluated.
         orientation: As for `data.decode_image`.
         report: Dictionary, the content of `finetune.json`.
     """
@@ -102,36 +102,36 @@ def finetune(
     seed: int = 0,
     data_dir: str | None = None,
 ) -> FinetuneResult:
-    """Teaches a ConvMixer the classes of other images.
+    """Fine-tunes a ConvMixer on images with other classes.
 
-    First a linear classifier, the head, is fitted to the features of the model
-    as it is. Then, unless `frozen`, all weights are trained from there. The
-    second model is kept if its loss on the validation images is lower and its
-    accuracy there is not lower; else the first. The losses are those after
-    temperature scaling: training makes a model overconfident long before it
-    makes it worse. If the first is kept, its classifier is fitted once more at
-    the end, to the validation images too. All figures of validation
-    images are of models that did not learn from them. No model learns from
-    test images.
+    First, a linear classifier, the head, is fitted to the features of the
+    pretrained model. Then, unless `frozen`, all weights are trained. The second
+    model is kept if its loss on the validation images is lower and its accuracy
+    is not lower; otherwise the first one is kept. The losses are computed after
+    temperature scaling because training makes a model overconfident before it
+    lowers its accuracy. If the first model is kept, its head is fitted again at
+    the end, with the validation images included. All validation results are
+    from models that did not learn from the validation images. No model learns
+    from test images.
 
     `output` then holds `model.keras`, its card `model.md`, the report
     `finetune.json`, the list of images `images.csv`, and `validation.csv`, the
-    probabilities that the report's figures of validation images are of. The
-    same call resumes a run that was stopped.
+    probabilities of the validation images in the report. To resume a stopped
+    run, make the same call.
 
     Args:
-        data: `Splits`, or what `data.open_splits` takes: a folder with a
-            folder for each class, divided into splits or not; a table (CSV);
-            or the name of a data set.
-        model: An `OpenedModel` of a ConvMixer, or what `open_model` takes.
-        output: Path of the folder of the run.
-        frozen: Whether to train the head only.
+        data: `Splits`, or an argument of `data.open_splits`: a folder with a
+            folder for each class, with or without splits; a CSV table; or the
+            name of a data set.
+        model: An `OpenedModel` of a ConvMixer, or an argument of `open_model`.
+        output: Path of the run folder.
+        frozen: Whether to train only the head.
         image_size: Side of the images, in pixels. Defaults to the model's.
         crop_fraction: Fraction of the side of an image that is evaluated.
             Defaults to the model's.
         orientation: As for `data.decode_image`. Defaults to the model's.
         validation_fraction: As for `data.open_splits`.
-        epochs: Passes over the training images, to train all weights.
+        epochs: Passes over the training images when all weights are trained.
             Defaults to 10, and to fewer for more than 2,000 images.
         batch_size: Images per update. Defaults to 32, or 64 for more than
             2,000 images.
@@ -139,16 +139,16 @@ def finetune(
             2e-3.
         strategy: As for `train`.
         precision: As for `TrainConfig`.
-        seed: Integer, seed of everything that is random.
+        seed: Integer, the seed of all randomness.
         data_dir: As for `data.open_dataset`.
 
     Returns:
         A `FinetuneResult`.
 
     Raises:
-        FileNotFoundError: If there is no such data or model.
-        ValueError: If the data, the model and the settings don't go together,
-            or if `output` holds a run with others.
+        FileNotFoundError: If the data or the model does not exist.
+        ValueError: If the data, the model and the settings do not fit together,
+            or if `output` holds a run with other settings.
 
     Example:
 
@@ -202,11 +202,11 @@ def finetune(
     _log("The head alone", head)
     candidates = {"head": head}
     if why is None:
-        run.save(head.model)  # What there is if this process is stopped.
+        run.save(head.model)  # Available if this process is stopped.
         try:
             trained = _train_all(run, crops, head, config, strategy)
         except FloatingPointError as error:
-            logging.warning("All weights could not be trained: %s", error)
+            logging.warning("Training all weights failed: %s", error)
             why = str(error)
         else:
             _log("All weights", trained)
@@ -240,7 +240,7 @@ def finetune(
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What all steps need to know, and the files of the run."""
+    """The data that all steps need, and the files of the run."""
 
     splits: Splits
     opened: models.OpenedModel
@@ -252,14 +252,14 @@ class _Run:
     name: str
 
     def build(self, activation=None):
-        """Builds the model with the opened one's body and a random head."""
+        """Builds a model with the opened model's body and a random head."""
         arguments = arguments_of(self.opened.model)
         shape = arguments.pop("input_shape")
         if self.size is None or shape[0] != shape[1] or shape[2] != 3:
             raise ValueError(
-                "Argument `model` must be of square images with 3 channels, "
-                "which is what the data are made into. If it takes images of "
-                f"any size, pass `image_size`. Received: images of {shape}"
+                "Argument `model` must take square images with 3 channels, "
+                "like the data. If it takes images of any size, pass "
+                f"`image_size`. Received: images of {shape}"
             )
         model = models.ConvMixer(
             **arguments,
@@ -272,7 +272,7 @@ class _Run:
         return model
 
     def settings(self):
-        """Returns what the result depends on, as JSON can hold it."""
+        """Returns all settings that the result depends on, as JSON values."""
         digest = hashlib.sha1()
         for weight in self.opened.model.get_weights():
             digest.update(weight.tobytes())
@@ -287,13 +287,14 @@ class _Run:
         }
 
     def open(self):
-        """Checks everything, then makes the folder; returns the model."""
+        """Checks everything, creates the folder and returns the model."""
         check_range("crop_fraction", self.crop_fraction, 0.01, 1)
         check_orientation(self.orientation)
         model = self.build()
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(
-                "A run needs a folder (`--output`). Received the file "
+                "The output of a run (`--output`) must be a folder. Received: "
+                "the file "
                 f"`{self.folder}`"
             )
         path, settings = self.folder / SETTINGS_FILE, self.settings()
@@ -301,7 +302,7 @@ class _Run:
             check_same(self.folder, json.loads(path.read_text()), settings)
         elif (self.folder / "model.keras").exists():
             raise FileExistsError(
-                f"The folder `{self.folder}` holds another model. Take "
+                f"The folder `{self.folder}` holds another model. Choose "
                 "another folder (`--output`)."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -310,17 +311,17 @@ class _Run:
         return model
 
     def read(self, dataset):
-        """Reads images into memory, or returns `None` if they are many."""
+        """Reads images into memory, or returns `None` if there are too many."""
         return read_crops(
             dataset, self.size, self.crop_fraction, self.orientation
         )
 
     def outputs(self, apply, dataset):
-        """Applies a function to images as they are evaluated.
+        """Applies a function to images after the evaluation transform.
 
         Returns:
             Array of shape (images, outputs); array of shape (images, classes),
-            1 for the classes of an image.
+            with 1 for the classes of an image.
         """
         batches = image_data.evaluation_batches(
             dataset,
@@ -342,13 +343,13 @@ class _Run:
         return np.concatenate(outputs), labels
 
     def candidate(self, model, settings, outputs):
-        """Measures a model that gives logits.
+        """Evaluates a model that returns logits.
 
         Args:
             model: The `keras.Model`.
-            settings: Dictionary, what it was made with.
-            outputs: Function from images that are not trained on to logits
-                and labels.
+            settings: Dictionary, the settings it was trained with.
+            outputs: Function from images that are not trained on to logits and
+                labels.
         """
         logits, targets = outputs(self.splits.validation)
         metrics = {"validation": self.metrics(logits, targets)}
@@ -360,7 +361,7 @@ class _Run:
         return _Candidate(model, settings, metrics, logits)
 
     def _loss(self, logits, targets):
-        """Computes the loss, in which classes are weighted as in training."""
+        """Computes the loss, with the class weights of the training."""
         several = self.splits.multi_label
         losses = losses_of(logits, targets, several)[0].mean(axis=-1)
         if not several:
@@ -368,7 +369,7 @@ class _Run:
         return float(losses.mean())
 
     def metrics(self, logits, targets):
-        """Measures outputs."""
+        """Computes the metrics of outputs."""
         if self.splits.multi_label:
             return multi_label_metrics(logits, targets)
         return classification_metrics(logits, targets)
@@ -386,7 +387,7 @@ class _Run:
         write_text(self.folder / VALIDATION_FILE, text.getvalue())
 
     def save(self, model):
-        """Writes a model of logits with probabilities as its output."""
+        """Saves a model of logits with probabilities as its output."""
         name = "sigmoid" if self.splits.multi_label else "softmax"
         final = self.build(name)
         final.set_weights(model.get_weights())
@@ -418,7 +419,7 @@ class _Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    """A model that gives logits, and what is known of it."""
+    """A model that returns logits, with its results."""
 
     model: keras.Model
     settings: dict
@@ -427,7 +428,7 @@ class _Candidate:
 
 
 def read_validation(folder: PathLike) -> np.ndarray:
-    """Reads the probabilities of the validation images of a run.
+    """Reads the probabilities of a run's validation images.
 
     Args:
         folder: Path of the folder that `finetune` wrote to.
@@ -448,16 +449,16 @@ def _blocks(model):
 
 
 def _applied(model):
-    """Makes a function of images in which a model does not train."""
+    """Returns a function that applies a model in inference mode."""
     return tf.function(lambda images: model(images, training=False))
 
 
 class _Body:
-    """A model's features, computed once for each image, and its classifier.
+    """A model's features, computed once for each image, and its head.
 
     Args:
         run: The `_Run`.
-        model: Model whose classifier is fitted and whose other weights stay.
+        model: Model whose head is fitted. Its other weights stay the same.
     """
 
     def __init__(self, run, model):
@@ -469,13 +470,13 @@ class _Body:
         self._known = {}
 
     def fit(self, probe):
-        """Takes a `Probe` as the classifier."""
+        """Uses a `Probe` as the head."""
         self.model.get_layer("predictions").set_weights(
             [probe.kernel, probe.bias]
         )
 
     def logits(self, dataset):
-        """Computes the model's outputs, and the labels."""
+        """Computes the model's outputs and the labels."""
         if id(dataset) not in self._known:
             found = self._run.outputs(self._apply, dataset)
             self._known[id(dataset)] = found
@@ -484,11 +485,11 @@ class _Body:
         return features @ kernel + bias, labels
 
     def views(self, dataset, crops):
-        """Computes features of images, and of those in memory mirrored.
+        """Computes features of images, and of flipped images if in memory.
 
         Returns:
             Array of shape (images, views, features); array of shape (images,
-            classes), 1 for the classes of an image.
+            classes), with 1 for the classes of an image.
         """
         if crops is None:
             features, targets = self._run.outputs(self._apply, dataset)
@@ -499,7 +500,7 @@ class _Body:
             rows = []
             for first in range(0, len(crops), _BATCH_SIZE):
                 progress.note("features of image %d of %d", first, len(crops))
-                # The last batch is filled up, so that there is one trace.
+                # The last batch is padded, so that there is only one trace.
                 indices = np.arange(first, first + _BATCH_SIZE) % len(crops)
                 rows.append(self._apply(crops.cut(indices, boxes)).numpy())
             views.append(np.concatenate(rows)[: len(crops)])
@@ -519,7 +520,7 @@ def _fit_head(run, body, features, targets):
         )
         for views in range(1, features.shape[1] + 1)
     ]
-    # Mirrored digits are other characters: cross-validation tells.
+    # Flipped digits are other characters, so cross-validation decides.
     probe = min(probes, key=lambda x: min(x.losses.values(), default=0))
     body.fit(probe)
     settings = {
@@ -531,7 +532,7 @@ def _fit_head(run, body, features, targets):
 
 
 def _refit_head(run, body, head, features, targets, in_memory):
-    """Fits the head of a candidate to the validation images, too."""
+    """Fits the head of a candidate again, with the validation images."""
     validation = run.splits.validation
     crops = run.read(validation) if in_memory else None
     more, more_targets = body.views(validation, crops)
@@ -550,7 +551,7 @@ def _refit_head(run, body, head, features, targets, in_memory):
 
 
 def _class_weights(dataset):
-    """Weights classes so that all count alike, if they differ widely."""
+    """Returns balancing class weights if the class sizes differ widely."""
     labels = getattr(dataset, "labels", None)
     counts = np.ones(len(dataset.class_names))
     if labels is not None and labels.shape.rank == 1:
@@ -561,16 +562,16 @@ def _class_weights(dataset):
 
 
 def _loss_weights(splits, targets):
-    """Weights each image, or with several labels an image, each label."""
+    """Returns a weight for each image, or for each label if multi-label."""
     if splits.multi_label:
         return np.ones(targets.shape)
     return (targets @ _class_weights(splits.train))[:, None]
 
 
 def _why_head_only(dataset, frozen):
-    """Says why not all weights are trained, or returns `None`."""
+    """Returns why only the head is trained, or `None`."""
     if frozen:
-        return "only the head was to be trained"
+        return "the backbone is frozen"
     if len(dataset) < MIN_IMAGES:
         return f"there are fewer than {MIN_IMAGES} training images"
     return None
@@ -579,7 +580,7 @@ def _why_head_only(dataset, frozen):
 def _training_config(
     images, epochs, batch_size, learning_rate, precision, seed
 ):
-    """Chooses the settings to train all weights with."""
+    """Chooses the settings for training all weights."""
     passes = epochs or max(1, min(PASSES, SEEN // images))
     batch_size = batch_size or (64 if images > SEEN / PASSES else _BATCH_SIZE)
     batch_size = min(batch_size, images)
@@ -603,7 +604,7 @@ def _training_config(
 
 
 def _train_all(run, crops, head, config, strategy):
-    """Trains all weights, from the head that was fitted."""
+    """Trains all weights, starting from the fitted head."""
     splits, mirror = run.splits, head.settings["mirrored"]
     if splits.multi_label:
         config = dataclasses.replace(config, loss="sigmoid")
@@ -612,12 +613,12 @@ def _train_all(run, crops, head, config, strategy):
     def build():
         model = run.build()
         model.set_weights(weights)
-        # Few images are a poor estimate of the statistics.
+        # Few images give poor estimates of the statistics.
         models.freeze_batch_norm(model)
         return model
 
     if crops is None:
-        # Of many images, an epoch is a pass.
+        # With many images, an epoch is one pass.
         updates = config.total_steps
         steps = len(splits.train) // config.batch_size
         epochs = max(1, round(updates / steps))
@@ -669,9 +670,9 @@ def _train_all(run, crops, head, config, strategy):
 
 
 def _is_better(new, old):
-    """Tells whether a candidate has a lower loss, and no less right.
+    """Returns whether a candidate has a lower loss and no lower accuracy.
 
-    The loss tells more of few images than the accuracy does.
+    With few images, the loss is more informative than the accuracy.
     """
     if new is None:
         return False
@@ -681,13 +682,13 @@ def _is_better(new, old):
 
 
 def _log(name, candidate):
-    """Logs how good a candidate is."""
+    """Logs the results of a candidate."""
     metrics = candidate.metrics["validation"]
     if "top1" in metrics:
         low, high = metrics["interval"]
         logging.info(
-            "%s: top-1 %.1f %% of %d validation images (95 %% interval %.1f to "
-            "%.1f), by chance %.1f",
+            "%s: top-1 %.1f %% on %d validation images (95 %% interval %.1f to "
+            "%.1f), by chance %.1f %%",
             name,
             100 * metrics["top1"],
             metrics["images"],
@@ -695,7 +696,7 @@ def _log(name, candidate):
         )
     else:
         logging.info(
-            "%s: mean average precision %.3f of %d validation images, by "
+            "%s: mean average precision %.3f on %d validation images, by "
             "chance %.3f",
             name,
             metrics["mean_average_precision"],
@@ -705,12 +706,12 @@ def _log(name, candidate):
 
 
 def _card(run, report):
-    """Makes the card of the model."""
+    """Creates the model card."""
     metrics = report["validation"]
     if run.splits.multi_label:
         precision = metrics["mean_average_precision"]
         figures = {"mean average precision": f"{precision:.4f}"}
-        output = "probabilities of the classes, which don't exclude each other"
+        output = "independent probabilities of the classes"
     else:
         low, high = metrics["interval"]
         figures = {
@@ -722,7 +723,9 @@ def _card(run, report):
     measured = f"on {metrics['images']:,} validation images (95 % interval)."
     images = len(run.splits.train)
     if report["refitted"]:
-        measured += " Then the classifier was fitted to these images, too."
+        measured += (
+            " Then the classifier was fitted again, including these images."
+        )
         images += metrics["images"]
     return ModelCard(
         title="Fine-tuned ConvMixer",

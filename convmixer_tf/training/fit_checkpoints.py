@@ -1,4 +1,4 @@
-"""Checkpoints for whoever trains with `model.fit`."""
+"""Checkpoints for training with `model.fit`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from convmixer_tf.validation import check_positive_integer
 
 
 class FitCheckpoints(keras.callbacks.Callback):
-    """Lets `model.fit` go on where it was killed, with the same batches.
+    """Resumes an interrupted `model.fit` with the same batches.
 
-    Weights, optimizer and the states of random generators are written to a
-    `CheckpointStore` after every `save_every` batches and each epoch. A killed
-    run that is started again ends with the weights of one that was not
-    killed; on one CPU to the bit. What other callbacks keep, such as
-    `ReduceLROnPlateau`, is not restored: use a schedule of the optimizer.
+    Weights, optimizer and the states of random generators are saved to a
+    `CheckpointStore` after every `save_every` batches and after each epoch. An
+    interrupted run that is started again ends with the same weights as an
+    uninterrupted one. On one CPU they are identical to the bit. The state of
+    other callbacks, such as `ReduceLROnPlateau`, is not restored; use a
+    learning rate schedule of the optimizer instead.
 
     Args:
         model: A compiled `keras.Model`. If `directory` has a checkpoint, it is
             restored.
         directory: Path of the folder of the checkpoints.
-        save_every: Integer, the batches between two checkpoints.
-        keep: Integer, how many of the last checkpoints to keep.
+        save_every: Integer, batches between two checkpoints.
+        keep: Integer, the number of latest checkpoints to keep.
 
     Raises:
         OSError: If all checkpoints are damaged.
         ValueError: If the model is not compiled, `save_every` is not a
-            positive integer, or a checkpoint is of another model.
+            positive integer, or a checkpoint is for another model.
 
     Example:
 
@@ -88,26 +89,26 @@ class FitCheckpoints(keras.callbacks.Callback):
             logging.info("Resuming from batch %d.", self._total)
 
     def epochs(self, count: int) -> Iterator[tuple[int, int]]:
-        """Counts the epochs that are left.
+        """Yields the remaining epochs.
 
         Args:
-            count: Integer, the epochs of the whole run.
+            count: Integer, the number of epochs of the whole run.
 
         Yields:
-            The number of an epoch, from 0, and how many of its batches were
-            trained on before the run was killed.
+            The number of an epoch, from 0, and the number of its batches that
+            were trained on before the interruption.
         """
         while self._epoch < count:
             epoch = self._epoch
             yield epoch, self._step
             if self._epoch == epoch:
                 raise RuntimeError(
-                    "Epochs end in `model.fit`: pass this object in its "
-                    "argument `callbacks`."
+                    "No epoch was trained. Pass this object to `model.fit` in "
+                    "its argument `callbacks`."
                 )
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        # Before a batch: after the last one it is the end of the epoch.
+        # Before a batch, because after the last one the epoch ends.
         if self._total and self._total % self.save_every == 0:
             self._save(epoch_ended=False)
 

@@ -1,10 +1,10 @@
-"""Data on its way to the replicas."""
+"""Distributes data to the replicas."""
 
 import tensorflow as tf
 
 
 def local_replicas(context):
-    """Counts the replicas that one worker feeds.
+    """Returns the number of replicas that one worker feeds.
 
     Args:
         context: A `tf.distribute.InputContext`.
@@ -16,21 +16,21 @@ def local_replicas(context):
 
 
 def distribute(strategy, batches, replica_batch_size=None):
-    """Divides each worker's batches among its replicas, in order.
+    """Splits each worker's batches among its replicas, in order.
 
     Args:
         strategy: A `tf.distribute.Strategy`.
-        batches: Function of a `tf.distribute.InputContext` that gives a
-            `tf.data.Dataset`: this worker's part of all batches, which are of
-            one size.
-        replica_batch_size: Integer, images per replica that are expected, or
-            `None` for any.
+        batches: Function of a `tf.distribute.InputContext` that returns a
+            `tf.data.Dataset`: this worker's part of all batches, which have the
+            same size.
+        replica_batch_size: Integer, the expected number of images per replica,
+            or `None` for any.
 
     Returns:
         A distributed dataset.
 
     Raises:
-        ValueError: If the batches are not of one size, or of another one.
+        ValueError: If the batches have different sizes or a wrong size.
     """
 
     def parts(context):
@@ -47,7 +47,7 @@ def distribute(strategy, batches, replica_batch_size=None):
 def _check_size(size, expected, replicas):
     if size is None or size % replicas or size != (expected or size):
         raise ValueError(
-            "All batches must be of one size, known in advance "
+            "All batches must have the same static size "
             "(drop_remainder=True, or padded): "
             f"{expected or f'a multiple of {replicas}'} images on this worker. "
             f"Received: batch size {size}"

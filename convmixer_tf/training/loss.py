@@ -1,15 +1,15 @@
-"""Cross entropy, against labels or shares of labels."""
+"""Cross-entropy losses."""
 
 import tensorflow as tf
 
 
 def cross_entropy(labels, logits):
-    """Computes the cross entropy of each image, in float32.
+    """Computes the cross-entropy of each image, in float32.
 
     Args:
         labels: Integer tensor of shape (batch,), or floating-point tensor of
-            shape (batch, classes), the shares of the classes in each image:
-            what smoothing and mixing make of labels.
+            shape (batch, classes), the target distribution of each image after
+            label smoothing and mixing.
         logits: Tensor of shape (batch, classes).
 
     Returns:
@@ -26,7 +26,7 @@ def binary_cross_entropy(labels, logits):
 
     Args:
         labels: Tensor of shape (batch, classes), 1 for the classes of an image
-            and 0 for others, or shares.
+            and 0 for others, or values in between.
         logits: Tensor of shape (batch, classes).
 
     Returns:

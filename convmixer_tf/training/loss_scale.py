@@ -1,4 +1,4 @@
-"""Loss scaling, for gradients that float16 can't hold."""
+"""Loss scaling for float16 gradients."""
 
 import tensorflow as tf
 
@@ -6,14 +6,14 @@ import tensorflow as tf
 class LossScale(tf.Module):
     """A factor on the loss that keeps float16 gradients from underflowing.
 
-    It halves when a gradient overflows and doubles after 2,000 updates in
-    which none does, as `torch.amp.GradScaler` has it. It judges the gradient
-    summed over replicas: `keras.optimizers.LossScaleOptimizer` looks at the
-    first replica's alone, and an overflow elsewhere reaches the weights.
+    As in `torch.amp.GradScaler`, it is halved when a gradient overflows and
+    doubled after 2,000 updates without overflow. It checks the gradient summed
+    over replicas. `keras.optimizers.LossScaleOptimizer` checks only the first
+    replica, so an overflow on another replica reaches the weights.
 
     Args:
-        initial: Float, the factor at the start.
-        growth_interval: Integer, updates without overflow before it doubles.
+        initial: Float, the initial factor.
+        growth_interval: Integer, updates without overflow before doubling.
     """
 
     def __init__(self, initial=2.0**16, growth_interval=2000):
@@ -23,10 +23,10 @@ class LossScale(tf.Module):
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def apply(self, strategy, finite):
-        """Adapts the factor. For a cross-replica context (`merge_call`).
+        """Updates the factor. For a cross-replica context (`merge_call`).
 
         Args:
-            strategy: The strategy under which this was made.
+            strategy: The strategy in whose scope this object was created.
             finite: Boolean tensor, whether the gradient was finite.
         """
         strategy.extended.update(

@@ -1,4 +1,4 @@
-"""What a classifier's outputs are worth, with the limits of few images."""
+"""Classification metrics with confidence intervals."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from convmixer_tf.intervals import wilson_interval
 
 
 def classification_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
-    """Measures outputs of a classifier, one class an image.
+    """Computes metrics for single-label classification.
 
     Args:
         logits: Array of shape (images, classes).
@@ -14,9 +14,9 @@ def classification_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
 
     Returns:
         Dictionary: `"images"`; `"top1"` and its `"interval"`;
-        `"balanced_accuracy"`, the mean of the classes' accuracies;
-        `"chance"`, the top-1 of always answering the most frequent class;
-        `"loss"`, the mean cross-entropy.
+            `"balanced_accuracy"`, the mean accuracy over classes; `"chance"`,
+            the top-1 of always predicting the most frequent class; `"loss"`,
+            the mean cross-entropy.
     """
     labels = targets.argmax(axis=-1)
     right = logits.argmax(axis=-1) == labels
@@ -35,7 +35,7 @@ def classification_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
 
 
 def multi_label_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
-    """Measures outputs of a classifier, several classes an image, or none.
+    """Computes metrics for multi-label classification.
 
     Args:
         logits: Array of shape (images, classes).
@@ -43,8 +43,8 @@ def multi_label_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
 
     Returns:
         Dictionary: `"images"`; `"mean_average_precision"`, over the classes
-        that an image has; `"chance"`, that of random outputs; `"loss"`, the
-        binary cross-entropy, mean over images and classes.
+            with at least one image; `"chance"`, the value for random outputs;
+            `"loss"`, the binary cross-entropy averaged over images and classes.
     """
     known = targets.sum(axis=0) > 0
     precisions = [
@@ -61,7 +61,7 @@ def multi_label_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Computes the area under the steps of precision over recall.
+    """Computes the area under the precision-recall step curve.
 
     Args:
         scores: Array of shape (images,).
@@ -69,7 +69,7 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
             one.
 
     Returns:
-        Float. Images of equal score count as one step, as in scikit-learn.
+        Float. Images with equal scores form one step, as in scikit-learn.
     """
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(targets[order])

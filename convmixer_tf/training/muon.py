@@ -1,4 +1,4 @@
-"""Muon, for the 1 x 1 convolutions, on variables that a strategy mirrors."""
+"""The Muon optimizer for 1 x 1 convolutions, on mirrored variables."""
 
 import tensorflow as tf
 
@@ -6,32 +6,32 @@ from convmixer_tf.training.optimizer import AdamW
 from convmixer_tf.training.optimizer import raw
 from convmixer_tf.training.optimizer import zeros_like
 
-# Of the quintic polynomial: steep at 0, and it keeps singular values near 1.
+# The quintic polynomial is steep at 0 and keeps singular values near 1.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
 
 class Muon(tf.Module):
-    """Updates matrices by an orthogonal matrix, and all else by `AdamW`.
+    """Updates matrices with Muon and all other variables with `AdamW`.
 
-    The momentum of a matrix is replaced by the orthogonal matrix that is
-    closest to it, so that all directions are learned at one speed. The
-    kernels of 1 x 1 convolutions are the matrices. (`keras.optimizers.Muon`
-    leaves every variable of another rank than 2 to AdamW, so these too.)
+    Muon replaces the momentum of a matrix with the closest orthogonal matrix,
+    so that all directions are learned at the same rate. The matrices are the
+    kernels of 1 x 1 convolutions. `keras.optimizers.Muon` would use AdamW for
+    them because their rank is not 2.
 
     References: Jordan et al., https://kellerjordan.github.io/posts/muon; Liu
     et al., "Muon is Scalable for LLM Training",
-    https://arxiv.org/abs/2502.16982, for the scale by which an update has the
-    size of one of AdamW.
+    https://arxiv.org/abs/2502.16982, for the scale that gives updates the size
+    of AdamW's.
 
     Args:
-        variables: List of `keras.Variable` or `tf.Variable`, what to train.
-        rate_ratio: Learning rate of the matrices, as a multiple of that of
-            the other variables.
-        momentum: Decay of the sum of the gradients, per update. It looks
-            ahead, as Nesterov's does.
-        weight_decay: As for `AdamW`, of all variables.
-        rate_scales: As for `AdamW`, of all variables.
+        variables: List of the `keras.Variable` or `tf.Variable` to train.
+        rate_ratio: Learning rate of the matrices, as a multiple of the other
+            variables' learning rate.
+        momentum: Decay of the sum of the gradients, per update, with Nesterov
+            momentum.
+        weight_decay: As for `AdamW`, for all variables.
+        rate_scales: As for `AdamW`, for all variables.
         **adamw: The other arguments of `AdamW`.
     """
 
@@ -60,7 +60,7 @@ class Muon(tf.Module):
         )
 
     def state(self):
-        """Returns what a checkpoint must keep, by name."""
+        """Returns the state for a checkpoint, by name."""
         return {**self.adamw.state(), "sums": self.sums}
 
     def apply(self, strategy, gradients, rate, wanted):
@@ -103,10 +103,10 @@ class Muon(tf.Module):
 
 
 def orthogonalize(matrix):
-    """Replaces the singular values of a matrix by ones, nearly.
+    """Replaces the singular values of a matrix with values close to 1.
 
-    Five steps of a Newton-Schulz iteration bring them to between 0.7 and 1.2,
-    but for those that are a thousandth of the matrix' norm or less.
+    After five steps of a Newton-Schulz iteration, they are between 0.7 and 1.2.
+    Singular values below a thousandth of the matrix' norm may be smaller.
 
     Args:
         matrix: Float32 tensor of rank 2.
@@ -125,9 +125,9 @@ def orthogonalize(matrix):
 
 
 def _is_matrix(variable):
-    """Says whether a variable is the kernel of a 1 x 1 convolution.
+    """Returns whether a variable is the kernel of a 1 x 1 convolution.
 
-    A depthwise kernel of one tap has a single output a channel.
+    A 1 x 1 depthwise kernel has a single output per channel.
     """
     shape = tuple(variable.shape)
     return len(shape) == 4 and shape[:2] == (1, 1) and min(shape[2:]) > 1

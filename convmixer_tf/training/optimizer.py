@@ -1,4 +1,4 @@
-"""AdamW as PyTorch computes it, on variables that a strategy mirrors."""
+"""AdamW with PyTorch's arithmetic, on mirrored variables."""
 
 import math
 import re
@@ -8,22 +8,21 @@ import tensorflow as tf
 
 
 class AdamW(tf.Module):
-    """Adam with decoupled weight decay, step by step PyTorch's.
+    """Adam with decoupled weight decay, with the same steps as PyTorch.
 
     `keras.optimizers.AdamW` adds epsilon to the root of the *uncorrected*
-    second moment. With the authors' epsilon of 1e-3 that is another optimizer
-    for the first thousand updates. Nor can Keras clip a gradient after it has
-    been summed over replicas; here that is the caller's business, and the
-    gradients that arrive are final.
+    second moment. With the authors' epsilon of 1e-3, the first thousand updates
+    differ greatly. Keras also cannot clip a gradient after it is summed over
+    replicas. Here the caller sums and clips, and passes the final gradients.
 
     Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization",
     https://arxiv.org/abs/1711.05101; `torch.optim.AdamW`.
 
     Args:
-        variables: List of `keras.Variable` or `tf.Variable`, what to train.
+        variables: List of the `keras.Variable` or `tf.Variable` to train.
         beta_1: Decay of the gradient's running mean, per update.
         beta_2: Decay of the squared gradient's running mean, per update.
-        epsilon: Added to the root of the latter, corrected for its bias.
+        epsilon: Added to the root of the latter after bias correction.
         weight_decay: Fraction of a weight that is subtracted from it per
             update, times the learning rate.
         decay_all: Boolean. If false, variables of rank 0 and 1 (biases, and
@@ -57,7 +56,7 @@ class AdamW(tf.Module):
         self.updates = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def state(self):
-        """Returns what a checkpoint must keep, by name."""
+        """Returns the state for a checkpoint, by name."""
         return {
             "means": self.means,
             "squares": self.squares,
@@ -68,7 +67,7 @@ class AdamW(tf.Module):
         """Updates the variables. For a cross-replica context (`merge_call`).
 
         Args:
-            strategy: The strategy under which the variables were made.
+            strategy: The strategy in whose scope the variables were created.
             gradients: List of tensors, the same on every replica.
             rate: Float32 tensor, the learning rate.
             wanted: Boolean tensor. If false, nothing changes.
@@ -108,7 +107,7 @@ class AdamW(tf.Module):
         new_w = w * (1 - rate * decay) - step_size * new_mean / (
             root + self.epsilon
         )
-        # A choice and not a condition, which a TPU would have to wait for.
+        # A selection; a TPU would have to wait for a condition.
         for variable, value in (
             (mean, new_mean),
             (square, new_square),
@@ -118,11 +117,11 @@ class AdamW(tf.Module):
 
 
 def layer_rates(variables, decay):
-    """Scales the learning rate block by block, least at the image.
+    """Computes layer-wise learning rate decay.
 
     Args:
-        variables: List of `keras.Variable`, of a ConvMixer.
-        decay: Float, the factor from one block to the block before it.
+        variables: List of a ConvMixer's `keras.Variable`.
+        decay: Float, the factor from one block to the previous block.
 
     Returns:
         List of floats: 1 for the classifier, `decay` for the last block, and
@@ -134,14 +133,14 @@ def layer_rates(variables, decay):
 
 
 def clip_by_global_norm(gradients, clip_norm):
-    """Scales gradients down to a norm, as `torch.nn.utils.clip_grad_norm_`.
+    """Clips gradients to a norm, like `torch.nn.utils.clip_grad_norm_`.
 
     Args:
         gradients: List of float tensors.
-        clip_norm: Float, the largest global L2 norm, or `None`.
+        clip_norm: Float, the maximum global L2 norm, or `None`.
 
     Returns:
-        The gradients, and their global L2 norm before.
+        The gradients, and their global L2 norm before clipping.
     """
     norm = tf.linalg.global_norm(gradients)
     if clip_norm is None:
@@ -156,7 +155,7 @@ def raw(variable):
 
 
 def zeros_like(variable):
-    """Makes a variable of zeros, of the shape of another."""
+    """Creates a variable of zeros with the shape of another variable."""
     return tf.Variable(tf.zeros(variable.shape), trainable=False)
 
 
@@ -167,7 +166,7 @@ def _level(path):
 
 
 def _bias_correction(beta, count):
-    # 1 - beta**count, without losing the digits that 1 - 0.999 loses.
+    # 1 - beta**count, without the cancellation in 1 - 0.999.
     if not beta:
         return 1.0
     return -tf.math.expm1(tf.cast(count, tf.float32) * math.log(beta))

@@ -1,26 +1,26 @@
-"""A linear classifier of features: the head of a model, in seconds."""
+"""A linear classifier on features, for fitting a model's head in seconds."""
 
 import dataclasses
 
 import numpy as np
 
-# L2 penalties that cross-validation chooses from, strongest first.
+# Candidate L2 penalties for cross-validation, strongest first.
 PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 9))
-# The penalty where the images don't tell that another one is better.
+# Used unless the images show that another penalty is better.
 DEFAULT_PENALTY = 1e-1
 FOLDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A linear classifier of features.
+    """A linear classifier on features.
 
     Attributes:
         kernel: Array of shape (features, classes).
         bias: Array of shape (classes,).
         penalty: The L2 penalty that it was fitted with.
-        losses: Dictionary from each penalty to its mean loss in
-            cross-validation; empty if there were too few images for that.
+        losses: Dictionary from each penalty to its mean cross-validation loss.
+            It is empty if there were too few images.
     """
 
     kernel: np.ndarray
@@ -38,22 +38,24 @@ def fit_probe(
     seed: int = 0,
     penalty: float | None = None,
 ) -> Probe:
-    """Fits logistic regression; cross-validation chooses the L2 penalty.
+    """Fits logistic regression with a cross-validated L2 penalty.
 
     Args:
         features: Float array of shape (images, views, features). All views of
-            an image are in one fold. The first view is validated.
+            an image are in the same fold. The first view is used for
+            validation.
         targets: Float array of shape (images, classes), 1 for the classes of
             an image and 0 for others.
         weights: Array of shape (images, 1), or (images, classes) if
-            `multi_label`: weights in the loss.
-        multi_label: Boolean, whether the classes don't exclude each other.
-            Each class is then a logistic regression of its own.
-        seed: Integer, seed of the division into folds.
-        penalty: One of `PENALTIES`, to choose none; or `None`.
+            `multi_label`, the weights in the loss.
+        multi_label: Boolean, whether an image may have several classes. Each
+            class is then a separate logistic regression.
+        seed: Integer, the seed of the folds.
+        penalty: One of `PENALTIES` to use, or `None` to choose by
+            cross-validation.
 
     Returns:
-        A `Probe`, fitted to all images.
+        A `Probe` that is fitted to all images.
     """
     mean = features.mean(axis=(0, 1))
     features = features - mean
@@ -73,7 +75,7 @@ def fit_probe(
 def assign_folds(
     targets: np.ndarray, seed: int, folds: int = FOLDS
 ) -> np.ndarray:
-    """Divides images into folds of like shares of each class.
+    """Assigns images to stratified folds.
 
     Args:
         targets: Array of shape (images, classes), 1 for an image's classes.
@@ -84,7 +86,7 @@ def assign_folds(
         Integer array of shape (images,), the fold of each image.
     """
     order = np.random.default_rng(seed).permutation(len(targets))
-    # Images of the same classes follow each other, in random order.
+    # Images with the same classes are adjacent, in random order.
     order = order[np.lexsort(targets[order].T)]
     result = np.empty(len(targets), int)
     result[order] = np.arange(len(targets)) % folds
@@ -92,7 +94,7 @@ def assign_folds(
 
 
 def _cross_validate(problem, multi_label, seed):
-    """Returns the loss of each image when it is left out, by penalty."""
+    """Returns the held-out loss of each image, by penalty."""
     features, targets, weights = problem
     fewest = int(targets.sum(axis=0).min())
     count = FOLDS if multi_label and len(targets) > 9 else min(FOLDS, fewest)
@@ -111,10 +113,10 @@ def _cross_validate(problem, multi_label, seed):
 
 
 def _choose(losses):
-    """Chooses the penalty nearest to the default that is as good as the best.
+    """Chooses the penalty closest to the default that is as good as the best.
 
-    That is one whose loss is not higher by more than the standard error of the
-    difference. Of few images the lowest loss is mostly luck.
+    Its loss may be higher by up to the standard error of the difference. With
+    few images, the lowest loss is mostly due to chance.
     """
     if not losses:
         return DEFAULT_PENALTY
@@ -125,7 +127,7 @@ def _choose(losses):
 
 
 def _path(problem, multi_label, last):
-    """Fits with each penalty down to the last, each from the one before."""
+    """Fits with each penalty up to `last`, starting from the previous fit."""
     features, targets, weights = problem
     views = features.shape[1]
     rows = features.reshape(-1, features.shape[2])
@@ -160,11 +162,11 @@ def losses_of(
     Args:
         logits: Array of shape (images, classes).
         targets: Array of shape (images, classes), 1 for an image's classes.
-        multi_label: Boolean, whether the classes don't exclude each other.
+        multi_label: Boolean, whether an image may have several classes.
 
     Returns:
-        The losses, of shape (images, 1), or (images, classes) if
-        `multi_label`; the gradients, probabilities less targets.
+        The losses, of shape (images, 1), or (images, classes) if `multi_label`;
+        the gradients, probabilities minus targets.
     """
     if multi_label:
         losses = np.logaddexp(0, logits) - targets * logits
@@ -177,17 +179,17 @@ def losses_of(
 
 
 def minimize(objective, start, steps=300, tolerance=1e-5, memory=10):
-    """Minimizes a convex function by L-BFGS.
+    """Minimizes a convex function with L-BFGS.
 
     Reference: Nocedal and Wright, "Numerical Optimization", algorithm 7.5.
 
     Args:
         objective: Function of a float64 array of shape (n,) that returns the
             value, a float, and the gradient, of shape (n,).
-        start: Array of shape (n,), where to start.
-        steps: Integer, the most steps.
-        tolerance: Float, the largest entry of the gradient at the end.
-        memory: Integer, how many steps the curvature is estimated from.
+        start: Array of shape (n,), the starting point.
+        steps: Integer, the maximum number of steps.
+        tolerance: Float, the maximum entry of the final gradient.
+        memory: Integer, the number of steps for the curvature estimate.
 
     Returns:
         Array of shape (n,).
@@ -206,7 +208,7 @@ def minimize(objective, start, steps=300, tolerance=1e-5, memory=10):
             if new_value <= value + 1e-4 * rate * slope:
                 break
             rate /= 2
-            if rate < 1e-6:  # No better within rounding.
+            if rate < 1e-6:  # No improvement beyond rounding errors.
                 return x
         change, bend = new_x - x, new_gradient - gradient
         if change @ bend > 0:

@@ -1,4 +1,4 @@
-"""What a run tells of itself: log lines, CSV, TensorBoard, JSON, profile."""
+"""Reports of a run: log lines, CSV, TensorBoard, JSON, profile."""
 
 import csv
 import dataclasses
@@ -36,7 +36,7 @@ COLUMNS = (
 )
 
 
-# Of `TrainConfig`, with defaults that are what older versions did.
+# Settings of `TrainConfig` whose defaults match older versions.
 _LATER_SETTINGS = (
     "loss",
     "optimizer",
@@ -47,16 +47,16 @@ _LATER_SETTINGS = (
 
 
 class RunLog:
-    """Reports on a run, from the process that writes.
+    """Writes the reports of a run.
 
     Args:
-        directory: Path of the run's folder, which exists.
+        directory: Path of the run folder, which exists.
         config: The run's `TrainConfig`.
-        first_step: Integer, updates made before this process.
+        first_step: Integer, the number of updates before this process.
         writes: Boolean, whether this process writes. If not, all calls do
             nothing.
-        top5: Boolean, whether to report top-5 accuracies. They are in
-            `log.csv` in any case.
+        top5: Boolean, whether to report top-5 accuracies. `log.csv` always has
+            them.
     """
 
     def __init__(self, directory, config, first_step, writes=True, top5=True):
@@ -68,7 +68,7 @@ class RunLog:
         self.profiling = False
         self.pending = []
         self.first_step = self.step = first_step
-        self.pace = None  # Seconds a step.
+        self.pace = None  # Seconds per step.
         self._begin()
         if not writes:
             return
@@ -79,7 +79,7 @@ class RunLog:
             self.bar = _progress_bar(first_step, config.total_steps)
 
     def add_step(self, results):
-        """Takes in updates, without waiting for them, and reports some.
+        """Registers updates without waiting for them and reports some.
 
         Args:
             results: What `Engine.update` returns.
@@ -108,7 +108,7 @@ class RunLog:
         seconds = (time.perf_counter() - self.since) / self.timed
         values["images_per_second"] = self.config.batch_size / seconds
         if not first:
-            # Smoothed: the steps after the first may still be slower.
+            # Smoothed, because the steps after the first may also be slow.
             self.pace = (seconds + (self.pace or seconds)) / 2
         self.pending = []
         self._restart_clock()
@@ -116,7 +116,7 @@ class RunLog:
         return True
 
     def add_epoch(self, history):
-        """Writes the table of all epochs so far, and the last to the log."""
+        """Writes the table of all epochs and logs the last epoch."""
         if not self.writes:
             return
         self.pending = []
@@ -149,11 +149,11 @@ class RunLog:
             path = os.path.join(self.directory, "log.csv")
             write_text(path, text.getvalue())
         except (OSError, tf.errors.OpError) as error:
-            # Of a full disk; the next epoch tries again.
-            logging.error("Can't write log.csv: %s", error)
+            # The disk may be full. The next epoch tries again.
+            logging.error("Cannot write log.csv: %s", error)
 
     def close(self, summary=None):
-        """Writes what the run came to, if it came to its end."""
+        """Writes the summary if the run is complete."""
         self._stop_profiling()
         if self.bar:
             self.bar.close()
@@ -164,9 +164,9 @@ class RunLog:
             dump_json(path, summary)
 
     def _begin(self):
-        """Begins a run or an epoch, whose first step is no measure of others.
+        """Starts a run or an epoch. Its first step is excluded from the speed.
 
-        It builds the graph, or fills the pipeline of images.
+        The first step builds the graph or fills the input pipeline.
         """
         self.first = True
         total = self.config.total_steps
@@ -220,7 +220,7 @@ class RunLog:
 
 
 def duration(seconds):
-    """Writes a number of seconds as people do: `"1 h 38 min"`, `"52 s"`."""
+    """Formats a number of seconds, such as `"1 h 38 min"` or `"52 s"`."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
@@ -241,24 +241,25 @@ def check_tensorboard():
 
 
 def check_run(directory, config, notes=None):
-    """Checks that a run can be in a folder, before anything is written.
+    """Checks that a run can use a folder, before anything is written.
 
     Args:
-        directory: Path of the folder. It may exist, from a run of the same
-            settings that was stopped.
+        directory: Path of the folder. It may hold a stopped run with the same
+            settings.
         config: The run's `TrainConfig`.
         notes: Dictionary of what else the result depends on.
 
     Raises:
         ImportError: If TensorBoard's files are wanted and can't be written.
-        NotADirectoryError: If it is a file.
-        ValueError: If the folder is of a run with other settings.
+        NotADirectoryError: If the path is a file.
+        ValueError: If the folder holds a run with other settings.
     """
     if config.tensorboard:
         check_tensorboard()
     if gfile.exists(directory) and not gfile.isdir(directory):
         raise NotADirectoryError(
-            f"A run needs a folder (`--output`). Received the file {directory}"
+            "The output of a run (`--output`) must be a folder. "
+            f"Received: the file {directory}"
         )
     path = os.path.join(directory, "config.json")
     if gfile.exists(path):
@@ -266,22 +267,22 @@ def check_run(directory, config, notes=None):
 
 
 def orientation_of_run(directory, orientation):
-    """Returns how a run reads its images, also if it is an old one's folder.
+    """Returns how a run reads its images, including runs of old versions.
 
     Args:
         directory: Path of the folder. It need not exist.
         orientation: `"exif"` or `"stored"`, for a new run.
 
     Returns:
-        `orientation`; `"stored"` if the folder holds a run of a version that
-        knew nothing else.
+        `orientation`, or `"stored"` if the folder holds a run of a version that
+        had no other option.
     """
     path = os.path.join(directory, "config.json")
     if not gfile.exists(path) or "orientation" in _read_json(path):
         return orientation
     logging.warning(
-        "The run in %s does not say how images are turned. It was begun when "
-        "pixels were taken as stored, and is resumed with "
+        "The run in %s has no `orientation` in its settings because an older "
+        "version started it. It read pixels as stored. Resuming with "
         'orientation="stored".',
         directory,
     )
@@ -289,10 +290,10 @@ def orientation_of_run(directory, orientation):
 
 
 def open_run(directory, config, notes=None):
-    """Makes a run's folder and notes there what it is a run of.
+    """Creates a run folder and writes the run's settings to it.
 
     Args:
-        directory: Path of the folder, that `check_run` found to be fit.
+        directory: Path of the folder, which `check_run` has checked.
         config: The run's `TrainConfig`.
         notes: Dictionary of what else the result depends on.
     """
@@ -305,7 +306,7 @@ def open_run(directory, config, notes=None):
 
 
 def environment():
-    """Describes this process: its command, its versions, its devices."""
+    """Describes this process: its command, versions and devices."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -322,7 +323,7 @@ def environment():
 
 
 def _read_settings(path):
-    """Reads the settings of a run, also of one by an older version."""
+    """Reads the settings of a run, including runs of older versions."""
     found = _read_json(path)
     if "recipe" in found:
         found["augmentation"] = found.pop("recipe")
@@ -343,16 +344,16 @@ def _read_json(path):
 
 def _settings(config, notes):
     settings = {**dataclasses.asdict(config), **(notes or {})}
-    return json.loads(json.dumps(settings))  # Tuples become lists, as there.
+    return json.loads(json.dumps(settings))  # Tuples become lists, as in JSON.
 
 
 def check_same(directory, old, new):
-    """Raises `ValueError` if a folder's run has other settings.
+    """Raises `ValueError` if the run in a folder has other settings.
 
     Args:
         directory: Path of the folder.
-        old: Dictionary of the settings found there.
-        new: Dictionary of the settings of the run that is to be there.
+        old: Dictionary of the settings in the folder.
+        new: Dictionary of the settings of the new run.
     """
     changed = [
         f"{name} was {old.get(name)!r} and is {new[name]!r}"
@@ -369,7 +370,7 @@ def check_same(directory, old, new):
     for name in OF_THE_DEVICES:
         if name in old and name in new and old[name] != new[name]:
             logging.warning(
-                "%s: %s was %r and is %r, so it will not end as it would have.",
+                "%s: %s was %r and is %r, so the final weights will differ.",
                 *(directory, name, old[name], new[name]),
             )
 

@@ -1,4 +1,4 @@
-"""Learning rates, as functions of the number of updates made so far."""
+"""Learning rate schedules, functions of the number of updates so far."""
 
 import math
 
@@ -6,14 +6,14 @@ import tensorflow as tf
 
 
 def make_schedule(config):
-    """Builds the learning rate's schedule.
+    """Builds the learning rate schedule.
 
     Args:
         config: A `TrainConfig`.
 
     Returns:
-        A function of an integer tensor, the number of updates made before, of
-        any shape. It gives a float32 tensor of the same shape.
+        A function of an integer tensor of any shape, the number of previous
+        updates. It returns a float32 tensor of the same shape.
     """
     if config.schedule == "piecewise":
         return lambda step: piecewise_linear(
@@ -34,10 +34,10 @@ def make_schedule(config):
 def piecewise_linear(step, peak, epochs, steps_per_epoch):
     """Computes the authors' learning rate, which they call "onecycle".
 
-    It is not PyTorch's `OneCycleLR`. In t, epochs counted after the update,
-    it is linear between (0, 0), (2/5 epochs, peak), (4/5 epochs, peak / 20)
-    and (epochs, 0); the corners are whole epochs, rounded down. So the last
-    update changes no weight.
+    It is not PyTorch's `OneCycleLR`. It is piecewise linear between (0, 0),
+    (2/5 epochs, peak), (4/5 epochs, peak / 20) and (epochs, 0). The time is
+    counted in epochs after the update, so the last update changes no weight.
+    The corners are rounded down to whole epochs.
 
     Source: `--sched onecycle` of the timm fork in
     https://github.com/locuslab/convmixer
@@ -57,7 +57,7 @@ def piecewise_linear(step, peak, epochs, steps_per_epoch):
     rate = tf.zeros_like(time)
     for i in (2, 1, 0):
         width = times[i + 1] - times[i]
-        if width:  # a run of few epochs lacks the first pieces
+        if width:  # Short runs do not have the first pieces.
             slope = (rates[i + 1] - rates[i]) / width
             piece = rates[i] + slope * (time - times[i])
             rate = tf.where(time < times[i + 1], piece, rate)
@@ -67,8 +67,8 @@ def piecewise_linear(step, peak, epochs, steps_per_epoch):
 def cosine_with_warmup(step, peak, final, warmup_steps, total_steps):
     """Computes a linear warm-up followed by half a cosine.
 
-    The same as PyTorch's `LinearLR` (from peak / warmup_steps) followed, in a
-    `SequentialLR`, by `CosineAnnealingLR`.
+    It equals PyTorch's `SequentialLR` of a `LinearLR` (from peak /
+    warmup_steps) and a `CosineAnnealingLR`.
 
     Args:
         step: Integer tensor, updates made before.

@@ -24,25 +24,25 @@ RESULTS = ("loss", "gradient_norm", "learning_rate")
 
 
 class Engine:
-    """A model, what trains it, and the function that does so.
+    """A model, its optimizer and the function that updates the weights.
 
-    The gradient is summed over replicas first; then unscaled, checked and
-    clipped, once and with the same result everywhere; then applied. Keras
-    clips before the sum, which with ten replicas is hardly a clip.
+    The gradient is first summed over replicas. Then it is unscaled, checked and
+    clipped, with the same result on all replicas. Then it is applied. Keras
+    clips before the sum, which has little effect with ten replicas.
 
     Build it in the scope of the strategy.
 
     Args:
         config: A `TrainConfig`.
         model: A `keras.Model` that gives logits.
-        strategy: The `tf.distribute.Strategy` under which `model` was built.
-        teacher: A `keras.Model` that gives logits for the same images, built
-            under `strategy` too, or `None`. It is not trained.
+        strategy: The `tf.distribute.Strategy` in whose scope `model` was built.
+        teacher: A `keras.Model` that returns logits for the same images, also
+            built in the scope of `strategy`, or `None`. It is not trained.
 
     Attributes:
         merge_batch_norms: Function without arguments that averages the
             running statistics over replicas, as the authors do after each
-            epoch. Between calls each replica moves its own.
+            epoch. Between calls, each replica updates its own.
     """
 
     def __init__(self, config, model, strategy, teacher=None):
@@ -68,7 +68,7 @@ class Engine:
         self.first_bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
         self._variables = [raw(variable) for variable in variables]
         self._sums = self._accumulators()
-        # The mean is linear: how often it is taken does not change the result.
+        # The mean is linear, so averaging more often does not change it.
         self.merge_batch_norms = averaging_over_replicas(
             strategy, self._running_statistics()
         )
@@ -76,7 +76,7 @@ class Engine:
         self._updates = tf.function(self._run_updates)
 
     def update(self, batches, count=1):
-        """Updates the weights, `count` times in one call.
+        """Updates the weights `count` times in one call.
 
         Args:
             batches: Iterator of batches, as a distributed dataset yields them:
@@ -86,22 +86,22 @@ class Engine:
             count: Integer, how often to update.
 
         Returns:
-            Dictionary of tensors (count,): the "loss" (mean over the images,
-            as trained on), the "gradient_norm" before clipping and the
-            "learning_rate". Reading one waits for the updates.
+            Dictionary of tensors (count,): the "loss" (mean over the augmented
+            images), the "gradient_norm" before clipping and the
+            "learning_rate". Reading a value waits for the updates.
 
         Raises:
-            tf.errors.OutOfRangeError: If there are not as many batches.
+            tf.errors.OutOfRangeError: If there are too few batches.
         """
         results = self._updates(batches, tf.constant(count))
         return dict(zip(RESULTS, tf.unstack(results, axis=1), strict=True))
 
     def state(self):
-        """Collects all that a run must keep to go on as if never stopped.
+        """Collects the state that a run needs to be resumed exactly.
 
         Returns:
-            A `tf.train.Checkpoint`. The model's variables include the states
-            of its random generators, which Keras leaves out of its own.
+            A `tf.train.Checkpoint`. The model's variables include the states of
+            its random generators, which Keras does not save.
         """
         parts = {
             "model": [raw(variable) for variable in self.model.variables],
@@ -117,7 +117,7 @@ class Engine:
         return tf.train.Checkpoint(**parts)
 
     def spread_seeds(self):
-        """Gives each replica its own dropout. For the start of a process."""
+        """Gives each replica its own dropout. Call it at process start."""
         weights = {id(weight) for weight in self.model.weights}
         seeds = [
             raw(variable)
@@ -136,7 +136,7 @@ class Engine:
             on_replicas(self.strategy, spread)()
 
     def _compile(self):
-        """Has XLA compile what it can: with one replica, the whole update."""
+        """Compiles as much as possible with XLA: all, with a single replica."""
         config, strategy = self.config, self.strategy
         if not resolve_jit_compile(
             config.jit_compile, strategy, config.sync_batch_norm
@@ -215,7 +215,7 @@ class Engine:
 
     def _loss_and_gradients(self, images, labels):
         """Computes this replica's part of the loss and of its gradient."""
-        images = tf.cast(images, tf.float32)  # On the way here, uint8.
+        images = tf.cast(images, tf.float32)  # They arrive as uint8.
         teach = self._teaching(images)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
@@ -231,7 +231,7 @@ class Engine:
         return [loss, *gradients]
 
     def _teaching(self, images):
-        """Returns the loss, a function of the labels and the logits."""
+        """Returns the loss as a function of the labels and the logits."""
         if self.teacher is None:
             return self._losses
         return functools.partial(
@@ -257,8 +257,8 @@ class Engine:
 
     def _count(self, steps, first_bad_step, finite, good, factor):
         if factor is not None:
-            # A gradient that overflows now and then is what the scale is for.
-            # A loss that does has spoilt the batch normalizations.
+            # The loss scale handles occasional gradient overflows. If the loss
+            # is not finite, the batch normalizations are corrupted.
             finite = good & (factor > 2.0**-14)
         steps.assign_add(1)
         is_first = ~finite & (first_bad_step < 0)

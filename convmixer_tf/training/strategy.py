@@ -1,4 +1,4 @@
-"""On which devices to train, and in which precision."""
+"""Selects the devices and the precision of training."""
 
 import json
 import os
@@ -18,36 +18,36 @@ def make_strategy(
     project: str | None = None,
     deterministic: bool = False,
 ) -> tf.distribute.Strategy:
-    """Chooses how to distribute a run, from the hardware and `TF_CONFIG`.
+    """Selects a distribution strategy from the hardware and `TF_CONFIG`.
 
-    Call it before anything else touches TensorFlow: several workers can only
-    be joined at the start of a process.
+    Call it before any other TensorFlow operation: several workers can only be
+    connected at the start of a process.
 
     Args:
-        name: `"one"`: the first GPU, or else the CPU. `"mirrored"`: all GPUs
-            of this machine, or else all logical CPUs. `"multiworker"`: all
-            machines that `TF_CONFIG` lists. `"tpu"`: the TPU of this machine,
-            or the one that `tpu` names. `"auto"`: `"tpu"` if `tpu` is given,
-            or else `"multiworker"` if `TF_CONFIG` lists several workers,
-            or else `"tpu"` or `"mirrored"` if there is a TPU or are several
-            GPUs, or else `"one"`.
-        tpu: Name or address of a Cloud TPU, such as a pod of several
-            machines. One process, which this is, drives all of them.
+        name: `"one"` uses the first GPU, or else the CPU. `"mirrored"` uses all
+            GPUs of this machine, or else all logical CPUs. `"multiworker"` uses
+            all machines in `TF_CONFIG`. `"tpu"` uses the TPU of this machine,
+            or the one named by `tpu`. `"auto"` is `"tpu"` if `tpu` is given,
+            else `"multiworker"` if `TF_CONFIG` lists several workers, else
+            `"tpu"` or `"mirrored"` if there is a TPU or several GPUs, else
+            `"one"`.
+        tpu: Name or address of a Cloud TPU, such as a pod of several machines.
+            This process controls all of them.
         zone: The TPU's zone. Defaults to this machine's.
         project: The TPU's project. Defaults to this machine's.
-        deterministic: Boolean, whether a GPU, too, is to repeat a run to the
-            bit, which makes it slower. It holds for this process from here
-            on, and for what XLA compiles: without XLA TensorFlow has no such
-            gradient of a depthwise convolution, and raises an error.
+        deterministic: Boolean, whether runs on a GPU are reproducible to the
+            bit, which is slower. It applies to the rest of this process and
+            needs XLA: without XLA, TensorFlow raises an error because its
+            depthwise convolution gradient is not deterministic.
 
     Returns:
         A `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: If there is no such strategy, if `"multiworker"` lacks its
-            `TF_CONFIG`, or `"tpu"` its TPU, or if a TPU is named for another
+        ValueError: If the strategy is unknown, if `"multiworker"` has no
+            `TF_CONFIG`, if `"tpu"` has no TPU, or if a TPU is named for another
             strategy.
-        RuntimeError: If it is too late to join several workers.
+        RuntimeError: If it is too late to connect several workers.
     """
     check_backend()
     if name not in STRATEGIES:
@@ -82,9 +82,9 @@ def make_strategy(
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Says whether this process is the one that writes files.
+    """Returns whether this process writes files.
 
-    A `TPUStrategy` has one process, however many machines its TPU has.
+    A `TPUStrategy` has a single process, even on a TPU of several machines.
     """
     resolver = strategy.cluster_resolver
     if isinstance(strategy, tf.distribute.TPUStrategy) or resolver is None:
@@ -99,7 +99,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def resolve_precision(precision):
-    """Chooses what a model computes in.
+    """Selects the dtype policy for a precision.
 
     Args:
         precision: One of `TrainConfig.precision`.
@@ -114,15 +114,15 @@ def resolve_precision(precision):
 
 
 def resolve_jit_compile(jit_compile, strategy, sync_batch_norm=False):
-    """Chooses whether XLA is asked to compile what the replicas compute.
+    """Returns whether to compile the replicas' functions with XLA.
 
     Args:
         jit_compile: As in `TrainConfig`.
         strategy: A `tf.distribute.Strategy`.
-        sync_batch_norm: As in `TrainConfig`, where it matters.
+        sync_batch_norm: As in `TrainConfig`.
 
     Returns:
-        Boolean. `False` for a TPU, which nothing needs to be asked for.
+        Boolean. `False` for a TPU, which always uses XLA.
     """
     devices = strategy.extended.worker_devices
     if jit_compile is not None:
@@ -178,25 +178,25 @@ def _multiworker():
     if not _workers():
         raise ValueError(
             'strategy="multiworker" needs the environment variable TF_CONFIG, '
-            "which lists the workers and says which of them this is. "
+            "with the list of workers and the index of this worker. "
             f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}"
         )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise RuntimeError(
-            "Several workers can only be joined before anything else touches "
-            "TensorFlow: call `make_strategy` at the start of the process, "
-            f"before data are opened, and pass on what it returns. {error}"
+            "Several workers can only be connected before any other TensorFlow "
+            "operation. Call `make_strategy` at the start of the process, "
+            f"before data is opened, and pass its result on. {error}"
         ) from error
 
 
 def _tpu(tpu, zone, project):
     if not tpu and not tf.config.list_physical_devices("TPU"):
         raise ValueError(
-            'strategy="tpu" needs a TPU in this machine, and in place of '
-            'tensorflow: pip install tensorflow-tpu==2.20.0 "libtpu<0.0.30". '
-            "Or name a TPU elsewhere: `tpu`, in scripts `--tpu`. Received: "
+            'strategy="tpu" needs a TPU in this machine and, instead of '
+            'tensorflow, pip install tensorflow-tpu==2.20.0 "libtpu<0.0.30". '
+            "For a Cloud TPU, pass its name as `tpu` (`--tpu`). Received: "
             f"devices={[d.name for d in tf.config.list_physical_devices()]}"
         )
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
@@ -208,7 +208,7 @@ def _tpu(tpu, zone, project):
 
 
 def check_backend():
-    """Raises `RuntimeError` unless Keras computes with TensorFlow."""
+    """Raises `RuntimeError` unless Keras uses TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "convmixer_tf.training distributes with tf.distribute and needs "
@@ -218,7 +218,7 @@ def check_backend():
 
 
 def on_replicas(strategy, function):
-    """Compiles a function that all replicas run.
+    """Compiles a function that runs on all replicas.
 
     Args:
         strategy: A `tf.distribute.Strategy`.
@@ -229,7 +229,7 @@ def on_replicas(strategy, function):
     """
 
     # TensorFlow names a part of the graph after the function. A `TPUStrategy`
-    # refuses the name `<lambda>`.
+    # rejects the name `<lambda>`.
     def run():
         return strategy.run(function)
 

@@ -55,37 +55,36 @@ def train(
     *,
     build_teacher: Callable[[], keras.Model] | None = None,
 ) -> tuple[keras.Model, dict]:
-    """Trains a model, or goes on training it.
+    """Trains a model or resumes its training.
 
-    All that the result depends on is in `directory` after every checkpoint.
-    So a run that was stopped, by whatever, goes on if it is called again
-    with the same arguments, and ends as if it had not been stopped.
+    Every checkpoint saves the complete state in `directory`. To resume a run
+    that was stopped for any reason, call this function again with the same
+    arguments. The result is the same as without the interruption.
 
     Args:
         config: A `TrainConfig`.
-        build_model: Function without arguments that builds a `keras.Model`
-            that gives logits. It is called under the strategy and with the
-            precision of the run.
-        train_batches: Function (epoch, first_batch, context) that gives a
-            `tf.data.Dataset` of images and labels (integers, or shares of
-            all classes): this worker's part of the batches of that epoch from
-            `first_batch` on, without a smaller one at the end. Over all
+        build_model: Function without arguments that builds a `keras.Model` that
+            returns logits. It is called in the scope of the strategy and with
+            the precision of the run.
+        train_batches: Function (epoch, first_batch, context) that returns a
+            `tf.data.Dataset` of images and labels (integers, or target
+            distributions): this worker's part of the epoch's batches from
+            `first_batch` on, without a smaller batch at the end. Over all
             workers, a batch has `batch_size / accumulation_steps` images.
-            `context` is a `tf.distribute.InputContext`, which says which
-            worker this is and how many replicas there are. What the function
-            gives may depend on nothing else.
-        eval_batches: Function of such a context, as `Evaluator` takes it.
-        directory: Path of the run's folder, or where it is in an object
-            store, such as `gs://bucket/run`. A TPU of several machines needs
-            the latter. There the text files are safe from a crash as soon as
-            the store says; the rest is as in `CheckpointStore`.
-        strategy: What `make_strategy` takes, or a `tf.distribute.Strategy`.
-        notes: Dictionary, as JSON can hold it, of what else the result depends
-            on. It is kept with the config, and must be the same for a run to
-            go on.
-        build_teacher: Function without arguments that builds a `keras.Model`
-            from whose logits the model learns too, called as `build_model`
-            is; or `None`. It is part of no checkpoint.
+            `context` is a `tf.distribute.InputContext` with the index of this
+            worker and the number of replicas. The result must depend only on
+            these arguments.
+        eval_batches: Function of such a context, as for `Evaluator`.
+        directory: Path of the run folder, or its URL in an object store, such
+            as `gs://bucket/run`. A TPU of several machines needs an object
+            store. See `CheckpointStore` for its guarantees.
+        strategy: Argument of `make_strategy`, or a `tf.distribute.Strategy`.
+        notes: Dictionary of JSON values with all other settings that the result
+            depends on. It is saved with the config and must be the same when a
+            run is resumed.
+        build_teacher: Function without arguments that builds the teacher for
+            distillation, a `keras.Model` that returns logits, or `None`. It is
+            called like `build_model`. Checkpoints do not contain the teacher.
 
     Returns:
         The model, with the trained weights, or their running mean if
@@ -93,20 +92,20 @@ def train(
         `summary.json`.
 
     Raises:
-        ValueError: If the settings do not go together or with `directory`.
+        ValueError: If the settings contradict each other or the run in
+            `directory`.
         FloatingPointError: If the loss or the gradient is not finite.
         OSError: If the last checkpoint can't be written.
         RuntimeError: If another worker is lost.
-        SystemExit: After SIGTERM or SIGINT, when a checkpoint is written. Of
-            several workers all stop, whichever got the signal.
+        SystemExit: After SIGTERM or SIGINT, when a checkpoint is written. All
+            workers stop, whichever of them got the signal.
     """
     check_backend()
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
     if build_teacher and config.loss != "softmax":
         raise ValueError(
-            'A teacher needs loss="softmax", of classes that exclude each '
-            f"other. Received: loss={config.loss!r}"
+            f'A teacher needs loss="softmax". Received: loss={config.loss!r}'
         )
     run = Run(config, build_model, directory, strategy, notes, build_teacher)
     with run, stop_signals() as stop:
@@ -116,7 +115,8 @@ def train(
                 if run.is_to_stop(stop):
                     run.save()
                     logging.info(
-                        "Saved step %d. The same command goes on.", run.step
+                        "Saved step %d. Run the same command to resume.",
+                        run.step,
                     )
                     raise SystemExit(128 + (stop or [signal.SIGTERM])[0])
                 if run.save_is_due():
@@ -128,9 +128,9 @@ def train(
 
 
 class Run:
-    """A run in progress: everything that `train` needs, and keeps.
+    """The state of a run in progress.
 
-    Its arguments are those of `train`.
+    The arguments are the same as for `train`.
     """
 
     def __init__(
@@ -183,12 +183,12 @@ class Run:
         if _has_workers(self.strategy) and isinstance(error, LOSSES):
             raise RuntimeError(
                 f"Another worker was lost after step {self.step}. Start all "
-                "workers again, with the same command: they go on from "
+                "workers again with the same command. They resume from "
                 f"{self.last_good()}."
             ) from error
 
     def batches(self, train_batches, epoch):
-        """Iterates over what is left of an epoch.
+        """Iterates over the rest of an epoch.
 
         Args:
             train_batches: As for `train`.
@@ -215,7 +215,7 @@ class Run:
             yield batches
 
     def update(self, batches):
-        """Updates the weights, up to where there is something else to do."""
+        """Updates the weights until something else is due."""
         config = self.config
         places = (config.steps_per_epoch, config.save_every, config.log_every)
         left = [place - self.step % place for place in places]
@@ -226,7 +226,7 @@ class Run:
             epoch, done = divmod(self.step, config.steps_per_epoch)
             raise ValueError(
                 f"The data of epoch {epoch} ended before step {done + count} "
-                f"of {config.steps_per_epoch}. Lower `steps_per_epoch`, or "
+                f"of {config.steps_per_epoch}. Decrease `steps_per_epoch`, or "
                 "repeat the data."
             ) from error
         self.step += count
@@ -235,7 +235,7 @@ class Run:
             self.check_finite()
 
     def finish_epoch(self, eval_batches):
-        """Evaluates, with the running mean of the weights if there is one."""
+        """Evaluates the model, with the running mean of the weights if set."""
         self.check_finite()
         trained = time.perf_counter()
         steps = self.step - self.epoch_first_step
@@ -251,7 +251,8 @@ class Run:
                 "loss": scores.loss,
                 "top1": scores.top1,
                 "top5": scores.top5,
-                # Unknown if it was stopped between training and evaluation.
+                # Unknown if the run was stopped between training and
+                # evaluation.
                 "images_per_second": steps
                 * self.config.batch_size
                 / (trained - self.epoch_started)
@@ -279,7 +280,7 @@ class Run:
 
     @contextlib.contextmanager
     def averaged(self):
-        """Puts the running mean of the weights, if any, into the model."""
+        """Uses the running mean of the weights, if any, in the model."""
         average = self.engine.average
         if average:
             average.swap()
@@ -290,7 +291,7 @@ class Run:
                 average.swap()
 
     def restore(self):
-        """Goes back to the last whole checkpoint, if there is any."""
+        """Restores the latest complete checkpoint, if there is any."""
         info = self.store.restore(self.engine.state())
         if info:
             self.history = info["history"]
@@ -298,17 +299,17 @@ class Run:
             self.step = int(self.engine.steps.numpy())
             self.saved = self.name()
             total = self.config.total_steps
-            logging.info("Goes on from step %d of %d.", self.step, total)
+            logging.info("Resuming from step %d of %d.", self.step, total)
         _check_agreement(self.strategy, self.step)
 
     def is_to_stop(self, signals):
-        """Says whether to save and stop.
+        """Returns whether to save and stop.
 
-        To save, several workers must stop at the same update. They ask each
-        other where they wait for the loss anyway.
+        All workers must stop at the same update to save. They communicate when
+        they wait for the loss.
 
         Args:
-            signals: List of the signals that this worker has got.
+            signals: List of the signals that this worker has received.
         """
         if not _has_workers(self.strategy):
             return bool(signals)
@@ -317,7 +318,7 @@ class Run:
         return _sum_over_replicas(self.strategy, len(signals)) > 0
 
     def save_is_due(self):
-        """Says whether to save now. An epoch's end saves in any case."""
+        """Returns whether to save now. An epoch's end always saves."""
         return (
             self.step % self.config.save_every == 0
             and self.step % self.config.steps_per_epoch != 0
@@ -327,8 +328,8 @@ class Run:
         """Saves everything.
 
         Raises:
-            OSError: If it can't.
-            FloatingPointError: If there is nothing worth saving.
+            OSError: If the checkpoint can't be written.
+            FloatingPointError: If the state is not finite.
         """
         self.check_finite()
         self.engine.merge_batch_norms()
@@ -344,33 +345,33 @@ class Run:
         self.saved = self.name()
 
     def name(self):
-        """Names the checkpoint of where the run is."""
+        """Returns the name of a checkpoint of the current state."""
         evaluated = any(row["step"] == self.step for row in self.history)
         return checkpoint_name(self.step, evaluated)
 
     def try_to_save(self):
-        """Saves everything, or else says that it could not, and goes on."""
+        """Saves everything, or logs the failure and continues."""
         try:
             self.save()
         except OSError as error:
-            logging.error("%s The run goes on.", error)
+            logging.error("%s The run continues.", error)
 
     def best(self):
         """Returns the row of the best epoch, or `None` before the first."""
         return max(self.history, key=lambda row: row["top1"], default=None)
 
     def check_finite(self):
-        """Raises `FloatingPointError` if the run has come to nothing."""
+        """Raises `FloatingPointError` if the state is not finite."""
         bad_step = int(self.engine.first_bad_step.numpy())
         if bad_step >= 0:
             raise FloatingPointError(
                 f"The loss or the gradient of step {bad_step} is not finite. "
-                f"The last good state is {self.last_good()}. Lower the "
+                f"The last good state is {self.last_good()}. Decrease the "
                 "learning rate, clip the gradient or train in float32."
             )
 
     def last_good(self):
-        """Names the last checkpoint, or says that there is none."""
+        """Describes the latest checkpoint, or that there is none."""
         names = self.store.names()
         return self.store.path(names[-1]) if names else "the beginning"
 
@@ -405,7 +406,7 @@ class Run:
 
 
 def check_replicas(config, strategy):
-    """Raises `ValueError` if a run can't be divided as a strategy wants.
+    """Raises `ValueError` if the batch can't be split over the replicas.
 
     Args:
         config: A `TrainConfig`.
@@ -420,15 +421,15 @@ def check_replicas(config, strategy):
         )
     if config.jit_compile and config.sync_batch_norm and replicas > 1:
         raise ValueError(
-            "XLA can't compile statistics of all replicas. Set "
-            "jit_compile=False or sync_batch_norm=False. "
-            f"Received: jit_compile=True, with {replicas} replicas"
+            "XLA cannot compile batch statistics synchronized over replicas. "
+            "Set jit_compile=False or sync_batch_norm=False. Received: "
+            f"jit_compile=True, with {replicas} replicas"
         )
 
 
 @contextlib.contextmanager
 def _precision(config):
-    """Has models built in the precision of a run."""
+    """Makes models be built in the precision of a run."""
     old = keras.config.dtype_policy()
     keras.config.set_dtype_policy(resolve_precision(config.precision))
     try:
@@ -441,24 +442,24 @@ def _check_logits(model):
     activation = getattr(model.layers[-1], "activation", None)
     if activation not in (None, keras.activations.linear):
         raise ValueError(
-            "The model must give logits: build it with "
+            "The model must return logits. Build it with "
             "classifier_activation=None. Received: a last layer with "
             f"activation={activation.__name__!r}"
         )
 
 
 def _check_agreement(strategy, step):
-    """Stops workers that don't see the same checkpoints."""
+    """Raises an error unless all workers see the same checkpoints."""
     total = _sum_over_replicas(strategy, step)
     if total != step * strategy.num_replicas_in_sync:
         raise ValueError(
-            f"This worker found the checkpoint of step {step}, another a "
-            "different one. All workers need the same folder."
+            f"This worker found the checkpoint of step {step}, but another "
+            "worker found a different one. All workers need the same folder."
         )
 
 
 def _sum_over_replicas(strategy, value):
-    """Adds up an integer that each worker has one of, once per replica."""
+    """Sums an integer of each worker, once per replica."""
 
     def add():
         context = tf.distribute.get_replica_context()

@@ -176,7 +176,7 @@ def test_imagenet_goes_through_kill_resume_and_evaluate(images, tmp_path):
     # As if it had been killed before the last checkpoint.
     (output / "summary.json").unlink()
     result = succeed("train_imagenet.py", *arguments)
-    assert "Goes on from step 6" in result.stderr
+    assert "Resuming from step 6" in result.stderr
     succeed(
         "evaluate.py",
         *(f"--model={output / 'model.keras'}", f"--data={images}"),

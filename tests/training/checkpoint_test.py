@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         assert store.restore(checkpoint) == {"at": 1}
     assert variable.numpy()[0] == 1
     assert "checkpoint step_0000000002 is damaged" in caplog.text
-    assert "Falling back to the one before it" in caplog.text
+    assert "Falling back to the previous one" in caplog.text
     save(store, variable, 2)
     assert store.restore(checkpoint) == {"at": 2}
 
@@ -135,10 +135,10 @@ def test_a_checkpoint_of_something_else_is_an_error(tmp_path, variable):
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
     other = tf.train.Checkpoint(variable=tf.Variable([0.0] * 3))
-    with pytest.raises(ValueError, match="of another model or of other"):
+    with pytest.raises(ValueError, match="for another model or other"):
         store.restore(other)
     other = tf.train.Checkpoint(another=tf.Variable([0.0] * 1000))
-    with pytest.raises(ValueError, match="of another model or of other"):
+    with pytest.raises(ValueError, match="for another model or other"):
         store.restore(other)
 
 

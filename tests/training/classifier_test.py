@@ -270,7 +270,7 @@ def test_a_run_that_does_not_say_its_orientation(tmp_path, caplog):
     assert not caplog.messages
     path.write_text('{"crop_fraction": 1.0}')
     assert orientation_of_run(tmp_path, "exif") == "stored"
-    assert 'resumed with orientation="stored"' in caplog.messages[0]
+    assert 'Resuming with orientation="stored"' in caplog.messages[0]
 
 
 def test_logits_that_look_like_probabilities(batches):

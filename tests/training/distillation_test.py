@@ -72,7 +72,7 @@ def test_a_teacher_of_larger_images():
         (
             lambda: teacher_model(activation="sigmoid"),
             NAMES,
-            "must end in logits or in a softmax.*'sigmoid'",
+            "must return logits or softmax prob.*'sigmoid'",
         ),
         (
             lambda: keras.Sequential(

@@ -54,7 +54,7 @@ def test_every_image_counts_once(strategy, count, request):
 def test_no_image_is_an_error(one_device):
     with one_device.scope():
         evaluator = Evaluator(tiny.build_model(), one_device)
-    with pytest.raises(ValueError, match="There was no image to evaluate"):
+    with pytest.raises(ValueError, match="There are no images to evaluate"):
         evaluator(tiny.eval_batches(0))
 
 

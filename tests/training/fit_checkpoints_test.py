@@ -105,7 +105,7 @@ def test_wrong_use(tmp_path):
         FitCheckpoints(model, tmp_path, save_every=0)
     epochs = FitCheckpoints(model, tmp_path).epochs(2)
     assert next(epochs) == (0, 0)
-    with pytest.raises(RuntimeError, match="pass this object"):
+    with pytest.raises(RuntimeError, match="Pass this object"):
         next(epochs)
 
 

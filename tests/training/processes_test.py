@@ -105,7 +105,7 @@ def kill_and_rerun(tmp_path, kills, *options):
         assert not (tmp_path / "killed" / "weights.npz").exists()
     code, output = run(tmp_path / "killed", *options)
     assert code == 0, output
-    assert "Goes on from step" in output
+    assert "Resuming from step" in output
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
@@ -161,7 +161,7 @@ def test_a_lost_worker_ends_clearly_and_all_go_on(tmp_path, victim):
         # The first worker hosts the service that tells of losses, so what
         # the others say of its end is TensorFlow's.
         assert "Another worker was lost after step" in outputs[0]
-    check_that_two_end_as_one(tmp_path, "Goes on from step")
+    check_that_two_end_as_one(tmp_path, "Resuming from step")
 
 
 @pytest.mark.large
@@ -170,8 +170,8 @@ def test_all_workers_save_and_stop_when_one_is_told_to(tmp_path):
     codes, outputs = finish(start_two(tmp_path / "two", options))
     assert codes == [128 + signal.SIGTERM] * 2, "\n".join(outputs)
     # Three updates after the last time, see tiny.config().
-    assert all("Saved step 6. The same" in output for output in outputs)
-    check_that_two_end_as_one(tmp_path, "Goes on from step 6 of 12")
+    assert all("Saved step 6. Run the same" in output for output in outputs)
+    check_that_two_end_as_one(tmp_path, "Resuming from step 6 of 12")
 
 
 @pytest.mark.large

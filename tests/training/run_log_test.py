@@ -224,7 +224,7 @@ def test_a_run_is_told_of_other_devices(tmp_path, caplog):
     with caplog.at_level("WARNING", logger=logging.get_absl_logger().name):
         check_run(tmp_path, config, {"replicas": 4, "computes_in": "float32"})
     assert [message.split(": ")[1] for message in caplog.messages] == [
-        "replicas was 2 and is 4, so it will not end as it would have."
+        "replicas was 2 and is 4, so the final weights will differ."
     ]
 
 

@@ -120,7 +120,7 @@ def test_workers_that_are_joined_too_late_are_an_error(monkeypatch):
     task = {"type": "worker", "index": 0}
     config = json.dumps({"cluster": cluster, "task": task})
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(RuntimeError, match="before data are opened, and pass"):
+    with pytest.raises(RuntimeError, match="before data is opened, and pass"):
         make_strategy()
 
 

@@ -245,7 +245,7 @@ def test_a_deployed_model_is_exported_as_it_is(tmp_path):
 @pytest.mark.usefixtures("installed")
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="Received the file"):
+    with pytest.raises(NotADirectoryError, match="Received: the file"):
         fine_tune(
             convmixer(), tmp_path / "run", IMAGES, LABELS, config(), **INT8
         )
