@@ -29,7 +29,7 @@ COMMANDS = {
     "push": "upload a model to the Hugging Face hub",
     "serve": "answer over HTTP: an image in, its classes out",
 }
-# As `models.VARIANTS` and `inference.FORMATS` have them.
+# As `models.variants` and `inference.FORMATS` have them.
 VARIANTS = ("1536_20", "768_32", "1024_20", "512_16", "256_8")
 FORMATS = ("table", "json", "csv")
 # TensorFlow's log, but for what is fatal, and what the libraries that decode

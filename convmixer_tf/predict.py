@@ -25,8 +25,8 @@ from convmixer_tf.files import parse_lines
 from convmixer_tf.files import printable_name
 from convmixer_tf.files import read_lines
 from convmixer_tf.files import replaced
-from convmixer_tf.inference import classify
-from convmixer_tf.inference import load_classifier
+from convmixer_tf.inference.classification import classify
+from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.inference.formats import FORMATS
 from convmixer_tf.inference.image_files import find_images
 

@@ -34,7 +34,6 @@ from absl import logging
 
 from convmixer_tf.cli import calibration_flags
 from convmixer_tf.cli import export_flags
-from convmixer_tf.export import QUANTIZATIONS
 from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
@@ -50,6 +49,7 @@ from convmixer_tf.timing import machine
 from convmixer_tf.weights import timm_state_dict
 
 KERAS = "Keras"
+QUANTIZATIONS = ("float32", "float16", "dynamic", "int4", "int8")
 
 _TURNS = flags.DEFINE_integer("turns", 31, "Timed runs of each.", 3)
 _ARTIFACT = flags.DEFINE_multi_string(

@@ -42,7 +42,7 @@ from convmixer_tf.data import read_images
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import export_tflite
 from convmixer_tf.models import open_model
-from convmixer_tf.preprocessing import imagenet_classes
+from convmixer_tf.preprocessing import decode_predictions
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import finetune
 
@@ -77,10 +77,10 @@ def write_cifar10(folder, classes, count, seed):
 def write_photos(folder, seed):
     """Links two thirds of the photographs to train on, and the others."""
     rows = []
-    for index, known in enumerate(imagenet_classes()):
+    for index, [(wnid, *_)] in enumerate(decode_predictions(np.eye(1000), 1)):
         for name, group in _PHOTOS.items():
             if index in group:
-                paths = pathlib.Path(_DATA.value, known.wnid).glob("*")
+                paths = pathlib.Path(_DATA.value, wnid).glob("*")
                 rows += [(name, path) for path in sorted(paths)]
     order = np.random.default_rng(seed).permutation(len(rows))
     for number, i in enumerate(order):

@@ -26,16 +26,16 @@ from absl import logging
 
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import deploy
-from convmixer_tf.export.qat import METHODS
-from convmixer_tf.export.qat import QUANTIZATIONS
 from convmixer_tf.files import dump_json
 from convmixer_tf.files import made_parents
+
+METHODS = ("quantize", "float")
 
 flags.adopt_module_key_flags(tuning_data)
 _OUTPUT = flags.DEFINE_string("output", "runs/compare_qat", "Folder.")
 _QUANTIZATIONS = tuning_data.define_quantization(
     flags.DEFINE_multi_enum,
-    list(QUANTIZATIONS),
+    ["int8", "int4"],
     "Number format to compare in; repeatable.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many trainings of each.", 1)

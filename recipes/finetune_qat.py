@@ -24,12 +24,14 @@ from absl import flags
 from convmixer_tf import files
 from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import publish
-from convmixer_tf.export.qat import METHODS
 
 flags.adopt_module_key_flags(tuning_data)
 _OUTPUT = flags.DEFINE_string("output", "runs/qat", "Folder of the run.")
 _METHOD = flags.DEFINE_enum(
-    "method", "quantize", METHODS, "Whether to train with rounding or without."
+    "method",
+    "quantize",
+    ["quantize", "float"],
+    "Whether to train with rounding or without.",
 )
 _QUANTIZATION = tuning_data.define_quantization(
     flags.DEFINE_enum, "int8", "Number format of the file."

@@ -3,16 +3,16 @@
 from absl import flags
 
 from convmixer_tf import data
-from convmixer_tf.training import PRECISIONS
-from convmixer_tf.training import STRATEGIES
-from convmixer_tf.training import check_classes
 from convmixer_tf.training import make_strategy
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where tensorflow-datasets keeps its data."
 )
 _STRATEGY = flags.DEFINE_enum(
-    "strategy", "auto", STRATEGIES, "On which devices to train."
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored", "multiworker", "tpu"],
+    "On which devices to train.",
 )
 _TPU = flags.DEFINE_string(
     "tpu", None, "Name of a Cloud TPU. Default: this machine's, if it has one."
@@ -20,7 +20,10 @@ _TPU = flags.DEFINE_string(
 _TPU_ZONE = flags.DEFINE_string("tpu_zone", None, "Zone of that TPU.")
 _TPU_PROJECT = flags.DEFINE_string("tpu_project", None, "Its project.")
 _PRECISION = flags.DEFINE_enum(
-    "precision", "auto", PRECISIONS, "What to compute in."
+    "precision",
+    "auto",
+    ["auto", "float32", "bfloat16", "float16"],
+    "What to compute in.",
 )
 _ACCUMULATION = flags.DEFINE_integer(
     "accumulation_steps", 1, "Batches per update; each is that much smaller."
@@ -60,19 +63,16 @@ def open_datasets(name, *splits):
 
     Args:
         name: What `data.open_dataset` takes.
-        *splits: The splits to open; if two, to train and to evaluate on.
+        *splits: The splits to open.
 
     Returns:
         List of a data set for each split.
 
     Raises:
         FileNotFoundError: If the data are not there.
-        ValueError: If a split is not, or the two are not of the same classes.
+        ValueError: If a split is not.
     """
-    datasets = [_open_dataset(name, split) for split in splits]
-    if len(datasets) == 2:
-        check_classes(*datasets)
-    return datasets
+    return [_open_dataset(name, split) for split in splits]
 
 
 def _open_dataset(name, split):

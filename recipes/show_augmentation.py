@@ -10,7 +10,6 @@ what `open_dataset` takes. Time: ten seconds.
 from absl import app
 from absl import flags
 
-from convmixer_tf.data import AUGMENTATIONS
 from convmixer_tf.data import get_augmentation
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import save_contact_sheet
@@ -20,7 +19,10 @@ from convmixer_tf.files import replaced
 _DATA = flags.DEFINE_string("data", "digits", "Data set or folder.")
 _SPLIT = flags.DEFINE_string("split", "train", "Part of it.")
 _AUGMENTATION = flags.DEFINE_enum(
-    "augmentation", "imagenet", list(AUGMENTATIONS), "Augmentation."
+    "augmentation",
+    "imagenet",
+    ["imagenet", "cifar10", "light", "keras_cv", "none"],
+    "Augmentation.",
 )
 flags.DEFINE_alias("recipe", "augmentation")  # Its deprecated name.
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")

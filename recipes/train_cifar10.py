@@ -35,10 +35,8 @@ from convmixer_tf import data
 from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import CIFAR10_MEAN
 from convmixer_tf.preprocessing import CIFAR10_STD
-from convmixer_tf.training import OPTIMIZERS
 from convmixer_tf.training import CheckpointStore
 from convmixer_tf.training import TrainConfig
-from convmixer_tf.training import is_chief
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 
@@ -151,7 +149,7 @@ _PATCH_SIZE = flags.DEFINE_integer(
     "patch_size", None, "Pixels. Default: the preset's."
 )
 _OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", None, OPTIMIZERS, "Default: the preset's."
+    "optimizer", None, ["adamw", "muon"], "Default: the preset's."
 )
 _INITIALIZER = flags.DEFINE_enum(
     "depthwise_initializer",
@@ -302,7 +300,7 @@ def main(argv):
         open_teacher=_TEACHER.value and open_teacher,
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
-    if is_chief(strategy):
+    if strategy.extended.should_save_summary:
         logging.info("%s", curves.draw_run(_OUTPUT.value))
 
 

@@ -35,7 +35,6 @@ from convmixer_tf import ConvMixer1024_20
 from convmixer_tf import ConvMixer1536_20
 from convmixer_tf import data
 from convmixer_tf.training import TrainConfig
-from convmixer_tf.training import is_chief
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.validation import ORIENTATIONS
@@ -112,7 +111,7 @@ def main(argv):
         notes={"model": _MODEL.value},
     )
     logging.info("Top-1 %.2f %%", 100 * summary["last"]["top1"])
-    if is_chief(strategy):
+    if strategy.extended.should_save_summary:
         logging.info("%s", curves.draw_run(output))
 
 

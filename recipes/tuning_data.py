@@ -11,12 +11,12 @@ from absl import logging
 
 from convmixer_tf import data
 from convmixer_tf.export import export_tflite
-from convmixer_tf.export.qat import QUANTIZATIONS
 from convmixer_tf.export.qat import TuningConfig
 from convmixer_tf.export.qat import fine_tune
-from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import match_classes
+
+MIN_IMAGES = 10  # `verify` needs as many.
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -35,8 +35,7 @@ _EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
 _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Fraction of an image's side to keep. Default: the model's, or else "
-    f"{data.CROP_FRACTION}.",
+    "Fraction of an image's side to keep. Default: the model's, or else 0.96.",
     0.01,
     1,
 )
@@ -159,7 +158,7 @@ def define_quantization(define, default, text):
     Returns:
         The flag's holder.
     """
-    holder = define("quantization", default, QUANTIZATIONS, text)
+    holder = define("quantization", default, ["int8", "int4"], text)
     flags.DEFINE_alias("scheme", "quantization")
     return holder
 
@@ -214,8 +213,8 @@ def read():
     opened = open_model(_MODEL.value)
     model, names = opened.model, opened.class_names
     size = _side(model)
-    crop = _CROP.value or opened.crop_fraction or data.CROP_FRACTION
-    orientation = opened.orientation or data.ORIENTATION
+    crop = _CROP.value or opened.crop_fraction or 0.96
+    orientation = opened.orientation or "exif"
     transform = {"crop_fraction": crop, "orientation": orientation}
     train_set, test_set = _open(_TRAIN_SPLIT), _open(_EVAL_SPLIT)
     if len(test_set) < MIN_IMAGES:

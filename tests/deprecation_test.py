@@ -2,6 +2,7 @@
 
 import pytest
 
+from convmixer_tf import analysis
 from convmixer_tf import data
 
 
@@ -9,7 +10,7 @@ from convmixer_tf import data
     ("package", "old", "new"),
     [
         (data, "Recipe", "Augmentation"),
-        (data, "RECIPES", "AUGMENTATIONS"),
+        (analysis, "save_costs", "costs.save_costs"),
         (data, "get_recipe", "get_augmentation"),
         (data, "open_unlabelled", "open_unlabeled"),
     ],

@@ -15,11 +15,11 @@ from PIL import ImageOps
 
 from convmixer_tf import data
 from convmixer_tf.export import export_saved_model
-from convmixer_tf.inference import Classifier
-from convmixer_tf.inference import classify
+from convmixer_tf.inference.classification import classify
+from convmixer_tf.inference.classifiers import Classifier
+from convmixer_tf.models import save_model
 from convmixer_tf.models.additions import read_orientation
 from convmixer_tf.training import TrainConfig
-from convmixer_tf.training import save_model
 from convmixer_tf.training.classifier import evaluation_inputs
 from convmixer_tf.training.classifier import training_inputs
 from tests.helpers import asymmetric_image

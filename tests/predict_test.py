@@ -17,10 +17,10 @@ from convmixer_tf import command_line
 from convmixer_tf import predict
 from convmixer_tf.data import pillow
 from convmixer_tf.inference.formats import FORMATS
-from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
-from convmixer_tf.training import save_model
+from convmixer_tf.models import save_model
+from convmixer_tf.models.variants import VARIANTS
 from tests.helpers import ROOT
 from tests.helpers import randomize
 from tests.helpers import write_images

@@ -13,8 +13,8 @@ from convmixer_tf.models import ConvMixer256_8
 from convmixer_tf.models import ConvMixer768_32
 from convmixer_tf.preprocessing import CIFAR10_CLASSES
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
+from convmixer_tf.weights import read_facts
 from convmixer_tf.weights import timm_state_dict
-from convmixer_tf.weights.packaged import read_facts
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import run_python

@@ -18,9 +18,9 @@ from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import read_metadata
 from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.models import load_model
-from convmixer_tf.models import read_arguments
-from convmixer_tf.models import read_class_names
+from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_crop_fraction
+from convmixer_tf.models.rebuilding import read_arguments
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import train_classifier
 

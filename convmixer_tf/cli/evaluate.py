@@ -21,11 +21,13 @@ from absl import flags
 from convmixer_tf import data
 from convmixer_tf import progress
 from convmixer_tf.cli.launch import start
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.files import replaced
-from convmixer_tf.inference import load_classifier
+from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.model_card import kept_part
-from convmixer_tf.models import VARIANTS
 from convmixer_tf.models.rebuilding import find_model
+from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import evaluate_function
 from convmixer_tf.validation import ORIENTATIONS
@@ -48,14 +50,14 @@ _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
     "Part of an image's side to keep. Default: the model's, or else "
-    f"{data.CROP_FRACTION}.",
+    f"{CROP_FRACTION}.",
 )
 _ORIENTATION = flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
     "Turn images as their EXIF says, or take pixels as stored, as published "
-    f"ImageNet accuracies do. Default: the model's, else {data.ORIENTATION}.",
+    f"ImageNet accuracies do. Default: the model's, else {ORIENTATION}.",
 )
 _FLIP = flags.DEFINE_bool(
     "flip",

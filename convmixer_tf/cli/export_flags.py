@@ -15,16 +15,18 @@ from convmixer_tf import files
 from convmixer_tf import preprocessing
 from convmixer_tf import progress
 from convmixer_tf.cli.launch import start
+from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.export import publish
 from convmixer_tf.export import verify
 from convmixer_tf.export import with_pixel_range
 from convmixer_tf.export.preparation import classifier_of
-from convmixer_tf.export.verification import MIN_IMAGES
-from convmixer_tf.models import VARIANTS
+from convmixer_tf.export.verification.verify import MIN_IMAGES
 from convmixer_tf.models import open_model
 from convmixer_tf.models.open_model import default_image_size
 from convmixer_tf.models.probabilities import name_classes
 from convmixer_tf.models.probabilities import num_classes
+from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.preprocessing.decoding import class_names
 from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights import read_facts
@@ -82,14 +84,14 @@ CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
     "Part of an image's side to keep. Default: the model's, if it is a .keras "
-    f"file that says it, or a variant; else {data.CROP_FRACTION}.",
+    f"file that says it, or a variant; else {CROP_FRACTION}.",
 )
 ORIENTATION = flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
     "Turn images as their EXIF says, or take pixels as stored. Default: the "
-    f"model's, if its file says it, else {data.ORIENTATION}.",
+    "model's, if its file says it, else exif.",
 )
 _LIMITS = {
     "min_agreement": "Least fraction of images with the same best class.",
@@ -194,7 +196,7 @@ def load_model(name=None, any_size=False):
     flags.FLAGS.set_default("crop_fraction", opened.crop_fraction)
     flags.FLAGS.set_default("orientation", opened.orientation)
     if _LABELS.value == "imagenet":
-        names = preprocessing.class_names("imagenet")
+        names = class_names("imagenet")
     elif _LABELS.value:
         names = files.read_lines(_LABELS.value)
     _check_names(model, names)
@@ -254,7 +256,7 @@ def image_size(model, way_out):
 
 def crop_fraction():
     """Gives the part of an image's side to keep, said or by default."""
-    return data.CROP_FRACTION if CROP.value is None else CROP.value
+    return CROP_FRACTION if CROP.value is None else CROP.value
 
 
 def load_images(model, names):

@@ -19,7 +19,7 @@ from absl import flags
 from absl import logging
 
 from convmixer_tf.cli.launch import start
-from convmixer_tf.models import VARIANTS
+from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.training import finetune
 from convmixer_tf.training.config import PRECISIONS
 from convmixer_tf.training.strategy import STRATEGIES

@@ -24,8 +24,8 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export import export_web
 from convmixer_tf.export import publish
 from convmixer_tf.export.tflite import MIN_CALIBRATION_IMAGES
-from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.export.verification import open_runtime
+from convmixer_tf.export.verification.verify import MIN_IMAGES
 from convmixer_tf.export.web import MODEL_FILE
 from convmixer_tf.training import finetune
 

@@ -83,7 +83,7 @@ class Findings:
         Args:
             folder: As the attribute.
             model: The `keras.Model`.
-            splits: The `data.Splits`.
+            splits: What `data.open_splits` returns.
             run: Dictionary, the content of `finetune.json`.
             shown: The data set of photographs that were not learned from,
                 their pixels, labels and names.

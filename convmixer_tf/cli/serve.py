@@ -12,7 +12,6 @@ Starts in seconds; then it runs until SIGTERM or Ctrl-C, and ends when what it
 has begun is answered.
 """
 
-import os
 import pathlib
 import signal
 import socket
@@ -26,6 +25,9 @@ from absl import logging
 
 from convmixer_tf import predict
 from convmixer_tf import serve
+from convmixer_tf.serve.application import Limits
+from convmixer_tf.serve.batching import give_way
+from convmixer_tf.serve.server import available_cores
 from convmixer_tf.validation import ORIENTATIONS
 
 flags.DEFINE_string("model", None, "What to serve.", required=True)
@@ -74,7 +76,7 @@ _LIMITS = {
     "answer_seconds": "How long the answer may take from there.",
 }
 for _name, _help in _LIMITS.items():
-    _default = getattr(serve.Limits, _name)
+    _default = getattr(Limits, _name)
     if isinstance(_default, int):
         flags.DEFINE_integer(_name, _default, _help, 1)
     else:
@@ -111,50 +113,30 @@ def bind(host, port):
     return bound
 
 
-def load_service(limits):
+def load_server():
     """Loads the model that the flags name, and runs it once.
 
-    Args:
-        limits: A `serve.Limits`.
-
     Returns:
-        A `serve.Service`.
+        A `uvicorn.Server`.
 
     Raises:
         FileNotFoundError: If there is no such model.
         ValueError: If it can't be read, or flags do not fit it.
     """
-    serve.give_way()  # TensorFlow's threads inherit it.
-    threads = FLAGS.threads or (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")  # On Linux.
-        else os.cpu_count() or 1
-    )
+    give_way()  # TensorFlow's threads inherit it.
+    threads = FLAGS.threads or available_cores()
     # One for the model, and those that decode.
     tf.config.threading.set_inter_op_parallelism_threads(1 + threads)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    logging.info("Loading %s", FLAGS.model)
-    classifier = predict.classifier_of(FLAGS)
-    batched = serve.BatchedClassifier(
-        classifier, FLAGS.max_batch, FLAGS.max_wait_ms / 1e3
-    )
-    logging.info("Warming up, %d threads", threads)
-    batched.warm_up()
-    decoder = serve.Decoder(
-        classifier.image_size,
-        classifier.crop_fraction,
-        classifier.orientation,
-        limits.max_pixels,
-    )
-    decoder.warm_up(batched.blank)
-    return serve.Service(
-        decoder,
-        batched,
-        limits,
+    logging.info("Loading %s, with %d threads", FLAGS.model, threads)
+    return serve.make_server(
+        predict.classifier_of(FLAGS),
         name=FLAGS.name or pathlib.Path(FLAGS.model).resolve().stem,
-        class_names=classifier.class_names,
         top=FLAGS.top,
         threads=threads,
+        max_batch=FLAGS.max_batch,
+        max_wait=FLAGS.max_wait_ms / 1e3,
+        **{name: FLAGS[name].value for name in _LIMITS},
     )
 
 
@@ -164,15 +146,14 @@ def run(bound):
     Args:
         bound: Socket.
     """
-    limits = serve.Limits(**{name: FLAGS[name].value for name in _LIMITS})
     with ThreadPoolExecutor(1) as loading:
-        service = loading.submit(load_service, limits).result()
+        server = loading.submit(load_server).result()
     # uvicorn repeats the signal when all is answered.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     bound.listen(socket.SOMAXCONN)
     host, port = bound.getsockname()[:2]
     logging.info("Serving at http://%s:%d", host, port)
-    serve.make_server(service, limits).run([bound])
+    server.run([bound])
 
 
 def main(argv):

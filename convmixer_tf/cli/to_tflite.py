@@ -20,8 +20,8 @@ from absl import logging
 
 from convmixer_tf.cli import calibration_flags
 from convmixer_tf.cli import export_flags
-from convmixer_tf.export import QUANTIZATIONS
 from convmixer_tf.export import export_tflite
+from convmixer_tf.export.tflite import QUANTIZATIONS
 from convmixer_tf.files import check_destination
 
 flags.adopt_module_key_flags(export_flags)

@@ -20,8 +20,8 @@ from absl import flags
 
 from convmixer_tf.cli import calibration_flags
 from convmixer_tf.cli import export_flags
-from convmixer_tf.export import QUANTIZATIONS
 from convmixer_tf.export import export_web
+from convmixer_tf.export.tflite import QUANTIZATIONS
 from convmixer_tf.export.web import DESCRIPTION_FILE
 from convmixer_tf.export.web import MODEL_FILE
 from convmixer_tf.files import check_folder_destination

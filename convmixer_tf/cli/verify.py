@@ -20,7 +20,7 @@ from absl import flags
 
 from convmixer_tf.cli import export_flags
 from convmixer_tf.export.publish import describe
-from convmixer_tf.export.verification import RUNTIMES
+from convmixer_tf.export.verification.runtimes import RUNTIMES
 from convmixer_tf.files import check_destination
 from convmixer_tf.models.additions import read_crop_fraction
 from convmixer_tf.models.additions import read_orientation

@@ -7,29 +7,22 @@ from convmixer_tf.export.deploy import deploy
 from convmixer_tf.export.hub_layer import HubLayer
 from convmixer_tf.export.hub_repository import push_to_hub
 from convmixer_tf.export.litert import LiteRTModel
-from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import read_metadata
-from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.export.onnx_export import export_onnx
 from convmixer_tf.export.pixel_range import with_pixel_range
 from convmixer_tf.export.publish import publish
 from convmixer_tf.export.saved_model import export_saved_model
 from convmixer_tf.export.tfhub import export_tfhub
-from convmixer_tf.export.tflite import QUANTIZATIONS
 from convmixer_tf.export.tflite import export_tflite
 from convmixer_tf.export.verification.limits import Limits
-from convmixer_tf.export.verification.verify import Report
 from convmixer_tf.export.verification.verify import verify
 from convmixer_tf.export.web import export_web
 
 __all__ = [
-    "QUANTIZATIONS",
     "HubCard",
     "HubLayer",
     "Limits",
     "LiteRTModel",
-    "Report",
-    "TFLiteMetadata",
     "deploy",
     "export_android",
     "export_onnx",
@@ -42,12 +35,14 @@ __all__ = [
     "read_metadata",
     "verify",
     "with_pixel_range",
-    "write_metadata",
 ]
 
 __getattr__ = renamed(
     __name__,
     {
+        "Report": "verification.verify.Report",
+        "TFLiteMetadata": "metadata.TFLiteMetadata",
+        "write_metadata": "metadata.write_metadata",
         "DeployedBlock": "deploy.DeployedBlock",
         "Deployment": "deploy.Deployment",
         "artefact_card": "cards.artifact_card",

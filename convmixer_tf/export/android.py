@@ -10,10 +10,10 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from convmixer_tf.data import CROP_FRACTION
-from convmixer_tf.data import ORIENTATION
 from convmixer_tf.data import decode_image
+from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.litert import LiteRTModel
 from convmixer_tf.export.metadata import read_metadata
@@ -77,10 +77,10 @@ def export_android(
         image_path: Path of an image of which the model is sure.
         crop_fraction: Fraction of an image's shorter side that the model was
             evaluated on, in (0, 1]. Defaults to what the file says, or else
-            to `data.CROP_FRACTION`.
+            to 0.96.
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`: how
             the app reads image files. Defaults to what the file says, or else
-            to `data.ORIENTATION`.
+            to `"exif"`.
         top: Integer, how many of the likeliest classes to compare.
         overwrite: Whether to replace an existing folder of this kind.
 

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from convmixer_tf.data import CROP_FRACTION
+from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.preparation import is_convmixer
 from convmixer_tf.export.verification.verify import describe_tensor

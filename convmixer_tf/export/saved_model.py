@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from convmixer_tf.data import CROP_FRACTION
 from convmixer_tf.data import decode_image
+from convmixer_tf.data.cropping import CROP_FRACTION
 from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.export.preparation import check_backend

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from convmixer_tf.data import CROP_FRACTION
-from convmixer_tf.data import ORIENTATION
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.export.preparation import classifier_of
 from convmixer_tf.export.tflite import export_tflite

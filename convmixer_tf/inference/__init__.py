@@ -1,23 +1,17 @@
 """From image files and whatever classifies them to predictions."""
 
 from convmixer_tf.deprecation import renamed
-from convmixer_tf.inference.classification import Prediction
-from convmixer_tf.inference.classification import classify
 from convmixer_tf.inference.classification import predict_images
-from convmixer_tf.inference.classifiers import Classifier
-from convmixer_tf.inference.classifiers import load_classifier
 
-__all__ = [
-    "Classifier",
-    "Prediction",
-    "classify",
-    "load_classifier",
-    "predict_images",
-]
+__all__ = ["predict_images"]
 
 __getattr__ = renamed(
     __name__,
     {
+        "Classifier": "classifiers.Classifier",
+        "Prediction": "classification.Prediction",
+        "classify": "classification.classify",
+        "load_classifier": "classifiers.load_classifier",
         "FORMATS": "formats.FORMATS",
         "find_images": "image_files.find_images",
         "judged": "classification.judged",

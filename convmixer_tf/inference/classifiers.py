@@ -10,13 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convmixer_tf.data import CROP_FRACTION
-from convmixer_tf.data import ORIENTATION
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.files import PathLike
 from convmixer_tf.inference.activations import activation_of_saved_model
 from convmixer_tf.inference.activations import activation_of_tflite
-from convmixer_tf.models import VARIANTS
 from convmixer_tf.models import open_model
 from convmixer_tf.models.additions import read_reading
 from convmixer_tf.models.open_model import DEFAULT_SIZE
@@ -27,6 +26,7 @@ from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.probabilities import resolve_activation
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.structure import check_pixels
+from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.weights.hub import HUB
 
@@ -89,16 +89,16 @@ def load_classifier(
     a warning is logged with the values that are used.
 
     Args:
-        name: One of `models.VARIANTS` for a variant with its published weights;
+        name: The name of a variant with its published weights;
             `"hf://USER/REPOSITORY"`, as for `models.open_model`; or the path of
             a `.keras` or `.tflite` file, a SavedModel folder, a TF Hub module
             folder or a run folder with a `model.keras`.
         image_size: Side of the images, in pixels. Defaults to the model's, or
             to 224 if it takes any size.
         crop_fraction: Fraction of an image's shorter side to keep. Defaults to
-            the value in the model's file, or else to `data.CROP_FRACTION`.
+            the value in the model's file, or else to 0.96.
         orientation: As for `data.decode_image`. Defaults to the value in the
-            model's file, or else to `data.ORIENTATION`.
+            model's file, or else to `"exif"`.
 
     Returns:
         A `Classifier`.

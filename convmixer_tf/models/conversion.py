@@ -11,8 +11,8 @@ from convmixer_tf.files import PathLike
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.models.convmixer import ConvMixer
-from convmixer_tf.weights import infer_architecture
 from convmixer_tf.weights import read_weights
+from convmixer_tf.weights.checking import infer_architecture
 from convmixer_tf.weights.loading import assign_weights
 from convmixer_tf.weights.names import to_timm
 from convmixer_tf.weights.saving import write_safetensors

@@ -6,7 +6,6 @@ import os
 
 import keras
 
-from convmixer_tf import preprocessing
 from convmixer_tf.files import PathLike
 from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_reading
@@ -15,9 +14,10 @@ from convmixer_tf.models.normalization import statistics_of
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.rebuilding import load_model
 from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.preprocessing.decoding import class_names
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
-from convmixer_tf.weights import infer_architecture
 from convmixer_tf.weights import read_weights
+from convmixer_tf.weights.checking import infer_architecture
 from convmixer_tf.weights.hub import CONFIG_FILE
 from convmixer_tf.weights.hub import HUB
 from convmixer_tf.weights.hub import fetch_from_hub
@@ -59,8 +59,9 @@ def open_model(
     """Opens a model.
 
     Args:
-        name: One of `models.VARIANTS`; the path of a `.keras` file, a run
-            folder or a weights file that `weights.read_weights` reads; or
+        name: A variant: `"1536_20"`, `"768_32"`, `"1024_20"`, `"512_16"` or
+            `"256_8"`; the path of a `.keras` file, a run folder or a weights
+            file that `weights.read_weights` reads; or
             `"hf://USER/REPOSITORY"` on the Hugging Face hub. A repository must
             have a `model.keras`, or a `model.safetensors` with timm's
             `config.json`. `@REVISION` (a commit, tag or branch) and `/FILE` may
@@ -147,7 +148,7 @@ def _open_variant(name, image_size, any_size, weights):
     size = None if any_size else image_size or facts.image_size
     weights = None if weights == "random" else weights or facts.dataset
     model = VARIANTS[name](weights=weights, input_shape=(size, size, 3))
-    names = preprocessing.class_names(facts.dataset)
+    names = class_names(facts.dataset)
     return OpenedModel(model, names, facts.crop_fraction, "exif")
 
 

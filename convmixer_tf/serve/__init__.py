@@ -4,23 +4,11 @@
 """
 
 try:
-    from convmixer_tf.serve.application import Limits
-    from convmixer_tf.serve.application import Service
-    from convmixer_tf.serve.batching import BatchedClassifier
-    from convmixer_tf.serve.batching import give_way
-    from convmixer_tf.serve.connections import make_server
-    from convmixer_tf.serve.images import Decoder
+    from convmixer_tf.serve.server import make_server
 except ModuleNotFoundError as error:
     raise ImportError(
         f"The server needs {error.name}. Install the extra: "
         'pip install "convmixer_tf[serve]"'
     ) from error
 
-__all__ = [
-    "BatchedClassifier",
-    "Decoder",
-    "Limits",
-    "Service",
-    "give_way",
-    "make_server",
-]
+__all__ = ["make_server"]

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response
 from starlette.routing import Route
 
-from convmixer_tf.inference import Prediction
+from convmixer_tf.inference.classification import Prediction
 from convmixer_tf.serve import forms
 from convmixer_tf.serve.batching import give_way
 
@@ -80,7 +80,7 @@ class Service:
         limits: Limits,
         *,
         name: str,
-        class_names: Sequence[str],
+        class_names: Sequence[str] | None,
         top: int,
         threads: int,
     ) -> None:

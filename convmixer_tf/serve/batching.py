@@ -25,8 +25,7 @@ class BatchedClassifier:
     The images that arrive while a batch is computed form the next one.
 
     Args:
-        classifier: A `convmixer_tf.inference.Classifier`. It is called by one
-            thread at a time.
+        classifier: A `Classifier`. It is called by one thread at a time.
         max_batch: Integer, the most images of a batch.
         max_wait: Seconds that an image waits for others while nothing is being
             computed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from typing import TYPE_CHECKING
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -55,17 +54,8 @@ class ImpatientProtocol(HttpToolsProtocol):
             clock.cancel()
 
 
-def make_server(service: Service, limits: Limits) -> Any:
-    """Makes the server.
-
-    Args:
-        service: A `Service`.
-        limits: Its `Limits`.
-
-    Returns:
-        A `uvicorn.Server`. Its `run` returns when all is answered that had
-        begun at SIGTERM or Ctrl-C.
-    """
+def uvicorn_server(service: Service, limits: Limits) -> uvicorn.Server:
+    """Makes the `uvicorn.Server` of a `Service` and its `Limits`."""
     # They would write a line for each request that is refused.
     for name in ("uvicorn.error", "python_multipart"):
         logging.getLogger(name).setLevel("ERROR")

@@ -3,35 +3,21 @@
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.models import save_model
 from convmixer_tf.training.checkpoint import CheckpointStore
-from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.classifier import steps_per_epoch
 from convmixer_tf.training.classifier import train_classifier
-from convmixer_tf.training.config import OPTIMIZERS
-from convmixer_tf.training.config import PRECISIONS
 from convmixer_tf.training.config import TrainConfig
-from convmixer_tf.training.evaluation import Scores
 from convmixer_tf.training.evaluation import evaluate_function
-from convmixer_tf.training.finetune import FinetuneResult
 from convmixer_tf.training.finetune import finetune
 from convmixer_tf.training.fit_checkpoints import FitCheckpoints
-from convmixer_tf.training.strategy import STRATEGIES
-from convmixer_tf.training.strategy import is_chief
 from convmixer_tf.training.strategy import make_strategy
 from convmixer_tf.training.trainer import train
 
 __all__ = [
-    "OPTIMIZERS",
-    "PRECISIONS",
-    "STRATEGIES",
     "CheckpointStore",
-    "FinetuneResult",
     "FitCheckpoints",
-    "Scores",
     "TrainConfig",
-    "check_classes",
     "evaluate_function",
     "finetune",
-    "is_chief",
     "make_strategy",
     "save_model",
     "steps_per_epoch",
@@ -42,6 +28,7 @@ __all__ = [
 __getattr__ = renamed(
     __name__,
     {
+        "Scores": "evaluation.Scores",
         "Evaluator": "evaluation.Evaluator",
         "Tally": "evaluation.ScoreAccumulator",
         "evaluation_inputs": "classifier.evaluation_inputs",

@@ -15,11 +15,14 @@ from absl import logging
 
 from convmixer_tf import data
 from convmixer_tf import models
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import run_card
+from convmixer_tf.models.open_model import OpenedModel
 from convmixer_tf.training.distillation import build_teacher
 from convmixer_tf.training.inputs import local_replicas
 from convmixer_tf.training.run_log import orientation_of_run
@@ -45,11 +48,11 @@ def train_classifier(
     image_size: int,
     directory: PathLike,
     strategy: str | tf.distribute.Strategy = "auto",
-    crop_fraction: float = data.CROP_FRACTION,
-    orientation: str = data.ORIENTATION,
+    crop_fraction: float = CROP_FRACTION,
+    orientation: str = ORIENTATION,
     notes: dict | None = None,
     *,
-    open_teacher: Callable[[], models.OpenedModel] | None = None,
+    open_teacher: Callable[[], OpenedModel] | None = None,
 ) -> tuple[keras.Model, dict]:
     """Trains a classifier of images, or goes on training it.
 
@@ -160,7 +163,7 @@ def data_notes(train_set, augmentation, image_size):
 
 
 def training_inputs(
-    config, train_set, augmentation, image_size, orientation=data.ORIENTATION
+    config, train_set, augmentation, image_size, orientation=ORIENTATION
 ):
     """Builds what `train` takes as `train_batches`.
 
@@ -198,7 +201,7 @@ def evaluation_inputs(
     image_size,
     batch_size,
     crop_fraction,
-    orientation=data.ORIENTATION,
+    orientation=ORIENTATION,
 ):
     """Builds what an `Evaluator` takes as its data.
 

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from convmixer_tf.models import OpenedModel
+from convmixer_tf.models.open_model import OpenedModel
 from convmixer_tf.models.probabilities import activation_of_keras
 from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training.loss import cross_entropy

@@ -26,6 +26,7 @@ from convmixer_tf.files import dump_json
 from convmixer_tf.files import write_text
 from convmixer_tf.model_card import ModelCard
 from convmixer_tf.models.copying import copy_weights
+from convmixer_tf.models.open_model import OpenedModel
 from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.rebuilding import arguments_of
 from convmixer_tf.training.classifier import check_classes
@@ -70,7 +71,7 @@ class FinetuneResult:
     Attributes:
         model: The `keras.Model`, with probabilities as its output.
         path: Path of its file, `model.keras` in the run folder.
-        splits: The `data.Splits` of the run.
+        splits: What `data.open_splits` returned.
         crop_fraction: Fraction of an image's side that is evaluated.
         orientation: As for `data.decode_image`.
         report: Dictionary, the content of `finetune.json`.
@@ -86,7 +87,7 @@ class FinetuneResult:
 
 def finetune(
     data: str | Splits,
-    model: str | models.OpenedModel,
+    model: str | OpenedModel,
     output: str,
     *,
     frozen: bool = False,
@@ -171,7 +172,7 @@ def finetune(
             data_dir=data_dir,
         )
     check_classes(splits.train, splits.validation)
-    if isinstance(model, models.OpenedModel):
+    if isinstance(model, OpenedModel):
         opened, name = model, "a model"
     else:
         opened, name = models.open_model(model, image_size), os.fspath(model)
@@ -243,7 +244,7 @@ class _Run:
     """The data that all steps need, and the files of the run."""
 
     splits: Splits
-    opened: models.OpenedModel
+    opened: OpenedModel
     size: int | None
     crop_fraction: float
     orientation: str

@@ -1,29 +1,26 @@
 """Published weights, and weights in and out of other formats."""
 
 from convmixer_tf.deprecation import renamed
-from convmixer_tf.weights.checking import infer_architecture
 from convmixer_tf.weights.loading import load_weights
 from convmixer_tf.weights.packaged import read_facts
 from convmixer_tf.weights.published import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.reading import read_weights
 from convmixer_tf.weights.saving import save_timm_weights
 from convmixer_tf.weights.saving import timm_state_dict
-from convmixer_tf.weights.saving import write_safetensors
 
 __all__ = [
     "PUBLISHED_WEIGHTS",
-    "infer_architecture",
     "load_weights",
     "read_facts",
     "read_weights",
     "save_timm_weights",
     "timm_state_dict",
-    "write_safetensors",
 ]
 
 __getattr__ = renamed(
     __name__,
     {
+        "infer_architecture": "checking.infer_architecture",
         "DATASETS": "published.DATASETS",
         "PublishedFile": "published.PublishedFile",
         "PublishedWeights": "published.PublishedWeights",

@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from convmixer_tf.analysis import class_activation_map
-from convmixer_tf.analysis import save_activation_maps
+from convmixer_tf.analysis.activation_maps import save_activation_maps
 from tests.helpers import asymmetric_image
 from tests.helpers import relative_difference
 

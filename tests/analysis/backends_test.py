@@ -10,6 +10,7 @@ SCRIPT = """
 import sys, numpy as np, keras
 from keras import ops
 from convmixer_tf import ConvMixer, analysis
+from convmixer_tf.analysis import filters
 from tests.helpers import asymmetric_image, randomize, relative_difference
 
 assert keras.backend.backend() == sys.argv[1]
@@ -31,8 +32,8 @@ maps = analysis.feature_extractor(model, [-1])(images, training=False)
 head = model.get_layer("predictions")(ops.mean(maps["block_2"], (1, 2)))
 assert relative_difference(ops.convert_to_numpy(head), logits) < 1e-5
 assert analysis.receptive_fields(model)["block_2"] == 40
-analysis.save_patch_filters(sys.argv[2] + "/patch.png", model)
-analysis.save_depthwise_filters(sys.argv[2] + "/depthwise.png", model)
+filters.save_patch_filters(sys.argv[2] + "/patch.png", model)
+filters.save_depthwise_filters(sys.argv[2] + "/depthwise.png", model)
 """
 
 

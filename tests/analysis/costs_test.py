@@ -11,10 +11,10 @@ from convmixer_tf import ConvMixer
 from convmixer_tf import ConvMixer768_32
 from convmixer_tf import ConvMixer1024_20
 from convmixer_tf import ConvMixer1536_20
-from convmixer_tf.analysis import costs_table
 from convmixer_tf.analysis import count_macs
 from convmixer_tf.analysis import layer_costs
-from convmixer_tf.analysis import save_costs
+from convmixer_tf.analysis.costs import costs_table
+from convmixer_tf.analysis.costs import save_costs
 from tests.analysis.macs_test import model_of
 
 SIZES = {"dim": 6, "depth": 3, "kernel_size": 5, "patch_size": 4}

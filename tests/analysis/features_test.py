@@ -6,7 +6,7 @@ from keras import layers
 from keras import ops
 
 from convmixer_tf.analysis import feature_extractor
-from convmixer_tf.analysis import save_feature_maps
+from convmixer_tf.analysis.features import save_feature_maps
 
 
 @pytest.mark.parametrize("top", [True, False])

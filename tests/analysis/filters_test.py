@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.analysis import save_depthwise_filters
-from convmixer_tf.analysis import save_patch_filters
 from convmixer_tf.analysis.filters import _scaled
 from convmixer_tf.analysis.filters import _strongest
+from convmixer_tf.analysis.filters import save_depthwise_filters
+from convmixer_tf.analysis.filters import save_patch_filters
 from convmixer_tf.analysis.pictures import tile
 
 

@@ -6,8 +6,8 @@ import pytest
 from convmixer_tf import ConvMixer
 from convmixer_tf.analysis import feature_extractor
 from convmixer_tf.analysis import receptive_fields
-from convmixer_tf.analysis import save_receptive_fields
 from convmixer_tf.analysis.receptive_field import reaches
+from convmixer_tf.analysis.receptive_field import save_receptive_fields
 from tests.helpers import randomize
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convmixer_tf.data import AUGMENTATIONS
 from convmixer_tf.data import Augmentation
 from convmixer_tf.data import Mixing
 from convmixer_tf.data import RandomErasing
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import save_contact_sheet
 from convmixer_tf.data import train_batches
+from convmixer_tf.data.augmentation import AUGMENTATIONS
 from convmixer_tf.data.contact_sheet import describe_label
 from convmixer_tf.data.contact_sheet import stages
 

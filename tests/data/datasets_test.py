@@ -17,8 +17,8 @@ from convmixer_tf.data import pillow
 from convmixer_tf.data import train_batches
 from convmixer_tf.data.datasets import ImageList
 from convmixer_tf.data.records import ImageRecords
-from convmixer_tf.models import read_class_names
 from convmixer_tf.models import save_model
+from convmixer_tf.models.additions import read_class_names
 
 IMAGE = np.arange(8 * 6 * 3, dtype="uint8").reshape(8, 6, 3)
 

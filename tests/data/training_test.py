@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convmixer_tf.data import AUGMENTATIONS
 from convmixer_tf.data import Augmentation
 from convmixer_tf.data import Mixing
 from convmixer_tf.data import RandomErasing
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import train_batches
+from convmixer_tf.data.augmentation import AUGMENTATIONS
 from convmixer_tf.data.loading import Shard
 from tests.helpers import ROOT
 from tests.helpers import run_python

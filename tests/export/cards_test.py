@@ -8,8 +8,8 @@ import pytest
 
 from convmixer_tf.export import HubCard
 from convmixer_tf.export import Limits
-from convmixer_tf.export import Report
 from convmixer_tf.export.cards import artifact_card
+from convmixer_tf.export.verification.verify import Report
 from convmixer_tf.model_card import ModelCard
 from convmixer_tf.models import ConvMixer
 

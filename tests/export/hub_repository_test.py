@@ -14,7 +14,7 @@ import pytest
 from convmixer_tf import open_model
 from convmixer_tf.export import push_to_hub
 from convmixer_tf.export.hub_repository import write_repository
-from convmixer_tf.inference import load_classifier
+from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.hub import fetch_from_hub

@@ -11,10 +11,10 @@ from ai_edge_litert import schema_py_generated as schema
 from sklearn.datasets import load_sample_images
 
 from convmixer_tf.export import LiteRTModel
-from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import read_metadata
-from convmixer_tf.export import write_metadata
+from convmixer_tf.export.metadata import TFLiteMetadata
+from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models.additions import read_crop_fraction
 from tests.helpers import asymmetric_image

@@ -13,7 +13,7 @@ from convmixer_tf.export import publish
 from convmixer_tf.export import read_metadata
 from convmixer_tf.export import with_pixel_range
 from convmixer_tf.export.pixel_range import has_pixel_range
-from convmixer_tf.inference import load_classifier
+from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.models import load_model
 from tests.helpers import run_script
 from tests.helpers import tell_apart

@@ -8,10 +8,10 @@ from ai_edge_litert.interpreter import Interpreter
 from sklearn.datasets import load_digits
 
 from convmixer_tf.export import LiteRTModel
-from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import deploy
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import read_metadata
+from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.tflite_model import describe_tflite
 from convmixer_tf.export.tflite_model import ends_in_probabilities
 from convmixer_tf.export.tflite_model import unpack

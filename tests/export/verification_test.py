@@ -15,9 +15,9 @@ from convmixer_tf.export import export_onnx
 from convmixer_tf.export import export_tflite
 from convmixer_tf.export import verify
 from convmixer_tf.export.tflite_model import describe_tflite
-from convmixer_tf.export.verification import MIN_IMAGES
 from convmixer_tf.export.verification import saved_model_worker
 from convmixer_tf.export.verification.limits import default_limits
+from convmixer_tf.export.verification.verify import MIN_IMAGES
 from convmixer_tf.export.verification.verify import _findings
 from convmixer_tf.export.verification.verify import compare_classifiers
 from convmixer_tf.models import ConvMixer

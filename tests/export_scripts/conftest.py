@@ -5,7 +5,7 @@ import pytest
 from convmixer_tf.data import open_dataset
 from convmixer_tf.data import read_images
 from convmixer_tf.models import ConvMixer
-from convmixer_tf.training import save_model
+from convmixer_tf.models import save_model
 from tests.helpers import randomize
 from tests.helpers import tell_apart
 from tests.helpers import write_images

@@ -9,10 +9,10 @@ from PIL import Image
 from PIL import ImageOps
 
 from convmixer_tf.data.cropping import resize_and_center_crop
-from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_android
 from convmixer_tf.export import export_tflite
-from convmixer_tf.export import write_metadata
+from convmixer_tf.export.metadata import TFLiteMetadata
+from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.export.verification.runtimes import open_runtime
 from convmixer_tf.export.verification.runtimes import predict
 from convmixer_tf.models import ConvMixer

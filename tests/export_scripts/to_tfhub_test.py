@@ -5,8 +5,8 @@ import json
 import keras
 import pytest
 
+from convmixer_tf.models import save_model
 from convmixer_tf.models.additions import read_crop_fraction
-from convmixer_tf.training import save_model
 from tests.export_scripts.conftest import CLASSES
 from tests.helpers import call_script
 from tests.helpers import run_script

@@ -5,8 +5,8 @@ import numpy as np
 import convmixer_tf
 from convmixer_tf.data import decode_image
 from convmixer_tf.data.cropping import resize_and_center_crop
-from convmixer_tf.inference import Classifier
-from convmixer_tf.inference import classify
+from convmixer_tf.inference.classification import classify
+from convmixer_tf.inference.classifiers import Classifier
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import save_model
 from tests.helpers import oriented

@@ -10,16 +10,16 @@ import tensorflow as tf
 from scipy import special
 
 from convmixer_tf.export import LiteRTModel
-from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_saved_model
 from convmixer_tf.export import export_tfhub
 from convmixer_tf.export import export_tflite
-from convmixer_tf.export import write_metadata
-from convmixer_tf.inference import load_classifier
+from convmixer_tf.export.metadata import TFLiteMetadata
+from convmixer_tf.export.metadata import write_metadata
+from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
+from convmixer_tf.models import save_model
 from convmixer_tf.preprocessing import CIFAR10_CLASSES
-from convmixer_tf.training import save_model
 from convmixer_tf.weights import packaged
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize

@@ -7,9 +7,9 @@ from keras import layers
 
 from convmixer_tf.export import deploy
 from convmixer_tf.models import ConvMixer
-from convmixer_tf.models import read_arguments
 from convmixer_tf.models.normalization import normalization
 from convmixer_tf.models.normalization import statistics_in
+from convmixer_tf.models.rebuilding import read_arguments
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference

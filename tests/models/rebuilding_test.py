@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from convmixer_tf.models import ConvMixer
-from convmixer_tf.models import read_arguments
-from convmixer_tf.models import read_class_names
 from convmixer_tf.models import save_model
 from convmixer_tf.models.additions import ImageReading
 from convmixer_tf.models.additions import parse_reading
+from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_crop_fraction
 from convmixer_tf.models.additions import read_orientation
+from convmixer_tf.models.rebuilding import read_arguments
 from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 
@@ -65,8 +65,8 @@ def test_the_body_comes_back_for_other_classes_and_sizes(tmp_path):
     [
         (
             {"activation": "gelu"},
-            "has activation='relu', and .*`models.read_arguments`, or load it "
-            "with `models.load_model`.* Received: activation='gelu'",
+            "has activation='relu', and .*that, or load the file with "
+            "`models.load_model`.* Received: activation='gelu'",
         ),
         (
             {"mean": None},

@@ -9,6 +9,7 @@ import pytest
 
 import convmixer_tf
 from convmixer_tf import models
+from convmixer_tf.models import variants
 from convmixer_tf.models.normalization import statistics_in
 from convmixer_tf.preprocessing import CIFAR10_MEAN
 from convmixer_tf.preprocessing import CIFAR10_STD
@@ -82,7 +83,7 @@ def test_no_public_variant_is_missing():
     public = {name for name in models.__all__ if name[-1].isdigit()}
     assert public == set(VARIANTS)
     assert public < set(convmixer_tf.__all__)
-    assert {f"ConvMixer{name}" for name in models.VARIANTS} == public
+    assert {f"ConvMixer{name}" for name in variants.VARIANTS} == public
 
 
 @pytest.mark.parametrize(("name", "facts"), VARIANTS.items())

@@ -2,8 +2,8 @@
 
 import pytest
 
-from convmixer_tf.preprocessing import imagenet_classes
 from convmixer_tf.preprocessing import match_classes
+from convmixer_tf.preprocessing.imagenet import imagenet_classes
 
 IDENTIFIERS = [c.wnid for c in imagenet_classes()]
 

@@ -3,8 +3,8 @@ import pytest
 from keras import ops
 
 from convmixer_tf.preprocessing import CIFAR10_CLASSES
-from convmixer_tf.preprocessing import class_names
 from convmixer_tf.preprocessing import decode_predictions
+from convmixer_tf.preprocessing.decoding import class_names
 
 
 def test_decode_predictions_names_the_best_first():

@@ -6,9 +6,9 @@ from keras import ops
 
 from convmixer_tf.preprocessing import IMAGENET_MEAN
 from convmixer_tf.preprocessing import IMAGENET_STD
-from convmixer_tf.preprocessing import imagenet_classes
 from convmixer_tf.preprocessing import normalize
 from convmixer_tf.preprocessing import preprocess_input
+from convmixer_tf.preprocessing.imagenet import imagenet_classes
 
 
 def test_classes():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.models import OpenedModel
+from convmixer_tf.models.open_model import OpenedModel
 from tests.helpers import randomize
 from tests.helpers import write_images
 

@@ -17,9 +17,9 @@ from convmixer_tf.export import LiteRTModel
 from convmixer_tf.export import read_metadata
 from convmixer_tf.export.qat import tuning
 from convmixer_tf.models import ConvMixer
+from convmixer_tf.models import save_model
 from convmixer_tf.models.additions import read_crop_fraction
 from convmixer_tf.models.additions import read_orientation
-from convmixer_tf.training import save_model
 from tests.helpers import oriented
 from tests.helpers import randomize
 from tests.helpers import read_images_once

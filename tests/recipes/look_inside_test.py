@@ -10,7 +10,6 @@ from PIL import Image
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
-from convmixer_tf.data import CROP_FRACTION
 from tests.helpers import write_images
 
 
@@ -60,7 +59,7 @@ def test_look_inside(run, model, tmp_path, capsys):
     [
         (["--model=256_8"], 1.0),
         (["--model=256_8", "--crop_fraction=0.5"], 0.5),
-        (["--model=model.keras"], CROP_FRACTION),
+        (["--model=model.keras"], 0.96),
     ],
 )
 def test_look_inside_crops_as_in_evaluation(

@@ -13,10 +13,10 @@ from PIL import Image
 
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
+from convmixer_tf.models import save_model
 from convmixer_tf.preprocessing import CIFAR10_CLASSES
 from convmixer_tf.preprocessing import CIFAR10_MEAN
 from convmixer_tf.preprocessing import CIFAR10_STD
-from convmixer_tf.training import save_model
 from convmixer_tf.weights import packaged
 from tests.helpers import randomize
 

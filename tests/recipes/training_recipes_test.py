@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.export import TFLiteMetadata
 from convmixer_tf.export import export_tflite
-from convmixer_tf.export import write_metadata
+from convmixer_tf.export.metadata import TFLiteMetadata
+from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.layers import CovarianceInitializer
-from convmixer_tf.models import read_class_names
+from convmixer_tf.models import save_model
+from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.normalization import statistics_in
-from convmixer_tf.training import save_model
 from tests.helpers import call_script
 from tests.recipes.conftest import CLASSES
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from convmixer_tf import serve
 from convmixer_tf.data import decode_image
 from convmixer_tf.data.cropping import resize_and_center_crop
+from convmixer_tf.serve.application import Limits
 from tests.helpers import oriented
 from tests.serve.conftest import CLASSES
 from tests.serve.conftest import PATIENCE
@@ -56,7 +56,7 @@ def server():
 
 
 def test_photographs_of_phones_are_within_the_limits():
-    limits = serve.Limits()
+    limits = Limits()
     assert (limits.max_bytes, limits.max_pixels) == (25_000_000, 50_000_000)
 
 

@@ -12,8 +12,12 @@ import time
 import numpy as np
 from PIL import Image
 
-from convmixer_tf import serve
-from convmixer_tf.inference import Classifier
+from convmixer_tf.inference.classifiers import Classifier
+from convmixer_tf.serve.application import Limits
+from convmixer_tf.serve.application import Service
+from convmixer_tf.serve.batching import BatchedClassifier
+from convmixer_tf.serve.connections import uvicorn_server
+from convmixer_tf.serve.images import Decoder
 
 SIZE = 8
 CLASSES = ("red", "green", "blue")
@@ -47,7 +51,7 @@ class Gate:
         return self.scale * mean / mean.sum(axis=1, keepdims=True)
 
 
-class CountedClassifier(serve.BatchedClassifier):
+class CountedClassifier(BatchedClassifier):
     """Knows of how many images it has been asked."""
 
     def __init__(self, *arguments):
@@ -126,7 +130,7 @@ def head(length, more=""):
 @functools.cache
 def decoder(orientation="exif"):
     """Makes one for all tests: its graph takes a second to build."""
-    made = serve.Decoder(SIZE, 1.0, orientation, max_pixels=10_000)
+    made = Decoder(SIZE, 1.0, orientation, max_pixels=10_000)
     made.warm_up(np.zeros((SIZE, SIZE, 3), np.uint8))
     return made
 
@@ -135,11 +139,11 @@ def decoder(orientation="exif"):
 def running(max_batch=4, **limits):
     """Runs a server; yields a client and the classifier's gate."""
     gate = Gate()
-    limits = serve.Limits(**{"max_pending": 8, **limits})
+    limits = Limits(**{"max_pending": 8, **limits})
     classifier = Classifier(gate.predict, len(CLASSES), CLASSES, SIZE)
     batched = CountedClassifier(classifier, max_batch, 0.0)
     gate.asked = lambda: batched.asked
-    service = serve.Service(
+    service = Service(
         decoder(),
         batched,
         limits,
@@ -148,7 +152,7 @@ def running(max_batch=4, **limits):
         top=2,
         threads=1,
     )
-    server = serve.make_server(service, limits)
+    server = uvicorn_server(service, limits)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         client = Client(bound.getsockname()[1])
         thread = threading.Thread(target=server.run, args=([bound],))

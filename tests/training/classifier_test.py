@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from convmixer_tf import ConvMixer
 from convmixer_tf import data
-from convmixer_tf.models import read_class_names
+from convmixer_tf.models import save_model
+from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_crop_fraction
 from convmixer_tf.models.additions import read_orientation
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training import evaluate_function
-from convmixer_tf.training import save_model
 from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import check_classes

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf import ConvMixer
-from convmixer_tf.models import OpenedModel
+from convmixer_tf.models.open_model import OpenedModel
 from convmixer_tf.training.distillation import build_teacher
 from convmixer_tf.training.distillation import distillation_loss
 from convmixer_tf.training.inputs import distribute

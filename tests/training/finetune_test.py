@@ -12,10 +12,10 @@ from PIL import Image
 from convmixer_tf import ConvMixer
 from convmixer_tf.data import open_splits
 from convmixer_tf.data import read_images
-from convmixer_tf.models import OpenedModel
 from convmixer_tf.models import load_model
-from convmixer_tf.models import read_class_names
+from convmixer_tf.models.additions import read_class_names
 from convmixer_tf.models.additions import read_crop_fraction
+from convmixer_tf.models.open_model import OpenedModel
 from convmixer_tf.training import finetune
 from convmixer_tf.training.finetune import read_validation
 from tests.helpers import randomize

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from convmixer_tf.weights import infer_architecture
+from convmixer_tf.weights.checking import infer_architecture
 from tests.weights.samples import SMALL
 from tests.weights.samples import random_weights
 

@@ -13,11 +13,11 @@ import pytest
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.models import ConvMixer
-from convmixer_tf.weights import infer_architecture
 from convmixer_tf.weights import load_weights
 from convmixer_tf.weights import read_weights
 from convmixer_tf.weights import save_timm_weights
 from convmixer_tf.weights.checking import Architecture
+from convmixer_tf.weights.checking import infer_architecture
 from convmixer_tf.weights.keras2_files import EPSILON
 from convmixer_tf.weights.keras2_files import KERAS_EPSILON
 from tests.helpers import relative_difference

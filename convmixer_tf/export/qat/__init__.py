@@ -6,9 +6,15 @@ caller's process; `worker`, `legacy_model`, `rounding` and `training` to the
 other one.
 """
 
-from convmixer_tf.export.qat.config import METHODS
-from convmixer_tf.export.qat.config import QUANTIZATIONS
+from convmixer_tf.deprecation import renamed
 from convmixer_tf.export.qat.config import TuningConfig
 from convmixer_tf.export.qat.tuning import fine_tune
 
-__all__ = ["METHODS", "QUANTIZATIONS", "TuningConfig", "fine_tune"]
+__all__ = ["TuningConfig", "fine_tune"]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "METHODS": "config.METHODS",
+    },
+)
