@@ -36,11 +36,12 @@ def test_look_inside(run, model, tmp_path, capsys):
     write_images(tmp_path / "data" / "test", "abc", 2, 20)
     output = tmp_path / "output"
     flags = [f"--model={model.parent}", f"--output={output}", "--split=test"]
-    recipe = run("look_inside", *flags, f"--images={tmp_path / 'data'}")
-    assert {path.name for path in output.iterdir()} == set(recipe.FILES)
+    run("look_inside", *flags, f"--images={tmp_path / 'data'}")
     for path in output.glob("*.png"):
         assert len(np.unique(Image.open(path).convert("L"))) > 10
     printed = capsys.readouterr().out
+    assert len(list(output.iterdir())) == 9
+    assert {str(x) for x in output.iterdir()} == set(printed.splitlines()[-9:])
     assert (output / "costs.md").read_text() in printed
     total = json.loads((output / "costs.json").read_text())[-1]
     stem, block = 16 * 48 * 4, 16 * (9 * 4 + 16)
