@@ -17,6 +17,8 @@ from absl import logging
 from convmixer_tf import data as image_data
 from convmixer_tf import models
 from convmixer_tf import progress
+from convmixer_tf.data.cropping import CROP_FRACTION
+from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.splits import VALIDATION_FRACTION
 from convmixer_tf.data.splits import Splits
 from convmixer_tf.data.splits import open_splits
@@ -180,8 +182,8 @@ def finetune(
         splits,
         opened,
         image_size or opened.model.input_shape[1],
-        crop_fraction or opened.crop_fraction or image_data.CROP_FRACTION,
-        orientation or opened.orientation or image_data.ORIENTATION,
+        crop_fraction or opened.crop_fraction or CROP_FRACTION,
+        orientation or opened.orientation or ORIENTATION,
         seed,
         pathlib.Path(output),
         name,
