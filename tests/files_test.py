@@ -128,7 +128,7 @@ def test_only_a_folder_of_the_kind_may_be_replaced(tmp_path):
     check_folder_destination(path, "a.txt")
     (path / "photo.jpg").write_text("precious")
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match=r"no `a\.txt` in it"):
+        with pytest.raises(FileExistsError, match=r"has no `a\.txt`"):
             check_folder_destination(path, "a.txt", overwrite)
     write_folder(path, "of the kind")
     with pytest.raises(FileExistsError, match="pass `--overwrite`"):

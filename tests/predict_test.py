@@ -339,7 +339,10 @@ def test_progress(run, images, monkeypatch):
             "The model takes images of 16",
         ),
         (["{images}", "--labels", "/no/labels"], "/no/labels"),
-        (["{images}", "--output", "/no/where/x"], "no directory `/no/where`"),
+        (
+            ["{images}", "--output", "/no/where/x"],
+            "The directory `/no/where` does not exist",
+        ),
     ],
 )
 def test_errors(run, images, arguments, message):

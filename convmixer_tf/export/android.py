@@ -1,4 +1,4 @@
-"""What the Android app in `export/android` is built with."""
+"""Writes the assets of the Android app in `export/android`."""
 
 import json
 import os
@@ -34,14 +34,14 @@ GOLDEN_FILE = "golden.json"
 GOLDEN_IMAGE = "golden.png"
 GOLDEN_PIXELS = "golden_pixels.png"
 
-# Of the image that comes with the app, in pixels.
+# Maximum side of the app's test image, in pixels.
 _MAX_SIDE = 1024
 
 # EXIF's: the image is stored with its left side at the bottom.
 _GOLDEN_ORIENTATION = 6
 
-# How far a score may be from LiteRT's on an x86 processor. On the same pixels
-# the WebAssembly build differs from it by 4e-7 in float32 and 0.012 in int8
+# Tolerance of a score compared with LiteRT on an x86 processor. On the same
+# pixels, the WebAssembly build differs by 4e-7 in float32 and 0.012 in int8
 # (export/results/web.json). GPUs compute in float16; none was measured.
 _TOLERANCES = {
     "float32": {"cpu": 0.01, "gpu": 0.05},
@@ -62,40 +62,41 @@ def export_android(
 ) -> dict:
     """Writes the assets of the Android app in `export/android`.
 
-    The folder holds the TFLite file; its model card, if there is one beside it
-    (`FILE.md`, as `export/to_tflite.py` writes it); `model.json`: name,
-    description, side of the images in pixels, crop fraction and orientation;
-    and what the app's self-test needs: an image, the pixels that the model gets
-    of it, and `golden.json`, the likeliest classes that LiteRT finds here and
-    how far the phone may be off. A single output tells two classes apart, `not
-    name` and `name`.
+    The folder holds the TFLite file; its model card `FILE.md`, if there is one
+    beside it, as from `export/to_tflite.py`; `model.json` with name,
+    description, image size in pixels, crop fraction and orientation; and the
+    data of the app's self-test. That is an image, the pixels that the model
+    gets, and `golden.json` with the top classes that LiteRT computes here and
+    the tolerances for the phone. A single output is a binary classifier with
+    the classes `not name` and `name`.
 
     Args:
-        path: Path of a TFLite file of a classifier, with metadata and the
-            names of its classes, such as `export_tflite` writes.
+        path: Path of a TFLite classifier with metadata and class names, such as
+            from `export_tflite`.
         folder: Path of the folder to write. It appears when it is complete.
-        image_path: Path of an image of which the model is sure.
-        crop_fraction: Fraction of an image's shorter side that the model was
-            evaluated on, in (0, 1]. Defaults to what the file says, or else
-            to 0.96.
-        orientation: `"exif"` or `"stored"`, as for `data.decode_image`: how
-            the app reads image files. Defaults to what the file says, or else
-            to `"exif"`.
-        top: Integer, how many of the likeliest classes to compare.
-        overwrite: Whether to replace an existing folder of this kind.
+        image_path: Path of an image that the model classifies confidently.
+        crop_fraction: Fraction of an image's shorter side that is kept for
+            evaluation, in (0, 1]. Defaults to the file's value, or else to
+            0.96.
+        orientation: How the app reads image files, `"exif"` or `"stored"` as in
+            `data.decode_image`. Defaults to the file's value, or else to
+            `"exif"`.
+        top: Integer, the number of top classes to compare.
+        overwrite: Whether to replace an existing folder of assets.
 
     Returns:
-        Dictionary, what is in `golden.json`: `"top"`, a list of dictionaries
-        of class, index and score, the likeliest first; and `"tolerances"`.
+        Dictionary, the content of `golden.json`: `"top"`, a list of
+        dictionaries of class, index and score, the top class first; and
+        `"tolerances"`.
 
     Raises:
-        FileExistsError: If the folder exists and `overwrite` is `False`, or
-            if it is of another kind.
-        FileNotFoundError: If there is no such file or image, or the directory
-            the folder is to lie in doesn't exist.
+        FileExistsError: If the folder exists and `overwrite` is `False`, or if
+            it is not a folder of assets.
+        FileNotFoundError: If the file, the image or the parent directory of the
+            folder doesn't exist.
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: If the file is no such file, the image can't be read, or
-            the model is not sure of it.
+        ValueError: If the file is not such a classifier, the image can't be
+            read, or the model does not classify it confidently.
 
     Example:
 
@@ -144,7 +145,7 @@ def export_android(
 
 
 def _inspect(path):
-    """Checks a file; gives metadata, side of the images, number format."""
+    """Checks a file. Returns metadata, image size and number format."""
     found = describe_tflite(path)
     shapes = {
         kind: [tuple(tensor["shape"]) for tensor in found[kind]]
@@ -153,14 +154,14 @@ def _inspect(path):
     ((_, height, width, channels),) = shapes["inputs"]
     if height != width or channels != 3:
         raise ValueError(
-            "The app cuts images to squares of three colors. "
+            "The app needs a model of square images with three channels. "
             f"Received: `{path}`, which takes {shapes['inputs'][0]}"
         )
     if len(shapes["outputs"]) != 1 or len(shapes["outputs"][0]) != 2:
         raise ValueError(
-            "The app takes files of one output, a score for each class; those "
-            "with class activation maps are for the web page. "
-            f"Received: `{path}`, with outputs of shapes {shapes['outputs']}"
+            "The app needs a file with one output, a score for each class. "
+            "Files with class activation maps are for the web page. Received: "
+            f"`{path}`, with outputs of shapes {shapes['outputs']}"
         )
     model = unpack(pathlib.Path(path).read_bytes())
     if shapes["outputs"][0][1] == 1 and "SOFTMAX" in last_operators(model):
@@ -170,7 +171,7 @@ def _inspect(path):
         )
     if not ends_in_probabilities(model):
         raise ValueError(
-            f"`{path}` gives logits, and the app shows probabilities. Build "
+            f"The app needs probabilities, but `{path}` returns logits. Build "
             "the model with classifier_activation='softmax'."
         )
     return (
@@ -190,23 +191,25 @@ def _read_metadata(path, classes):
         )
     if (set(metadata.mean), set(metadata.std)) != ({0.0}, {1.0}):
         raise ValueError(
-            "The app is for models that take pixels in [0, 255]. The metadata "
-            f"of `{path}` ask for mean={metadata.mean}, std={metadata.std}"
+            "The app needs a model that takes pixels in [0, 255]. The metadata "
+            f"of `{path}` has mean={metadata.mean}, std={metadata.std}"
         )
     if len(metadata.class_names) != classes:
         raise ValueError(
-            f"`{path}` has {classes} outputs, and names for "
-            f"{len(metadata.class_names)} classes."
+            f"`{path}` has {classes} outputs, but {len(metadata.class_names)} "
+            "class names."
         )
     return metadata
 
 
 def _read_image(path, orientation):
-    """Reads an image; a large one is made smaller."""
+    """Reads an image and downscales a large one."""
     try:
         image = decode_image(tf.io.read_file(os.fspath(path)), orientation)
     except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(f"There is no image `{path}`.") from error
+        raise FileNotFoundError(
+            f"The image `{path}` does not exist."
+        ) from error
     except tf.errors.OpError as error:
         raise ValueError(
             f"`{path}` can't be read. Expected a JPEG, PNG, GIF or BMP image."
@@ -221,14 +224,14 @@ def _read_image(path, orientation):
 
 
 def _encode_turned(image, orientation):
-    """Encodes a PNG whose EXIF says that it is to be turned.
+    """Encodes a rotated PNG with an EXIF orientation.
 
-    With it the phone's self-test finds whether the app turns what it is to
-    turn, and nothing else.
+    With it, the phone's self-test checks that the app rotates images exactly
+    when it should.
     """
     stored = np.rot90(image) if orientation == "exif" else image
     encoded = tf.io.encode_png(stored).numpy()
-    # A TIFF structure of one entry: Orientation, a short integer.
+    # A TIFF structure with one entry: Orientation, a short integer.
     exif = b"eXIf" + struct.pack(
         *("<4sIHHHIHHI", b"II*\0", 8, 1),
         *(0x0112, 3, 1, _GOLDEN_ORIENTATION, 0, 0),
@@ -240,7 +243,7 @@ def _encode_turned(image, orientation):
 
 
 def _likeliest(path, pixels, names):
-    """Lists all classes, the likeliest first."""
+    """Lists all classes, the most probable first."""
     (scores,) = LiteRTModel(path).predict(pixels[None])
     if len(scores) == 1:
         scores = np.append(1 - scores, scores)
@@ -252,12 +255,12 @@ def _likeliest(path, pixels, names):
 
 
 def _check_certainty(best, tolerance, image_path):
-    """Refuses an image that a wrong phone might get right."""
+    """Rejects an image that a faulty phone might classify correctly."""
     scores = [entry["score"] for entry in best] + [0.0]
     needed = 2 * tolerance
     if scores[0] - scores[1] < needed:
         raise ValueError(
-            "The self-test needs an image of which the model is sure: the "
-            f"likeliest class should be {needed:.0%} ahead. Received: "
-            f"`{image_path}`, {best}"
+            "The self-test needs an image that the model classifies "
+            f"confidently, with the top class at least {needed:.0%} ahead of "
+            f"the second. Received: `{image_path}`, {best}"
         )

@@ -1,4 +1,4 @@
-"""The cards of exported models: of artifacts, and of TF Hub modules."""
+"""Model cards of exported artifacts and of TF Hub modules."""
 
 import dataclasses
 import re
@@ -12,12 +12,12 @@ from convmixer_tf.model_card import kept_part
 from convmixer_tf.model_card import turned
 from convmixer_tf.models.probabilities import activation_of_keras
 
-# Identifies the card of an artifact; that of a training run lacks it.
+# Identifies the card of an artifact. The card of a training run lacks it.
 EXPORTED = "exported by convmixer_tf as"
 
 _OUTPUTS = {
     "softmax": "probabilities of the classes, which add up to 1.",
-    "sigmoid": "probabilities of the classes, each for itself.",
+    "sigmoid": "independent probabilities of the classes.",
     "linear": "logits of the classes.",
     "unknown": "a number for each class.",
 }
@@ -35,18 +35,18 @@ def artifact_card(
     orientation=None,
     max_pixel=255,
 ):
-    """Makes the model card of an exported file or folder.
+    """Creates the model card of an exported file or folder.
 
-    Its figures are those of the report, and no others.
+    All its figures are from the report.
 
     Args:
         model: The `keras.Model` that was exported.
-        kind: String, what the artifact is, such as `"an ONNX file"`.
-        report: The `Report` of `verify`, or `None` if it was not compared.
+        kind: String, a name of the format, such as `"an ONNX file"`.
+        report: The `Report` of `verify`, or `None` if it was not verified.
         class_names: Names of the classes, or `None`.
-        trained_on: String, on what, and whatever is published about it.
-        license: String, license of the weights.
-        crop_fraction: Part of an image's side that is kept in evaluation.
+        trained_on: String, a description of the training data.
+        license: String, the license of the weights.
+        crop_fraction: Fraction of an image's side kept for evaluation.
         orientation: As for `data.decode_image`, or `None`.
         max_pixel: What white is, 1 or 255.
 
@@ -71,8 +71,8 @@ def artifact_card(
         f"{_architecture(model)}{EXPORTED} {kind}.",
         input=f"pixels in [0, {max_pixel}], which the model normalizes itself: "
         f"height {height}, width {width},\n{channels} channels. Photographs "
-        f"are cut as in evaluation: bicubic,\n{kept_part(crop_fraction)}. "
-        f"They are {turned(orientation)}."
+        f"are resized (bicubic) and cropped as in evaluation,\nto "
+        f"{kept_part(crop_fraction)}. They are {turned(orientation)}."
         f"{_tensors(report.inputs) if report else ''}",
         output=output + (_tensors(report.outputs) if report else ""),
         class_names=class_names and tuple(class_names),
@@ -112,16 +112,16 @@ _HANDLE = re.compile(r"[\w-]+/[\w.-]+(/[\w.-]+)*/\d+")
 
 @dataclasses.dataclass(frozen=True)
 class HubCard:
-    """What a module's page says that the model itself doesn't tell.
+    """Information on a module's page that is not in the model.
 
     Attributes:
         handle: `publisher/name/version`.
         description: One line about the module.
-        dataset: What the weights were trained on, as TF Hub names it, such as
-            `imagenet-ilsvrc-2012-cls`; `None` if that is not to be said.
-        license: License of the weights, as SPDX names it, in lower case.
-        asset_path: Where the archive will be served: its URL, or its name.
-        notes: More paragraphs, such as the accuracy and where it is from.
+        dataset: TF Hub's name of the training data, such as
+            `imagenet-ilsvrc-2012-cls`, or `None`.
+        license: SPDX identifier of the weights' license, in lower case.
+        asset_path: URL or name under which the archive will be served.
+        notes: More paragraphs, such as the accuracy and its source.
     """
 
     handle: str
@@ -146,7 +146,7 @@ class HubCard:
                 )
 
     def text(self, model, kind, max_pixel, class_names=None):
-        """Writes the page.
+        """Formats the page.
 
         Args:
             model: The `keras.Model` that was exported.
@@ -198,13 +198,14 @@ _TASKS = {
 
 _PIXELS = {
     255: """\
-**Pixels are in [0, 255], as files hold them.** This is not TF Hub's common
-convention, which is [0, 1]. Do not divide by 255 and do not subtract a mean:
-the module normalizes. With pixels in [0, 1] every image looks black to it,
-and nothing reports an error.""",
+**Pixels are in [0, 255], as in image files.** TF Hub's common convention is
+[0, 1]. Do not divide by 255 and do not subtract a mean, because the module
+normalizes its input. If you pass pixels in [0, 1], every image looks black to
+the module, and no error is reported.""",
     1: """\
-**Pixels are in [0, 1]**, TF Hub's common convention: divide those of a file by
-255. Do not subtract a mean: the module normalizes.""",
+**Pixels are in [0, 1]**, TF Hub's common convention. Divide the pixels of an
+image file by 255. Do not subtract a mean, because the module normalizes its
+input.""",
 }
 
 _PAGE = """\
@@ -235,7 +236,7 @@ in [0, {max_pixel}].
 
 ## Use
 
-The URL may be that of the archive, or the path of the folder it unpacks to.
+URL is the URL of the archive, or the path of the unpacked folder.
 
 ```python
 import tensorflow_hub as hub
@@ -250,8 +251,8 @@ In tf_keras:
 layer = hub.KerasLayer(URL, trainable=True)
 ```
 
-In Keras 3, from the folder; the second layer can be fine-tuned and is of the
-package convmixer_tf:
+In Keras 3, from the unpacked folder. The second layer is from the package
+convmixer_tf and can be fine-tuned:
 
 ```python
 layer = keras.layers.TFSMLayer(FOLDER, call_endpoint="serving_default")
@@ -260,8 +261,8 @@ layer = convmixer_tf.export.HubLayer(FOLDER)
 
 ## Fine-tuning
 
-Call it with `training=True`: batch normalization then uses the batch's own
-statistics and moves the running ones. All weights can be trained; add
+Call the module with `training=True`. Batch normalization then uses the batch
+statistics and updates the running statistics. All weights can be trained. Add
 `regularization_losses`, if there are any, to the loss.
 """
 
@@ -274,13 +275,12 @@ def _output(model, classifier, class_names):
         )
     classes = model.output_shape[-1]
     text = (
-        f"float32, of shape (batch, {classes}): logits. Softmax makes "
-        "probabilities of them if the\nclasses exclude each other, sigmoid if "
-        "they do not."
+        f"float32, of shape (batch, {classes}): logits. Apply softmax to get "
+        "probabilities of exclusive\nclasses, or sigmoid for multi-label "
+        "classification."
     )
     if class_names is not None:
         text += (
-            "\n\n`module.class_names()` returns the names of the classes in "
-            "this order."
+            "\n\n`module.class_names()` returns the class names in this order."
         )
     return text

@@ -1,4 +1,4 @@
-"""A trained ConvMixer, rewritten for where it will run."""
+"""Rewrites a trained ConvMixer for a deployment target."""
 
 import dataclasses
 
@@ -16,32 +16,32 @@ from convmixer_tf.export.split import choose_groups
 from convmixer_tf.export.split import choose_parts
 from convmixer_tf.export.split import offsets
 
-# What the output of class activation maps is called, and its layer.
+# Name of the output with class activation maps and of its layer.
 MAPS = "class_activation_maps"
 
-# Whatever the global settings are, and whatever the model was trained in.
+# Independent of the global settings and of the training precision.
 _STOCK = {"dtype": "float32", "data_format": "channels_last"}
 
 
 @dataclasses.dataclass(frozen=True)
 class DeployedBlock:
-    """What became of one block.
+    """How one block was rewritten.
 
     Attributes:
         name: String, the prefix of its layers' names.
         kernel_size: Integer, the side of the depthwise kernel.
-        parts: Tuple of `Part`, the taps of each of the depthwise convolutions
-            that replace it: offsets of `rows` and of `columns`. One, if it
-            was left whole.
-        groups: Tuple of integers, into how many channels each the block is
-            divided from the convolution before it to its pointwise one.
-        divided: Boolean, whether it computes its input divided by the scale
-            of its depthwise normalization, which is thereby gone. If not, a
+        parts: Tuple of `Part`, the taps of the depthwise convolutions that
+            replace the original one: offsets of `rows` and of `columns`. There
+            is one part if the kernel was not split.
+        groups: Tuple of integers, the numbers of channels of the groups, from
+            the previous convolution to the pointwise convolution.
+        divided: Boolean, whether the block's input is divided by the scale of
+            its depthwise normalization, which removes the scale. If not, a
             layer multiplies by that scale.
-        smallest_scale: Float, the least absolute value of that scale. Where
-            the target admits of the division, it is left out because of a
-            scale outside [2**-7, 2**7].
-        largest_scale: Float, the largest.
+        smallest_scale: Float, the minimum absolute value of that scale. If the
+            target allows the division, it is skipped because of scales outside
+            [2**-7, 2**7].
+        largest_scale: Float, the maximum absolute value of that scale.
     """
 
     name: str
@@ -55,20 +55,20 @@ class DeployedBlock:
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """What `deploy` rewrote. `dataclasses.asdict` makes it ready for JSON.
+    """How `deploy` rewrote a model. `dataclasses.asdict` gives JSON values.
 
     Attributes:
-        target: String, what it was rewritten for.
+        target: String, the deployment target.
         source: String, the name of the model.
-        preprocessing_folded: Boolean, whether the model's preprocessing went
-            into its first convolution. If not, it had none.
-        last_norm: What became of the last normalization. `"folded"`: it went
-            into the classifier. `"kept"`: it is a layer, because there is no
-            classifier, or for 8 bits because its scales are extreme.
-        extreme_norms: Tuple of strings, the normalizations of which a few
-            channels have a scale of over 16 times the median. For 8 bits,
-            their channels are sorted by scale; they are what such a file
-            fails by, if it does.
+        preprocessing_folded: Boolean, whether the model's preprocessing was
+            folded into its first convolution. If not, it had none.
+        last_norm: `"folded"` if the last normalization was folded into the
+            classifier. `"kept"` if it is a layer because there is no classifier
+            or, for 8 bits, because its scales are extreme.
+        extreme_norms: Tuple of strings, the normalizations with a few channels
+            whose scale is over 16 times the median. For 8 bits, their channels
+            are sorted by scale. They are the most likely cause if an 8-bit file
+            is inaccurate.
         blocks: Tuple of `DeployedBlock`.
     """
 
@@ -81,35 +81,34 @@ class Deployment:
 
 
 def deploy(model: keras.Model, target: str = "float") -> keras.Model:
-    """Rewrites a ConvMixer for inference, without changing its outputs.
+    """Rewrites a ConvMixer for inference without changing its outputs.
 
     Preprocessing and normalizations are folded into the convolutions around
-    them, and what only training needs is gone. For LiteRT on a CPU, large
-    depthwise kernels are split into small ones. All of it is exact algebra,
-    done in double precision.
+    them. Layers that only training needs are removed. For LiteRT on a CPU,
+    large depthwise kernels are split into small ones. All steps are exact
+    algebra in double precision.
 
     Args:
-        model: A model that `ConvMixer` or one of the variants built; or a
-            functional or sequential model of augmentation layers, such a
-            model, global pooling and one `Dense` layer. It is not changed.
-            Weights that are quantized or have LoRA are merged.
-        target: What runs the result. `"float"`: anything that executes a
-            large depthwise convolution well, such as TensorFlow.
-            `"litert"`: TFLite files in float32 or float16.
-            `"litert_dynamic"`: TFLite files that multiply in 8 bits in
-            their 1 x 1 convolutions, and else compute in float32.
-            `"litert_int8"`: TFLite files that compute in 8 bits.
+        model: A model from `ConvMixer` or a variant; or a functional or
+            sequential model of augmentation layers, such a model, global
+            pooling and one `Dense` layer. It is not changed. Quantized weights
+            and LoRA updates are merged.
+        target: `"float"` for runtimes with fast large depthwise convolutions,
+            such as TensorFlow; `"litert"` for TFLite files in float32 or
+            float16; `"litert_dynamic"` for TFLite files that multiply in 8 bits
+            in their 1 x 1 convolutions and otherwise compute in float32;
+            `"litert_int8"` for TFLite files that compute in 8 bits.
 
     Returns:
-        A functional `keras.Model` of Keras' own layers, in float32, images
-        channels-last, which loads without this package. Its attribute
-        `deployment`, a `Deployment`, says what was rewritten; it is not saved
-        with the model.
+        A functional `keras.Model` of stock Keras layers, in float32, with
+        channels-last images. It loads without this package. Its attribute
+        `deployment`, a `Deployment`, describes how it was rewritten and is not
+        saved with the model.
 
     Raises:
-        ValueError: If the target is unknown, if the model is not a ConvMixer
-            or such a model around one, if its activation is not applied
-            element by element, or if one of its weights is not finite.
+        ValueError: If the target is unknown, if the model is not a ConvMixer or
+            such a model around one, if its activation is not element-wise, or
+            if a weight is not finite.
 
     Example:
 
@@ -150,14 +149,14 @@ def deploy(model: keras.Model, target: str = "float") -> keras.Model:
 
 
 def add_activation_maps(deployed: keras.Model) -> keras.Model:
-    """Lets a classifier say where in the image it sees each class.
+    """Adds class activation maps to a classifier's outputs.
 
-    Average pooling and the classifier are both linear, so their order does
-    not matter: the classifier is applied at each position, and the mean over
-    the positions is the logit. The maps cost no weights of their own.
+    Average pooling and the classifier are both linear, so their order does not
+    matter. The classifier is applied at each position, and the mean over the
+    positions is the logit. The maps need no additional weights.
 
     Args:
-        deployed: What `deploy` returns for a classifier.
+        deployed: Classifier from `deploy`.
 
     Returns:
         A functional `keras.Model` of the same input and two outputs, a
@@ -172,8 +171,8 @@ def add_activation_maps(deployed: keras.Model) -> keras.Model:
     pool, head = deployed.layers[-2:]
     if not isinstance(pool, layers.GlobalAveragePooling2D):
         raise ValueError(
-            "Class activation maps are of a classifier after average pooling, "
-            "such as `include_top=True` gives. Received: a model that ends in "
+            "Class activation maps need a classifier after average pooling, as "
+            "with `include_top=True`. Received: a model that ends in "
             f"`{pool.name}` and `{head.name}`"
         )
     kernel, bias = head.get_weights()
@@ -188,7 +187,7 @@ def add_activation_maps(deployed: keras.Model) -> keras.Model:
 
 
 def _describe_blocks(network, scales, target):
-    """Decides how each block is computed; `scales` are those of the norms."""
+    """Plans each block. `scales` are the scales of the normalizations."""
     patch_size = len(network.stem.kernel)
     grid = [side and side // patch_size for side in network.image_shape[:2]]
     scales = list(scales.values())
@@ -211,15 +210,15 @@ def _describe_blocks(network, scales, target):
 
 
 def _build(network, deployment):
-    """Builds the network. Between blocks, `x` is a list, one for each group.
+    """Builds the network. Between blocks, `x` is a list of groups.
 
-    A block's channels are divided into groups from the convolution before it
-    to its pointwise one.
+    A block's channels are split into groups from the previous convolution to
+    the pointwise convolution.
     """
     image = keras.Input(network.image_shape, dtype="float32", name="image")
     blocks = deployment.blocks
     groups = [block.groups for block in blocks]
-    # A norm that is kept before a classifier is divided like a block's.
+    # A norm that is kept before a classifier is grouped like a block's.
     kept = deployment.last_norm == "kept" and network.classifier
     whole = (len(network.stem.bias),)
     groups.append(groups[-1] if kept and blocks else whole)
@@ -243,7 +242,7 @@ def _build(network, deployment):
 
 
 def _mix_channels(x, linear, groups, name, affine):
-    """Builds a stem or a pointwise convolution, and the norm behind it."""
+    """Builds a stem or a pointwise convolution and the norm after it."""
     xs = []
     for suffix, group in _slices(groups):
         y = _convolve(
@@ -258,7 +257,7 @@ def _mix_channels(x, linear, groups, name, affine):
 
 
 def _mix_space(xs, linear, block):
-    """Builds a depthwise convolution, and the addition of its input."""
+    """Builds a depthwise convolution and its residual connection."""
     outputs, name = [], block.name
     for x, (suffix, group) in zip(xs, _slices(block.groups), strict=True):
         y = _depthwise(
@@ -279,7 +278,7 @@ def _mix_space(xs, linear, block):
 
 
 def _slices(groups):
-    """Gives each group its suffix of names and its slice of the channels."""
+    """Yields each group's name suffix and slice of the channels."""
     ends = np.cumsum(groups)
     for i, (size, end) in enumerate(zip(groups, ends, strict=True)):
         suffix = f"_group_{i}" if len(groups) > 1 else ""
@@ -293,7 +292,7 @@ def _concatenate(xs, name):
 
 
 def _apply(layer, x, *weights):
-    """Applies a new layer and sets its weights; those that are None, not."""
+    """Applies a new layer and sets its weights, except those that are None."""
     x = layer(x)
     layer.set_weights(
         [np.asarray(w, "float32") for w in weights if w is not None]
@@ -306,7 +305,7 @@ def _activate(x, activation, name):
 
 
 def _convolve(x, kernel, bias, name):
-    """Applies a convolution whose stride is its kernel's size."""
+    """Applies a convolution with a stride of the kernel size."""
     size = kernel.shape[:2]
     conv = layers.Conv2D(
         kernel.shape[-1], size, strides=size, name=name, **_STOCK
@@ -315,9 +314,9 @@ def _convolve(x, kernel, bias, name):
 
 
 def _scale(x, scale, shift, name):
-    """Computes `scale * x + shift`; without the latter, if it is `None`.
+    """Computes `scale * x + shift`, or `scale * x` if `shift` is `None`.
 
-    As a 1 x 1 depthwise convolution it is one operator in every runtime.
+    A 1 x 1 depthwise convolution is a single operator in every runtime.
     """
     conv = layers.DepthwiseConv2D(
         1, use_bias=shift is not None, name=name, **_STOCK
@@ -332,8 +331,8 @@ def _depthwise(x, kernel, bias, parts, name):
         x: Symbolic tensor (batch, height, width, dim).
         kernel: Array (side, side, dim).
         bias: Array (dim,).
-        parts: Tuple of `Part`, as `split_taps` makes them.
-        name: Name of the layer, or prefix of those of the parts.
+        parts: Tuple of `Part` from `split_taps`.
+        name: Name of the layer, or prefix of the parts' names.
 
     Returns:
         Symbolic tensor of the shape of `x`.
@@ -356,7 +355,7 @@ def _depthwise(x, kernel, bias, parts, name):
 
 def _depthwise_part(x, kernel, bias, part, name):
     sides = part.rows, part.columns
-    # Whether "same" padding puts the first taps where they belong.
+    # Whether "same" padding gives the first taps the right offsets.
     same = all(taps[0] == -((taps[-1] - taps[0]) // 2) for taps in sides)
     if not same:
         pads = [(-taps[0], taps[-1]) for taps in sides]

@@ -1,17 +1,17 @@
-"""Reads a ConvMixer in double precision, and folds its normalizations.
+"""Reads a ConvMixer in double precision and folds its normalizations.
 
-A batch normalization in inference is s * x + t, for each channel. In
+In inference, a batch normalization computes s * x + t for each channel. In
 
-    x = s1 * a + t1                    a: what the layer before activated
+    x = s1 * a + t1                    a: the previous layer's activation
     h = act(depthwise(x) + b)
     z = x + (s2 * h + t2)
     p = act(W z + c)
 
-t2 goes into the pointwise bias, c + W t2. Where s2 is within `SCALE_RANGE`,
-the block computes x / s2 and z / s2 instead: the depthwise kernel times s2 and
-W times s2 make up for it, and s2 * h becomes h. Zero padding is the same zero
-before and after a scale. It is not so for a shift: t1 can't go through the
-depthwise convolution into its bias, which would be wrong at the borders.
+t2 is folded into the pointwise bias, c + W t2. If s2 is within `SCALE_RANGE`,
+the block computes x / s2 and z / s2 instead. The depthwise kernel and W are
+multiplied by s2 to compensate, and s2 * h becomes h. Zero padding stays zero
+under a scale but not under a shift. Therefore t1 can't be folded into the bias
+of the depthwise convolution: the result would be wrong at the borders.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ from convmixer_tf.layers import PatchEmbed
 from convmixer_tf.models.structure import is_inactive
 from convmixer_tf.weights.effective import effective_weights
 
-# Between these, no weight of a file in float16 (normal from 6e-5 to 6e4)
-# leaves its range because of the division.
+# Within this range, the division moves no weight of a float16 file out of the
+# normal range (6e-5 to 6e4).
 SCALE_RANGE = (2**-7, 2**7)
 
-# Times the median: the scale of a channel that hardly ever changes.
+# Multiple of the median: the scale of a channel that is almost constant.
 EXTREME = 16
 
 
@@ -42,10 +42,10 @@ class Linear:
         kernel: float64 array. Convolution: (rows, columns, inputs, dim).
             Depthwise: (rows, columns, dim). Dense: (dim, classes).
         bias: float64 array (dim,).
-        activation: Function of a tensor, element by element.
-        scale: float64 array (dim,), of the normalization after the
-            activation, or `None` if there is none.
-        shift: The same.
+        activation: An element-wise function of a tensor.
+        scale: float64 array (dim,) of the normalization after the activation,
+            or `None`.
+        shift: float64 array (dim,) of the same normalization, or `None`.
     """
 
     kernel: np.ndarray
@@ -57,17 +57,16 @@ class Linear:
 
 @dataclasses.dataclass
 class Network:
-    """What a ConvMixer computes in inference.
+    """The operations of a ConvMixer in inference.
 
     Attributes:
         name: String, the model's name.
         image_shape: (height, width, channels) of the images, in pixels;
             height and width may be `None`.
-        preprocessed: Boolean, whether the model had preprocessing. It is
-            folded into the stem.
+        preprocessed: Boolean, whether the model had preprocessing. It is folded
+            into the stem.
         stem: `Linear`, the patch embedding.
-        blocks: List of tuples of two, the depthwise and the pointwise
-            `Linear`.
+        blocks: List of pairs, the depthwise and the pointwise `Linear`.
         pooling: `"avg"`, `"max"` or `None`.
         classifier: `Linear` or `None`.
     """
@@ -81,7 +80,7 @@ class Network:
     classifier: Linear | None
 
     def norms(self):
-        """Maps names of normalizations to the layers before them, in order."""
+        """Maps names of normalizations to the preceding layers, in order."""
         norms = {"patch_embed/norm": self.stem}
         for i, (depthwise, pointwise) in enumerate(self.blocks):
             norms[f"block_{i}/depthwise_norm"] = depthwise
@@ -93,21 +92,19 @@ def read_convmixer(model):
     """Reads a ConvMixer.
 
     Args:
-        model: A model that `ConvMixer` or one of the variants built, with or
-            without preprocessing and classifier, of any dtype policy; or a
-            functional or sequential model that has one in it, with
-            augmentation before and a `Dense` layer behind it. Quantized
-            kernels and LoRA are read as `effective_weights` gives them.
-            Images of a channels-first model are read as channels-last, which
-            their weights do not depend on.
+        model: A model from `ConvMixer` or a variant, with or without
+            preprocessing and classifier, of any dtype policy; or a functional
+            or sequential model that contains one, with augmentation before it
+            and a `Dense` layer after it. Quantized kernels and LoRA are read
+            with `effective_weights`. A channels-first model is read as
+            channels-last; its weights are the same.
 
     Returns:
-        A `Network`. It shares nothing with the model.
+        A `Network`. It shares no data with the model.
 
     Raises:
         ValueError: If the model is not a chain of ConvMixer's layers, if an
-            activation is not applied element by element, or if one of the
-            weights is not finite.
+            activation is not element-wise, or if a weight is not finite.
     """
     chain = [layer for layer in _chain(model) if not is_inactive(layer)]
     normalization = _pop(chain, layers.Rescaling | layers.Normalization)
@@ -144,19 +141,21 @@ def read_convmixer(model):
 
 
 def sort_channels(network):
-    """Sorts channels by the scales of their normalizations, where needed.
+    """Sorts channels by the scales of their normalizations, if necessary.
 
-    In 8 bits all channels of a tensor share one step, which the widest of
-    them sets, so groups of channels get tensors of their own. A channel that
-    hardly ever changes has a normalization that multiplies it by up to
-    1 / sqrt(1e-5) = 316, and with it the error of a step that suits the other
-    channels. Where there are such channels, all are sorted by that factor, so
-    that the channels of a group have similar ones.
+    In 8 bits, all channels of a tensor share one quantization step, which the
+    channel with the largest range determines. Groups of channels therefore get
+    separate tensors. The normalization of an almost constant channel multiplies
+    it by up to 1 / sqrt(1e-5) = 316, and also multiplies the rounding error of
+    a step that suits the other channels. If there are such channels, all
+    channels are sorted by that factor, so that the channels of a group have
+    similar factors.
 
     A block's channels are sorted by the normalization before the block or by
-    that in its branch, whichever is extreme; if both are, into two halves by
-    the one and each half by the other. What a classifier takes is sorted too;
-    what a model without one returns is not. The function stays the same.
+    the one in its branch, whichever is extreme. If both are, the first one
+    splits the channels into two halves, and the second one sorts each half. The
+    input of a classifier is also sorted. The output of a model without
+    classifier is not. The function of the network stays the same.
 
     Args:
         network: A `Network`, which is changed.
@@ -175,24 +174,24 @@ def sort_channels(network):
 
 
 def is_extreme(scale):
-    """Whether a few channels have far larger scales, float64 (dim,)."""
+    """Returns whether a few channels of (dim,) have far larger scales."""
     scale = np.abs(scale)
     return bool(scale.max() > EXTREME * np.median(scale))
 
 
 def fold(network, divide, fold_last):
-    """Folds all normalizations that can be.
+    """Folds all normalizations that can be folded.
 
-    What remains is a `scale` and a `shift` after the stem and after pointwise
-    convolutions, and a `scale` after depthwise ones, or `None`.
+    Afterwards, the stem and pointwise convolutions have a `scale` and a
+    `shift`, and depthwise convolutions have a `scale` or `None`.
 
     Args:
         network: A `Network`, which is changed.
-        divide: Boolean, whether blocks may compute their input divided by
-            the scale of the depthwise normalization. It saves a
-            multiplication; rounding to 8 bits is the worse for it.
-        fold_last: Boolean, whether the last normalization may go into the
-            classifier. After maximum pooling it can't.
+        divide: Boolean, whether blocks may divide their input by the scale of
+            the depthwise normalization. This saves a multiplication but
+            increases the rounding error in 8 bits.
+        fold_last: Boolean, whether the last normalization may be folded into
+            the classifier. With maximum pooling it can't.
     """
     low, high = SCALE_RANGE
     before = network.stem
@@ -216,7 +215,7 @@ def fold(network, divide, fold_last):
 
 
 def _chain(model):
-    """Lists the layers after the input, those of inner models among them."""
+    """Lists the layers after the input, with nested models flattened."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         raise _not_a_convmixer(model, "It is not a functional model")
@@ -227,7 +226,7 @@ def _chain(model):
         )
     chain, (tensor,) = [], model.outputs
     while tensor is not inputs[0]:
-        # The layers' `input` is that of an inner model's own graph.
+        # A layer's `input` belongs to the graph of its nested model.
         layer, index, _ = tensor._keras_history
         arguments = layer._inbound_nodes[index].input_tensors
         if len(arguments) != 1:
@@ -241,15 +240,15 @@ def _chain(model):
 
 
 def _pop(chain, kind):
-    """Takes the first layer off the list if it is of a kind, else `None`."""
+    """Removes and returns the first layer if it is a `kind`, else `None`."""
     return chain.pop(0) if chain and isinstance(chain[0], kind) else None
 
 
 def _not_a_convmixer(model, reason):
     return ValueError(
-        "Argument `model` must be what `ConvMixer(...)` returns, or a "
-        "functional or sequential model of augmentation layers, a ConvMixer, "
-        "global pooling and one `Dense` layer, each fed by the one before. "
+        "Argument `model` must be a ConvMixer, or a functional or sequential "
+        "chain of augmentation layers, a ConvMixer, global pooling and one "
+        "`Dense` layer. "
         f"Received: {model!r}. {reason}. To export any other Keras model, "
         "pass plain=True to `export_tflite` or `export_onnx`, or use "
         "`export_saved_model`."
@@ -266,7 +265,7 @@ def _check_finite(model):
 
 
 def _check_elementwise(activation):
-    """Checks an activation: channels are divided into groups, and sorted."""
+    """Checks that an activation allows grouping and sorting channels."""
     values = np.linspace(-2, 2, 8, dtype="float32")
     groups = values.reshape(1, 2, 2, 2), *values.reshape(2, 1, 1, 1, 4)
     try:
@@ -280,13 +279,13 @@ def _check_elementwise(activation):
         elementwise = False
     if not elementwise:
         raise ValueError(
-            "The activation of the model's blocks must be applied element by "
-            f"element, so that it can be exported. Received: {activation!r}"
+            "The activation of the model's blocks must be an element-wise "
+            f"function. Received: {activation!r}"
         )
 
 
 def _read_head(chain):
-    """Takes pooling and a classifier off the list, if they are next."""
+    """Removes and returns pooling and classifier if they come next."""
     pool = _pop(
         chain, layers.GlobalAveragePooling2D | layers.GlobalMaxPooling2D
     )
@@ -335,7 +334,7 @@ def _fold_preprocessing(stem, layer, data_format):
         ).ravel()
         for name in (("scale", "offset") if rescales else ("mean", "variance"))
     ]
-    # As images: what is as long as the channels may lie along another side.
+    # Image-shaped values: a vector of this length may lie along another axis.
     images = (layer.scale, layer.offset) if rescales else (layer.mean[0],)
     side = -3 if data_format == "channels_first" else -1
     along = all(
@@ -348,15 +347,15 @@ def _fold_preprocessing(stem, layer, data_format):
         or (not rescales and layer.invert)
     ):
         raise ValueError(
-            "The model's normalization must be over all pixels or over the "
-            f"channels, and not inverted. Received: {config}"
+            "The model's normalization must be per channel or over all pixels, "
+            f"and not inverted. Received: {config}"
         )
     scale, shift = (np.broadcast_to(value, (channels,)) for value in values)
     if not rescales:
         mean, variance = scale, shift
         scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
         shift = -mean * scale
-    # Exact at the borders too: patches are not padded.
+    # Exact at the borders, because patches are not padded.
     stem.bias = stem.bias + np.einsum("rcio,i->o", stem.kernel, shift)
     stem.kernel = stem.kernel * scale[:, None]
 

@@ -1,4 +1,4 @@
-"""A TF Hub module as a layer of Keras 3, to be trained further."""
+"""A TF Hub module as a trainable Keras 3 layer."""
 
 import os
 from typing import Any
@@ -15,37 +15,38 @@ from convmixer_tf.files import PathLike
 
 @keras.saving.register_keras_serializable("convmixer_tf")
 class HubLayer(layers.Layer):
-    """A reusable SavedModel, such as `export_tfhub` writes, as a layer.
+    """A layer from a reusable SavedModel, such as from `export_tfhub`.
 
-    What `hub.KerasLayer` is in tf_keras: the module's variables are the
-    layer's weights, training moves its batch statistics, and its
-    regularization losses are the layer's. If `trainable` is false it computes
-    as in inference. A module that takes no argument `training` computes the
-    same in both. It computes in the module's own types, whatever the policy
-    is: images are cast to what it takes, such as float32 or uint8.
+    It corresponds to `hub.KerasLayer` in tf_keras. The module's variables are
+    the layer's weights, training updates its batch statistics, and its
+    regularization losses are the layer's losses. If `trainable` is false, it
+    runs in inference mode. A module without an argument `training` computes the
+    same in both modes. It computes in the module's own dtypes, independent of
+    the dtype policy. Images are cast to the module's input dtype, such as
+    float32 or uint8.
 
-    A saved model that contains the layer holds its weights, not its graph: the
-    folder must be where it was when the model is loaded.
+    A saved model that contains the layer holds its weights but not its graph.
+    The folder must be at the same path when the model is loaded.
 
     Reference: https://www.tensorflow.org/hub/reusable_saved_models
 
     Args:
-        folder: Path of the SavedModel. `tensorflow_hub.resolve(url)`
-            fetches that of a URL.
+        folder: Path of the SavedModel. For a URL, use
+            `tensorflow_hub.resolve(url)`.
         trainable: Boolean, whether to train the module's weights.
-        **kwargs: What every `keras.layers.Layer` takes: `name`.
+        **kwargs: The argument `name` of `keras.layers.Layer`.
 
     Input shape:
-        What the module takes: (batch, height, width, channels), or a list or
+        The module's input shape: (batch, height, width, channels), or a list or
         dictionary of shapes.
 
     Output shape:
-        What the module returns: (batch, classes), (batch, dim), or a
+        The module's output shape: (batch, classes), (batch, dim), or a
         dictionary of such shapes.
 
     Raises:
         FileNotFoundError: If there is no SavedModel at `folder`.
-        ValueError: If it is not a reusable one, or if Keras does not run on
+        ValueError: If it is not a reusable SavedModel, or if Keras does not use
             TensorFlow.
 
     Example:
@@ -64,17 +65,17 @@ class HubLayer(layers.Layer):
         check_backend("TF Hub modules")
         if not os.path.isfile(os.path.join(folder, SAVED_MODEL_FILE)):
             raise FileNotFoundError(
-                f"There is no SavedModel at `{folder}`. It must be the folder "
-                f"that holds `{SAVED_MODEL_FILE}`."
+                f"There is no SavedModel at `{folder}`. Pass the folder that "
+                f"contains `{SAVED_MODEL_FILE}`."
             )
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.folder = os.fspath(folder)
         self._module = tf.saved_model.load(self.folder)
         if not callable(self._module):
             raise ValueError(
-                f"The SavedModel at `{folder}` can't be built upon: it has no "
-                "`__call__`. `export_tfhub` writes one that has. To compute "
-                "with its signatures, use keras.layers.TFSMLayer(folder, "
+                f"The SavedModel at `{folder}` is not reusable: it has no "
+                "`__call__`. `export_tfhub` writes reusable ones. To use its "
+                "signatures, use keras.layers.TFSMLayer(folder, "
                 f"call_endpoint=...), one of {list(self._module.signatures)}."
             )
         self._takes_training = (
@@ -88,7 +89,7 @@ class HubLayer(layers.Layer):
             _shared(variable, variable.ref() in trained)
             for variable in getattr(self._module, "variables", ())
         ]
-        self.trainable = trainable  # Of the variables, too.
+        self.trainable = trainable  # Also sets it for the variables.
 
     def call(self, inputs, training=None):
         training = bool(training and self.trainable)
@@ -100,12 +101,12 @@ class HubLayer(layers.Layer):
 
     @property
     def _takes(self):
-        """What the module takes, a `tf.TensorSpec` or several packed."""
+        """Returns the module's input, one `tf.TensorSpec` or a structure."""
         function = self._module.__call__.concrete_functions[0]
         return function.structured_input_signature[0][0]
 
     def _cast(self, inputs):
-        """Casts what is of another type than the module takes."""
+        """Casts inputs to the module's input dtypes."""
         tensors = [
             x if x.dtype == spec.dtype else ops.cast(x, spec.dtype.name)
             for x, spec in zip(
@@ -130,7 +131,7 @@ class HubLayer(layers.Layer):
         )
 
     def _trace(self, input_shape):
-        """Traces the module in inference; returns its symbolic outputs."""
+        """Traces the module in inference mode. Returns its symbolic outputs."""
         traced = tf.function(self.call, autograph=False)
         specs = keras.tree.map_structure_up_to(
             self._takes,
@@ -145,7 +146,7 @@ class HubLayer(layers.Layer):
 
 
 def _shared(variable, trainable):
-    """Makes a Keras variable that is a TensorFlow variable of the module."""
+    """Wraps a TensorFlow variable of the module as a Keras variable."""
     return keras.Variable(
         variable,
         trainable=trainable,

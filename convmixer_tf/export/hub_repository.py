@@ -1,10 +1,10 @@
-"""Repositories on the Hugging Face hub that Keras, timm and this package open.
+"""Hugging Face repositories for Keras, timm and this package.
 
 | file | for |
 |---|---|
-| `model.keras` | Keras and `open_model`: the model with its labels |
+| `model.keras` | Keras and `open_model`: the model with its class names |
 | `model.safetensors`, `config.json` | timm |
-| `README.md` | people: the model card |
+| `README.md` | readers: the model card |
 """
 
 import json
@@ -41,11 +41,11 @@ opened = convmixer_tf.open_model("hf://{repository}")
 opened.model.predict(images), opened.class_names
 ```
 
-`{model_file}` is a model of Keras, and `{weights_file}` has the names of timm's
-ConvMixer.{timm}
+`{model_file}` is a Keras model. `{weights_file}` has the weights with timm's
+names.{timm}
 """
 _TIMM = """
-`timm.create_model("hf_hub:{repository}", pretrained=True)` opens it."""
+`timm.create_model("hf_hub:{repository}", pretrained=True)` loads it."""
 
 
 def write_repository(
@@ -59,23 +59,23 @@ def write_repository(
     trained_on: str | None = None,
     license: str | None = None,
 ) -> None:
-    """Writes the files of a repository on the hub.
+    """Writes the files of a hub repository.
 
     Args:
         model: A classifier that `ConvMixer` or one of the variants built.
         folder: Path of an empty folder.
-        repository: `"USER/REPOSITORY"`, which the card names.
+        repository: `"USER/REPOSITORY"`, for the model card.
         class_names: Names of the classes in the order of the outputs, or
             `None`.
-        crop_fraction: Fraction of an image's shorter side that the model is
-            evaluated on. Defaults to that of the published weights.
+        crop_fraction: Fraction of an image's shorter side that is kept for
+            evaluation. Defaults to the fraction of the published weights.
         orientation: `"exif"`, the default, or `"stored"`, as for
             `data.decode_image`.
-        trained_on: What the card says the model was trained on.
+        trained_on: Description of the training data, for the model card.
         license: License of the weights, such as `"mit"`.
 
     Raises:
-        ValueError: If the model is no such classifier.
+        ValueError: If the model is not such a classifier.
     """
     arguments = arguments_of(model)
     check_pixels(model)
@@ -122,26 +122,26 @@ def push_to_hub(
     message: str = "Upload a ConvMixer",
     **arguments: Any,
 ) -> str:
-    """Uploads a model to the Hugging Face hub, in one commit.
+    """Uploads a model to the Hugging Face hub in one commit.
 
-    The token is that of `huggingface_hub`: `hf auth login` or `HF_TOKEN`.
+    `huggingface_hub` provides the token: `hf auth login` or `HF_TOKEN`.
 
     Args:
         model: A classifier that `ConvMixer` or one of the variants built.
-        repository: `"USER/REPOSITORY"`. It is made if it isn't there.
-        private: Whether a repository that is made is private.
-        message: Message of the commit.
-        **arguments: `class_names`, names of the classes in the order of the
-            outputs; `crop_fraction` and `orientation`, how images are read in
-            evaluation; `trained_on` and `license`, for the card.
+        repository: `"USER/REPOSITORY"`. It is created if it doesn't exist.
+        private: Whether a new repository is private.
+        message: Commit message.
+        **arguments: `class_names`, in the order of the outputs; `crop_fraction`
+            and `orientation` for reading evaluation images; `trained_on` and
+            `license` for the model card.
 
     Returns:
-        The commit, which `open_model("hf://USER/REPOSITORY@COMMIT")` opens.
+        The commit, for `open_model("hf://USER/REPOSITORY@COMMIT")`.
 
     Raises:
-        OSError: If the hub can't be reached or refuses.
-        ValueError: If the model is no ConvMixer with a classifier, or
-            `repository` has another form.
+        OSError: If the hub can't be reached or rejects the upload.
+        ValueError: If the model is not a ConvMixer with a classifier, or
+            `repository` is malformed.
 
     Example:
 
@@ -154,7 +154,7 @@ def push_to_hub(
             "Argument `repository` must be USER/REPOSITORY. "
             f"Received: repository={repository!r}"
         )
-    import huggingface_hub  # Not above: importing it takes time.
+    import huggingface_hub  # Imported here because it is slow.
 
     with tempfile.TemporaryDirectory() as folder:
         write_repository(model, folder, repository, **arguments)
@@ -173,7 +173,7 @@ def push_to_hub(
 
 
 def timm_config(model, arguments, class_names, crop_fraction):
-    """Collects what timm reads of a model, and `open_model` of weights."""
+    """Builds the `config.json` for timm and `open_model`."""
     sizes = ("dim", "depth", "kernel_size", "patch_size")
     activation = activation_name(arguments["activation"])
     shape = (*(arguments[size] for size in sizes), activation)
@@ -204,7 +204,7 @@ def timm_config(model, arguments, class_names, crop_fraction):
 
 
 def _timm_names():
-    """Maps the architectures that timm has to its names."""
+    """Maps architectures to timm's model names."""
     return {
         (x.dim, x.depth, x.kernel_size, x.patch_size, x.activation): (
             x.repository.split("/")[1].split(".")[0]

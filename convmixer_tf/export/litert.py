@@ -1,4 +1,4 @@
-"""Running a TFLite file, as a phone would."""
+"""Runs TFLite files in LiteRT."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ def litert_module(name):
     """Imports a module of `ai-edge-litert`.
 
     Args:
-        name: Name of the module in it.
+        name: Name of the submodule.
 
     Returns:
         The module.
@@ -37,8 +37,8 @@ def open_interpreter(path, num_threads=1):
         num_threads: Integer, how many threads to use.
 
     Returns:
-        An `ai_edge_litert.interpreter.Interpreter`, without memory for its
-        tensors as yet.
+        An `ai_edge_litert.interpreter.Interpreter`. The memory of its tensors
+        is not allocated yet.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -47,7 +47,7 @@ def open_interpreter(path, num_threads=1):
     """
     interpreter = litert_module("interpreter")
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file `{path}`.")
+        raise FileNotFoundError(f"The file `{path}` does not exist.")
     try:
         return interpreter.Interpreter(
             model_path=os.fspath(path), num_threads=num_threads
@@ -59,14 +59,14 @@ def open_interpreter(path, num_threads=1):
 
 
 def allocate(interpreter, path):
-    """Prepares an interpreter to run.
+    """Allocates the tensors of an interpreter.
 
     Args:
-        interpreter: What `open_interpreter` returns.
+        interpreter: Interpreter from `open_interpreter`.
         path: Path of its file, for messages.
 
     Raises:
-        ValueError: If LiteRT lacks an operator of the file.
+        ValueError: If LiteRT does not have an operator of the file.
     """
     try:
         interpreter.allocate_tensors()
@@ -75,14 +75,14 @@ def allocate(interpreter, path):
 
 
 def names_of_tensors(interpreter):
-    """Finds out what a file's signature calls its inputs and outputs.
+    """Returns the names of inputs and outputs in a file's signature.
 
     Args:
-        interpreter: What `open_interpreter` returns.
+        interpreter: Interpreter from `open_interpreter`.
 
     Returns:
-        Dictionary from tensors' numbers to names. It is empty if the file has
-        no signature.
+        Dictionary from tensor indices to names. It is empty if the file has no
+        signature.
     """
     for signature in interpreter.get_signature_list():
         runner = interpreter.get_signature_runner(signature)
@@ -92,13 +92,13 @@ def names_of_tensors(interpreter):
 
 
 class LiteRTModel:
-    """A TFLite file in the LiteRT interpreter, image after image.
+    """Runs a TFLite file in the LiteRT interpreter, one image at a time.
 
     Args:
-        path: Path of a `.tflite` file of one input, and of one output or
-            several that have names.
+        path: Path of a `.tflite` file with one input, and with one output or
+            several named outputs.
         num_threads: Integer, how many threads to use.
-        output: Which output to give, if there are several.
+        output: Name of the output to return, if there are several.
 
     Attributes:
         input_shape: (height, width, channels) of an image.
@@ -131,7 +131,7 @@ class LiteRTModel:
         }
         if len(outputs) > 1 and output not in outputs:
             raise ValueError(
-                f"`{path}` must have one output, or one of the name "
+                f"`{path}` must have a single output or an output named "
                 f"`{output}`. Received: {sorted(outputs)}"
             )
         (first, *_) = outputs.values()
@@ -142,12 +142,12 @@ class LiteRTModel:
         """Runs the model on images, one by one.
 
         Args:
-            images: Pixels in [0, 255], (batch, height, width, channels). A
-                file that takes uint8 gets them rounded.
+            images: Pixels in [0, 255], (batch, height, width, channels). They
+                are rounded for a file that takes uint8.
 
         Returns:
-            float32 array of shape (batch, ...), the outputs. Those of a
-            file that gives uint8 are multiplied by its scale.
+            float32 array of shape (batch, ...), the outputs. uint8 outputs are
+            multiplied by their scale.
 
         Raises:
             ValueError: If the images have another shape.
@@ -174,22 +174,22 @@ class LiteRTModel:
 
 
 def compiled_predict(path, num_threads=1):
-    """Opens a TFLite file of one output in LiteRT's `CompiledModel`.
+    """Opens a TFLite file with one output in LiteRT's `CompiledModel`.
 
-    It is LiteRT's newer interface. As of LiteRT 2.3 it writes a dozen lines
-    about accelerators to the standard error, which nothing switches off, so
-    `LiteRTModel` has the interpreter.
+    It is LiteRT's newer interface. As of LiteRT 2.3, it always writes a dozen
+    lines about accelerators to stderr. `LiteRTModel` therefore uses the
+    interpreter.
 
     Args:
         path: Path of a `.tflite` file.
         num_threads: Integer, how many threads to use.
 
     Returns:
-        A function of a batch of pixels, as `LiteRTModel.predict`, but that
-        outputs in 8 bits stay what they are.
+        A function of a batch of pixels, like `LiteRTModel.predict`, except that
+        8-bit outputs are returned unchanged.
 
     Raises:
-        ImportError: If `ai-edge-litert` is not installed or has none.
+        ImportError: If `ai-edge-litert` is not installed or too old.
         ValueError: If the file is not a TFLite file, or has several outputs.
     """
     options = litert_module("options").Options()

@@ -1,11 +1,11 @@
-"""What a TFLite file says about itself: classes, pixels, crop, who made it.
+"""Metadata of TFLite files: classes, pixels, crop, author.
 
-Android Studio, MediaPipe's tasks and Android's label readers look for two
-things: a FlatBuffer among the model's buffers, which the model calls
-`TFLITE_METADATA`, and a text file of the names, zipped behind the model. There
-is a file of ours, too, of how images are cropped, the same as in a `.keras`.
+Android Studio, MediaPipe's tasks and Android's label readers read two things: a
+FlatBuffer named `TFLITE_METADATA` among the model's buffers, and a text file of
+the class names in a zip archive that is appended to the model. This package
+adds a file about how images are cropped, the same as in a `.keras` file.
 
-The numbers of the fields are those of the published schema,
+The field numbers are from the published schema,
 `tensorflow_lite_support/metadata/metadata_schema.fbs` in tensorflow's
 repository `tflite-support`: version 1.1.0, file identifier "M001".
 """
@@ -36,24 +36,24 @@ _ENTRY = "TFLITE_METADATA"
 
 @dataclasses.dataclass(frozen=True)
 class TFLiteMetadata:
-    """What a TFLite file of a classifier says about itself.
+    """The metadata of a TFLite classifier.
 
     Attributes:
         name: Name of the model.
-        description: What it does.
+        description: Description of the model.
         version: Version of the model.
-        author: Who made it.
-        license: What it may be used for.
+        author: Author of the model.
+        license: License of the model.
         class_names: Names of the classes in the order of the outputs, or
             `None` if the file has none.
-        mean: What is to be subtracted from pixels in [0, 255], one number, or
-            one for each channel.
-        std: By what they are to be divided then. The models of this package
-            take pixels as they are: 0 and 1, the defaults.
-        crop_fraction: Fraction of an image's shorter side that the model is
-            evaluated on, or `None` if the file doesn't say it.
-        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, or
-            `None` if the file doesn't say it.
+        mean: Mean to subtract from pixels in [0, 255], one number, or one for
+            each channel. Models of this package use the default, 0.
+        std: Standard deviation to divide by afterwards, likewise. Models of
+            this package use the default, 1.
+        crop_fraction: Fraction of an image's shorter side that is kept for
+            evaluation, or `None` if the file doesn't say.
+        orientation: `"exif"` or `"stored"`, as in `data.decode_image`, or
+            `None` if the file doesn't say.
     """
 
     name: str
@@ -68,26 +68,25 @@ class TFLiteMetadata:
     orientation: str | None = None
 
     def reading(self):
-        """Returns what the file says of its images as an `ImageReading`."""
+        """Returns how images are read as an `ImageReading`."""
         return ImageReading(self.crop_fraction, self.orientation)
 
 
 def write_metadata(path: PathLike, metadata: TFLiteMetadata) -> None:
     """Writes metadata and class names into a TFLite file.
 
-    What the file computes stays the same to the bit.
+    The outputs of the file stay the same to the bit.
 
     Args:
-        path: Path of a TFLite file of one image and one output, or of class
-            activation maps beside it. It is replaced, and so are metadata
-            that it has.
+        path: Path of a TFLite file with one image input and one output, and
+            optionally class activation maps. The file and its existing metadata
+            are replaced.
         metadata: A `TFLiteMetadata`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: If it is no such file, or if the class names do not fit
-            it.
+        ValueError: If it is not such a file, or if the class names do not fit.
 
     Example:
 
@@ -103,7 +102,7 @@ def write_metadata(path: PathLike, metadata: TFLiteMetadata) -> None:
 
 
 def read_metadata(path: PathLike) -> TFLiteMetadata | None:
-    """Reads the metadata of a TFLite file, class names included.
+    """Reads the metadata of a TFLite file, including class names.
 
     Args:
         path: Path of a TFLite file.
@@ -114,7 +113,7 @@ def read_metadata(path: PathLike) -> TFLiteMetadata | None:
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: If it is no TFLite file.
+        ValueError: If it is not a TFLite file.
     """
     with open(path, "rb") as file:
         content = file.read()
@@ -127,10 +126,10 @@ def read_metadata(path: PathLike) -> TFLiteMetadata | None:
 
 
 def add_metadata(content, metadata):
-    """Puts metadata into the bytes of a TFLite file.
+    """Adds metadata to the bytes of a TFLite file.
 
     Args:
-        content: Bytes of such a TFLite file as `write_metadata` takes.
+        content: Bytes of a TFLite file, as for `write_metadata`.
         metadata: A `TFLiteMetadata`.
 
     Returns:
@@ -138,7 +137,7 @@ def add_metadata(content, metadata):
 
     Raises:
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: As `write_metadata`.
+        ValueError: As for `write_metadata`.
     """
     model = unpack(content)
     image, outputs, scores = _interface(model)
@@ -174,18 +173,18 @@ def _with_files(model, metadata):
 
 
 def _interface(model):
-    """Finds the shapes of a model's image and outputs; which are scores."""
+    """Returns the image shape, the output shapes and the scores' index."""
     graph = model.subgraphs[0]
     inputs, outputs = (
         [tuple(map(int, graph.tensors[i].shape)) for i in numbers]
         for numbers in (graph.inputs, graph.outputs)
     )
-    # Beside scores, (1, classes), there may be maps of them.
+    # There may be class activation maps beside the scores, (1, classes).
     scores = [i for i, shape in enumerate(outputs) if len(shape) == 2]
     scores = [0] if len(outputs) == 1 else scores
     if len(inputs) != 1 or len(inputs[0]) != 4 or len(scores) != 1:
         raise ValueError(
-            "Metadata are for a model of one image, (1, height, width, "
+            "Metadata needs a model with one image input, (1, height, width, "
             "channels), and one output. Received: inputs of shapes "
             f"{inputs}, outputs of shapes {outputs}"
         )
@@ -193,14 +192,14 @@ def _interface(model):
 
 
 def check_class_names(names, count):
-    """Checks that there is a name for each output, a line of text.
+    """Checks that there is a one-line name for each output.
 
     Args:
-        names: What the user gave, or `None`.
+        names: The user's argument, or `None`.
         count: Integer, the number of outputs.
 
     Raises:
-        ValueError: If there isn't.
+        ValueError: If a name is missing or not a line of text.
     """
     if names is None:
         return
@@ -211,14 +210,14 @@ def check_class_names(names, count):
     ]
     if isinstance(names, str) or len(names) != count or bad:
         raise ValueError(
-            f"The class names must be {count}, one for each output, each a "
-            f"line of text. Received: {len(names)}, such as "
+            f"There must be {count} class names, one line of text for each "
+            f"output. Received: {len(names)}, such as "
             f"{[*bad, *names][:1]}, in a {type(names).__name__}"
         )
 
 
 def _encode(metadata, image, num_outputs, number):
-    """Encodes metadata by the schema, as {number of the field: value}."""
+    """Encodes metadata as {field number: value}, following the schema."""
     height, width, channels = image
     normalization = {0: _floats(metadata.mean), 1: _floats(metadata.std)}
     pixels = {
@@ -232,7 +231,7 @@ def _encode(metadata, image, num_outputs, number):
         pixels[3] = {0: 2, 1: {0: color_space}}  # An image.
     scores = {
         0: "scores",
-        1: "A score for each class; the largest is the likeliest.",
+        1: "A score for each class. The most probable class has the largest.",
         3: {0: 1, 1: {}},  # A feature.
     }
     if metadata.class_names is not None:
@@ -289,8 +288,8 @@ def _read_file(content, name):
             return archive.read(name)
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"The file is not a whole TFLite file: its metadata name `{name}`, "
-            "which is to be zipped behind the model."
+            f"The TFLite file is incomplete: its metadata refers to `{name}`, "
+            "which is missing from the appended zip archive."
         ) from error
 
 
@@ -299,12 +298,13 @@ def _floats(values):
 
 
 def _write(builder, value):
-    """Writes a value, and what it holds, into a FlatBuffer.
+    """Writes a value and its children into a FlatBuffer.
 
     Args:
         builder: A `flatbuffers.Builder`.
-        value: A string, a list of floats or of other values, or a dictionary:
-            a table, from its fields' numbers to values or small integers.
+        value: A string, a list of floats or of other values, or a dictionary. A
+            dictionary is a table, from field numbers to values or small
+            integers.
 
     Returns:
         Integer, the offset of the value.
@@ -334,7 +334,7 @@ def _write(builder, value):
 
 
 class _Reader:
-    """A table in a FlatBuffer, whose fields are known by their numbers."""
+    """A table in a FlatBuffer. Fields are accessed by number."""
 
     def __init__(self, content, start):
         self._table = Table(content, start)
@@ -355,7 +355,7 @@ class _Reader:
         return self.vector(slot, np.uint8).tobytes().decode("utf-8")
 
     def vector(self, slot, dtype):
-        """The numbers in a field, an array; an empty one if it is not set."""
+        """Returns a field's numbers as an array, empty if it is not set."""
         field = self._field(slot)
         if not field:
             return np.empty(0, dtype)
@@ -368,7 +368,7 @@ class _Reader:
         return _Reader(self._table.Bytes, start)
 
     def tables(self, slot):
-        """The tables in a field, a list; an empty one if it is not set."""
+        """Returns a field's tables as a list, empty if it is not set."""
         field = self._field(slot)
         first = field and self._table.Indirect(field) + 4
         return [

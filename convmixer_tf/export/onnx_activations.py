@@ -1,11 +1,11 @@
-"""Activations as ONNX nodes, whatever function of a tensor they are."""
+"""Converts activations, any functions of a tensor, to ONNX nodes."""
 
 import math
 
 import keras
 import tensorflow as tf
 
-# TensorFlow's operations that are one operator in ONNX.
+# TensorFlow operations that correspond to one ONNX operator.
 _SAME = {
     "Abs": "Abs",
     "Add": "Add",
@@ -65,7 +65,7 @@ def write_activation(graph, x, activation, rank=4):
         String, the name of the activated tensor.
 
     Raises:
-        ValueError: If it has an operation without counterpart in ONNX.
+        ValueError: If an operation has no ONNX equivalent.
     """
     if activation is keras.activations.gelu:
         return _gelu(graph, x)
@@ -83,14 +83,14 @@ def write_activation(graph, x, activation, rank=4):
 
 
 def _gelu(graph, x):
-    """Adds the exact GELU in the terms by which onnxruntime knows it."""
+    """Adds the exact GELU in the form that onnxruntime recognizes."""
     y = graph.add("Div", x, graph.constant(math.sqrt(2.0)))
     y = graph.add("Add", graph.add("Erf", y), graph.constant(1.0))
     return graph.add("Mul", graph.add("Mul", x, y), graph.constant(0.5))
 
 
 def _write_operation(graph, operation, inputs, activation):
-    """Adds one of TensorFlow's operations; returns its outputs' names."""
+    """Adds a TensorFlow operation. Returns the names of its outputs."""
     kind = operation.type
     if kind == "NoOp":
         return []
@@ -126,6 +126,7 @@ def _write_operation(graph, operation, inputs, activation):
     if kind in ("ZerosLike", "OnesLike"):
         return [graph.constant(float(kind == "OnesLike"))]
     raise ValueError(
-        "The model's activations must consist of operations that ONNX has. "
-        f"Received: {activation!r}, with TensorFlow's operation {kind}"
+        "The model's activations must consist of operations that have an ONNX "
+        f"equivalent. Received: {activation!r}, with the TensorFlow operation "
+        f"{kind}"
     )

@@ -1,4 +1,4 @@
-"""ONNX files, for onnxruntime and whatever else reads them."""
+"""Exports ONNX files."""
 
 import json
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 from convmixer_tf.models.structure import check_pixels
 
-# The oldest that has all that the graph needs. Runtimes read older opsets, and
-# `onnx.version_converter` brings it to any newer one.
+# The oldest opset with all operators of the graph. Runtimes support older
+# opsets, and `onnx.version_converter` converts to newer ones.
 OPSET = 13
 PIXELS = ("float32", "uint8")
 ONNX_QUANTIZATIONS = ("float32", "int8")
@@ -45,35 +45,36 @@ def export_onnx(
     plain: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Exports a ConvMixer as an ONNX file of standard operators only.
+    """Exports a ConvMixer as an ONNX file with standard operators only.
 
-    The file has one input, `image`, of pixels in [0, 255] and shape (batch,
+    The file has one input, `image`, with pixels in [0, 255] and shape (batch,
     height, width, channels), and one output, `predictions`. Preprocessing is
-    folded into the first convolution, and the normalizations are divisions and
-    subtractions, so that onnxruntime's `quantize_dynamic` and
-    `quantize_static` leave them in float. GELU is exact, by Erf.
+    folded into the first convolution. Normalizations are divisions and
+    subtractions, so that onnxruntime's `quantize_dynamic` and `quantize_static`
+    keep them in float. GELU is exact, with Erf.
 
     Args:
-        model: A model that `ConvMixer` or one of the variants built; or a
-            functional or sequential model of augmentation layers, such a
-            model, global pooling and one `Dense` layer. What only training
-            needs, such as augmentation, is not in the file.
-        path: Path of the file to write, ending in `.onnx`. It appears when it
-            is complete and `onnx.checker` has no objection.
-        dynamic_batch: Whether the file takes any number of images at a time,
-            or only one, which some compilers need.
+        model: A model from `ConvMixer` or a variant; or a functional or
+            sequential model of augmentation layers, such a model, global
+            pooling and one `Dense` layer. Layers that only training needs, such
+            as augmentation, are not exported.
+        path: Path of the file to write, ending in `.onnx`. The file appears
+            when it is complete and passes `onnx.checker`.
+        dynamic_batch: Whether the file takes any batch size, or only 1, which
+            some compilers need.
         pixels: `"float32"` or `"uint8"`, the type of the input.
-        class_names: Names of the classes in the order of the outputs, which
-            go into the file's metadata as a JSON list, `class_names`; or
-            `None`. A single output may have two: its opposite and itself.
+        class_names: Class names in the order of the outputs, or `None`. They
+            are stored in the file's metadata as a JSON list, `class_names`. A
+            single output may have two names, for the negative and the positive
+            class.
         quantization: `"float32"`, or `"int8"`, which computes the 1 x 1
             convolutions in 8 bits, between `QuantizeLinear` and
             `DequantizeLinear` nodes.
         calibration_images: For `"int8"`, as in `export_tflite`.
-        plain: Whether to convert the model as it is, by tf2onnx, as is done
-            with what `with_pixel_range` returned. Any Keras model of one image
-            and one output will do then, such as one with several `Dense`
-            layers behind a ConvMixer.
+        plain: Whether to convert the model unchanged with tf2onnx. This
+            supports any Keras model with one image input and one output, such
+            as a ConvMixer with several `Dense` layers after it. It is always
+            done for a model from `with_pixel_range`.
         overwrite: Whether to replace an existing file.
 
     Raises:
@@ -82,8 +83,8 @@ def export_onnx(
         ImportError: If `onnx` is not installed, or `tf2onnx` for `plain`, or
             `onnxruntime` for `"int8"`.
         OSError: If it can't be written.
-        ValueError: If an argument is invalid, or an operation of an
-            activation has no counterpart in ONNX.
+        ValueError: If an argument is invalid, or an operation of an activation
+            has no ONNX equivalent.
 
     Example:
 
@@ -119,14 +120,14 @@ def export_onnx(
     if class_names is not None:
         classes = model.output_shape[-1] if classifier_of(model) else 0
         if classes == 1 and len(class_names) == 2:
-            classes = 2  # The opposite of the class, and the class.
+            classes = 2  # The negative and the positive class.
         check_class_names(class_names, classes)
     if plain:
         batch_size = None if dynamic_batch else 1
         content = convert_plain(model, batch_size, pixels, OPSET)
     else:
         batch = "batch" if dynamic_batch else 1
-        # In 8 bits, channels of like scales lose less.
+        # In 8 bits, grouping channels with similar scales reduces the error.
         fold(network, divide=quantization == "float32", fold_last=True)
         content = _write(network, batch, pixels)
     if quantization == "int8":
@@ -147,23 +148,23 @@ def _check_quantization(quantization, plain):
         )
     if quantization != "float32" and plain:
         raise ValueError(
-            "A model that is converted as it is stays in float32. "
-            f"Received: quantization={quantization!r}, plain={plain}"
+            "A model that is converted unchanged (`plain`) must stay in "
+            f"float32. Received: quantization={quantization!r}, plain={plain}"
         )
 
 
 def _check(onnx, content):
-    """Checks a file, since tf2onnx keeps operators that it can't convert."""
+    """Checks a file, because tf2onnx keeps operators it can't convert."""
     try:
         onnx.checker.check_model(content, full_check=True)
-    except Exception as error:  # Of the checker, and of shape inference.
+    except Exception as error:  # From the checker or shape inference.
         raise ValueError(
             f"The model can't be converted to ONNX: {error}"
         ) from error
 
 
 def _write(network, batch, pixels):
-    """Writes the graph: channels first, as ONNX has them."""
+    """Writes the graph, with channels first as in ONNX."""
     graph, stem = Graph(), network.stem
     x = "image"
     if pixels == "uint8":
@@ -178,7 +179,7 @@ def _write(network, batch, pixels):
             graph.constant(depthwise.kernel.transpose(2, 0, 1)[:, None]),
             graph.constant(depthwise.bias),
             group=dim,
-            # Where a side is even, Keras pads one more at the end.
+            # For an even kernel, Keras pads one more at the end.
             pads=[
                 (rows - 1) // 2,
                 (columns - 1) // 2,
@@ -202,7 +203,7 @@ def _write(network, batch, pixels):
 
 
 def _convolve(graph, x, linear, **attributes):
-    """Computes a convolution, its activation and what is behind it."""
+    """Adds a convolution, its activation, scale and shift."""
     x = graph.add(
         "Conv",
         x,
@@ -215,11 +216,11 @@ def _convolve(graph, x, linear, **attributes):
 
 
 def _affine(graph, x, linear):
-    """Computes `scale * x + shift` of each channel, where they are left.
+    """Adds `scale * x + shift` for each channel, where not folded.
 
-    As Div and Sub, since `quantize_static` puts what it finds of Mul, Add and
-    BatchNormalization into 8 bits. One step for all channels is too long for
-    those that hardly ever change: their scales are hundreds of times larger.
+    It uses Div and Sub because `quantize_static` quantizes Mul, Add and
+    BatchNormalization to 8 bits. A common step for all channels is too large
+    for almost constant channels, whose scales are hundreds of times larger.
     """
     if linear.scale is None:
         return x

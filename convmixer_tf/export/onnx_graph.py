@@ -1,10 +1,10 @@
-"""An ONNX graph in the making."""
+"""A builder for ONNX graphs."""
 
 import numpy as np
 
 
 def import_onnx():
-    """Imports `onnx`, or says how to install it."""
+    """Imports `onnx`, or raises an error with install instructions."""
     try:
         import onnx
     except ImportError as error:
@@ -16,10 +16,10 @@ def import_onnx():
 
 
 class Graph:
-    """Nodes in the order of their computation, and constants.
+    """Nodes in the order of execution, and constants.
 
     Attributes:
-        float_type: What ONNX calls float32.
+        float_type: ONNX' identifier of float32.
     """
 
     def __init__(self):
@@ -28,12 +28,12 @@ class Graph:
         self._nodes, self._constants, self._scalars = [], [], {}
 
     def add(self, kind, *inputs, **attributes):
-        """Adds a node of one output.
+        """Adds a node with one output.
 
         Args:
             kind: String, the operator.
             *inputs: Names of tensors.
-            **attributes: Those of the operator.
+            **attributes: Attributes of the operator.
 
         Returns:
             String, the name of its output.
@@ -49,7 +49,7 @@ class Graph:
         """Adds a float32 constant.
 
         Args:
-            values: Array; or a number, which is added once only.
+            values: Array, or a number. Each number is added only once.
 
         Returns:
             String, its name.
@@ -72,9 +72,10 @@ class Graph:
             name: String, the graph's name.
             opset: Integer, the version of the operators.
             pixels: `"float32"` or `"uint8"`.
-            image_shape: Tuple of integers, and names of what is left open.
-            output: String, what `add` returned last.
-            output_shape: As `image_shape`.
+            image_shape: Tuple of integers, and names for sizes that are not
+                fixed.
+            output: String, the name of the last node's output.
+            output_shape: As for `image_shape`.
 
         Returns:
             An `onnx.ModelProto`.

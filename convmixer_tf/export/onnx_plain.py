@@ -1,4 +1,4 @@
-"""ONNX files of any Keras model, converted operation by operation."""
+"""Converts any Keras model to ONNX, operation by operation."""
 
 import warnings
 
@@ -10,11 +10,11 @@ from convmixer_tf.export.preparation import rebuilt
 from convmixer_tf.layers._fast.choice import plain_operations
 from convmixer_tf.models.structure import is_inactive
 
-_SIDES = ("batch", "height", "width")  # those that may be open
+_SIDES = ("batch", "height", "width")  # Sizes that need not be fixed.
 
 
 def import_tf2onnx():
-    """Imports `tf2onnx`, or says how to install it."""
+    """Imports `tf2onnx`, or raises an error with install instructions."""
     try:
         import tf2onnx
     except ImportError as error:
@@ -26,10 +26,10 @@ def import_tf2onnx():
 
 
 def convert_plain(model, batch_size, pixels, opset):
-    """Converts a Keras model by tf2onnx.
+    """Converts a Keras model with tf2onnx.
 
     Args:
-        model: A `keras.Model` that `check_image_model` takes.
+        model: A `keras.Model` that passes `check_image_model`.
         batch_size: Integer, or `None` for any.
         pixels: `"float32"` or `"uint8"`, the type of the input.
         opset: Integer, the version of the operators.
@@ -51,7 +51,7 @@ def convert_plain(model, batch_size, pixels, opset):
         return {"predictions": model(image, training=False)}
 
     with warnings.catch_warnings(), plain_operations():
-        # Keras gives NumPy back what tf2onnx expects of its version 1.
+        # Keras restores names of NumPy 1 that tf2onnx expects.
         warnings.filterwarnings("ignore", "In the future `np.", FutureWarning)
         try:
             content, _ = tf2onnx.convert.from_function(
@@ -60,7 +60,7 @@ def convert_plain(model, batch_size, pixels, opset):
                 opset=opset,
                 custom_op_handlers={"Erfc": (_write_erfc, [])},
             )
-        except Exception as error:  # Of many kinds.
+        except Exception as error:  # tf2onnx raises many types.
             raise ValueError(
                 f"tf2onnx can't convert this model: {error}"
             ) from error
@@ -73,12 +73,12 @@ def convert_plain(model, batch_size, pixels, opset):
 
 
 def _change(layer):
-    """Replaces what tf2onnx can't convert by what is the same in inference."""
+    """Replaces layers that tf2onnx can't convert with equivalent ones."""
     if is_inactive(layer):
         return keras.layers.Identity(name=layer.name)
     if isinstance(layer, keras.layers.Normalization):
-        # Its constants would become inputs of the file. They have the shape
-        # of one image, so that no global data format has a say.
+        # Its constants would become inputs of the file. They are image-shaped,
+        # so that they do not depend on the global data format.
         mean, variance = map(np.float64, (layer.mean[0], layer.variance[0]))
         std = np.maximum(np.sqrt(variance), keras.config.epsilon())
         scale, offset = 1 / std, -mean / std
@@ -91,7 +91,7 @@ def _change(layer):
 
 
 def _write_erfc(context, node, name, arguments):
-    """Writes Erfc, which ONNX lacks and Keras' GELU has, as 1 - Erf."""
+    """Writes Erfc, which ONNX lacks and Keras' GELU uses, as 1 - Erf."""
     del arguments
     outputs = node.output
     shapes = [context.get_shape(outputs[0])]

@@ -1,4 +1,4 @@
-"""ONNX files in 8 bits, by onnxruntime's quantizer."""
+"""Quantizes ONNX files to 8 bits with onnxruntime."""
 
 import logging
 import os
@@ -10,15 +10,15 @@ from convmixer_tf.export.onnx_graph import import_onnx
 
 
 def quantize_static(content, images, pixels):
-    """Puts the 1 x 1 convolutions of an ONNX file between QuantizeLinear nodes.
+    """Quantizes the 1 x 1 convolutions of an ONNX file, in QDQ format.
 
-    They hold most of the weights. Their inputs are unsigned, with ranges of
-    the calibration images; each output channel of a kernel has its own step.
-    The stem, the depthwise convolutions and the classifier stay in float32,
-    where rounding costs accuracy and saves little.
+    They hold most of the weights. Their inputs are unsigned, with ranges from
+    the calibration images. Each output channel of a kernel has its own step.
+    The stem, the depthwise convolutions and the classifier stay in float32
+    because quantizing them reduces the accuracy and saves little.
 
     Args:
-        content: The `onnx.ModelProto` of a ConvMixer that `export_onnx` wrote.
+        content: The `onnx.ModelProto` of a ConvMixer from `export_onnx`.
         images: float32 array of pixels in [0, 255], (images, height, width,
             channels).
         pixels: `"float32"` or `"uint8"`, the type of the file's input.
@@ -47,7 +47,7 @@ def quantize_static(content, images, pixels):
     with tempfile.TemporaryDirectory() as folder:
         source, result = (os.path.join(folder, x) for x in ("float", "int8"))
         onnx.save(content, source)
-        # It logs advice on graphs that other exporters wrote.
+        # It logs advice for graphs from other exporters.
         logging.disable(logging.WARNING)
         try:
             quantization.quantize_static(
@@ -65,7 +65,7 @@ def quantize_static(content, images, pixels):
 
 
 def _pointwise(graph):
-    """Names the 1 x 1 convolutions behind the stem."""
+    """Lists the names of the 1 x 1 convolutions after the stem."""
     shapes = {tensor.name: tensor.dims for tensor in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     return [

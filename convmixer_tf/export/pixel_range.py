@@ -1,4 +1,4 @@
-"""Models of other architectures: which pixels they take, stated once."""
+"""Pixel ranges of models of other architectures."""
 
 import re
 
@@ -16,26 +16,26 @@ _STATISTICS = re.compile(
 
 
 def with_pixel_range(model: keras.Model, pixel_range: str) -> keras.Model:
-    """Puts the scaling of pixels into a classifier, whatever its architecture.
+    """Adds pixel scaling to a classifier of any architecture.
 
-    The result takes pixels in [0, 255] as files hold them, as everything in
-    this package does: `export_tflite` converts it as it is, `verify` and
-    `publish` compare it with what was exported.
+    The result takes pixels in [0, 255], like all models of this package.
+    `export_tflite` converts it unchanged. `verify` and `publish` compare it
+    with the exported file.
 
     Args:
-        model: A `keras.Model` from an image, channels last, to a score for
-            each class, such as one of `keras.applications`. It is not changed.
-        pixel_range: The pixels that it takes. `"0..255"`, `"0..1"`, `"-1..1"`:
-            what it takes for black and for white. `"MEAN/STD"`, such as
-            `"123.675,116.28,103.53/58.395,57.12,57.375"`: pixels in [0, 255]
-            of which a mean is subtracted and which are then divided; one
+        model: A `keras.Model` from channels-last images to class scores, such
+            as one of `keras.applications`. It is not changed.
+        pixel_range: The pixels that the model takes. `"0..255"`, `"0..1"` and
+            `"-1..1"` are the values of black and white. `"MEAN/STD"`, such as
+            `"123.675,116.28,103.53/58.395,57.12,57.375"`, means pixels in [0,
+            255] minus the mean, divided by the standard deviation. Each is one
             number, or one for each channel.
 
     Returns:
-        A functional `keras.Model` of the same name around it.
+        A functional `keras.Model` of the same name around `model`.
 
     Raises:
-        ValueError: If `model` is no such model, or `pixel_range` no such text.
+        ValueError: If `model` or `pixel_range` is invalid.
 
     Example:
 
@@ -54,12 +54,12 @@ def with_pixel_range(model: keras.Model, pixel_range: str) -> keras.Model:
 
 
 def has_pixel_range(model: keras.Model) -> bool:
-    """Says whether a model is one that `with_pixel_range` made."""
+    """Returns whether a model was created by `with_pixel_range`."""
     return any(layer.name == _NAME for layer in model.layers)
 
 
 def _affine(pixel_range, channels):
-    """Gives the scale and the offset of pixels in [0, 255]."""
+    """Returns the scale and the offset for pixels in [0, 255]."""
     text = str(pixel_range).replace(" ", "")
     if found := _RANGE.fullmatch(text):
         low, high = map(float, found.groups())
@@ -75,8 +75,8 @@ def _affine(pixel_range, channels):
             mean, std = np.broadcast_arrays(mean, std)
             return (1 / std).tolist(), (-mean / std).tolist()
     raise ValueError(
-        "Argument `pixel_range` must be what the model takes for black and "
-        'for white, such as "0..255", "0..1" or "-1..1", or MEAN/STD in '
-        "[0, 255], each one number or one for each of the model's "
-        f"{channels} channels. Received: pixel_range={pixel_range!r}"
+        "Argument `pixel_range` must be the values of black and white, "
+        'such as "0..255", "0..1" or "-1..1", or MEAN/STD in [0, 255], each '
+        f"one number or one for each of the model's {channels} channels. "
+        f"Received: pixel_range={pixel_range!r}"
     )

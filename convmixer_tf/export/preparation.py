@@ -1,4 +1,4 @@
-"""What every exported format asks of a Keras model."""
+"""Checks and conversions of Keras models for all export formats."""
 
 import keras
 
@@ -8,7 +8,7 @@ from convmixer_tf.models.copying import is_merged
 from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.models.structure import leaf_layers
 
-# What a layer's configuration says about quantization and LoRA.
+# Entries of a layer's config about quantization and LoRA.
 _MERGED = (
     "gptq_unpacked_column_size",
     "lora_alpha",
@@ -19,30 +19,30 @@ _MERGED = (
 
 
 def check_backend(what):
-    """Checks that Keras runs on TensorFlow.
+    """Checks that Keras uses the TensorFlow backend.
 
     Args:
-        what: String, what is to be exported, in the plural.
+        what: String, the name of the format, in the plural.
 
     Raises:
-        ValueError: If it runs on another backend.
+        ValueError: If Keras uses another backend.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"{what} are exported from Keras' TensorFlow backend. Save "
+            f"{what} can only be exported with Keras' TensorFlow backend. Save "
             "the model as `.keras`, and export it in a process with "
             f"KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
         )
 
 
 def check_image_model(model):
-    """Checks that a model maps a batch of pixels to one tensor.
+    """Checks that a model maps a batch of images to one tensor.
 
     Args:
-        model: What the user gave.
+        model: The user's argument.
 
     Raises:
-        ValueError: If it doesn't, if its channels come first, or if it is a
+        ValueError: If it doesn't, if it is channels-first, or if it is a
             ConvMixer that does not normalize its input.
     """
     shape = getattr(model, "input_shape", None)
@@ -62,7 +62,7 @@ def check_image_model(model):
         for layer in leaf_layers(model)
     ):
         raise ValueError(
-            "The model must take its channels last. Build it again after "
+            "The model must be channels-last. Build it again after "
             '`keras.config.set_image_data_format("channels_last")`; the '
             "weights are the same. "
             f"Received: a channels_first model, input_shape={shape}"
@@ -71,28 +71,28 @@ def check_image_model(model):
 
 
 def check_convmixer(model):
-    """Checks that a model has the blocks of a ConvMixer, at whatever depth.
+    """Checks that a model contains ConvMixer blocks, also in nested models.
 
     Args:
         model: A `keras.Model`.
 
     Raises:
-        ValueError: If it has none.
+    ValueError: If it has no ConvMixer blocks.
     """
     if not is_convmixer(model):
         raise ValueError(
-            "Argument `model` must be a ConvMixer, or have one in it. To "
-            "export another classifier as TFLite or ONNX file, state the "
-            "pixels that it takes: `with_pixel_range`, in commands "
-            f"--pixel_range. Received: {model!r}, without a ConvMixerBlock"
+            "Argument `model` must be or contain a ConvMixer. To export "
+            "another classifier as a TFLite or ONNX file, specify its pixel "
+            "range with `with_pixel_range` (`--pixel_range`). Received: "
+            f"{model!r}, without a ConvMixerBlock"
         )
 
 
 def is_convmixer(model):
-    """Whether a model has the blocks of a ConvMixer, or was made of one.
+    """Returns whether a model contains ConvMixer blocks or is deployed.
 
     Args:
-        model: A `keras.Model`, be it what `deploy` returned.
+        model: A `keras.Model`, possibly from `deploy`.
     """
     return hasattr(model, "deployment") or any(
         isinstance(layer, ConvMixerBlock) for layer in leaf_layers(model)
@@ -100,7 +100,7 @@ def is_convmixer(model):
 
 
 def classifier_of(model):
-    """Finds the layer that ends a classifier.
+    """Returns the last layer of a classifier.
 
     Args:
         model: A `keras.Model` with one output.
@@ -117,16 +117,16 @@ def classifier_of(model):
 
 
 def rebuilt(model, change):
-    """Rebuilds a model in float32 from changed configurations.
+    """Rebuilds a model in float32 with changed layer configs.
 
     Args:
         model: A functional or sequential `keras.Model`.
-        change: Function from a layer to a dictionary of what to change in its
-            configuration, or to a layer without weights in its place.
+        change: Function from a layer to a dictionary of changes to its config,
+            or to a layer without weights that replaces it.
 
     Returns:
-        Another `keras.Model`, with the weights that `model` computes with:
-        those of quantized layers and of layers with LoRA are merged.
+        A new `keras.Model` with the effective weights of `model`: quantized
+        weights and LoRA updates are merged.
     """
 
     def rebuild(layer):
@@ -137,7 +137,7 @@ def rebuilt(model, change):
             return changes
         config = layer.get_config()
         if "activation" in config:
-            # The function itself, as it may be one that Keras can't find.
+            # The function itself, because Keras may not find it by name.
             config["activation"] = layer.activation
         config = {k: v for k, v in config.items() if k not in _MERGED}
         if isinstance(layer, keras.layers.Layer):
@@ -151,7 +151,7 @@ def rebuilt(model, change):
 
 
 def in_float32(model):
-    """Gives a model that computes in float32, for runtimes that need it.
+    """Returns a model that computes in float32.
 
     Args:
         model: A functional or sequential `keras.Model`.

@@ -1,4 +1,4 @@
-"""Writes an exported file so that it appears only if it is right."""
+"""Writes and verifies exported files."""
 
 from __future__ import annotations
 
@@ -44,40 +44,41 @@ def publish(
     on_report: Callable | None = None,
     **arguments: Any,
 ) -> Report | None:
-    """Writes an artifact, verifies it in its runtime, and lets it appear.
+    """Writes an artifact that appears only if it passes verification.
 
-    The artifact is written under a temporary name and compared with the model.
-    It appears at `path` only if it is within the limits. A report in JSON lies
-    beside it, with `.json` added to its name, and a model card, with `.md`. Of
-    an artifact that breaks a limit only the report stays, as `.failed.json`.
+    The artifact is written under a temporary name and compared with the model
+    in its runtime. It appears at `path` only if it is within the limits. A
+    report (the same name plus `.json`) and a model card (plus `.md`) are
+    written beside it. If the artifact breaks a limit, only the report is kept
+    (plus `.failed.json`).
 
     Args:
-        write: Function of a path, which writes the artifact there.
-        path: Path of the file or folder that is to appear.
-        model: The `keras.Model` that the artifact was made from.
-        kind: What the artifact is, for its card, such as `"an ONNX file"`.
-        images: Real images to compare on, as `verify` takes them. `None`
-            leaves the comparison out.
+        write: Function of a path that writes the artifact.
+        path: Path of the final file or folder.
+        model: The `keras.Model` that was exported.
+        kind: Name of the format for the card, such as `"an ONNX file"`.
+        images: Real images for the comparison, as for `verify`. `None` skips
+            the comparison.
         labels: As for `verify`.
         class_names: Names of the classes, or `None`.
-        card: Dictionary of further arguments of `artifact_card`, or `None`.
-        beside: Path that the report and the card add their suffixes to.
+        card: Dictionary of other arguments of `artifact_card`, or `None`.
+        beside: Path to which the suffixes of report and card are added.
             Defaults to `path`.
         appear: Context manager from the final path to a temporary one:
             `files.replaced` for a file, `files.replaced_folder` for a folder.
-        inside: Path, within the artifact, of what `verify` opens.
-        confirm: Function of the temporary path and the images, which raises
-            `ValueError` if more is wrong than `verify` sees.
-        on_report: Function of the `Report`, called before the limits are
-            checked, for instance to print it.
-        **arguments: Further ones of `verify`.
+        inside: Path within the artifact that `verify` opens.
+        confirm: Function of the temporary path and the images for additional
+            checks. It raises `ValueError` if one fails.
+        on_report: Function of the `Report` that is called before the limits are
+            checked, for example to print it.
+        **arguments: Other arguments of `verify`.
 
     Returns:
         A `Report`, or `None` without images.
 
     Raises:
-        FileExistsError: If something else is where the report or the card
-            belongs.
+        FileExistsError: If the report or the card would replace an unrelated
+            file.
         ValueError: If a limit is broken, or the artifact doesn't run.
 
     Example:
@@ -136,24 +137,24 @@ def _check_limits(report, path, beside):
     if not report.passed:
         report.save(f"{beside}.failed.json")
         raise ValueError(
-            f"`{path}` was not written, since what was exported is outside "
-            f"the limits: {describe(report.broken)}"
+            f"`{path}` was not written because it is outside the limits: "
+            f"{describe(report.broken)}"
         )
 
 
 def describe(broken):
-    """Puts the broken limits of a report into one line."""
+    """Formats the broken limits of a report as one line."""
     return "; ".join(f"{name}: {text}" for name, text in broken.items())
 
 
 def _check_beside(path, beside):
-    """Refuses to replace what is no report or card of such an artifact."""
+    """Raises an error if an unrelated file would be replaced."""
     for suffix, is_ours in ((".json", _is_report), (".md", _is_card)):
         file = pathlib.Path(f"{beside}{suffix}")
         if file.exists() and not is_ours(file.read_bytes(), path):
             raise FileExistsError(
-                f"`{file}` is something else, and the report or the model card "
-                "would be written there. Pass another --output."
+                f"`{file}` is not a report or a model card, so it is not "
+                "replaced. Pass another --output."
             )
 
 
@@ -165,5 +166,5 @@ def _is_report(content, path):
 
 
 def _is_card(content, path):
-    del path  # It does not say where it was written.
+    del path  # A card does not contain its path.
     return EXPORTED.encode() in content

@@ -1,18 +1,19 @@
-"""Quantizing a deployed model's float32 TFLite file.
+"""Quantizes a deployed model's float32 TFLite file.
 
-Two ways of computing, chosen by measurement
+There are two schemes, chosen by measurement
 (`export/results/tflite_cifar10_*.json`):
 
-"dynamic": the 1 x 1 convolutions, which are most of the arithmetic and of the
-weights, multiply in 8 bits, with the scale of the activations taken from the
-image at hand. All else computes in float32, with weights stored as float16.
-"int4" is the same with these weights in 4 bits. There a step for the largest
-weight would be far too long for the others, so ranges are those of the least
-squared error, by litert-quantizer's OCTAV (https://arxiv.org/abs/2206.06501).
+"dynamic": the 1 x 1 convolutions, which have most of the arithmetic and of the
+weights, multiply in 8 bits. The scale of their activations depends on the
+image. Everything else computes in float32, with weights stored as float16.
+"int4" is the same with the 1 x 1 weights in 4 bits. A step for the largest
+weight would be too large for the other weights, so litert-quantizer's OCTAV
+(https://arxiv.org/abs/2206.06501) chooses the ranges with the least squared
+error.
 
 "int8": the blocks compute in 8 bits, with scales from calibration images. The
-stem computes in float32 and the classifier as in "dynamic": there the rounding
-costs most and the time is least.
+stem computes in float32 and the classifier as in "dynamic" because they lose
+the most accuracy and take the least time.
 """
 
 import contextlib
@@ -27,31 +28,31 @@ from convmixer_tf.export.tflite_model import ends_in_probabilities
 from convmixer_tf.export.tflite_model import pack
 from convmixer_tf.export.tflite_model import unpack
 
-# What layers are called in the file, and operators that compute in float32.
+# Names of layers in the file, and operators that compute in float32.
 _STEM, _FIRST_AFFINE = ".*/patch_embed.*", ".*/block_0_affine.*"
-_OUTPUT = "StatefulPartitionedCall.*"  # The classifier, if it gives maps.
-_DYNAMIC = {  # Bits of the weights, and how their ranges are found.
+_OUTPUT = "StatefulPartitionedCall.*"  # The classifier, if there are maps.
+_DYNAMIC = {  # Bits of the weights, and the algorithm for their ranges.
     "dynamic": (8, "min_max_uniform_quantize"),
     "int4": (4, "OCTAV"),
 }
 _ENDS = ("INPUT", "OUTPUT", "MEAN", "SOFTMAX", "LOGISTIC")
 _SMALLEST_SCALE = 1e-9
-_FLOATS = "_dequant"  # What is added to the name of a tensor in 8 bits.
+_FLOATS = "_dequant"  # Suffix of the float copy of an 8-bit tensor.
 
 
 def quantize(content, quantization, images=None, output_dtype="float32"):
-    """Quantizes a float32 TFLite file of a model that `deploy` rewrote.
+    """Quantizes a float32 TFLite file of a deployed model.
 
     Args:
         content: Bytes of the file.
-        quantization: `"dynamic"`; `"int4"`, the same with the kernels of the
-            1 x 1 convolutions in 4 bits; or `"int8"`.
+        quantization: `"dynamic"`; `"int4"`, the same with the 1 x 1 kernels in
+            4 bits; or `"int8"`.
         images: For `"int8"`, pixels in [0, 255] of shape (images, height,
             width, channels).
         output_dtype: For `"int8"`, `"float32"` or `"uint8"`.
 
     Returns:
-        Bytes of the new file. That of `"int8"` takes uint8 pixels.
+        Bytes of the new file. An `"int8"` file takes uint8 pixels.
 
     Raises:
         ImportError: If `litert-quantizer` or `ai-edge-litert` is not
@@ -68,18 +69,17 @@ def quantize(content, quantization, images=None, output_dtype="float32"):
 
 
 def measure_ranges(content, images):
-    """Finds the smallest and largest values of all tensors.
+    """Finds the minimum and maximum values of all tensors.
 
-    litert-quantizer's own calibration takes a moving average of them over
-    the images, which clips what is rare.
+    litert-quantizer's own calibration uses a moving average over the images,
+    which clips rare values.
 
     Args:
         content: Bytes of a float32 TFLite file.
         images: As in `quantize`.
 
     Returns:
-        Dictionary from names of tensors to dictionaries of `"min"` and
-        `"max"`.
+        Dictionary from tensor names to dictionaries of `"min"` and `"max"`.
     """
     with _quiet():
         interpreter = litert_module("interpreter").Interpreter(
@@ -112,7 +112,7 @@ def measure_ranges(content, images):
 
 
 def _module(name):
-    """Imports a module of the quantizer, whose name until 0.10 was another."""
+    """Imports a module of the quantizer, which was renamed after 0.10."""
     for package in ("litert_quantizer", "ai_edge_quantizer"):
         if importlib.util.find_spec(package):
             return importlib.import_module(f"{package}.{name}")
@@ -136,7 +136,7 @@ def _dynamic(content, bits, algorithm):
     for tensor in model.subgraphs[0].tensors:
         found = tensor.quantization
         if found is not None and found.scale is not None:
-            # Which OCTAV gives a channel of zeros 0.
+            # OCTAV gives a channel of zeros a scale of 0.
             found.scale = np.maximum(found.scale, _SMALLEST_SCALE)
     return pack(model)
 
@@ -182,7 +182,7 @@ def _run(quantizer, ranges=None):
 
 @contextlib.contextmanager
 def _quiet():
-    """Silences a warning of LiteRT's, and a progress bar."""
+    """Suppresses a LiteRT warning and a progress bar."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stderr(io.StringIO()),
@@ -192,7 +192,7 @@ def _quiet():
 
 
 def _take_uint8(model):
-    """Puts an operator in front that makes floats of uint8 pixels."""
+    """Adds an operator at the start that converts uint8 pixels to float."""
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     (pixels,) = graph.inputs
     new = _add_uint8(model, pixels, b"image_uint8", scale=1.0, zero_point=0)
@@ -202,14 +202,14 @@ def _take_uint8(model):
 
 
 def _give_uint8(model, ranges):
-    """Puts an operator at the end that makes uint8 of the outputs."""
+    """Adds an operator at the end that converts the outputs to uint8."""
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     (outputs,) = graph.outputs
     name = graph.tensors[outputs].name.decode().removesuffix(_FLOATS)
     low, high = min(ranges[name]["min"], 0), max(ranges[name]["max"], 0)
     scale = max(float(high - low), _SMALLEST_SCALE) / 255
     if ends_in_probabilities(model):
-        low, scale = 0, 1 / 256  # TFLite's own choice.
+        low, scale = 0, 1 / 256  # As in TFLite.
     zero_point = int(np.rint(-low / scale))
     new = _add_uint8(model, outputs, b"scores_uint8", scale, zero_point)
     graph.operators.append(_convert(model, "QUANTIZE", outputs, new))
@@ -218,7 +218,7 @@ def _give_uint8(model, ranges):
 
 
 def _add_uint8(model, like, name, scale, zero_point):
-    """Adds a uint8 tensor of the shape of another; returns its number."""
+    """Adds a uint8 tensor with the shape of another. Returns its index."""
     schema = litert_module("schema_py_generated")
     graph = model.subgraphs[0]
     tensor = schema.TensorT()
@@ -233,7 +233,7 @@ def _add_uint8(model, like, name, scale, zero_point):
 
 
 def _convert(model, name, source, destination):
-    """Makes an operator that converts a tensor to another's type."""
+    """Creates an operator that converts a tensor to another's type."""
     schema = litert_module("schema_py_generated")
     code, operator = schema.OperatorCodeT(), schema.OperatorT()
     code.builtinCode = getattr(schema.BuiltinOperator, name)

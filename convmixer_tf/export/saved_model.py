@@ -1,4 +1,4 @@
-"""SavedModels for servers: pixels or image files in, predictions out."""
+"""Exports SavedModels for servers that take pixels or image files."""
 
 import contextlib
 import functools
@@ -30,7 +30,7 @@ from convmixer_tf.validation import check_positive_integer
 
 SAVED_MODEL_FILE = "saved_model.pb"
 
-# A function without AutoGraph: what it calls is graph code already.
+# Without AutoGraph, because the functions already are graph code.
 graph_function = functools.partial(tf.function, autograph=False)
 
 
@@ -45,47 +45,49 @@ def export_saved_model(
     orientation: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Exports a model as a SavedModel, for TensorFlow Serving and the like.
+    """Exports a model as a SavedModel, for example for TensorFlow Serving.
 
-    It loads and runs without this package and without Keras, computes in
-    float32 and consists of TensorFlow's own operations. Its signatures:
+    It runs without this package and without Keras, computes in float32 and
+    consists of stock TensorFlow operations. Its signatures are:
 
-    - `serving_default`: `images`, float32 pixels in [0, 255], to
-      `predictions`, what the model returns; `features` if it is no classifier.
-    - `serve_uint8`: the same of uint8 pixels.
-    - `serve_encoded`: `image_bytes`, strings of shape (batch,), the contents of
-      JPEG, PNG, WebP, GIF or BMP files of any sizes, to the same and, of a
-      classifier, to its best classes, best first: `top_indices`, int32,
-      `top_probabilities`, float32, and, if there are names, `top_labels`,
-      strings, each of shape (batch, top). A single output is two classes:
-      0, the opposite, and 1, the class. The files are decoded and brought to
-      the model's size by `data.resize_and_center_crop`. If one can't be
-      decoded, the error names its position in the batch. A model of images
-      that are not square or have not three channels lacks this signature.
+    - `serving_default`: from `images`, float32 pixels in [0, 255], to
+        `predictions`, the model's output; it is named `features` if the model
+        has no classifier.
+    - `serve_uint8`: the same for uint8 pixels.
+    - `serve_encoded`: from `image_bytes`, strings of shape (batch,), the
+        contents of JPEG, PNG, WebP, GIF or BMP files of any size, to the same
+        output. A classifier also returns its top classes, most probable first:
+        `top_indices`, int32, `top_probabilities`, float32, and `top_labels`,
+        strings, if there are class names, each of shape (batch, top). A single
+        output is treated as two classes: 0, the negative, and 1, the positive
+        class. The files are decoded and resized with
+        `data.resize_and_center_crop`. If a file can't be decoded, the error
+      names
+        its position in the batch. Only models of square images with three
+        channels have this signature.
 
-    What `tf.saved_model.load` returns has `serve(images)`, the model itself,
-    `variables`, and `class_names()` if there are names.
+    The object from `tf.saved_model.load` has `serve(images)`, which is the
+    model itself, `variables`, and `class_names()` if there are class names.
 
     Args:
         model: `keras.Model` that takes a batch of pixels in [0, 255] and
-            returns one tensor. A height, a width or a batch size that it
-            leaves open stays open.
+            returns one tensor. Unknown heights, widths and batch sizes stay
+            unknown.
         path: Path of the folder to write. It appears when it is complete.
         class_names: Names of the classes, in the order of the outputs.
-        top: Integer, how many of the best classes to name, at most all.
-        image_size: Side, in pixels, that files are brought to. Needed if the
-            model leaves it open; otherwise it is the model's.
-        crop_fraction: As for `data.resize_and_center_crop`. The folder says
-            it, in `assets.extra/evaluation.json`; `None` takes that
-            function's default and does not say it.
-        orientation: As for `data.decode_image`; in the same file. `None` takes
-            that function's default and does not say it.
+        top: Integer, the maximum number of top classes.
+        image_size: Size, in pixels, to which image files are resized. Required
+            if the model takes any size; otherwise it is the model's.
+        crop_fraction: As for `data.resize_and_center_crop`. It is stored in the
+            folder, in `assets.extra/evaluation.json`. `None` uses that
+            function's default and stores nothing.
+        orientation: As for `data.decode_image`. It is stored in the same file.
+            `None` uses that function's default and stores nothing.
         overwrite: Whether to replace an existing SavedModel.
 
     Raises:
-        FileExistsError: If there is something at `path` that is not to be
-            replaced.
-        FileNotFoundError: If the directory that `path` lies in doesn't exist.
+        FileExistsError: If `path` exists and may not be replaced.
+        FileNotFoundError: If the parent directory of `path` doesn't exist.
         OSError: If it can't be written.
         ValueError: If an argument is invalid.
 
@@ -145,10 +147,10 @@ def check_class_names(model, class_names):
 
     Args:
         model: A `keras.Model` with one output.
-        class_names: What the user gave: strings, or `None`.
+        class_names: The user's argument: strings, or `None`.
 
     Raises:
-        ValueError: If there isn't, or if the model has no classes.
+        ValueError: If a name is missing, or if the model has no classes.
     """
     if class_names is None:
         return
@@ -156,7 +158,7 @@ def check_class_names(model, class_names):
     if (
         isinstance(class_names, str)
         or not classes
-        # Of a single output, the opposite of its class may have one too.
+        # For a single output, the negative class may also have a name.
         or len(class_names) not in (classes, num_classes(classes))
         or not all(isinstance(name, str) for name in class_names)
     ):
@@ -176,7 +178,7 @@ def write_saved_model(module, directory, signatures):
         signatures: Dictionary of functions.
 
     Raises:
-        OSError: If it can't be written; the disk may be full.
+        OSError: If it can't be written, for example because the disk is full.
     """
     with system_errors("the SavedModel"):
         tf.saved_model.save(module, directory, signatures)
@@ -184,21 +186,21 @@ def write_saved_model(module, directory, signatures):
 
 @contextlib.contextmanager
 def system_errors(what):
-    """Makes system errors of TensorFlow's, such as of a full disk.
+    """Converts TensorFlow's errors, such as for a full disk, to `OSError`.
 
     Args:
-        what: String, what is being written.
+        what: String, the name of the written object.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        # In front: an operation, and the name of a file nobody has heard of.
+        # Drop the operation and the internal file name at the start.
         reason = error.message.rpartition("; ")[2].partition(" [")[0]
-        raise OSError(f"Can't write {what}: {reason}") from error
+        raise OSError(f"Cannot write {what}: {reason}") from error
 
 
 def names_function(class_names):
-    """Builds a function without arguments that returns the classes' names."""
+    """Builds a function without arguments that returns the class names."""
 
     @graph_function(input_signature=[])
     def names():
@@ -208,7 +210,7 @@ def names_function(class_names):
 
 
 def _serving_module(model, class_names):
-    """Builds what is saved: the model as a function, and its variables."""
+    """Builds the object to save: the model as a function, and variables."""
 
     @graph_function(
         input_signature=[tf.TensorSpec(model.input_shape, tf.float32, "images")]
@@ -225,7 +227,7 @@ def _serving_module(model, class_names):
 
 
 def _encoded_size(shape, image_size):
-    """Settles the side that files are brought to; `None` without files."""
+    """Returns the size for image files, or `None` if they are unsupported."""
     _, height, width, channels = shape
     if image_size is not None:
         check_positive_integer("image_size", image_size)
@@ -234,9 +236,9 @@ def _encoded_size(shape, image_size):
         return None
     if size is None:
         raise ValueError(
-            "Argument `image_size` is needed: the model takes images of any "
-            "size, and encoded ones are brought to one. "
-            f"Received: image_size=None, model.input_shape={shape}"
+            "Argument `image_size` is required because the model takes images "
+            "of any size. Image files are resized to it. Received: "
+            f"image_size=None, model.input_shape={shape}"
         )
     if image_size not in (None, size):
         raise ValueError(
@@ -247,7 +249,7 @@ def _encoded_size(shape, image_size):
 
 
 def _ranking(model, class_names, top):
-    """Builds the function from predictions to the best classes."""
+    """Builds the function from predictions to the top classes."""
     classifier = classifier_of(model)
     if classifier is None:
         return lambda outputs: {}
@@ -276,7 +278,7 @@ def _ranking(model, class_names, top):
 
 
 def _decode(image_bytes, size, crop_fraction, orientation):
-    """Decodes a batch of files in parallel, or says which can't be decoded."""
+    """Decodes a batch of files in parallel. Errors list undecodable files."""
     count = tf.size(image_bytes)
 
     def read(position, encoded):
@@ -285,7 +287,7 @@ def _decode(image_bytes, size, crop_fraction, orientation):
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
     images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    # One image more: a batch of none is an error of its own.
+    # One extra image, because an empty batch raises another error.
     one_more = tf.data.Dataset.from_tensors(
         (-1, tf.zeros((size, size, 3), tf.uint8))
     )
@@ -298,7 +300,7 @@ def _decode(image_bytes, size, crop_fraction, orientation):
     lost = tf.where(found == 0)[:, 0]
     complete = tf.debugging.Assert(
         tf.size(lost) == 0,
-        ["Not images that can be decoded, by position in the batch:", lost],
+        ["Images that cannot be decoded, by position in the batch:", lost],
         summarize=20,
     )
     with tf.control_dependencies([complete]):

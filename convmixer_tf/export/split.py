@@ -1,8 +1,8 @@
-"""How to compute a large depthwise convolution for each target.
+"""Splits large depthwise convolutions for each target.
 
-The taps of a kernel are divided among several small, dilated kernels, whose
-outputs add up to the whole kernel's, at the borders too: beyond them every
-part sees zeros, as the whole kernel does.
+The taps of a kernel are divided among several small, dilated kernels. The sum
+of their outputs equals the output of the whole kernel. This also holds at the
+borders because all parts see the same zero padding.
 
 The rule is from `export/results/split.json`, measured in LiteRT on one core of
 an x86 processor (AMD EPYC, Zen 5, AVX-512). Not measured on Arm.
@@ -12,32 +12,32 @@ import dataclasses
 
 TARGETS = ("float", "litert", "litert_dynamic", "litert_int8")
 
-# XNNPACK computes a depthwise convolution as one of this many taps, the next
-# larger. Beyond the last it has no fast code, which costs ten times the time.
+# XNNPACK rounds the number of taps of a depthwise convolution up to one of
+# these. Above the last one it has no fast code and takes ten times as long.
 FAST_TAPS = (4, 9, 25)
 
-# What adding up one more part costs, in taps.
+# Cost of adding one more part, in taps.
 ADDITION = {"litert": 3, "litert_dynamic": 3, "litert_int8": 5}
 
-# In floating point: groups whose maps stay in the second-level cache (1 MiB),
-# and the taps of which stay in the first-level cache.
+# In floating point: groups whose maps fit the second-level cache (1 MiB) and
+# whose taps fit the first-level cache.
 LARGE_MAP = 512  # patches
 WIDTH_ON_LARGE_MAPS, WIDTH = 128, 256  # channels
 
-# In 8 bits: more groups are nearer to the model. Where neither a split pays
-# for their operators nor channels of extreme scales need them, fewer, so as
-# not to be slower than the model as it is.
+# In 8 bits: more groups are more accurate. There are fewer groups if neither a
+# split compensates for their operators nor channels with extreme scales need
+# them, so that the result is not slower than the original model.
 MAX_GROUPS_IN_8_BITS, MIN_GROUPS_IN_8_BITS = 4, 2
-MIN_DIM_IN_8_BITS = 16  # channels that are worth dividing
+MIN_DIM_IN_8_BITS = 16  # Minimum number of channels to split.
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some taps of a kernel: the evenly spaced `rows` x `columns`.
+    """A part of a kernel's taps: evenly spaced `rows` x `columns`.
 
     Attributes:
         rows: Tuple of integers, offsets from the output's row to the input's.
-        columns: Tuple of integers, likewise.
+        columns: Tuple of integers, offsets of the columns.
     """
 
     rows: tuple[int, ...]
@@ -45,14 +45,14 @@ class Part:
 
 
 def offsets(size):
-    """Gives where the taps of a kernel with "same" padding look.
+    """Returns the offsets of a kernel's taps with "same" padding.
 
     Args:
         size: Integer, the kernel's side.
 
     Returns:
-        Tuple of `size` consecutive integers around 0. An even kernel looks
-        one further ahead than back, as in TensorFlow.
+        Tuple of `size` consecutive integers around 0. As in TensorFlow, an even
+        kernel reaches one further ahead than back.
     """
     return tuple(range(-((size - 1) // 2), size // 2 + 1))
 
@@ -60,16 +60,16 @@ def offsets(size):
 def split_taps(size, row_step, column_step):
     """Splits the taps of a kernel into interleaved parts.
 
-    Every part is a dilated convolution that looks both ways from 0.
+    Every part is a dilated convolution with offsets on both sides of 0.
 
     Args:
         size: Integer, the kernel's side.
-        row_step: Integer, from one row of a part to its next; at most
-            (size + 1) // 2.
-        column_step: Integer, likewise.
+        row_step: Integer, the distance of a part's rows, at most (size + 1) //
+            2.
+        column_step: Integer, the distance of its columns, with the same limit.
 
     Returns:
-        Tuple of `row_step * column_step` `Part`; every tap is in exactly one.
+        Tuple of `row_step * column_step` `Part`. Every tap is in exactly one.
     """
     taps = offsets(size)
     return tuple(
@@ -82,15 +82,15 @@ def split_taps(size, row_step, column_step):
 def choose_parts(target, size):
     """Chooses how to split a depthwise kernel.
 
-    The least work wins: taps, counted as XNNPACK computes them, and additions.
-    This is the fastest split of every kernel that was measured.
+    It minimizes the work: taps, as XNNPACK rounds them, and additions. This
+    gives the fastest split for every kernel that was measured.
 
     Args:
         target: One of `TARGETS`.
         size: Integer, the kernel's side.
 
     Returns:
-        Tuple of `Part`; one, if the kernel is left whole.
+        Tuple of `Part`. It has one element if the kernel is not split.
     """
     if target not in ADDITION or size**2 <= FAST_TAPS[-1]:
         return split_taps(size, 1, 1)
@@ -103,15 +103,15 @@ def choose_parts(target, size):
 
 
 def choose_groups(target, size, grid, dim, extreme=False):
-    """Chooses into which groups of channels to divide a block.
+    """Chooses the groups of channels of a block.
 
     Args:
         target: One of `TARGETS`.
         size: Integer, the side of the depthwise kernel.
-        grid: (height, width) of the map, in patches; None if it is open.
+        grid: (height, width) of the map, in patches; None if unknown.
         dim: Integer, the number of channels.
-        extreme: Boolean, whether a few channels have far larger scales than
-            the others.
+        extreme: Boolean, whether a few channels have far larger scales than the
+            others.
 
     Returns:
         Tuple of integers, the numbers of channels.

@@ -1,4 +1,4 @@
-"""TF Hub modules: SavedModels that others build upon and go on training."""
+"""Exports TF Hub modules, SavedModels that can be fine-tuned."""
 
 import contextlib
 import gzip
@@ -49,28 +49,29 @@ def export_tfhub(
     card: HubCard | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Exports a model as a TF Hub module, one that can be fine-tuned.
+    """Exports a model as a TF Hub module that can be fine-tuned.
 
     The folder `path` then holds
 
-    - `saved_model/`, a "reusable SavedModel": called with `images` and
-      `training`; with the lists `variables`, `trainable_variables`, which are
-      all that the model could ever train, frozen or not, and
-      `regularization_losses`; with the signature `serving_default`; and with
-      `class_names()` if there are names; how images are cropped and turned
-      for it, if that is given here, and `max_pixel`, if it is 1, are in its
-      `assets.extra/evaluation.json`;
-    - `model.tar.gz`, the same to be served over HTTP, with the SavedModel at
-      its root;
+    - `saved_model/`, a "reusable SavedModel". It is called with `images` and
+        `training`. It has the lists `variables`, `trainable_variables`
+      (including
+        frozen ones) and `regularization_losses`, the signature
+        `serving_default`, and `class_names()` if there are class names. Its
+        `assets.extra/evaluation.json` has the crop fraction and the
+      orientation,
+        if given, and `max_pixel`, if it is 1;
+    - `model.tar.gz`, the same as an archive to serve over HTTP, with the
+        SavedModel at its root;
     - `README.md`, the module's page in TF Hub's format.
 
-    It loads without this package and without Keras, by `hub.load`, in
-    `hub.KerasLayer` (tf_keras), in `keras.layers.TFSMLayer` (without
-    fine-tuning) and in our `HubLayer` (Keras 3, with fine-tuning). It computes
-    in float32, in training with TensorFlow's stock operations on every device.
+    It loads without this package and without Keras, with `hub.load`,
+    `hub.KerasLayer` (tf_keras), `keras.layers.TFSMLayer` (without fine-tuning)
+    and `HubLayer` of this package (Keras 3, with fine-tuning). It computes in
+    float32. In training, it uses stock TensorFlow operations on every device.
 
     **Pixels are in [0, 255]**, as everywhere in this package, unless
-    `max_pixel=1` asks for TF Hub's own convention.
+    `max_pixel=1` selects TF Hub's convention.
 
     Reference: https://www.tensorflow.org/hub/reusable_saved_models and
     https://www.tensorflow.org/hub/common_saved_model_apis/images
@@ -78,25 +79,22 @@ def export_tfhub(
     Args:
         model: A `ConvMixer`, with batch normalization.
         path: Path of the folder to write. It appears when it is complete.
-        kind: `"classifier"`, which returns logits whatever the activation of
-            the model's classifier is, or `"feature_vector"`, which returns
-            the pooled features, (batch, dim), of a model with or without
-            classifier.
-        max_pixel: What white is: 255, or 1 as in TF Hub's convention, for
-            programs that rescale the pixels of all modules alike.
+        kind: `"classifier"`, which returns logits for any activation of the
+            model's classifier, or `"feature_vector"`, which returns the pooled
+            features, (batch, dim), of a model with or without classifier.
+        max_pixel: Value of a white pixel: 255, or 1 as in TF Hub's convention,
+            for programs that rescale pixels for all modules.
         class_names: Names of the classes, in the order of the outputs.
-        crop_fraction: Fraction of an image's shorter side that the model is
-            evaluated on, or `None`.
+        crop_fraction: Fraction of an image's shorter side that is kept for
+            evaluation, or `None`.
         orientation: `"exif"` or `"stored"`, as for `data.decode_image`, or
             `None`.
-        card: A `HubCard`, what the module's page says beside what is known
-            here.
+        card: A `HubCard` with additional information for the module's page.
         overwrite: Whether to replace an existing module.
 
     Raises:
-        FileExistsError: If there is something at `path` that is not to be
-            replaced.
-        FileNotFoundError: If the directory that `path` lies in doesn't exist.
+        FileExistsError: If `path` exists and may not be replaced.
+        FileNotFoundError: If the parent directory of `path` doesn't exist.
         OSError: If it can't be written.
         ValueError: If an argument is invalid.
 
@@ -145,17 +143,18 @@ def _check_options(kind, max_pixel):
 
 
 def _module_model(model, kind):
-    """Copies a model: float32, nothing frozen, logits or pooled features."""
+    """Copies a model in float32, unfrozen, with logits or pooled features."""
     classifier = classifier_of(model)
     if kind == "classifier" and classifier is None:
         raise ValueError(
-            "The model has no classifier. Export it as "
-            '`kind="feature_vector"`. Received: kind="classifier", '
+            "The model has no classifier. Export it with "
+            '`kind="feature_vector"`. '
+            'Received: kind="classifier", '
             f"model.output_shape={model.output_shape}"
         )
 
     def change(layer):
-        # Gradient checkpointing is a matter of one machine's memory.
+        # Gradient checkpointing depends on the training machine's memory.
         remat = {"remat": False} if hasattr(layer, "remat") else {}
         logits = {"activation": "linear"} if layer is classifier else {}
         thawed = {"frozen": ()} if hasattr(layer, "frozen") else {}
@@ -181,7 +180,7 @@ def _reusable(model, kind, max_pixel, class_names):
 
     @graph_function
     def call(images, training=False):
-        # In here, as the function is traced once more when it is saved.
+        # Inside the function, because saving traces it again.
         how = plain_operations if training else contextlib.nullcontext
         with how():
             return model(images * (255 / max_pixel), training=training)
@@ -220,14 +219,14 @@ def _regularization(variable):
 
 
 def _write_archive(directory, path):
-    """Packs a folder without its name, and without who packed it and when."""
+    """Packs a folder without its name, owner and time stamps."""
 
     def anonymous(entry):
         entry.mtime = entry.uid = entry.gid = 0
         entry.uname = entry.gname = ""
         return entry
 
-    # Weights hardly shrink: the lowest level is within a percent of the best.
+    # Weights hardly compress: the lowest level is within 1 % of the best.
     with (
         open(path, "wb") as file,
         gzip.GzipFile("", "wb", 1, file, mtime=0) as stream,

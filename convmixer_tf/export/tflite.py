@@ -1,4 +1,4 @@
-"""TFLite files, in float or quantized."""
+"""Exports TFLite files, in float or quantized."""
 
 import tempfile
 import warnings
@@ -30,7 +30,7 @@ from convmixer_tf.files import replaced
 from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.validation import check_orientation
 
-# Number formats, and what `deploy` is asked for.
+# Number formats and their targets of `deploy`.
 TARGETS = {
     "float32": "litert",
     "float16": "litert",
@@ -58,46 +58,46 @@ def export_tflite(
     plain: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Exports a classifier as a TFLite file of one image.
+    """Exports a classifier as a TFLite file with batch size 1.
 
-    A ConvMixer is rewritten by `deploy` for LiteRT. Any other model is
-    converted as it is, after `with_pixel_range` has stated its pixels. The
-    file takes pixels in [0, 255] as they are, has a signature
-    `serving_default` from `image` to `predictions`, built-in operators only,
-    and metadata that MediaPipe and Android read.
+    `deploy` rewrites a ConvMixer for LiteRT. Any other model needs
+    `with_pixel_range` first and is converted unchanged. The file takes pixels
+    in [0, 255]. It has a signature `serving_default` from `image` to
+    `predictions`, built-in operators only, and metadata for MediaPipe and
+    Android.
 
     Args:
-        model: What `deploy` takes, for images of a static height and width;
-            what `deploy` made of it for this format; or any classifier that
-            `with_pixel_range` returned.
+        model: A model that `deploy` accepts, for images of a static height and
+            width; a model that `deploy` returned for this format; or any
+            classifier from `with_pixel_range`.
         path: Path of the file to write, ending in `.tflite`. It appears when
             it is complete.
-        quantization: `"float32"`. `"float16"` stores the weights so.
-            `"dynamic"` stores those of the 1 x 1 convolutions in 8 bits, the
-            others as float16, and multiplies the former in 8 bits. `"int4"`
-            is the same with 4 bits for the weights of the 1 x 1 convolutions.
-            `"int8"` computes all blocks in 8 bits; the file takes uint8.
-        calibration_images: Real images, an array of shape (number, height,
-            width, channels), of pixels in [0, 255], from which `"int8"` takes
-            the ranges of the activations. At least `MIN_CALIBRATION_IMAGES`
-            that differ; a few hundred are better.
-        output_dtype: `"float32"`, or for `"int8"` also `"uint8"`, which
-            rounds probabilities to 1/256.
-        class_names: Names of the classes in the order of the outputs, which
-            go into the file, or `None`.
-        description: String, what the model does, which goes into the file.
-        crop_fraction: Fraction of an image's shorter side that the model is
-            evaluated on, which goes into the file; `None` does not say it.
-        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, which
-            goes into the file; `None` does not say it.
-        class_activation_maps: Whether the file has a second output of that
-            name, of shape (1, rows, columns, classes), in patches: where in
-            the image the model sees each class. Their mean over rows and
-            columns are the logits. MediaPipe's ImageClassifier does not take
-            such a file.
-        plain: Whether to leave the model and the quantization to TensorFlow's
-            converter, which is what the others are to be compared with. Any
-            Keras model of one image and one output will do then.
+        quantization: `"float32"`; `"float16"`, with weights stored in float16;
+            `"dynamic"`, with the weights of the 1 x 1 convolutions stored and
+            multiplied in 8 bits, and other weights stored in float16; `"int4"`,
+            the same with 4 bits for the weights of the 1 x 1 convolutions; or
+            `"int8"`, with all blocks computed in 8 bits and uint8 input.
+        calibration_images: For `"int8"`, real images that determine the ranges
+            of the activations: an array of pixels in [0, 255] of shape (number,
+            height, width, channels). At least `MIN_CALIBRATION_IMAGES`
+            different images; a few hundred are better.
+        output_dtype: `"float32"`, or for `"int8"` also `"uint8"`, which rounds
+            probabilities to 1/256.
+        class_names: Class names in the order of the outputs, stored in the
+            file, or `None`.
+        description: String, a description of the model, stored in the file.
+        crop_fraction: Fraction of an image's shorter side that is kept for
+            evaluation, stored in the file, or `None`.
+        orientation: `"exif"` or `"stored"`, as for `data.decode_image`, stored
+            in the file, or `None`.
+        class_activation_maps: Whether to add a second output of that name, of
+            shape (1, rows, columns, classes), in patches. It shows where in the
+            image the model sees each class. The logits are its mean over rows
+            and columns. MediaPipe's ImageClassifier does not support such a
+            file.
+        plain: Whether to use TensorFlow's converter and quantization unchanged,
+            as a baseline. This supports any Keras model with one image input
+            and one output.
         overwrite: Whether to replace an existing file.
 
     Raises:
@@ -105,10 +105,10 @@ def export_tflite(
         FileNotFoundError: If its directory doesn't exist.
         ImportError: If `ai-edge-litert` or `litert-quantizer` is not
             installed.
-        OSError: If it can't be written, or the system's folder for temporary
-            files is full.
-        ValueError: If an argument is invalid, or if the model needs an
-            operator that is not built into LiteRT.
+        OSError: If it can't be written, or if the system's temporary folder is
+            full.
+        ValueError: If an argument is invalid, or if the model needs an operator
+            that is not built into LiteRT.
 
     Example:
 
@@ -135,8 +135,8 @@ def export_tflite(
     _check_quantization(quantization, output_dtype, plain)
     if class_activation_maps and (plain or output_dtype != "float32"):
         raise ValueError(
-            "Argument `class_activation_maps` needs the deployed model and "
-            f"outputs in float32. Received: plain={plain}, "
+            "Argument `class_activation_maps` needs plain=False and outputs in "
+            f"float32. Received: plain={plain}, "
             f"output_dtype={output_dtype!r}"
         )
     if quantization == "int8":
@@ -186,12 +186,12 @@ def _deployed(model, target):
     deployment = getattr(model, "deployment", None)
     if deployment is None:
         return deploy(model, target)
-    # Float files can have normalizations as layers, too.
+    # Float files can also have normalizations as layers.
     fitting = {target, "litert_dynamic"} if target == "litert" else {target}
     if deployment.target not in fitting:
         raise ValueError(
-            f"The file needs a model that was deployed for {target!r}, or one "
-            f"that was not deployed. Received: one for {deployment.target!r}"
+            f"The model must be deployed for {target!r} or not deployed. "
+            f"Received: a model deployed for {deployment.target!r}"
         )
     return model
 
@@ -207,36 +207,37 @@ def _check_quantization(quantization, output_dtype, plain):
         return
     if output_dtype != "float32":
         raise ValueError(
-            'Argument `output_dtype` must be "float32", or for '
-            '`quantization="int8"` and not `plain` "uint8". '
+            'Argument `output_dtype` must be "float32". With '
+            '`quantization="int8"` and without `plain`, it may be "uint8". '
             f"Received: output_dtype={output_dtype!r}"
         )
 
 
 def static_shape(model):
-    """Returns (height, width, channels); `ValueError` if one is open."""
+    """Returns (height, width, channels). They must all be known."""
     shape = model.input_shape
     if not isinstance(shape, tuple) or None in shape[1:]:
         raise ValueError(
-            "The model must have one input of a static height and width, "
-            "such as `input_shape=(224, 224, 3)` gives it. "
-            f"Received: input_shape={shape}"
+            "The model must have one input of static height and width, for "
+            "example with `input_shape=(224, 224, 3)`. Received: "
+            f"input_shape={shape}"
         )
     return shape[1:]
 
 
 def check_calibration(images, shape):
-    """Checks the images that int8 files take their ranges from.
+    """Checks the calibration images of int8 files.
 
     Args:
-        images: What the user gave, or `None`.
+        images: The user's argument, or `None`.
         shape: Tuple, (height, width, channels) of the model's images.
 
     Returns:
         The images, a float32 array.
 
     Raises:
-        ValueError: If they are none, of another shape, no pixels, or too few.
+        ValueError: If there are none or too few, if they have another shape, or
+            if they are not pixels.
     """
     received = "none" if images is None else f"shape {np.shape(images)}"
     if images is None or np.shape(images)[1:] != shape or not len(images):
@@ -247,21 +248,21 @@ def check_calibration(images, shape):
     images = np.asarray(images, "float32")
     if not 1 < images.max() <= 255 or images.min() < 0:
         raise ValueError(
-            "Argument `calibration_images` must be of pixels in [0, 255]. "
+            "Argument `calibration_images` must be pixels in [0, 255]. "
             f"Received: values from {images.min():g} to {images.max():g}"
         )
     distinct = len({image.tobytes() for image in images})
     if distinct < MIN_CALIBRATION_IMAGES:
         raise ValueError(
             "Argument `calibration_images` must have at least "
-            f"{MIN_CALIBRATION_IMAGES} images that differ. Received: "
-            f"{len(images)}, of which {distinct} differ"
+            f"{MIN_CALIBRATION_IMAGES} different images. Received: "
+            f"{len(images)}, of which {distinct} are different"
         )
     return images
 
 
 def _convert(model, shape, quantization="float32", images=None):
-    """Converts a model with TensorFlow's converter, to bytes."""
+    """Converts a model to bytes with TensorFlow's converter."""
     with tempfile.TemporaryDirectory() as directory:
         with system_errors(f"to the temporary folder `{directory}`"):
             _export_saved_model(model, directory, shape)
@@ -274,33 +275,33 @@ def _convert(model, shape, quantization="float32", images=None):
             _calibrate(converter, images)
         try:
             with warnings.catch_warnings():
-                # The converter's own calibration uses it still.
+                # The converter's own calibration still uses it.
                 warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is d")
                 return converter.convert()
-        except Exception as error:  # The converter's own is not public.
+        except Exception as error:  # The converter's type is not public.
             raise ValueError(
-                "TensorFlow's converter can't make built-in operators of the "
-                f"model: {error}"
+                "TensorFlow's converter cannot convert the model to built-in "
+                f"operators: {error}"
             ) from error
 
 
 def _check_operators(tflite):
     schema = litert_module("schema_py_generated")
     operators = schema.BuiltinOperator
-    # TensorFlow's operators are custom ones. A converter that does not freeze
-    # the weights leaves variables, which are empty in a new process.
+    # TensorFlow operators are custom operators. If the converter does not
+    # freeze the weights, it leaves variables, which are empty in a new process.
     wrong = {operators.CUSTOM, operators.VAR_HANDLE, operators.READ_VARIABLE}
     found = {code.builtinCode for code in tflite.operatorCodes}
     if found & wrong:
         names = [n for n, c in vars(operators).items() if c in found & wrong]
         raise ValueError(
-            "The file would need what is not built into LiteRT, or hold no "
-            f"weights: {', '.join(names)}"
+            "The file would need operators that are not built into LiteRT, or "
+            f"have no weights: {', '.join(names)}"
         )
 
 
 def _shorten_names(tflite):
-    """Cuts tensors' names, each a list of all operators that became one."""
+    """Shortens tensor names, which list all fused operators."""
     used = set()
     for tensor in tflite.subgraphs[0].tensors:
         short = tensor.name.partition(b";")[0]
@@ -326,8 +327,8 @@ def _export_saved_model(model, directory, shape):
 
 
 def _calibrate(converter, images):
-    # With an all-black and an all-white image among them, the input's scale
-    # is exactly 1 and its zero point 0: a pixel is its own quantized value.
+    # A black and a white image make the input's scale exactly 1 and its zero
+    # point 0, so that a pixel equals its quantized value.
     extremes = np.stack(
         [np.zeros_like(images[0]), np.full_like(images[0], 255)]
     )

@@ -1,4 +1,4 @@
-"""TFLite files: unpacked, described, and packed again."""
+"""Unpacks, describes and packs TFLite files."""
 
 import collections
 import pathlib
@@ -25,42 +25,42 @@ def unpack(content):
 
     Raises:
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: If it is no TFLite file.
+        ValueError: If it is not a TFLite file.
     """
     schema = litert_module("schema_py_generated")
     try:
         if content[4:8] == b"TFL3":
             return _collect(schema.ModelT.InitFromPackedBuf(content), content)
     except (struct.error, TypeError, ValueError):
-        pass  # It is cut off.
-    raise ValueError("The file is not a whole TFLite file.")
+        pass  # It is truncated.
+    raise ValueError("The file is not a complete TFLite file.")
 
 
 def _collect(model, content):
-    """Fetches the weights that lie behind the model, as in large files."""
+    """Reads weights that are stored after the model, as in large files."""
     for buffer in model.buffers:
-        if buffer.offset > 1:  # Smaller ones stand for none.
+        if buffer.offset > 1:  # Smaller offsets mean no data.
             end = buffer.offset + buffer.size
             if end > len(content):
-                raise ValueError("The weights are cut off.")
+                raise ValueError("The weights are truncated.")
             buffer.data = content[buffer.offset : end]
     return model
 
 
-# What computes nothing.
+# Operators that compute nothing.
 _PASSED_ON = ("CAST", "DEQUANTIZE", "QUANTIZE", "RESHAPE")
 
 
 def last_operators(model):
-    """Names the operators that make the outputs.
+    """Names the operators that compute the outputs.
 
     Args:
         model: A `ModelT`.
 
     Returns:
-        List of a name for each output, such as `"SOFTMAX"`; `None` for one
-        that is an input. Operators that compute nothing are passed over. An
-        operator with an activation in it has another name than one without.
+        List of a name for each output, such as `"SOFTMAX"`, or `None` if the
+        output is an input. Operators that compute nothing are skipped. An
+        operator with a fused activation has a different name than one without.
     """
     graph = model.subgraphs[0]
     makers = {}
@@ -81,13 +81,13 @@ def last_operators(model):
 
 
 def operator_names(model):
-    """Names the operators of a `ModelT`, in their order."""
+    """Lists the operator names of a `ModelT`, in order."""
     codes = vars(litert_module("schema_py_generated").BuiltinOperator)
     builtin = {code: name for name, code in codes.items()}
     names = []
     for operator in model.subgraphs[0].operators:
         code = model.operatorCodes[operator.opcodeIndex]
-        # Files of before 2020 have the one, today's have both.
+        # Files from before 2020 have only the first one, newer files both.
         name = builtin[max(code.deprecatedBuiltinCode, code.builtinCode)]
         if name == "CUSTOM":
             name = bytes(code.customCode).decode()
@@ -96,12 +96,12 @@ def operator_names(model):
 
 
 def ends_in_probabilities(model):
-    """Tells whether a `ModelT` gives nothing but probabilities."""
+    """Returns whether all outputs of a `ModelT` are probabilities."""
     return {*last_operators(model)} <= {"LOGISTIC", "SOFTMAX"}
 
 
 def pack(model):
-    """Writes a TFLite file.
+    """Packs a TFLite file.
 
     Args:
         model: A `ModelT`. Its buffers are replaced.
@@ -116,16 +116,17 @@ def pack(model):
 
 
 class _AlignedBuffer:
-    """Weights, aligned to 16 bytes as TFLite's schema says.
+    """Weights aligned to 16 bytes, as TFLite's schema requires.
 
-    Neither the generated classes nor, therefore, TensorFlow's converter do so.
+    The generated classes, and therefore TensorFlow's converter, do not align
+    them.
     """
 
     def __init__(self, data):
         self.data = data
 
     def Pack(self, builder):
-        """Writes the table, as the generated class does."""
+        """Writes the table like the generated class."""
         if self.data is not None:
             data = bytes(self.data)
             builder.Prep(16, len(data))
@@ -145,17 +146,18 @@ def describe_tflite(path):
     Returns:
         Dictionary, ready for JSON: `"quantization"`, the number format, as
         `default_limits` takes it; `"inputs"` and `"outputs"`, lists of
-        dictionaries of name, shape, dtype, scale and zero point;
-        `"operators"`, how often each occurs; `"custom_operators"`, names of
-        those that are not built into LiteRT; `"delegation"`, a dictionary of
-        `"partitions"`, how many sequences of operators XNNPACK runs, and
-        `"not_delegated"`, how many of each operator LiteRT's own kernels run.
+        dictionaries of name, shape, dtype, scale and zero point; `"operators"`,
+        the number of each operator; `"custom_operators"`, the names of
+        operators that are not built into LiteRT; `"delegation"`, a dictionary
+        of `"partitions"`, the number of operator sequences that XNNPACK runs,
+        and `"not_delegated"`, the number of each operator that LiteRT's own
+        kernels run.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If `ai-edge-litert` is not installed.
-        ValueError: If the file is not a TFLite file, or LiteRT lacks an
-            operator of it.
+        ValueError: If the file is not a TFLite file, or LiteRT does not have
+            one of its operators.
     """
     interpreter = open_interpreter(path)
     model = unpack(pathlib.Path(path).read_bytes())
@@ -183,7 +185,7 @@ def describe_tflite(path):
 
 
 def count(names):
-    """Counts names; the most frequent come first."""
+    """Counts names, with the most frequent first."""
     return dict(collections.Counter(names).most_common())
 
 
@@ -205,10 +207,11 @@ def _number_format(graph, names):
 
 
 def _delegation(interpreter, names):
-    """Counts what XNNPACK runs, and the operators that it does not.
+    """Counts the operators that XNNPACK runs and does not run.
 
-    A delegate node lists the tensors that it reads and those that it writes.
-    The operators between them, found from the latter, are delegated.
+    A delegate node lists the tensors that it reads and writes. The operators
+    between them are delegated. They are found by starting at the written
+    tensors.
     """
     nodes = interpreter._get_ops_details()
     operators, added = nodes[: len(names)], nodes[len(names) :]

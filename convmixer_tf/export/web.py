@@ -1,4 +1,4 @@
-"""What the web page in `export/web` needs of a model."""
+"""Writes the model folder of the web page in `export/web`."""
 
 import json
 import os
@@ -34,36 +34,36 @@ def export_web(
     orientation: str = ORIENTATION,
     overwrite: bool = False,
 ) -> None:
-    """Writes the folder of a model for the web page in `export/web`.
+    """Writes a model folder for the web page in `export/web`.
 
     It holds `model.tflite`, with class activation maps as a second output, and
-    `model.json`: name, description, side of the images in pixels, crop
-    fraction, orientation and class names.
+    `model.json` with name, description, image size in pixels, crop fraction,
+    orientation and class names.
 
     Args:
-        model: What `ConvMixer` or a variant built, with its classifier, for
-            square RGB images of a static size.
+        model: A classifier from `ConvMixer` or a variant, for square RGB images
+            of a static size.
         path: Path of the folder to write. It appears when it is complete.
-        class_names: Names of the classes in the order of the outputs. For a
-            single output, the name of its class, or the names of the opposite
-            and of the class.
+        class_names: Class names in the order of the outputs. For a single
+            output, the name of its class, or the names of the negative and the
+            positive class.
         quantization: As in `export_tflite`.
         calibration_images: As in `export_tflite`.
-        description: String, what the model does, which the page shows.
-        crop_fraction: Fraction of an image's shorter side that the model was
-            evaluated on, in (0, 1].
-        orientation: `"exif"` or `"stored"`, as for `data.decode_image`: how
-            the page reads image files.
-        overwrite: Whether to replace an existing folder of this kind.
+        description: String, a description of the model that the page shows.
+        crop_fraction: Fraction of an image's shorter side that is kept for
+            evaluation, in (0, 1].
+        orientation: How the page reads image files, `"exif"` or `"stored"` as
+            in `data.decode_image`.
+        overwrite: Whether to replace an existing model folder.
 
     Raises:
-        FileExistsError: If the folder exists and `overwrite` is `False`, or
-            if it is of another kind.
-        FileNotFoundError: If the directory it is to lie in doesn't exist.
-        ImportError: As `export_tflite`.
-        ValueError: As `export_tflite`, or if the images are not square or not
-            in three colors, the model does not give probabilities or is a
-            softmax of a single output, or `orientation` is neither of the two.
+        FileExistsError: If the folder exists and `overwrite` is `False`, or if
+            it is not a model folder.
+        FileNotFoundError: If its parent directory doesn't exist.
+        ImportError: As for `export_tflite`.
+        ValueError: As for `export_tflite`, or if the images are not square RGB
+            images, the model does not return probabilities or is a softmax of a
+            single output, or `orientation` is neither of the two.
 
     Example:
 
@@ -77,8 +77,9 @@ def export_web(
     height, width, channels = model.input_shape[1:]
     if not height or height != width or channels != 3:
         raise ValueError(
-            "The page cuts images to squares of three colors, of one size. "
-            f"Received: a model of input_shape={model.input_shape}"
+            "The page needs a model of square images of a static size with "
+            "three channels. Received: a model with "
+            f"input_shape={model.input_shape}"
         )
     if not class_names:
         raise ValueError(
@@ -88,7 +89,7 @@ def export_web(
     classifier = classifier_of(model)
     if classifier and classifier.activation not in _PROBABILITIES:
         raise ValueError(
-            "The page shows probabilities, and the model gives logits. Build "
+            "The page needs probabilities, but the model returns logits. Build "
             "it with classifier_activation='softmax' or 'sigmoid'. "
             f"Received: {classifier.activation!r}"
         )

@@ -142,7 +142,7 @@ def load_model(path: PathLike) -> keras.Model:
             f"A saved model's file must end in .keras. Received: `{path}`"
         )
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file `{path}`.")
+        raise FileNotFoundError(f"The file `{path}` does not exist.")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # A damaged file raises many types.

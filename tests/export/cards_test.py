@@ -113,8 +113,8 @@ def test_images_without_labels(model):
 @pytest.mark.parametrize(
     ("activation", "words"),
     [
-        ("sigmoid", "each for itself"),
-        ("hard_sigmoid", "each for itself"),
+        ("sigmoid", "independent probabilities"),
+        ("hard_sigmoid", "independent probabilities"),
         (None, "logits of the classes"),
         ("tanh", "a number for each class"),
     ],

@@ -134,7 +134,9 @@ def test_a_file_of_another_range_is_refused(model, images, tmp_path):
 
 
 def test_without_a_range_it_says_what_to_do(images, tmp_path):
-    with pytest.raises(ValueError, match="`with_pixel_range`, in commands --p"):
+    with pytest.raises(
+        ValueError, match="`with_pixel_range` \\(`--pixel_range`"
+    ):
         export_tflite(stock_model(), tmp_path / "x.tflite")
 
 

@@ -292,7 +292,7 @@ def test_errors_leave_nothing(model, tmp_path):
     for bad, arguments, message in (
         (text, {}, r"`model` must be .* \(batch, height, width, channels\)"),
         ("model", {}, "Argument `model` must be a `keras.Model`"),
-        (free, {}, "`image_size` is needed: the model takes images of any"),
+        (free, {}, "`image_size` is required because the"),
         (model, {"image_size": 32}, "must be that of the model, 24, or None"),
         (model, {"image_size": 0}, "`image_size` must be a positive integer"),
         (model, {"top": 0}, "Argument `top` must be a positive integer"),
@@ -309,7 +309,7 @@ def test_errors_leave_nothing(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         export_saved_model(model, tmp_path / "missing" / "m")
     keras.config.set_image_data_format("channels_first")
-    with pytest.raises(ValueError, match="must take its channels last"):
+    with pytest.raises(ValueError, match="must be channels-last"):
         export_saved_model(ConvMixer(4, 1, 3, 4, classes=2), tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 

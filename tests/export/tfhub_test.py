@@ -268,11 +268,11 @@ def test_errors_leave_nothing(model, tmp_path):
     for bad, arguments, message in (
         (model, {"kind": "features"}, "`kind` must be one of"),
         (model, {"max_pixel": 2}, "`max_pixel` must be 255, or 1"),
-        (grid, {}, 'has no classifier. Export it as `kind="feature_vector"`'),
+        (grid, {}, 'has no classifier. Export it with `kind="fea'),
         (grid, {"kind": "feature_vector"}, "needs a model with a layer `avg_p"),
         (model, {"class_names": ["x"]}, "model's 3 classes. Received: 1"),
         ("model", {}, "Argument `model` must be a `keras.Model`"),
-        (other, {}, "`model` must be a ConvMixer, or have one in it"),
+        (other, {}, "`model` must be or contain a ConvMixer"),
     ):
         with pytest.raises(ValueError, match=message):
             export_tfhub(bad, tmp_path / "m", **arguments)

@@ -60,16 +60,16 @@ def test_the_orientation_is_written(tmp_path):
 def test_errors_leave_no_folder(tmp_path):
     folder = tmp_path / "model"
     for arguments, message in (
-        ((convmixer((16, 12, 3)), NAMES), "squares of three colors"),
-        ((convmixer((None, None, 3)), NAMES), "squares of three colors"),
-        ((convmixer((16, 16, 1)), NAMES), "squares of three colors"),
+        ((convmixer((16, 12, 3)), NAMES), "square images of a static size"),
+        ((convmixer((None, None, 3)), NAMES), "square images of a static size"),
+        ((convmixer((16, 16, 1)), NAMES), "square images of a static size"),
         ((convmixer(), None), "needs the names of the classes"),
-        ((convmixer(), NAMES[:2]), "class names must be 3"),
-        ((convmixer(), "abc"), "class names must be 3"),
-        ((convmixer(), [0, 1, 2]), "class names must be 3"),
+        ((convmixer(), NAMES[:2]), "must be 3 class names"),
+        ((convmixer(), "abc"), "must be 3 class names"),
+        ((convmixer(), [0, 1, 2]), "must be 3 class names"),
         (
             (convmixer(classifier_activation=None), NAMES),
-            "shows probabilities, and the model gives logits",
+            "needs probabilities, but the model returns logits",
         ),
         ((convmixer(classes=1), NAMES[:1]), "softmax of a single output"),
         (

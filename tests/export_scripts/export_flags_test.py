@@ -106,7 +106,7 @@ def test_models_and_images(answer, folder, model, tmp_path):
         (model, *twelve, calibration): ("12 .*", "18 to calibrate with"),
         (*(model, *twelve, calibration, "--calibration_limit=9"),): (
             "12 .*",
-            "ValueError .* at least 10 images that differ. Re",
+            "ValueError .* at least 10 different images. Re",
         ),
         (model, *twelve, same, "--calibration_split=test"): (
             "12 .*",

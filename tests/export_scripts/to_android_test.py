@@ -164,11 +164,11 @@ def test_large_images_are_made_smaller(tflite, tmp_path):
 def test_models_that_the_app_can_not_take(photo, tmp_path):
     path = tmp_path / "other.tflite"
     for shape, activation, maps, names, message in (
-        ((8, 12, 3), "softmax", False, "ab", "squares of three colors"),
+        ((8, 12, 3), "softmax", False, "ab", "square images with three chan"),
         ((8, 8, 3), "softmax", True, "ab", "are for the web page"),
-        ((8, 8, 3), None, False, "ab", "gives logits"),
+        ((8, 8, 3), None, False, "ab", "returns logits"),
         ((8, 8, 3), "softmax", False, "a", "softmax of a single output"),
-        ((8, 8, 3), "softmax", False, "ab", "of which the model is sure"),
+        ((8, 8, 3), "softmax", False, "ab", "classifies confidently"),
     ):
         model = ConvMixer(
             *(4, 1, 3, 4, "swish"),  # Whose sigmoid is in the file, too.
@@ -210,7 +210,7 @@ def test_files_that_the_app_can_not_take(tflite, photo, tmp_path):
         zipfile.ZipFile(path, "a") as archive,
     ):
         archive.writestr("labels.txt", "blue\ngreen\n")
-    with pytest.raises(ValueError, match="3 outputs, and names for 2 classes"):
+    with pytest.raises(ValueError, match="3 outputs, but 2 class names"):
         export_android(path, assets, photo)
     for changed, message in (
         (
@@ -222,7 +222,7 @@ def test_files_that_the_app_can_not_take(tflite, photo, tmp_path):
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=message):
             export_android(path, assets, photo)
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         export_android(tmp_path / "none.tflite", assets, photo)
     assert not assets.exists()
 
@@ -238,7 +238,7 @@ def test_bad_images_and_arguments(tflite, photo, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             export_android(tflite, assets, image, **arguments)
-    with pytest.raises(FileNotFoundError, match="There is no image"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         export_android(tflite, assets, tmp_path / "none.png")
     assert not assets.exists()
     (assets / "mine").mkdir(parents=True)

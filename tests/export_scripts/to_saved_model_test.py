@@ -81,7 +81,7 @@ def test_the_files_of_a_run_are_not_replaced(model, tmp_path, name):
         SCRIPT, model, f"--output={tmp_path / name}", "--noverify"
     )
     assert result.returncode == 1
-    assert "is something else, and the report or" in result.stderr
+    assert "is not a report or a model card" in result.stderr
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 

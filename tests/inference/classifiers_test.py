@@ -123,7 +123,7 @@ def test_a_file_from_before_orientations(files, tmp_path, caplog):
     path.write_text('{"crop_fraction": 0.5}')
     found = load_classifier(tmp_path / "model")
     assert (found.crop_fraction, found.orientation) == (0.5, "exif")
-    assert "images are read. Assumed: --orientation exif" in caplog.text
+    assert "images are read. Using defaults: --orientation exif" in caplog.text
 
 
 def test_a_variant(tmp_path, monkeypatch):
@@ -370,7 +370,7 @@ def test_a_file_that_wants_other_pixels(files, tmp_path):
     path = tmp_path / "normalized.tflite"
     shutil.copy(files / "named.tflite", path)
     write_metadata(path, TFLiteMetadata("Toy", mean=(127.5,), std=(127.5,)))
-    with pytest.raises(ValueError, match=r"not take pixels in .0, 255.: "):
+    with pytest.raises(ValueError, match=r"must take pixels in .0, 255.\."):
         load_classifier(path)
     raw = ConvMixer(
         *(8, 1, 3, 4),

@@ -162,5 +162,5 @@ def test_one_number_for_all_channels_is_folded():
 
 def test_other_preprocessing_is_not_folded():
     columns = layers.Rescaling(np.linspace(0.1, 1, 8)[:, None].tolist())
-    with pytest.raises(ValueError, match="all pixels or over the channels"):
+    with pytest.raises(ValueError, match="per channel or over all pixels"):
         deploy(_with(columns, _model()))

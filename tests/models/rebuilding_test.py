@@ -118,7 +118,7 @@ def test_what_is_not_a_convmixer_is_an_error(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             read_arguments(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         read_arguments(tmp_path / "none.keras")
 
 

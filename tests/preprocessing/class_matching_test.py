@@ -38,5 +38,5 @@ def test_a_name_of_several_classes():
     names = ("crane", "cat", "crane")
     assert match_classes(names, names, 3).tolist() == [0, 1, 2]
     assert match_classes(("cat",), names, 3).tolist() == [1]
-    with pytest.raises(ValueError, match="several classes of the name crane"):
+    with pytest.raises(ValueError, match="several classes named crane"):
         match_classes(("cat", "crane"), names, 3)

@@ -40,7 +40,7 @@ def test_decode_predictions_takes_every_type(dtype):
 @pytest.mark.parametrize("shape", [(1000,), (1, 999), (1, 1, 1000)])
 def test_decode_predictions_rejects_other_shapes(shape):
     with pytest.raises(
-        ValueError, match=r"1000 ImageNet classes, of shape \(batch, 1000\);"
+        ValueError, match=r"1000 ImageNet classes, of shape \(batch, 1000\)\."
     ):
         decode_predictions(np.zeros(shape))
 

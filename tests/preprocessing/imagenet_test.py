@@ -33,7 +33,7 @@ def test_normalize_does_not_invent_channels():
             normalize(x, **wrong)
     first = x.transpose(0, 3, 1, 2)
     with pytest.raises(
-        ValueError, match=r"of shape \(2, 1, 3, 4\) \(channels_f"
+        ValueError, match=r"has shape \(2, 1, 3, 4\) \(channels_f"
     ):
         normalize(first, data_format="channels_first")
     open_shape = tf.function(normalize, [tf.TensorSpec([None, 4, 4, None])])

@@ -189,7 +189,7 @@ def places(folder):
         ("--model={}/free.keras", "must take square images of a static size"),
         ("--model={}/gray.keras", "must take square images of a static size"),
         ("--model={}/other.keras", "with the layers of a ConvMixer"),
-        ("--model={}/integers.keras", "as it was before `quantize` or"),
+        ("--model={}/integers.keras", "must not be quantized and"),
         ("--model={}/raw.keras", "include_preprocessing=True"),
         ("--learning_rate=2", "`learning_rate` must be a number between 0"),
         ("--output={}/file", "--output must be a folder. Received the file"),

@@ -208,7 +208,9 @@ def test_a_broken_file_fails_the_batch_that_it_is_in(signatures, photo):
         {"b64": base64.b64encode(x).decode()} for x in (photo, photo[:99])
     ]
     body = {"signature_name": "serve_encoded", "instances": encoded}
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Not images"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="cannot be decoded"
+    ):
         answer_rest(signatures, json.dumps(body))
     body["instances"] = encoded[:1]
     assert len(answer_rest(signatures, json.dumps(body))["predictions"]) == 1

@@ -150,7 +150,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, variable, checkpoint):
         def write(self, path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    message = "Can't write .* step_2 .* untouched: step_0000000001. .*No space"
+    message = "Cannot write .* step_2 .* unchanged: step_0000000001. .*No space"
     with pytest.raises(OSError, match=message):
         store.save(Full(), "step_2", {})
     assert [path.name for path in tmp_path.iterdir()] == ["step_0000000001"]

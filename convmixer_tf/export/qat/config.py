@@ -25,11 +25,10 @@ class TuningConfig:
         batch_size: Integer, images per update.
         learning_rate: Float, the initial learning rate of Adam. It decays to
             0 along a cosine.
-        flip: Boolean, whether to mirror half of the images.
-        seed: Integer, the seed of the order of the images and of the
-            mirroring.
-        threads: Integer, the number of threads; 0 for one per core. Another
-            number rounds sums differently.
+        flip: Boolean, whether to flip half of the images horizontally.
+        seed: Integer, the seed of the order and the flips of the images.
+        threads: Integer, the number of threads; 0 for one per core. The number
+            changes how sums are rounded.
         save_every: Integer, updates between checkpoints.
         log_every: Integer, updates between log lines.
 

@@ -1,4 +1,4 @@
-"""The files through which the two processes talk, in one folder.
+"""The files that the two processes exchange in one folder.
 
 settings.json     the settings, and fingerprints of the inputs
 graph.json        the model's layers, as `graph.describe` lists them
@@ -27,13 +27,13 @@ EXPECTED_ERROR = 3
 
 
 def read_json(folder, name):
-    """Reads a JSON file; `None` if there is none."""
+    """Reads a JSON file, or returns `None` if there is none."""
     path = pathlib.Path(folder) / name
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def write_arrays(folder, name, arrays):
-    """Writes a dictionary of arrays as one file, whole or not at all."""
+    """Writes a dictionary of arrays as one file, atomically."""
     with replaced(os.path.join(folder, name)) as unfinished:
         np.savez(unfinished, **arrays)
 
@@ -45,7 +45,7 @@ def read_arrays(folder, name):
 
 
 def flatten(weights):
-    """Names each of the weights of each layer: `layer/0`, `layer/1`."""
+    """Names the weights of each layer: `layer/0`, `layer/1`."""
     return {
         f"{name}/{i}": array
         for name, arrays in weights.items()
@@ -54,7 +54,7 @@ def flatten(weights):
 
 
 def unflatten(arrays):
-    """Collects what `flatten` named into one list per layer."""
+    """Reverses `flatten`: collects the weights of each layer in a list."""
     weights = {}
     for name in arrays:
         layer, _, _ = name.rpartition("/")

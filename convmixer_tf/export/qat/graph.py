@@ -1,8 +1,8 @@
-"""A deployed model as a list of layers that Keras 2 can build, too."""
+"""Describes a deployed model as a list of layers for Keras 2."""
 
 import keras
 
-# The arguments that Keras 2 has, of the layers that `deploy` uses.
+# Arguments that Keras 2 has for the layers that `deploy` uses.
 _CONVOLUTION = (
     "kernel_size",
     "strides",
@@ -24,18 +24,18 @@ _ARGUMENTS = {
 
 
 def describe(model):
-    """Lists a deployed model's layers, each after those that feed it.
+    """Lists a deployed model's layers in topological order.
 
     Args:
-        model: A classifier that `deploy` returned.
+        model: A classifier from `deploy`.
 
     Returns:
         List of dictionaries, ready for JSON: `"name"`; `"kind"`, the name of
         the class; `"arguments"` of the class; `"inputs"`, names of layers.
-        The arguments of the first are the shape of an image.
+        The argument of the first layer is the shape of an image.
 
     Raises:
-        ValueError: If an activation is not one that Keras knows by name.
+        ValueError: If Keras does not know an activation by name.
     """
     producers = {id(layer.output): layer.name for layer in model.layers}
     nodes = []
@@ -50,9 +50,9 @@ def describe(model):
             inputs = inputs if isinstance(inputs, list) else [inputs]
         if not isinstance(arguments.get("activation", ""), str):
             raise ValueError(
-                "The model's activation must be one that Keras knows by name, "
-                "such as gelu or relu, since it is rebuilt in Keras 2. "
-                f"Received: {arguments['activation']!r}"
+                "Keras must know the model's activation by name, such as gelu "
+                "or relu, because the model is rebuilt in Keras 2. Received: "
+                f"{arguments['activation']!r}"
             )
         nodes.append(
             {
@@ -66,7 +66,7 @@ def describe(model):
 
 
 def weights_of(model):
-    """Returns a dictionary from layers' names to lists of their weights."""
+    """Returns a dictionary from layer names to lists of weights."""
     return {
         layer.name: [keras.ops.convert_to_numpy(w) for w in layer.weights]
         for layer in model.layers

@@ -1,4 +1,4 @@
-"""The deployed model, rebuilt in Keras 2.
+"""Rebuilds the deployed model in Keras 2.
 
 In the worker's process only.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tf_keras
 
-# Relative to the largest output. Float32 sums in another order differ less.
+# Relative to the largest output. Reordering float32 sums changes less.
 MAX_DIFFERENCE = 1e-4
 
 
@@ -42,7 +42,7 @@ def build_legacy_model(nodes, weights, wrap=lambda node, layer: layer):
     Its first convolution, which takes the pixels, is not trained.
 
     Args:
-        nodes: What `graph.describe` returns.
+        nodes: Layers from `graph.describe`.
         weights: Dictionary from layers' names to lists of arrays.
         wrap: Function of a node and its layer, with its weights, that returns
             the layer to call instead.
@@ -64,8 +64,9 @@ def build_legacy_model(nodes, weights, wrap=lambda node, layer: layer):
             layer.build(x.shape)
             layer.set_weights(weights[name])
             variables[name] = list(layer.weights)
-            # The stem takes pixels. Its weights are 60 times smaller than
-            # others', so Adam's updates, all of one size, would ruin it.
+            # The stem takes pixels. Its weights are 60 times smaller than other
+            # weights, so Adam's updates, which all have the same size, would
+            # destroy them.
             layer.trainable = not name.startswith("patch_embed")
         tensors[name] = wrap(node, layer)(x)
     model = tf_keras.Model(tensors[first["name"]], tensors[name])
@@ -73,7 +74,7 @@ def build_legacy_model(nodes, weights, wrap=lambda node, layer: layer):
 
 
 def check_outputs(legacy, images, expected):
-    """Checks that the Keras 2 model computes what the deployed model does.
+    """Checks that the Keras 2 model equals the deployed model.
 
     Args:
         legacy: A `LegacyModel` without wrappers.
@@ -81,18 +82,18 @@ def check_outputs(legacy, images, expected):
         expected: The deployed model's outputs.
 
     Returns:
-        The largest difference, relative to the largest output.
+        Maximum difference, relative to the largest output.
 
     Raises:
-        ValueError: If that is above `MAX_DIFFERENCE`.
+        ValueError: If the difference is above `MAX_DIFFERENCE`.
     """
     logits = legacy.model(np.float32(images), training=False)
     actual = np.asarray(legacy.activation(logits))
     difference = np.abs(actual - expected).max() / np.abs(expected).max()
     if not difference <= MAX_DIFFERENCE:
         raise ValueError(
-            "The model rebuilt in Keras 2 must compute what the model does. "
-            f"Expected a difference of at most {MAX_DIFFERENCE:g}, relative to "
-            f"the largest output. Received: {difference:.3g}"
+            "The outputs of the model rebuilt in Keras 2 must equal the "
+            f"model's. Expected a difference of at most {MAX_DIFFERENCE:g}, "
+            f"relative to the largest output. Received: {difference:.3g}"
         )
     return float(difference)

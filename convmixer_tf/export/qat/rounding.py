@@ -1,9 +1,9 @@
-"""Rounding as in the file, for tensorflow-model-optimization.
+"""Rounds as the file does, for tensorflow-model-optimization.
 
 In the worker's process only. It follows litert-quantizer, which writes the
-file: weights are symmetric around 0, with a step for each output channel, and
-those of 4 bits are clipped to the range of the least squared error; what a
-layer returns has 8 bits, with one step for all channels.
+file. Weights are symmetric around 0, with a step for each output channel. 4-bit
+weights are clipped to the range with the least squared error. Layer outputs
+have 8 bits, with one step for all channels.
 """
 
 import numpy as np
@@ -13,13 +13,13 @@ import tf_keras
 
 _quantization = tfmot.quantization.keras
 _BATCH_SIZE = 64
-_NEWTON_STEPS = 10  # litert-quantizer's.
+_NEWTON_STEPS = 10  # As in litert-quantizer.
 _BITS = {"int8": 8, "int4": 4}
 _KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel"}
 
 
 class Rounding:
-    """Rounds what `quantization.quantize` rounds in the file.
+    """Rounds the same tensors as `quantization.quantize`.
 
     Args:
         nodes: What `graph.describe` returns.
@@ -32,7 +32,7 @@ class Rounding:
         self._outputs = {}
 
     def wrap(self, node, layer):
-        """Wraps a layer if the file rounds something of it."""
+        """Wraps a layer if the file rounds its kernel or its output."""
         name = node["name"]
         kernel, rounds_outputs = self._plan[name]
         if rounds_outputs:
@@ -46,30 +46,31 @@ class Rounding:
         """Sets the ranges of the outputs.
 
         Args:
-            ranges: What `measure_ranges` returns.
+            ranges: Ranges from `measure_ranges`.
         """
         for name, outputs in self._outputs.items():
             outputs.set_range(*ranges[name])
 
 
 def plan_rounding(nodes, quantization):
-    """Decides what to round, as `quantization.quantize` does for the file.
+    """Selects the tensors to round, like `quantization.quantize`.
 
-    In "int4", the kernels of the 1 x 1 convolutions. The file also rounds
-    their inputs, by a range that depends on the image; that is left out.
+    For "int4", these are the kernels of the 1 x 1 convolutions. The file also
+    rounds their inputs, with a range that depends on the image; this is not
+    simulated.
 
-    In "int8", all with exceptions. The stem and the first scaling of its
-    output compute in float, as do pooling and the classifier. A ReLU and the
-    layer before it become one operator. What is concatenated shares the range
-    of the whole.
+    For "int8", these are all tensors, with exceptions. The stem, the first
+    scaling of its output, pooling and the classifier compute in float. A ReLU
+    and the preceding layer become one operator. Concatenated tensors share the
+    range of the result.
 
     Args:
         nodes: What `graph.describe` returns.
         quantization: `"int8"` or `"int4"`.
 
     Returns:
-        Dictionary from layers' names to pairs: the name of the kernel to
-        round, or `None`; and whether to round the layer's output.
+        Dictionary from layer names to pairs: the name of the kernel to round,
+        or `None`; and whether to round the layer's output.
     """
     if quantization == "int4":
         return {
@@ -109,14 +110,14 @@ def _is_pointwise(node):
 
 
 def measure_ranges(model, images):
-    """Finds the least and the largest value that each layer returns.
+    """Finds the minimum and maximum output of each layer.
 
     Args:
         model: A `tf_keras.Model` without wrappers.
         images: uint8 array of pixels.
 
     Returns:
-        Dictionary from layers' names to pairs of floats.
+        Dictionary from layer names to pairs of floats.
     """
     layers = model.layers[1:]
     every = tf_keras.Model(model.input, [layer.output for layer in layers])
@@ -133,22 +134,22 @@ def measure_ranges(model, images):
 
 
 def clipping(kernel, bits):
-    """Finds the range in which rounding and clipping err the least.
+    """Finds the range with the least rounding and clipping error.
 
-    By OCTAV, Sakr et al., "Optimal Clipping and Magnitude-aware
+    It uses OCTAV, Sakr et al., "Optimal Clipping and Magnitude-aware
     Differentiation for Improved Quantization-aware Training",
     https://arxiv.org/abs/2206.06501, equation (6).
 
     Args:
         kernel: Tensor whose last axis has the channels.
-        bits: Integer, of each weight.
+        bits: Integer, bits per weight.
 
     Returns:
-        Tensor (channels,), the largest value of each channel's range.
+        Tensor (channels,), the upper end of each channel's range.
     """
     size = tf.abs(kernel)
     axes = list(range(len(kernel.shape) - 1))
-    rounding = 4.0**-bits / 3  # Error of each weight, over the range squared.
+    rounding = 4.0**-bits / 3  # Squared error of a weight, over range squared.
     limit = tf.zeros(kernel.shape[-1:], kernel.dtype)
     for _ in range(_NEWTON_STEPS):
         beyond = tf.cast(size > limit, kernel.dtype)
@@ -159,11 +160,11 @@ def clipping(kernel, bits):
 
 
 class ChannelWeights(_quantization.quantizers.Quantizer):
-    """Rounds a kernel, with the step that its present values call for.
+    """Rounds a kernel with a step that follows its current values.
 
     Args:
-        depthwise: Boolean, whether the channels are the last axis but one.
-        bits: Integer, of each weight.
+        depthwise: Boolean, whether the channels are the second-last axis.
+        bits: Integer, bits per weight.
     """
 
     def __init__(self, depthwise, bits):
@@ -171,7 +172,7 @@ class ChannelWeights(_quantization.quantizers.Quantizer):
         self.bits = bits
 
     def build(self, tensor_shape, name, layer):
-        """Makes no variables."""
+        """Creates no variables."""
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
@@ -181,7 +182,7 @@ class ChannelWeights(_quantization.quantizers.Quantizer):
         else:
             axes = list(range(len(kernel.shape) - 1))
             limits = tf.reduce_max(tf.abs(kernel), axes)
-        # A channel of zeros has no step of its own.
+        # A channel of zeros would have a step of 0.
         limits = tf.stop_gradient(tf.maximum(limits, 1e-9))
         kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             kernel, -limits, limits, num_bits=self.bits, narrow_range=True
@@ -194,34 +195,34 @@ class ChannelWeights(_quantization.quantizers.Quantizer):
 
 
 class Outputs(_quantization.quantizers.MovingAverageQuantizer):
-    """Rounds what a layer returns, in a range that follows the training."""
+    """Rounds a layer's output with a range that is updated in training."""
 
     def __init__(self):
         super().__init__(8, per_axis=False, symmetric=False, narrow_range=False)
 
     def build(self, tensor_shape, name, layer):
-        """Makes the variables of the range."""
+        """Creates the variables of the range."""
         self.range = super().build(tensor_shape, name, layer)
         return self.range
 
     def set_range(self, low, high):
-        """Sets the range; 0 is always in it."""
+        """Sets the range. It always includes 0."""
         self.range["min_var"].assign(min(low, 0.0))
         self.range["max_var"].assign(max(high, 0.0))
 
     def get_config(self):
-        """Returns the arguments, of which there are none."""
+        """Returns no arguments."""
         return {}
 
 
 class RoundedLayer(_quantization.QuantizeConfig):
-    """What to round of a layer.
+    """Selects what to round in a layer.
 
     Args:
-        kernel: Name of the attribute that holds the layer's kernel, `None` to
-            leave it as it is.
-        bits: Integer, of each of its weights.
-        outputs: `Outputs`, or `None` to leave them as they are.
+        kernel: Name of the attribute that holds the layer's kernel, or `None`
+            to keep it unchanged.
+        bits: Integer, bits per weight.
+        outputs: `Outputs`, or `None` to keep the outputs unchanged.
     """
 
     def __init__(self, kernel, bits, outputs):
@@ -230,18 +231,18 @@ class RoundedLayer(_quantization.QuantizeConfig):
         self.outputs = outputs
 
     def get_weights_and_quantizers(self, layer):
-        """Returns pairs of a weight and what rounds it."""
+        """Returns pairs of a weight and its quantizer."""
         if self.kernel is None:
             return []
         rounding = ChannelWeights(self.kernel == "depthwise_kernel", self.bits)
         return [(getattr(layer, self.kernel), rounding)]
 
     def get_activations_and_quantizers(self, layer):
-        """Returns none: activations are layers of their own."""
+        """Returns an empty list because activations are separate layers."""
         return []
 
     def set_quantize_weights(self, layer, quantize_weights):
-        """Puts the rounded kernel into the layer."""
+        """Sets the layer's kernel to the rounded kernel."""
         if self.kernel is not None:
             (kernel,) = quantize_weights
             setattr(layer, self.kernel, kernel)
@@ -251,7 +252,7 @@ class RoundedLayer(_quantization.QuantizeConfig):
         """Does nothing."""
 
     def get_output_quantizers(self, layer):
-        """Returns what rounds the layer's output."""
+        """Returns the quantizers of the layer's output."""
         return [] if self.outputs is None else [self.outputs]
 
     def get_config(self):

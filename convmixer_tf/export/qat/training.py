@@ -1,4 +1,4 @@
-"""The training loop in Keras 2, which may be stopped at any time.
+"""A training loop in Keras 2 that can be interrupted at any time.
 
 In the worker's process only.
 """
@@ -15,7 +15,7 @@ from convmixer_tf.export.qat import exchange
 
 
 def batch_of(step, images, labels, config):
-    """Returns the batch of an update: a function of its number and the seed.
+    """Returns the batch of an update, which depends on its number and the seed.
 
     Args:
         step: Integer, the number of the update, from 0.
@@ -41,7 +41,7 @@ def batch_of(step, images, labels, config):
 def train(model, images, labels, config, folder):
     """Trains a model to the end, from its last checkpoint if there is one.
 
-    Images that do not fill a batch are left out of an epoch.
+    Images that do not fill a batch are dropped from an epoch.
 
     Args:
         model: A `tf_keras.Model` that returns logits.
@@ -52,7 +52,8 @@ def train(model, images, labels, config, folder):
 
     Returns:
         Dictionary: `"loss"` and `"top1"`, the means over the last updates of
-        this process, one epoch at most; and `"updates"`, their number in all.
+            this process, at most one epoch; and `"updates"`, the total number
+            of updates.
     """
     steps_per_epoch = len(images) // config.batch_size
     steps = config.epochs * steps_per_epoch

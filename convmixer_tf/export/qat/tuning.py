@@ -27,7 +27,7 @@ from convmixer_tf.files import dump_json
 from convmixer_tf.weights.effective import is_plain
 from convmixer_tf.weights.loading import kernel_layers
 
-# The Keras 2 model is compared with ours on so many images.
+# Number of images on which the Keras 2 model is compared.
 _COMPARED_IMAGES = 32
 _PACKAGES = ("tensorflow_model_optimization", "tf_keras")
 
@@ -44,36 +44,34 @@ def fine_tune(
 ) -> tuple[keras.Model, dict]:
     """Fine-tunes a ConvMixer with numbers rounded as in a TFLite file.
 
-    The model is rewritten by `deploy` for the file's number format, so that
-    the weights that are trained are those of the file. The training runs in
-    a process of its own, in Keras 2, by tensorflow-model-optimization, after
-    a check that both models compute the same. `export_tflite` takes the
-    result.
+    `deploy` rewrites the model for the file's number format, so that the file's
+    weights are trained. The training runs in a separate process with Keras 2
+    and tensorflow-model-optimization, after a check that both models compute
+    the same. Pass the result to `export_tflite`.
 
-    A call that was interrupted resumes from its last checkpoint when it is
-    repeated. A call that was finished returns its result at once. Progress is
-    logged.
+    To resume an interrupted run from its last checkpoint, repeat the call. For
+    a finished run, the call returns its result immediately. Progress is logged.
 
     Args:
-        model: A model that `ConvMixer` or a variant built, a classifier for
-            images of a static height and width. It is not changed.
-        folder: Path of a folder for the run's files. It is made if it does
+        model: A classifier from `ConvMixer` or a variant, for images of a
+            static height and width. It is not changed.
+        folder: Path of a folder for the run's files. It is created if it does
             not exist.
-        images: uint8 array of pixels to train on, (images, height, width,
-            channels), at least one batch.
+        images: Training images, a uint8 array of pixels, (images, height,
+            width, channels), at least one batch.
         labels: Integer array (images,), the class of each image.
         config: A `TuningConfig`.
         quantization: `"int8"` or `"int4"`, the number format of the file.
-        calibration_images: Array of pixels, as in `export_tflite`. `"int8"`
-            needs them: the ranges start from these images.
+        calibration_images: Array of pixels, as in `export_tflite`. Required for
+            `"int8"`. They determine the initial ranges.
 
     Returns:
-        A `keras.Model` that `deploy` made, with the new weights; and a
-        dictionary: `"parity"`, the difference between the Keras 2 model and
-        ours before the training, relative to the largest output;
-        `"updates"`; `"loss"` and `"top1"`, means over the last epoch; and
-        `"before"` and `"after"`, the logits of the first 256 calibration
-        images, rounded as in training, before and after it.
+        A deployed `keras.Model` with the new weights; and a dictionary:
+        `"parity"`, the difference between the Keras 2 model and the deployed
+        model before training, relative to the largest output; `"updates"`;
+        `"loss"` and `"top1"`, means over the last epoch; and `"before"` and
+        `"after"`, the logits of the first 256 calibration images before and
+        after training, with rounding.
 
     Raises:
         ImportError: If the extra `qat` is not installed.
@@ -106,11 +104,10 @@ def fine_tune(
 def _prepare(model, images, labels, config, quantization, calibration):
     """Checks the arguments and rewrites the model."""
     check_installed()
-    check_backend("Models to be fine-tuned for TFLite")
+    check_backend("Models for quantization-aware training")
     if quantization not in QUANTIZATIONS:
         raise ValueError(
-            f"Argument `quantization` must be one of {QUANTIZATIONS}, the "
-            "formats that can be trained for. "
+            f"Argument `quantization` must be one of {QUANTIZATIONS}. "
             f"Received: quantization={quantization!r}"
         )
     check_image_model(model)
@@ -163,9 +160,9 @@ def _check_plain(model):
     ]
     if changed:
         raise ValueError(
-            "Argument `model` must be a model as it was before `quantize` or "
-            f"`enable_lora`. Received: {model!r}, whose layers "
-            f"{', '.join(changed[:3])} are quantized or have LoRA"
+            "Argument `model` must not be quantized and must not have LoRA. "
+            f"Received: {model!r}, whose layers {', '.join(changed[:3])} are "
+            "quantized or have LoRA"
         )
 
 
@@ -201,11 +198,11 @@ def _check_examples(images, labels, shape, classes, config):
 
 
 def _write_inputs(folder, deployed, inputs, config, quantization):
-    """Writes what the worker reads, unless it is there."""
+    """Writes the worker's inputs, unless they exist."""
     folder = pathlib.Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(
-            f"Argument `folder` must be a folder. Received the file `{folder}`"
+            f"Argument `folder` must be a folder. Received: the file `{folder}`"
         )
     nodes = graph.describe(deployed)
     weights = exchange.flatten(graph.weights_of(deployed))
@@ -223,7 +220,7 @@ def _write_inputs(folder, deployed, inputs, config, quantization):
         exchange.write_arrays(folder, exchange.WEIGHTS, weights)
         exchange.write_arrays(folder, exchange.INPUTS, inputs)
     else:
-        # The folder of an older version has settings that were removed.
+        # A folder of an older version may have settings that were removed.
         known["config"] = {
             name: known["config"].get(name) for name in settings["config"]
         }
@@ -238,7 +235,7 @@ def _write_inputs(folder, deployed, inputs, config, quantization):
 
 
 def _run_worker(folder):
-    # The other process may not have this package on its path.
+    # The worker process may not have this package on its path.
     root = str(pathlib.Path(convmixer_tf.__file__).parents[1])
     paths = [root, os.environ.get("PYTHONPATH")]
     environment = {
@@ -258,13 +255,13 @@ def _run_worker(folder):
     if result.returncode:
         raise RuntimeError(
             f"Training in `{folder}` ended with status {result.returncode}. "
-            "Its standard error says why. Repeat the call to resume from the "
+            "See its stderr for the reason. Repeat the call to resume from the "
             "last checkpoint."
         )
 
 
 def _read_result(folder, deployed):
-    """Gives the deployed model its new weights, and reads the findings."""
+    """Sets the deployed model's new weights and reads the results."""
     arrays = exchange.read_arrays(folder, exchange.TUNED)
     kinds = {"weights": {}, "outputs": {}}
     for key, array in arrays.items():

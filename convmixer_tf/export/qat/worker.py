@@ -1,12 +1,12 @@
-"""Trains with tensorflow-model-optimization, in a process of its own.
+"""Trains with tensorflow-model-optimization in a separate process.
 
     python -m convmixer_tf.export.qat.worker FOLDER
 
-Reads and writes the files that `exchange` lists. tensorflow-model-optimization
-uses the package `tf_keras`, Keras 2, and needs an environment variable that
-makes TensorFlow use it too. This package imports Keras 3 into the process,
-which is not used. A `ValueError` is printed, and the exit status is
-`EXPECTED_ERROR`.
+It reads and writes the files that `exchange` lists.
+tensorflow-model-optimization uses Keras 2 (the package `tf_keras`) and needs an
+environment variable that makes TensorFlow use it, too. This package imports
+Keras 3 into the process, but Keras 3 is not used. If there is a `ValueError`,
+its message is printed and the exit status is `EXPECTED_ERROR`.
 """
 
 import fcntl
@@ -27,12 +27,12 @@ from convmixer_tf.export.qat.rounding import measure_ranges
 from convmixer_tf.export.qat.training import train
 from convmixer_tf.files import dump_json
 
-# The outputs for so many calibration images are kept.
+# Number of calibration images whose outputs are kept.
 _KEPT_OUTPUTS = 256
 
 
 def run(folder):
-    """Trains as the files in a folder say, and writes the result there."""
+    """Trains with the settings in a folder and writes the result there."""
     settings = exchange.read_json(folder, exchange.SETTINGS)
     config = TuningConfig(**settings["config"])
     tf.config.threading.set_intra_op_parallelism_threads(config.threads)
@@ -82,10 +82,10 @@ def _predict(model, images):
 
 
 def main(folder):
-    """Runs `run`, unless another process works in the folder."""
+    """Calls `run` unless another process uses the folder."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
-    # At each checkpoint TensorFlow logs how long it took to name its one part.
+    # Suppress TensorFlow's log line at each checkpoint.
     logging.get_absl_logger().addFilter(
         lambda record: record.filename != "functional_saver.py"
     )
@@ -94,10 +94,10 @@ def main(folder):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             run(folder)
         except BlockingIOError:
-            print(f"Another process is at work in `{folder}`.")
+            print(f"Another process uses `{folder}`.")
             sys.exit(exchange.EXPECTED_ERROR)
         except ValueError as error:
-            logging.debug("From here:", exc_info=True)
+            logging.debug("Traceback:", exc_info=True)
             print(error)
             sys.exit(exchange.EXPECTED_ERROR)
 

@@ -1,29 +1,30 @@
-"""How far an exported file may be from its model."""
+"""Limits for the difference between an exported file and its model."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The limits of an exported file; `None` switches one off.
+    """The limits of an exported file. `None` disables a limit.
 
-    Differences are of probabilities, in [0, 1]. Those of features are relative
-    to the largest feature. A single output is compared as two classes.
+    Differences are between probabilities, in [0, 1]. Differences between
+    features are relative to the largest feature. A single output is compared as
+    two classes.
 
     Attributes:
-        min_agreement: Least fraction of the images to which the file and the
-            model give the same best class. Of few images a fraction says
-            little: it is broken if all of its 95 % interval is below.
-        max_difference: Largest absolute difference.
-        max_mean_difference: Largest mean absolute difference. That of
-            probabilities is at most 2 / classes, which is small where there
-            are many classes.
-        max_accuracy_loss: Most that top-1 accuracy may fall, a fraction. It
-            is broken if all of the fall's 95 % interval is above.
-        max_total_variation: Largest mean over the images of the total
-            variation distance of the probabilities, half the sum of their
-            absolute differences. It is in [0, 1] for any number of classes.
-            It does not apply to features.
+        min_agreement: Minimum fraction of images with the same top class in the
+            file and the model. A fraction of few images is uncertain, so the
+            limit is broken only if the whole 95 % interval is below it.
+        max_difference: Maximum absolute difference.
+        max_mean_difference: Maximum mean absolute difference. For
+            probabilities, it is at most 2 / classes, which is small for many
+            classes.
+        max_accuracy_loss: Maximum drop in top-1 accuracy, a fraction. It is
+            broken only if the whole 95 % interval of the drop is above it.
+        max_total_variation: Maximum total variation distance of the
+            probabilities (half the sum of their absolute differences), averaged
+            over images. It is in [0, 1] for any number of classes. It does not
+            apply to features.
         builtin_only: Whether operators that are not built into the runtime
             break a limit.
     """
@@ -47,19 +48,19 @@ class Limits:
                 )
 
     def broken_by(self, findings):
-        """Names the limits that findings break.
+        """Returns the limits that measurements break.
 
         Args:
             findings: Dictionary from `"agreement"`, `"max_difference"`,
                 `"mean_difference"`, `"accuracy_loss"`, `"total_variation"` and
-                `"custom_operators"` to what was measured, or to `None`; and
-                optionally from `"intervals"` to a dictionary from the names
-                of counted fractions to their 95 % intervals. Of these a limit
-                is broken only if the whole interval is beyond it.
+                `"custom_operators"` to a measured value or `None`. An optional
+                entry `"intervals"` maps names of counted fractions to 95 %
+                intervals. Their limits are broken only if the whole interval is
+                beyond the limit.
 
         Returns:
-            Dictionary from the name of each broken limit to a sentence. A
-            figure that is not a number breaks its limit.
+            Dictionary from the name of each broken limit to a sentence. NaN
+            breaks a limit.
         """
         broken = {}
         for name, finding in (
@@ -76,7 +77,7 @@ class Limits:
             low, high = findings.get("intervals", {}).get(
                 finding, (value, value)
             )
-            # Written so that NaN breaks it.
+            # In this form, NaN breaks the limit.
             if not (high >= limit if least else low <= limit):
                 side = "below" if least else "above"
                 quantity = finding.replace("_", " ")
@@ -90,8 +91,8 @@ class Limits:
         return broken
 
 
-# float16, 8 and 4 bits: about twice the losses of networks trained on CIFAR-10,
-# in export/results.
+# float16, 8 and 4 bits: about twice the losses of the networks trained on
+# CIFAR-10 in export/results.
 _DEFAULTS = {
     "float32": Limits(),
     "float16": Limits(
@@ -124,15 +125,15 @@ _DEFAULTS = {
 
 
 def default_limits(quantization):
-    """Gives the limits of a number format.
+    """Returns the default limits of a number format.
 
     Args:
         quantization: `"float32"`, `"float16"`, `"dynamic"` (8-bit weights,
-            float activations), `"int4"` (the same, of 4 bits in part) or
-            `"int8"` (8-bit activations, be it in part).
+            float activations), `"int4"` (the same with some 4-bit weights) or
+            `"int8"` (8-bit activations, at least in part).
 
     Returns:
-        `Limits`. Those of float32 hold for SavedModel and ONNX as well.
+        `Limits`. The float32 limits also apply to SavedModel and ONNX.
 
     Raises:
         ValueError: If the quantization is none of these.

@@ -1,4 +1,4 @@
-"""Exported files in the runtimes that they are for, all used alike."""
+"""Runs exported files in their runtimes, with a common interface."""
 
 import contextlib
 import dataclasses
@@ -31,14 +31,14 @@ _WORKER = pathlib.Path(__file__).with_name("saved_model_worker.py")
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """An exported file that is ready to run.
+    """An exported file that is loaded in a runtime.
 
     Attributes:
         name: What runs it, with its version.
-        description: What `describe_tflite` returns, as far as it applies.
-        batch_size: Integer, how many images it takes at a time.
-        timed: Function of a batch of pixels, which returns the outputs and
-            the seconds of processor time that they took.
+        description: The applicable entries of `describe_tflite`.
+        batch_size: Integer, images per call.
+        timed: Function of a batch of pixels that returns the outputs and the
+            processor time, in seconds.
     """
 
     name: str
@@ -73,12 +73,12 @@ class Runtime:
 
 
 def predict(runtime, images, max_pixel=255):
-    """Runs many images, batch after batch.
+    """Runs many images, batch by batch.
 
     Args:
         runtime: A `Runtime`.
         images: Array of pixels in [0, 255], (images, height, width, channels).
-        max_pixel: What the runtime takes for white.
+        max_pixel: Value of a white pixel in the runtime.
 
     Returns:
         Array of shape (images, ...).
@@ -107,28 +107,27 @@ def open_runtime(
     """Opens an exported file in a runtime that did not write it.
 
     Args:
-        path: Path of a SavedModel's folder or of a `.tflite`, `.onnx` or
-            `.keras` file.
-        runtime: One of `RUNTIMES`. `None` takes the one that the file is for:
-            LiteRT for `.tflite`, which `"litert_compiled"`, its newer
-            interface, and `"mediapipe"` run too, and onnxruntime for `.onnx`,
-            which `"openvino"` and `"openvino_bfloat16"` run too.
-        threads: Integer, how many threads to use. Keras and MediaPipe decide
-            themselves.
-        signature: Which signature of a SavedModel to call. Defaults to
+        path: Path of a SavedModel folder or a `.tflite`, `.onnx` or `.keras`
+            file.
+        runtime: One of `RUNTIMES`. `None` uses the default of the format. For
+            `.tflite`, it is LiteRT; `"litert_compiled"`, its newer interface,
+            and `"mediapipe"` are also possible. For `.onnx`, it is onnxruntime;
+            `"openvino"` and `"openvino_bfloat16"` are also possible.
+        threads: Integer, the number of threads. Keras and MediaPipe ignore it.
+        signature: Signature of a SavedModel to call. Defaults to
             `"serving_default"`.
 
     Yields:
         A `Runtime`.
 
     Raises:
-        FileNotFoundError: If there is nothing at `path`.
+        FileNotFoundError: If `path` does not exist.
         ImportError: If the runtime is not installed.
-        ValueError: If the file is not what its name says, or doesn't run.
+        ValueError: If the content does not fit the suffix, or it doesn't run.
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is nothing at `{path}`.")
+        raise FileNotFoundError(f"Path `{path}` does not exist.")
     default = _default_runtime(path)
     runtime = runtime or default
     if runtime not in (default, *_OTHERS.get(default, ())):
@@ -146,14 +145,14 @@ def _default_runtime(path):
         return "saved_model"
     if path.suffix not in suffixes:
         raise ValueError(
-            "The artifact must be a SavedModel's folder or a file ending in "
+            "The artifact must be a SavedModel folder or a file ending in "
             f"{', '.join(suffixes)}. Received: `{path}`"
         )
     return suffixes[path.suffix]
 
 
 def keras_runtime(model):
-    """Makes a `Runtime` of a `keras.Model`, in this process."""
+    """Creates a `Runtime` for a `keras.Model`, in this process."""
     call = tf.function(functools.partial(model, training=False))
     description = _describe(
         [_tensor(x.name, x.shape, x.dtype) for x in model.inputs],
@@ -170,7 +169,7 @@ def keras_runtime(model):
 
 @contextlib.contextmanager
 def _open_keras(path, threads):
-    del threads  # Those of TensorFlow in this process.
+    del threads  # TensorFlow's threads in this process are used.
     yield keras_runtime(load_model(path))
 
 
@@ -199,7 +198,7 @@ def _open_compiled(path, threads):
 
 @contextlib.contextmanager
 def _open_mediapipe(path, threads):
-    del threads  # MediaPipe decides itself.
+    del threads  # MediaPipe chooses them.
     try:
         import mediapipe
         from mediapipe.tasks.python import vision
@@ -330,9 +329,9 @@ def _openvino_shape(tensor):
 
 @contextlib.contextmanager
 def _open_saved_model(path, threads, signature="serving_default"):
-    """Opens it in a process of its own, which can't import our package."""
+    """Opens it in a separate process that can't import this package."""
     with subprocess.Popen(
-        # -I: not even PYTHONPATH leads to us.
+        # -I ignores PYTHONPATH, so the process can't find this package.
         [sys.executable, "-I", _WORKER, path, signature, str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -379,7 +378,7 @@ _RUNTIMES: dict[str, Callable] = {
     "saved_model": _open_saved_model,
 }
 RUNTIMES = tuple(_RUNTIMES)
-# Of the runtime that a file is for, those that run it, too.
+# Alternative runtimes for each default runtime.
 _OTHERS = {
     "litert": ("litert_compiled", "mediapipe"),
     "onnxruntime": ("openvino", "openvino_bfloat16"),
@@ -387,7 +386,7 @@ _OTHERS = {
 
 
 def _timed(function):
-    """Lets a function return the processor time too that it took."""
+    """Makes a function also return its processor time."""
 
     def timed(images):
         start = time.process_time()
@@ -400,7 +399,7 @@ def _timed(function):
 def _describe(
     inputs, outputs, operators, custom_operators=(), quantization="float32"
 ):
-    """Describes a file without delegates, as `describe_tflite` does."""
+    """Describes a file without delegates, like `describe_tflite`."""
     return {
         "quantization": quantization,
         "inputs": inputs,

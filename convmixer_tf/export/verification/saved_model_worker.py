@@ -2,10 +2,10 @@
 
     python -I saved_model_worker.py FOLDER SIGNATURE THREADS
 
-Reads pickled batches of pixels from standard input, and writes pickled pairs to
-standard output: an answer and `None`, or `None` and an error message. The first
-answer describes the signature. The others belong to a batch: its outputs and
-the seconds of processor time.
+It reads pickled batches of pixels from stdin and writes pickled pairs to
+stdout: an answer and `None`, or `None` and an error message. The first answer
+describes the signature. Each other answer has a batch's outputs and the
+processor time, in seconds.
 """
 
 import os
@@ -19,7 +19,7 @@ _OUTPUTS = ("predictions", "probabilities", "logits", "features", "output_0")
 
 
 def hide_our_package():
-    """Makes importing it an error, as if it were not installed."""
+    """Makes importing this package an error, as if it were not installed."""
     sys.modules["convmixer_tf"] = None
 
 
@@ -31,8 +31,8 @@ def load(folder, name):
         name: Name of the signature.
 
     Returns:
-        The loaded object, which must be kept; the signature; the name and the
-        spec of its input; and the name of the output to read.
+        The loaded object, which must be kept alive; the signature; the name and
+        the spec of its input; and the name of the output to read.
     """
     loaded = tf.saved_model.load(folder)
     if name not in loaded.signatures:
@@ -55,7 +55,7 @@ def load(folder, name):
 
 
 def describe(signature, argument, spec, output):
-    """Gives (name, shape, dtype) of input and output, and the operators."""
+    """Returns (name, shape, dtype) of input and output, and the operators."""
     graph = signature.graph.as_graph_def()
     nodes = list(graph.node)
     for function in graph.library.function:
@@ -71,9 +71,9 @@ def describe(signature, argument, spec, output):
 
 
 def main(folder, name, threads):
-    """Answers until there is nothing more to read."""
+    """Answers requests until the end of stdin."""
     hide_our_package()
-    # What TensorFlow prints must not get among the answers.
+    # TensorFlow's output must not mix with the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 

@@ -1,4 +1,4 @@
-"""Comparing an exported file with its model, on the same images."""
+"""Compares an exported file with its model on the same images."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from convmixer_tf.models.probabilities import num_classes
 from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.probabilities import resolve_activation
 
-# Fewer say nothing; a thousand tell an agreement of .999 from one of .99.
+# Fewer images are useless. A thousand can distinguish .999 from .99 agreement.
 MIN_IMAGES = 10
 
 
@@ -34,30 +34,29 @@ class Report:
 
     Attributes:
         artifact: Path of the file or folder.
-        runtime: What ran it, with its version.
+        runtime: Name and version of the runtime.
         quantization: The number format, as `default_limits` takes it.
         size: Integer, in bytes.
         images: Integer, the number of images.
-        labeled: Integer, how many of them have a label.
-        differences: Dictionary from a quantity (`"probabilities"`,
-            `"logits"`, `"features"`) to the `"max"`, `"mean"`,
-            `"max_relative"` and `"mean_relative"` absolute difference from the
-            model's, or `None`; of probabilities also the mean
-            `"total_variation"` distance.
-        agreement: Fraction of the images with the same best class.
+        labeled: Integer, the number of images with a label.
+        differences: Dictionary from a quantity (`"probabilities"`, `"logits"`,
+            `"features"`) to the `"max"`, `"mean"`, `"max_relative"` and
+            `"mean_relative"` absolute difference from the model, or `None`.
+            Probabilities also have the mean `"total_variation"` distance.
+        agreement: Fraction of the images with the same top class.
         agreement_interval: Its 95 % interval, which is wide for few images.
-        classes_seen: Integer, how many classes the model found in the images.
-            If there is one, the agreement says nothing.
+        classes_seen: Integer, the number of different classes that the model
+            predicts. If there is only one, the agreement is meaningless.
         accuracy: Top-1 of `"model"` and `"artifact"`, or `None`.
-        accuracy_loss_interval: The 95 % interval of its fall, or `None`.
-        inputs: List of a dictionary per input: name, shape, dtype, scale,
-            zero point.
-        outputs: The same of the outputs.
+        accuracy_loss_interval: The 95 % interval of the drop, or `None`.
+        inputs: List of a dictionary per input: name, shape, dtype, scale, zero
+            point.
+        outputs: The same for the outputs.
         operators: Dictionary from names to counts.
-        custom_operators: Names of those that are not built into the runtime.
+        custom_operators: Names of operators not built into the runtime.
         delegation: `"partitions"` and `"not_delegated"`, the operators that
             XNNPACK does not run; `None` if the runtime has no delegates.
-        limits: The `Limits` that were asked for.
+        limits: The `Limits` that were checked.
         broken: Dictionary from the name of each broken limit to a sentence.
     """
 
@@ -91,7 +90,7 @@ class Report:
         return {**dataclasses.asdict(self), "passed": self.passed}
 
     def save(self, path):
-        """Writes a JSON file; it replaces what is there.
+        """Writes a JSON file, replacing an existing one.
 
         Args:
             path: Path of the file.
@@ -100,18 +99,18 @@ class Report:
             json.dump(self.to_dict(), file, indent=1)
 
     def figures(self):
-        """Formats size and comparison: a dictionary from names to texts."""
+        """Formats size and comparison as a dictionary from names to texts."""
         rows = {
             "number format": self.quantization,
             "size": f"{self.size:,} bytes",
         }
         if self.accuracy:
             theirs, ours = self.accuracy["artifact"], self.accuracy["model"]
-            rows["top-1 accuracy"] = f"{theirs:.2%}, of the model {ours:.2%}"
+            rows["top-1 accuracy"] = f"{theirs:.2%}, model {ours:.2%}"
         if self.agreement is not None:
             note = ""
             if self.classes_seen == 1:
-                note = ", but the model gives all images the same class"
+                note = ", but the model predicts the same class for all images"
             low, high = self.agreement_interval
             rows["top-1 agreement"] = f"{self.agreement:.2%}{note}"
             rows["its 95 % interval"] = f"{low:.2%} to {high:.2%}"
@@ -173,37 +172,37 @@ def verify(
     rounds: None = None,
     plain: None = None,
 ) -> Report:
-    """Compares an exported file with its model, in another runtime.
+    """Compares an exported file with its model in another runtime.
 
     Args:
-        model: The `keras.Model` that the file was made from. Models in half
-            precision are compared in float32, as they are exported.
-        artifact: Path of a SavedModel's folder or of a `.tflite`, `.onnx` or
+        model: The `keras.Model` that was exported. A model in half precision is
+            compared in float32, like its export.
+        artifact: Path of a SavedModel folder or a `.tflite`, `.onnx` or
             `.keras` file.
-        images: Real images, as the model takes them: an array of pixels in
-            [0, 255] of shape (images, height, width, channels), as
-            `data.read_images` gives it. At least `MIN_IMAGES`.
-        labels: Integer array of shape (images,), the right class of each
-            image, or -1 where it is not known. `None` if none is.
-        limits: `Limits`, or a dictionary of those to change in
-            `default_limits` of the file's number format.
+        images: Real images: an array of pixels in [0, 255] of shape (images,
+            height, width, channels), as from `data.read_images`. At least
+            `MIN_IMAGES`.
+        labels: Integer array of shape (images,), the correct class of each
+            image, or -1 if unknown. `None` if all are unknown.
+        limits: `Limits`, or a dictionary of changes to `default_limits` of the
+            file's number format.
         runtime: One of `RUNTIMES`, as in `open_runtime`.
-        signature: Which signature of a SavedModel to call.
-        features: Whether the model gives features in place of predictions.
-        max_pixel: What the file takes for white, such as 1 for a TF Hub
-            module of that convention. The model takes 255.
-        threads: Integer, how many threads the file's runtime may use.
-        rounds: Deprecated and ignored. `export/benchmark.py` measures latency.
-        plain: Deprecated and ignored, as `rounds`.
+        signature: Signature of a SavedModel to call.
+        features: Whether the model returns features instead of predictions.
+        max_pixel: Value of a white pixel in the file, such as 1 for a TF Hub
+            module with that convention. The model takes 255.
+        threads: Integer, the number of threads of the file's runtime.
+        rounds: Deprecated and ignored. Use `export/benchmark.py` for latency.
+        plain: Deprecated and ignored.
 
     Returns:
-        A `Report`. Its `broken` names the limits that are broken, if any.
+        A `Report`. Its `broken` has the broken limits, if any.
 
     Raises:
-        FileNotFoundError: If there is nothing at `artifact`.
+        FileNotFoundError: If `artifact` does not exist.
         ImportError: If the runtime is not installed.
-        ValueError: If the file is damaged, or takes or gives other shapes
-            than the model, or an argument is invalid.
+        ValueError: If the file is damaged, if its shapes differ from the
+            model's, or if an argument is invalid.
 
     Example:
 
@@ -214,8 +213,8 @@ def verify(
     """
     if (rounds, plain) != (None, None):
         warnings.warn(
-            "Arguments `rounds` and `plain` are ignored and will be removed: "
-            "`verify` measures no latency. Use export/benchmark.py.",
+            "Arguments `rounds` and `plain` are ignored and will be removed. "
+            "`verify` does not measure latency. Use export/benchmark.py.",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -265,8 +264,8 @@ def _check_images(images, labels):
         )
     if not 1 < images.max() <= 255 or images.min() < 0:
         raise ValueError(
-            "Argument `images` must be of pixels in [0, 255]. Received: "
-            f"values from {images.min():g} to {images.max():g}"
+            "Argument `images` must be pixels in [0, 255]. Received: values "
+            f"from {images.min():g} to {images.max():g}"
         )
     if labels is None:
         labels = np.full(len(images), -1)
@@ -282,9 +281,10 @@ def _check_images(images, labels):
 def _check_outputs(actual, expected, labels):
     if actual.shape != expected.shape:
         raise ValueError(
-            "The artifact must give what the model gives, an array of shape "
-            f"{expected.shape}, for these images: it was made from another "
-            "model, or from a part of it, as features are. Received: shape "
+            "The outputs of the artifact must have the model's shape, "
+            f"{expected.shape} for these images. It may be from another model "
+            "or from a part of the model, such as a feature extractor. "
+            "Received: shape "
             f"{actual.shape}"
         )
     classes = num_classes(expected.shape[-1])
@@ -296,7 +296,7 @@ def _check_outputs(actual, expected, labels):
 
 
 def _difference(actual, expected):
-    """Measures the absolute difference, also over the largest `expected`."""
+    """Computes absolute differences, also relative to the largest output."""
     expected = np.asarray(expected, np.float64)
     distance = np.abs(np.asarray(actual, np.float64) - expected)
     scale = max(float(np.abs(expected).max()), 1e-30)
@@ -315,23 +315,23 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
     Args:
         actual: The file's outputs, of shape (images, outputs).
         expected: The model's.
-        labels: Integer array of shape (images,), the right class of each
-            image, or -1 where that is not known.
-        activation: The model's last one, as for `probabilities`. If it is
-            `"unknown"`, `expected` decides.
+        labels: Integer array of shape (images,), the correct class of each
+            image, or -1 if unknown.
+        activation: The model's last activation, as for `probabilities`. If it
+            is `"unknown"`, it is determined from `expected`.
 
     Returns:
         Dictionary of the `"differences"`, `"agreement"`, `"classes_seen"` and
-        `"accuracy"` of a `Report`, and of the two intervals.
+        `"accuracy"` of a `Report`, and the two intervals.
 
     Raises:
-        ValueError: If `expected` doesn't decide, or as `probabilities`.
+        ValueError: If the activation is unknown, or as for `probabilities`.
     """
     activation = resolve_activation(activation, expected)
     ours = probabilities(expected, activation)
     theirs = probabilities(actual, activation)
     distance = _difference(theirs, ours)
-    # Summed over the classes: the mean is small where there are many.
+    # Summed over classes, because the mean is small for many classes.
     distance["total_variation"] = distance["mean"] * ours.shape[-1] / 2
     logits = activation == "linear"
     best, other = ours.argmax(axis=-1), theirs.argmax(axis=-1)
@@ -363,7 +363,7 @@ def compare_classifiers(actual, expected, labels, activation="unknown"):
 
 
 def compare_features(actual, expected):
-    """Compares features, as `compare_classifiers` compares predictions."""
+    """Compares features, like `compare_classifiers` for predictions."""
     return {
         "differences": {"features": _difference(actual, expected)},
         "agreement": None,
@@ -375,7 +375,7 @@ def compare_features(actual, expected):
 
 
 def _findings(found):
-    """Gives what `Limits.broken_by` takes, but for the operators."""
+    """Returns the argument of `Limits.broken_by`, without operators."""
     ((quantity, distance), *_) = found["differences"].items()
     suffix = "_relative" if quantity == "features" else ""
     accuracy = found["accuracy"]

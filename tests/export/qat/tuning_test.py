@@ -88,11 +88,11 @@ def test_errors_leave_no_folder(tmp_path):
     adapted.get_layer("block_0").pointwise.enable_lora(2)
     large = {"config": config(batch_size=41), **INT8}
     for bad, images, numbers, arguments, message in (
-        (free, IMAGES, labels, INT8, "a static height and width"),
+        (free, IMAGES, labels, INT8, "static height and width"),
         (other, IMAGES, labels, INT8, "with the layers of a ConvMixer"),
         (features, IMAGES, labels, INT8, "must end in a classifier .*features"),
         (sigmoid, IMAGES, labels, INT8, "must end in a classifier .*sigmoid"),
-        (custom, IMAGES, labels, INT8, "one that Keras knows by name"),
+        (custom, IMAGES, labels, INT8, "Keras must know the model's act"),
         (raw, IMAGES, labels, INT8, "include_preprocessing=True"),
         ("m.keras", IMAGES, labels, INT8, "must be a `keras.Model`.*m.keras"),
         (
@@ -100,16 +100,16 @@ def test_errors_leave_no_folder(tmp_path):
             IMAGES,
             labels,
             INT8,
-            r"must be what `ConvMixer\(...\)`",
+            r"`model` must be a ConvMixer, or",
         ),
         (
             integers,
             IMAGES,
             labels,
             INT8,
-            "before calling `quantize` or `enable_lora`.*pred",
+            "must not be quantized.*pred",
         ),
-        (adapted, IMAGES, labels, INT8, "`enable_lora`.*block_0/pointwise"),
+        (adapted, IMAGES, labels, INT8, "have LoRA.*block_0/pointwise"),
         (model, IMAGES, labels, large, "`batch_size` must be at most 40, the"),
         (model, IMAGES[:, :9], labels, INT8, r"`images` must be an array of"),
         (model, IMAGES[:0], labels[:0], INT8, "`images` must be an array of"),
