@@ -1,21 +1,22 @@
-"""Measures every kind of artifact of one model, in the runtime it is for.
+"""Benchmarks all export formats of one model in their runtimes.
 
     taskset -c 0 python export/benchmark.py --model 256_8 --images FOLDER \
         --split test --limit 10000 --calibration FOLDER --output artifacts.json
 
-Exports the model as SavedModel, TF Hub module, ONNX (float32, int8) and TFLite
-(float32, float16, dynamic, int4, int8); `--artifact NAME=PATH` adds files that
-exist. Compares all of them on the same images: size, top-1 accuracy, agreement
-with the Keras model, and the time of an image, by turns. Writes JSON, and
-prints a Markdown table.
+It exports the model as SavedModel, TF Hub module, ONNX (float32, int8) and
+TFLite (float32, float16, dynamic, int4, int8). `--artifact NAME=PATH` adds
+existing files. It compares all of them on the same images: size, top-1
+accuracy, agreement with the Keras model, and time per image, measured in turns.
+It writes JSON and prints a Markdown table.
 
-`--peers` measures what else runs the same weights on a CPU instead: Keras'
+`--peers` instead compares runtimes for the same weights on a CPU: Keras'
 `predict`, onnxruntime, OpenVINO (also in bfloat16), LiteRT, and timm's
-ConvMixer by torch.compile. It needs `pip install openvino torch timm`.
+ConvMixer with torch.compile. It needs `pip install openvino torch timm`.
 
-Time: a forward pass of each over the images; five minutes of processor time
-for a CIFAR-10 network and 10,000 images. Result: `results/artifacts.json`, by
-an earlier form of this script, export/benchmark_artifacts.py of commit f1af6dd.
+Time: a forward pass of each format over the images; five minutes of processor
+time for a CIFAR-10 network and 10,000 images. Result: `results/artifacts.json`,
+from an earlier version of this script, export/benchmark_artifacts.py of commit
+f1af6dd.
 """
 
 import contextlib
@@ -51,19 +52,19 @@ from convmixer_tf.weights import timm_state_dict
 KERAS = "Keras"
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int4", "int8")
 
-_TURNS = flags.DEFINE_integer("turns", 31, "Timed runs of each.", 3)
+_TURNS = flags.DEFINE_integer("turns", 31, "Timed runs per artifact.", 3)
 _ARTIFACT = flags.DEFINE_multi_string(
-    "artifact", [], "NAME=PATH of a further file or folder; repeatable."
+    "artifact", [], "NAME=PATH of another file or folder; repeatable."
 )
 _PEERS = flags.DEFINE_bool(
-    "peers", False, "What else runs the same weights, instead of all files."
+    "peers", False, "Compare runtimes of the same weights instead of formats."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in a timed run.", 1)
 flags.mark_flags_as_required(["model", "output", "images", "calibration"])
 
 
 def further_artifacts():
-    """Reads `--artifact`: a dictionary from names to paths."""
+    """Parses `--artifact` to a dictionary from names to paths."""
     found = {}
     for text in _ARTIFACT.value:
         name, separator, path = text.partition("=")
@@ -72,7 +73,7 @@ def further_artifacts():
                 f"`--artifact` must be NAME=PATH. Received: {text}"
             )
         if not pathlib.Path(path).exists():
-            raise FileNotFoundError(f"There is nothing at `{path}`.")
+            raise FileNotFoundError(f"Path `{path}` does not exist.")
         found[name] = pathlib.Path(path)
     return found
 
@@ -81,8 +82,8 @@ def export_all(model, names, calibration, folder, threads):
     """Exports a model in every format.
 
     Returns:
-        Dictionary from names to pairs: a path, and a function that opens it
-        as a context of a `Runtime`.
+        Dictionary from names to pairs: a path, and a function that opens it as
+        a context manager of a `Runtime`.
     """
     size = model.input_shape[1]
     paths = {
@@ -103,7 +104,7 @@ def export_all(model, names, calibration, folder, threads):
 
 
 def export_peers(model, names, calibration, folder, threads):
-    """Exports what else runs on CPUs; returns what `export_all` does."""
+    """Exports for the other CPU runtimes. Returns the same as `export_all`."""
     path = folder / "model.keras"
     model.save(path)
     exported = export_onnx_files(model, calibration, folder)
@@ -131,7 +132,7 @@ def opener(path, threads, runtime=None):
 
 
 def export_onnx_files(model, calibration, folder):
-    """Exports ONNX files: a dictionary from names to paths."""
+    """Exports ONNX files and returns a dictionary from names to paths."""
     paths = {"ONNX": folder / "model.onnx", "ONNX int8": folder / "int8.onnx"}
     export_onnx(model, paths["ONNX"])
     export_onnx(
@@ -146,7 +147,7 @@ def export_onnx_files(model, calibration, folder):
 def export_tflite_files(
     model, names, calibration, folder, quantizations=QUANTIZATIONS
 ):
-    """Exports TFLite files: a dictionary from names to paths."""
+    """Exports TFLite files and returns a dictionary from names to paths."""
     paths = {}
     for quantization in quantizations:
         name = f"TFLite {quantization}"
@@ -174,7 +175,7 @@ def keras_predict(model):
 
 @contextlib.contextmanager
 def torch_compiled(model, threads):
-    """Opens timm's ConvMixer with the same weights, by `torch.compile`."""
+    """Opens timm's ConvMixer with the same weights and `torch.compile`."""
     import torch
 
     torch.set_num_threads(threads)
@@ -220,7 +221,7 @@ def torch_network(model):
 
 
 def in_process(name, model, predict):
-    """Makes a `Runtime` of a function in this process."""
+    """Creates a `Runtime` from a function in this process."""
 
     def timed(images):
         start = time.process_time()
@@ -232,16 +233,16 @@ def in_process(name, model, predict):
 
 
 def measure(artifacts, samples, rounds, batch_size=1):
-    """Compares artifacts with the first, and times them by turns.
+    """Compares artifacts with the first one and times them in turns.
 
     Args:
-        artifacts: What `export_all` returns; the first is the Keras model.
-        samples: What `export_flags.load_images` returns.
-        rounds: Integer, how often each is timed.
+        artifacts: Artifacts from `export_all`. The first is the Keras model.
+        samples: Images and labels from `export_flags.load_images`.
+        rounds: Integer, the number of timed runs of each.
         batch_size: Integer, images in a timed run.
 
     Returns:
-        List of a dictionary for each artifact.
+        List with a dictionary for each artifact.
     """
     images, labels = samples
     results, expected = [], None
@@ -265,7 +266,7 @@ def measure(artifacts, samples, rounds, batch_size=1):
                     ],
                 }
             )
-        logging.info("Timing, by turns")
+        logging.info("Timing in turns")
         batch = np.resize(images, (batch_size, *images.shape[1:]))
         seconds = take_turns(runtimes, batch, rounds)
     for result in results:
@@ -279,17 +280,17 @@ def measure(artifacts, samples, rounds, batch_size=1):
 
 
 def take_turns(runtimes, images, rounds):
-    """Times runtimes on a batch by turns, after one untimed run of each.
+    """Times runtimes on a batch in turns, after one untimed run of each.
 
     Args:
-        runtimes: Dictionary from names to `Runtime`s. What takes fewer images
-            at a time is called for each part of the batch.
+        runtimes: Dictionary from names to `Runtime`s. A runtime with a smaller
+            batch size is called for each part of the batch.
         images: Pixels, (batch, height, width, channels).
         rounds: Integer, how often each is timed.
 
     Returns:
-        Dictionary from names to lists of pairs: seconds on the clock, and
-        seconds of processor time in the process that computes.
+        Dictionary from names to lists of pairs: wall-clock seconds, and
+        processor seconds in the computing process.
     """
     seconds = {name: [] for name in runtimes}
     images = np.float32(images)
@@ -329,7 +330,7 @@ def print_results(results):
 
 
 def main(argv):
-    """Measures what the flags name."""
+    """Runs the benchmark."""
     export_flags.begin(argv)
     threads = flags.FLAGS.threads
     tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -3,8 +3,9 @@
     python export/convert_weights.py --source convmixer_768_32.pth.tar \
         --destination convmixer_768_32.weights.h5
 
-Reads files of Keras 3 and safetensors, and with PyTorch installed checkpoints
-of timm, of the authors and of other training programs, whatever their name.
+It reads Keras 3 and safetensors files. If PyTorch is installed, it also reads
+checkpoints of timm, the authors and other training programs, with any file
+name.
 """
 
 import sys
@@ -17,7 +18,7 @@ from convmixer_tf.files import made_parents
 from convmixer_tf.models import convert_weights
 
 _SOURCE = flags.DEFINE_string(
-    "source", None, "File of weights to read.", required=True
+    "source", None, "Weights file to read.", required=True
 )
 _DESTINATION = flags.DEFINE_string(
     "destination",
@@ -31,12 +32,12 @@ _OVERWRITE = flags.DEFINE_bool(
 _KEY = flags.DEFINE_string(
     "key",
     None,
-    "Which ConvMixer, of a file that holds several: `teacher`, for example.",
+    "Which ConvMixer to read from a file with several, such as `teacher`.",
 )
 
 
 def main(argv):
-    """Converts the file that the flags name."""
+    """Converts the file."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     try:

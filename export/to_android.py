@@ -1,10 +1,11 @@
-"""Fills the Android app in `export/android` with a TFLite file.
+"""Writes a TFLite file and its metadata to the Android app.
 
     python export/to_android.py --model model.tflite --image photo.jpg
 
-`--model` is a file of `to_tflite.py`, with labels; `--image` one of which it
-is sure, for the app's self-test. What LiteRT finds in it here is what the
-phone has to find. `export/android/README.md` says how to build the app.
+`--model` is a file from `to_tflite.py` with class names. `--image` is an image
+that the model classifies confidently, for the app's self-test: the phone must
+get the same result as LiteRT here. See `export/android/README.md` for how to
+build the app.
 
 Time: seconds. Result: the folder `export/android/app/src/main/assets`.
 """

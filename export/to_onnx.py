@@ -1,13 +1,13 @@
-"""Exports a ConvMixer as an ONNX file, compared in onnxruntime.
+"""Exports a ConvMixer as an ONNX file and verifies it in onnxruntime.
 
     python export/to_onnx.py --model runs/mine/model.keras \
         --output runs/mine/model.onnx --images FOLDER
 
-`--images` are real ones to compare on: a folder `split/class/*.jpg`, a name in
-tensorflow-datasets, or a folder of images. The file appears, with its report
-beside it, only if it does what the model does.
+`--images` are real images for the comparison: a folder `split/class/*.jpg`, a
+name in tensorflow-datasets, or a folder of images. The file appears, with a
+report beside it, only if its outputs match the model's.
 
-Time: seconds, and a forward pass of each over the images.
+Time: seconds, plus a forward pass of each over the images.
 """
 
 from absl import app

@@ -1,15 +1,15 @@
-"""Exports a model as a SavedModel for TensorFlow Serving and the like.
+"""Exports a model as a SavedModel, for example for TensorFlow Serving.
 
     python export/to_saved_model.py --model runs/mine/model.keras \
         --output runs/mine/saved_model --images FOLDER
 
-Signatures for float pixels, uint8 pixels and encoded JPEG or PNG files, see
-`convmixer_tf.export.export_saved_model`. `--images` are real ones to compare
-on: a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
-images. The SavedModel appears, with its report beside it, only if it does what
-the model does, in a process that does not know this package.
+It has signatures for float pixels, uint8 pixels and encoded JPEG or PNG files;
+see `convmixer_tf.export.export_saved_model`. `--images` are real images for the
+comparison: a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a
+folder of images. The SavedModel appears, with a report beside it, only if its
+outputs match the model's in a process without this package.
 
-Time: seconds, and a forward pass of each over the images.
+Time: seconds, plus a forward pass of each over the images.
 """
 
 from absl import app

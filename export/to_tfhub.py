@@ -3,13 +3,13 @@
     python export/to_tfhub.py --model runs/mine/model.keras \
         --output runs/mine/module --images FOLDER --kind feature_vector
 
-Writes a folder with `saved_model/`, `model.tar.gz` and `README.md`, see
-`convmixer_tf.export.export_tfhub`. `--images` are real ones to compare on: a
-folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
-images. The module appears, with its report beside it, only if it does what the
-model does, in a process that does not know this package.
+It writes a folder with `saved_model/`, `model.tar.gz` and `README.md`; see
+`convmixer_tf.export.export_tfhub`. `--images` are real images for the
+comparison: a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a
+folder of images. The module appears, with a report beside it, only if its
+outputs match the model's in a process without this package.
 
-Time: seconds, and a forward pass of each over the images.
+Time: seconds, plus a forward pass of each over the images.
 """
 
 from absl import app

@@ -1,14 +1,14 @@
-"""Exports a ConvMixer for the web page, compared in LiteRT.
+"""Exports a ConvMixer for the web page and verifies it in LiteRT.
 
     python export/to_web.py --model runs/mine/model.keras \
         --output export/web/dist/model --images FOLDER --quantization dynamic
 
-`--images` are real ones to compare on: a folder `split/class/*.jpg`, a name
-in tensorflow-datasets, or a folder of images; `--calibration` are others, for
-int8. A folder of `model.tflite` and `model.json` appears if the file does what
-the model does. `export/web/README.md` says how to build the page. The report
-and the card lie beside the folder, or beside `public` or `dist` if it is in one
-of these, which are published.
+`--images` are real images for the comparison: a folder `split/class/*.jpg`, a
+name in tensorflow-datasets, or a folder of images. `--calibration` are other
+images for int8. A folder with `model.tflite` and `model.json` appears if the
+outputs match the model's. See `export/web/README.md` for how to build the page.
+The report and the card are written beside the folder. If it is in `public` or
+`dist`, which are published, they are written beside these.
 
 Time: the conversion (seconds; minutes for the large variants) and a forward
 pass over the images.

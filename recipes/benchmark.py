@@ -1,24 +1,25 @@
-"""Times ConvMixer, ours against timm's or another checkout's, in one run.
+"""Compares the speed of this ConvMixer with timm's or another checkout's.
 
     taskset -c 0 python recipes/benchmark.py --clock cpu
     KERAS_BACKEND=jax python recipes/benchmark.py --device gpu --dtype bfloat16
     python recipes/benchmark.py --against ../before
 
-Needs `pip install torch timm`, but not for `--against` alone. A training step
-is forward, backward and AdamW, and ends with the loss on the host; inference is
-a forward pass that ends with the logits there. Ours are Keras' own
-`train_on_batch` and `predict_on_batch`, on the backend that `KERAS_BACKEND`
-names. Each implementation has a process of its own. In every round they take
-turns, in the order of the round before reversed, so that whatever else the
-machine does falls on all of them: only the ratios mean something. A ratio is
-the median over the rounds of our time divided by the other's in that round.
+It needs `pip install torch timm`, except for `--against` alone. A training step
+is a forward pass, a backward pass and AdamW, and ends with the loss on the
+host. Inference is a forward pass and ends with the logits on the host. This
+package uses Keras' `train_on_batch` and `predict_on_batch`, with the backend in
+`KERAS_BACKEND`. Each implementation runs in a separate process. In every round,
+the implementations take turns, in the reverse order of the previous round, so
+that other load on the machine affects all of them. Only the ratios are
+meaningful. A ratio is the median over the rounds of this package's time divided
+by the other's time in the same round.
 
-Writes JSON after each case, and prints a Markdown table.
+The script writes JSON after each case and prints a Markdown table.
 
 Time: twenty minutes for all models in float32 on one core. The figures are in
-results/README.md, "Inference and training against timm"; those in
-`results/benchmark*.json` were made by an earlier form of this script, at
-commit f1af6dd.
+results/README.md, "Inference and training against timm". The figures in
+`results/benchmark*.json` are from an earlier version of this script, at commit
+f1af6dd.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ from convmixer_tf.weights import PUBLISHED_WEIGHTS
 
 STEPS = ("infer", "train")
 DTYPES = ("float32", "bfloat16")
-IMPLEMENTATIONS = {  # Name: framework, and its options.
+IMPLEMENTATIONS = {  # Name: framework and its options.
     "ours": ("keras", {"compiled": False}),
     "ours_compiled": ("keras", {"compiled": True}),
     "timm": ("timm", {"compiled": False, "channels_last": False}),
@@ -63,7 +64,7 @@ MODELS = {
     for name, facts in PUBLISHED_WEIGHTS.items()
 }
 PUBLISHED = list(MODELS)
-# A tiny one, to try the command.
+# A tiny model for trying out the command.
 MODELS["16_2"] = dict(zip(_FIELDS, (16, 2, 3, 4, "gelu", 32, 10), strict=True))
 BATCH_SIZES = {
     "cpu": {
@@ -77,7 +78,7 @@ BATCH_SIZES = {
 }
 
 _MODEL = flags.DEFINE_multi_enum(
-    "model", PUBLISHED, list(MODELS), "What to time; repeatable."
+    "model", PUBLISHED, list(MODELS), "Model to time; repeatable."
 )
 _STEP = flags.DEFINE_multi_enum("step", STEPS, STEPS, "Repeatable.")
 _DTYPE = flags.DEFINE_multi_enum(
@@ -90,38 +91,38 @@ _IMPLEMENTATION = flags.DEFINE_multi_enum(
     "implementation",
     None,
     list(IMPLEMENTATIONS),
-    "What is timed; repeatable. `compiled` is XLA for TensorFlow and "
+    "Implementation to time; repeatable. `compiled` is XLA for TensorFlow and "
     "torch.compile for timm; `nhwc` is PyTorch's channels_last. Default: ours, "
     "timm, timm_nhwc; with --against, ours.",
 )
 _AGAINST = flags.DEFINE_string(
-    "against", None, "Another checkout of convmixer_tf to time as well."
+    "against", None, "Another checkout of convmixer_tf to compare with."
 )
 _DEVICE = flags.DEFINE_enum(
-    "device", "auto", ["auto", "cpu", "gpu"], "auto: an NVIDIA GPU if any."
+    "device", "auto", ["auto", "cpu", "gpu"], "auto: an NVIDIA GPU, if any."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "Images a step. Default: by model and device.", 1
+    "batch_size", None, "Images per step. Default: by model and device.", 1
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 11, "Turns of each.", 3)
+_ROUNDS = flags.DEFINE_integer("rounds", 11, "Number of rounds.", 3)
 _STEPS_A_TURN = flags.DEFINE_integer(
     "steps_a_turn", None, "Timed steps. Default: 1 on a CPU, 10 on a GPU.", 1
 )
 _THREADS = flags.DEFINE_integer(
-    "threads", None, "Threads of each process. Default: on a CPU 1.", 1
+    "threads", None, "Threads of each process. Default: 1 on a CPU.", 1
 )
 _CLOCK = flags.DEFINE_enum(
     "clock",
     "wall",
     list(CLOCKS),
-    "cpu counts all threads, and no time in which other processes ran.",
+    "cpu counts the time of all threads and excludes other processes.",
 )
 _OUTPUT = flags.DEFINE_string("output", "benchmark.json", "JSON to write.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether to replace it.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing file.")
 
 
 class WorkerError(RuntimeError):
-    """An implementation failed; the message says why."""
+    """Raised with the reason if an implementation fails."""
 
 
 class Worker:
@@ -145,7 +146,7 @@ class Worker:
         """Calls a method of `benchmark_worker.Worker`.
 
         Raises:
-            WorkerError: If it fails.
+            WorkerError: If the method fails.
         """
         try:
             print(
@@ -172,7 +173,7 @@ class Worker:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How everything is timed."""
+    """The settings of the measurement."""
 
     device: str
     threads: int | None
@@ -182,7 +183,7 @@ class Settings:
 
 
 def read_settings():
-    """Makes `Settings` from the flags, and checks the other flags.
+    """Creates `Settings` from the flags and checks the other flags.
 
     Raises:
         ValueError: If a flag is wrong.
@@ -192,13 +193,13 @@ def read_settings():
         device = "gpu" if os.path.exists("/dev/nvidiactl") else "cpu"
     if (device, _CLOCK.value) == ("gpu", "cpu"):
         raise ValueError(
-            "`--clock cpu` does not count the time of a GPU: use `--clock wall`"
+            "`--clock cpu` does not measure GPU time. Use `--clock wall`."
         )
     path = _AGAINST.value
     if path and not pathlib.Path(path, "convmixer_tf/__init__.py").is_file():
         raise ValueError(
-            "`--against` must be a checkout, a folder with `convmixer_tf` in "
-            f"it. Received: {path!r}"
+            "`--against` must be a checkout, a folder that contains "
+            f"`convmixer_tf`. Received: {path!r}"
         )
     cpu = device == "cpu"
     return Settings(
@@ -211,7 +212,7 @@ def read_settings():
 
 
 def implementations():
-    """Lists what is timed: ours first, the other checkout second."""
+    """Lists the implementations: this one first, the other checkout second."""
     against = [AGAINST] if _AGAINST.value else []
     default = [] if against else ["timm", "timm_nhwc"]
     names = _IMPLEMENTATION.value or ["ours", *default]
@@ -219,13 +220,13 @@ def implementations():
 
 
 def environment(name, settings):
-    """Sets what frameworks read at their start."""
+    """Builds the environment variables that frameworks read at start."""
     checkout = pathlib.Path(__file__).parents[1]
     if name == AGAINST:
         checkout = pathlib.Path(_AGAINST.value).resolve()
     path = [str(checkout), os.environ.get("PYTHONPATH")]
     variables = {
-        # On a GPU the implementations share the memory.
+        # On a GPU, the implementations share the memory.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -235,7 +236,7 @@ def environment(name, settings):
     if settings.device == "cpu":
         variables |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     if settings.threads:
-        # NPROC is what XLA takes for the number of cores.
+        # XLA uses NPROC as the number of cores.
         threads = str(settings.threads)
         variables |= {"OMP_NUM_THREADS": threads, "NPROC": threads}
     return variables
@@ -252,7 +253,7 @@ def start(name, settings):
         A `Worker`, and a dictionary that describes it.
 
     Raises:
-        WorkerError: If it does not start, or not on the device.
+        WorkerError: If it does not start or does not use the device.
     """
     key = "ours" if name == AGAINST else name
     framework, options = IMPLEMENTATIONS[key]
@@ -277,12 +278,12 @@ def start(name, settings):
                 raise WorkerError(f"it imports {package}, not {checkout}")
     except WorkerError as error:
         worker.close()
-        raise WorkerError(f"`{name}` can't start: {error}") from error
+        raise WorkerError(f"`{name}` cannot start: {error}") from error
     return worker, facts
 
 
 def _commit(package):
-    """Asks git which commit a package is of, or gives `None`."""
+    """Returns the git commit of a package, or `None`."""
     command = ("git", "-C", package, "describe", "--always", "--dirty")
     try:
         result = subprocess.run(command, capture_output=True, text=True)
@@ -295,19 +296,20 @@ def measure(workers, case, settings):
     """Times one case.
 
     Args:
-        workers: Dictionary from names to `Worker`; one that fails is left out.
-        case: Dictionary: the arguments of `benchmark_worker.Worker.build`.
+        workers: Dictionary from names to `Worker`. A worker that fails is
+            skipped.
+        case: Dictionary, the arguments of `benchmark_worker.Worker.build`.
         settings: A `Settings`.
 
     Returns:
-        Dictionary: by implementation, the milliseconds an image of each round,
-        the seconds of the first step, and why it failed.
+        Dictionary by implementation: the milliseconds per image of each round,
+        the seconds of the first step, and the reason of a failure.
     """
     first, failed, times = {}, {}, {}
     for name, worker in workers.items():
         try:
             first[name] = worker.ask("build", **case)
-            worker.ask("time", steps=settings.steps_a_turn)  # Warms up.
+            worker.ask("time", steps=settings.steps_a_turn)  # Warm-up.
             times[name] = []
         except WorkerError as error:
             failed[name] = str(error)
@@ -327,16 +329,16 @@ def measure(workers, case, settings):
 
 
 def summarize(times, reference):
-    """Sums up the rounds of a case.
+    """Computes the statistics of a case over the rounds.
 
     Args:
         times: Dictionary from names to lists, the milliseconds of each round.
-        reference: The name that the others are compared with.
+        reference: The name of the implementation to compare with.
 
     Returns:
         Dictionary from names to dictionaries: median and quartiles of the
         milliseconds, images per second, and median and quartiles of the ratios
-        of the reference's time to this one's in the same round.
+        of the reference's time to this time in the same round.
     """
     rows = {}
     for name, values in times.items():
@@ -397,7 +399,7 @@ def table(results):
 
 
 def main(arguments):
-    """Times every case as the flags say."""
+    """Times every case."""
     if len(arguments) > 1:
         raise app.UsageError(f"Unexpected arguments: {arguments[1:]}")
     check_destination(_OUTPUT.value, (".json",), _OVERWRITE.value)

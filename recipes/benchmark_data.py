@@ -1,12 +1,12 @@
-"""Measures the input pipeline beside timm's, on one core.
+"""Compares the speed of the input pipeline with timm's, on one core.
 
     python recipes/benchmark_data.py --data ~/imagenet --split train
 
-Needs a folder `split/class/*.jpg`, 500 images of ImageNet for example, and
-PyTorch and timm. Both pipelines read the same files, in this process, pinned to
-one core, in turns; the figures are medians of processor time, as other
-programs disturb those of the clock. What a pipeline does before its first
-batch is not counted: an epoch of some batches is subtracted from a longer one.
+It needs a folder `split/class/*.jpg`, for example 500 images of ImageNet, and
+PyTorch and timm. Both pipelines read the same files in this process, pinned to
+one core, in turns. The figures are medians of processor time because other
+programs affect the wall clock. The start-up of a pipeline is not counted: the
+time of a short epoch is subtracted from the time of a longer one.
 
 Time: about four minutes on an idle core.
 Result: recipes/results/benchmark_data.json.
@@ -29,23 +29,23 @@ _SPLIT = flags.DEFINE_string("split", "train", "Folder in it.")
 _OUTPUT = flags.DEFINE_string(
     "output", "recipes/results/benchmark_data.json", "JSON file to write."
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds.", lower_bound=1)
 _BATCHES = flags.DEFINE_integer(
-    "batches", 32, "Batches of a long turn; the first two don't count.", 3
+    "batches", 32, "Batches of a long epoch; the first two are not counted.", 3
 )
 _CORE = flags.DEFINE_integer("core", 0, "Core to run on.", lower_bound=0)
 
 SIZE, BATCH = 224, 64
-SHORT = 2  # Batches.
+SHORT = 2  # batches
 
 
 def our_epochs(augmentation):
-    """Returns a function that runs an epoch of some of our batches."""
+    """Returns a function that runs some batches of this package."""
     from convmixer_tf.data import open_dataset
     from convmixer_tf.data import train_batches
 
     dataset = open_dataset(_DATA.value, _SPLIT.value)
-    if len(dataset) < BATCH:  # Of which timm's loader would make no batch.
+    if len(dataset) < BATCH:  # timm's loader would return no batch.
         raise app.UsageError(
             f"--data must have at least {BATCH} images. "
             f"Received: {len(dataset)}"
@@ -70,7 +70,7 @@ def our_epochs(augmentation):
 
 
 def timm_epochs(full):
-    """Returns a function that runs some of timm's batches."""
+    """Returns a function that runs some batches of timm."""
     import torch
     from timm.data import FastCollateMixup
     from timm.data import auto_augment
@@ -78,7 +78,7 @@ def timm_epochs(full):
     from timm.data import create_loader
 
     torch.set_num_threads(1)
-    # timm asks for 0 bits at times, which Pillow 13 refuses.
+    # timm sometimes requests 0 bits, which Pillow 13 rejects.
     posterize = auto_augment.ImageOps.posterize
     auto_augment.ImageOps.posterize = lambda image, bits: posterize(
         image, max(bits, 1)
@@ -121,7 +121,7 @@ def timm_epochs(full):
 
 
 def milliseconds(run, epoch):
-    """Processor time per image."""
+    """Measures the processor time per image."""
     spent = []
     for batches in (SHORT, _BATCHES.value):
         start = time.process_time()

@@ -1,26 +1,26 @@
-"""Compares ways to teach a ConvMixer the classes of a few hundred images.
+"""Compares methods of fine-tuning a ConvMixer on a few hundred images.
 
     python recipes/benchmark_finetune.py --task cifar10_three --data CIFAR
 
-Ways: the model as it is, where it knows the classes; scikit-learn's logistic
-regression on its pooled features, of all training images; `finetune` with
-`frozen`; `finetune`; and a transfer-learning loop of stock Keras (three epochs
-of the head, two of all weights). All get the same training images; `finetune`
-sets its validation images aside from these. The accuracy is of other images.
-The model of `finetune` is also exported as an int8 TFLite file, calibrated on
-training images, and its accuracy is measured in LiteRT.
+The methods are: the pretrained model, if it knows the classes; scikit-learn's
+logistic regression on its pooled features of all training images; `finetune`
+with `frozen`; `finetune`; and a transfer-learning loop with stock Keras (three
+epochs of the head, two of all weights). All use the same training images;
+`finetune` takes its validation images from them. The accuracy is measured on
+test images. The model of `finetune` is also exported as an int8 TFLite file,
+calibrated on training images, and its accuracy is measured in LiteRT.
 
-Tasks, each with `--seeds` drawings of the training images:
+Each task is repeated with `--seeds` random samples of the training images:
 
 - `cifar10_three`: bird, cat and dog, 150 images each; CIFAR has
   `train/CLASS/*.jpg` and `test/CLASS/*.jpg`.
-- `cifar10_four`: frog, horse, ship and truck, 100 images each, for `--model`, a
-  run of `train_cifar10.py` that was trained on the other six.
-- `photos`: birds, dogs and reptiles, two thirds of what there is; `--data` has
-  `WNID/*.JPEG`, folders that are called as ImageNet's classes.
+- `cifar10_four`: frog, horse, ship and truck, 100 images each. `--model` is
+  a run of `train_cifar10.py` that was trained on the other six classes.
+- `photos`: birds, dogs and reptiles, two thirds of the images. `--data` has
+  `WNID/*.JPEG`, folders with the WordNet identifiers of ImageNet's classes.
 - `digits`: scikit-learn's digits in random colors, 50 images each.
 
-The results of a task are added to `--output`. Time and result: see
+The results of a task are added to `--output`. For time and result, see
 results/finetune.json.
 """
 
@@ -47,12 +47,12 @@ from convmixer_tf.preprocessing import match_classes
 from convmixer_tf.training import finetune
 
 TASKS = ("cifar10_three", "cifar10_four", "photos", "digits")
-_TASK = flags.DEFINE_enum("task", None, TASKS, "What to learn.", required=True)
+_TASK = flags.DEFINE_enum("task", None, TASKS, "Task.", required=True)
 _DATA = flags.DEFINE_string("data", None, "Folder of the images.")
-_MODEL = flags.DEFINE_string("model", "256_8", "What to start from.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Drawings of training images.", 1)
+_MODEL = flags.DEFINE_string("model", "256_8", "Pretrained model.")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "Samples of training images.", 1)
 _OUTPUT = flags.DEFINE_string(
-    "output", "recipes/results/finetune.json", "File of the results."
+    "output", "recipes/results/finetune.json", "JSON file of the results."
 )
 
 # Indices of ImageNet's classes.
@@ -75,7 +75,7 @@ def write_cifar10(folder, classes, count, seed):
 
 
 def write_photos(folder, seed):
-    """Links two thirds of the photographs to train on, and the others."""
+    """Links two thirds of the photographs for training, the rest for tests."""
     rows = []
     for index, [(wnid, *_)] in enumerate(decode_predictions(np.eye(1000), 1)):
         for name, group in _PHOTOS.items():
@@ -89,7 +89,7 @@ def write_photos(folder, seed):
 
 
 def write_digits(folder, seed):
-    """Colors digits: 50 of each to train on, and those held out."""
+    """Writes colored digits: 50 of each for training, and the held-out ones."""
     rng = np.random.default_rng(seed)
     for split in ("train", "test"):
         digits, labels = read_images(
@@ -107,14 +107,14 @@ def write_digits(folder, seed):
 
 
 def link(paths, folder):
-    """Links files to a folder, which is made."""
+    """Creates a folder with links to files."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
         (folder / path.name).symlink_to(path.absolute())
 
 
 def write(folder, seed):
-    """Writes a drawing of the task, as `train/CLASS` and `test/CLASS`."""
+    """Writes a sample of the task as `train/CLASS` and `test/CLASS`."""
     if _TASK.value == "photos":
         write_photos(folder, seed)
     elif _TASK.value == "digits":
@@ -126,7 +126,7 @@ def write(folder, seed):
 
 
 def untouched(opened, data):
-    """Asks the model as it is for the classes, if it knows them."""
+    """Evaluates the pretrained model if it knows the classes."""
     try:
         outputs = match_classes(
             data.names, opened.class_names, opened.model.output_shape[-1]
@@ -150,14 +150,14 @@ def probe(opened, data):
 
 
 def frozen(opened, data, seed):
-    """Calls `finetune` for the head only."""
+    """Calls `finetune` for only the head."""
     with tempfile.TemporaryDirectory() as output:
         result = finetune(data.folder, opened, output, frozen=True, seed=seed)
     return {"top1": result.report["test"]["top1"]}
 
 
 def full(opened, data, seed):
-    """Calls `finetune`; the seconds do not include the export."""
+    """Calls `finetune`. The seconds do not include the export."""
     with tempfile.TemporaryDirectory() as output:
         start = time.process_time()
         result = finetune(data.folder, opened, output, seed=seed)
@@ -179,7 +179,7 @@ def full(opened, data, seed):
 
 
 def stock_keras(opened, data, seed):
-    """Trains by `compile` and `fit`: the head first, then all weights."""
+    """Trains with `compile` and `fit`: the head first, then all weights."""
     keras.utils.set_random_seed(seed)
     source = keras.models.clone_model(opened.model)
     source.set_weights(opened.model.get_weights())
@@ -203,7 +203,7 @@ def top1(answers, data):
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A drawing of the task, as files and as pixels and labels."""
+    """A sample of the task, as files and as pixels and labels."""
 
     folder: str
     names: tuple
@@ -212,7 +212,7 @@ class Drawing:
 
 
 def read(folder, opened):
-    """Reads a drawing; its training images are not divided."""
+    """Reads a sample. Its training images are not split."""
     parts = [open_dataset(folder, split) for split in ("train", "test")]
     pixels = [
         read_images(
@@ -227,7 +227,7 @@ def read(folder, opened):
 
 
 def compare(opened, data, seed, rows):
-    """Runs all ways on a drawing, and adds their results to `rows`."""
+    """Runs all methods on a sample and adds their results to `rows`."""
     ways = {
         "untouched": lambda: untouched(opened, data),
         "probe": lambda: probe(opened, data),
@@ -249,7 +249,7 @@ def compare(opened, data, seed, rows):
 
 
 def save(rows, data):
-    """Adds what there is of the task to the results."""
+    """Adds the rows of the task to the results file."""
     results = {}
     if os.path.exists(_OUTPUT.value):
         results = json.loads(pathlib.Path(_OUTPUT.value).read_text())
@@ -276,7 +276,7 @@ def save(rows, data):
 
 
 def main(argv):
-    """Runs the ways in turns, and saves the results after each drawing."""
+    """Runs the methods in turn and saves the results after each sample."""
     launch.start(argv)
     opened = open_model(_MODEL.value)
     rows = {}

@@ -1,8 +1,8 @@
-"""Builds and times the steps of `benchmark.py`, in a process of its own.
+"""Builds and times the steps of `benchmark.py` in a separate process.
 
-It imports one framework only. A request is one line of JSON on standard input,
-`[method, arguments]`; the answer is one line of JSON on standard output, with
-`"result"` or `"error"`. Whatever else prints goes to standard error.
+It imports only one framework. A request is one line of JSON on stdin, `[method,
+arguments]`. The answer is one line of JSON on stdout, with `"result"` or
+`"error"`. All other output goes to stderr.
 """
 
 import importlib
@@ -17,11 +17,11 @@ import traceback
 import numpy as np
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-LEARNING_RATE = 1e-4  # Small: nothing may overflow while the clock runs.
+LEARNING_RATE = 1e-4  # Small, so that nothing overflows.
 
 
 class KerasFramework:
-    """The ConvMixer of the checkout that `PYTHONPATH` begins with."""
+    """The ConvMixer of the first checkout in `PYTHONPATH`."""
 
     def __init__(self, threads, compiled):
         import keras
@@ -30,7 +30,7 @@ class KerasFramework:
 
         self.keras, self.convmixer_tf = keras, convmixer_tf
         self.backend = keras.backend.backend()
-        # JAX compiles every step. TensorFlow runs graphs if not told to.
+        # JAX always compiles. TensorFlow runs graphs by default.
         self.jit_compile = compiled or self.backend == "jax"
         if self.backend == "tensorflow" and threads:
             import tensorflow as tf
@@ -41,7 +41,7 @@ class KerasFramework:
             _set_up_torch(threads)
 
     def describe(self):
-        """Names the device, the versions and the checkout."""
+        """Describes the device, the versions and the checkout."""
         backend = importlib.import_module(self.backend)
         if self.backend == "torch":
             device = _torch_device()
@@ -90,7 +90,7 @@ class KerasFramework:
 
 
 class TimmFramework:
-    """timm's ConvMixer, eager or by `torch.compile`."""
+    """timm's ConvMixer, eager or with `torch.compile`."""
 
     def __init__(self, threads, compiled, channels_last):
         import torch
@@ -103,7 +103,7 @@ class TimmFramework:
         self.device = "cuda" if _torch_device() == "gpu" else "cpu"
 
     def describe(self):
-        """Names the device and the versions."""
+        """Describes the device and the versions."""
         import timm
 
         return {
@@ -117,7 +117,7 @@ class TimmFramework:
         from timm.models.convmixer import ConvMixer
 
         torch = self.torch
-        torch._dynamo.reset()  # Forgets what was compiled before.
+        torch._dynamo.reset()  # Discards earlier compilations.
         torch.manual_seed(0)
         activations = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU}
         network = ConvMixer(
@@ -169,7 +169,7 @@ def _set_up_torch(threads):
 
     if threads:
         torch.set_num_threads(threads)
-    # What TensorFlow and JAX do on a GPU: TensorFloat-32, the best algorithm.
+    # As in TensorFlow and JAX on a GPU: TensorFloat-32, the best algorithm.
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = True
     torch.set_float32_matmul_precision("high")
@@ -185,7 +185,7 @@ FRAMEWORKS = {"keras": KerasFramework, "timm": TimmFramework}
 
 
 class Worker:
-    """Answers the requests; each method is one."""
+    """Handles the requests. Each method is one kind of request."""
 
     def start(self, framework, options, clock):
         """Imports a framework and describes it."""
@@ -194,22 +194,22 @@ class Worker:
         return self._framework.describe()
 
     def build(self, **case):
-        """Builds a step and gives the seconds of its first run.
+        """Builds a step and returns the seconds of its first run.
 
-        A step ends with the logits, or the loss, in the host's memory.
+        A step ends with the logits or the loss in host memory.
         """
-        self._step = None  # Frees the memory of the one before.
+        self._step = None  # Frees the memory of the previous step.
         start = time.perf_counter()
         self._step = self._framework.build(**case)
         output = self._step()
         if not np.isfinite(output).all():
-            raise ValueError("The step gives values that are not finite.")
+            raise ValueError("The step returned values that are not finite.")
         return time.perf_counter() - start
 
     def time(self, steps):
-        """Gives the mean seconds of several steps.
+        """Returns the mean seconds of several steps.
 
-        One step runs before, untimed: other processes had the caches.
+        One untimed step runs first because other processes used the caches.
         """
         self._step()
         start = self._clock()
@@ -219,8 +219,8 @@ class Worker:
 
 
 def main():
-    """Answers until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends this.
+    """Answers requests until the end of stdin."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent stops this.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker = Worker()

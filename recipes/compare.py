@@ -1,30 +1,31 @@
-"""Trains ConvMixer and other architectures of like size alike.
+"""Compares ConvMixer with other architectures of similar size.
 
     python recipes/compare.py --data FOLDER --output runs/compare
 
 FOLDER has train/CLASS/*.png and test/CLASS/*.png (or .jpg), or is the name
-`cifar10` of tensorflow-datasets. The others are a ResNet and MobileNetV3 from
-keras.applications, a ViT from KerasHub (`pip install keras-hub`; without it,
-`--models resnet,mobilenet,mixer`) and an MLP-Mixer. Each gets the width at
-which it has about as many parameters as the ConvMixer. All are trained on the
-same images with the same augmentation, optimizer, schedule and epochs.
+`cifar10` of tensorflow-datasets. The other architectures are a ResNet and
+MobileNetV3 from keras.applications, a ViT from KerasHub (`pip install
+keras-hub`; without it, pass `--models resnet,mobilenet,mixer`) and an
+MLP-Mixer. The width of each is chosen so that it has about as many parameters
+as the ConvMixer. All are trained on the same images with the same augmentation,
+optimizer, schedule and epochs.
 
-With `--trend`, several ConvMixers are trained instead, each with one argument
-changed:
+With `--trend`, several ConvMixers are trained instead. One argument differs in
+each:
 
     python recipes/compare.py --data FOLDER --dim 64 --depth 4 \
         --trend patch_size=2,4,8 --trend dim=32,64,128
 
-Writes a table, `compare.json` and `compare.png` to the output folder. The same
-command resumes a comparison that was stopped.
+The script writes a table, `compare.json` and `compare.png` to the output
+folder. To resume a stopped comparison, run the same command.
 
-Result: `results/compare.json`, of `--epochs 1 --threads 1` and one seed, a
-quarter of an hour of one core. After one epoch ConvMixer-160/6 has 66.1 %
-top-1, the ResNet 57.1 %, MobileNetV3 48.8 %, the MLP-Mixer 47.1 %, the ViT
-44.1 %. This is not what they can reach: transformers need many more epochs, the
-learning rate was tuned for none of them, and the ConvMixer, with smaller
-patches, computes 2.4 to 28 times as many multiply-accumulates.
-`results/sweep.json` has the trends, of `--epochs 1 --steps_per_epoch 390`.
+Result: `results/compare.json`, with `--epochs 1 --threads 1` and one seed, in a
+quarter of an hour on one core. After one epoch, ConvMixer-160/6 has 66.1 %
+top-1, the ResNet 57.1 %, MobileNetV3 48.8 %, the MLP-Mixer 47.1 % and the ViT
+44.1 %. This is not their final accuracy: transformers need many more epochs,
+and the learning rate was not tuned. The ConvMixer has smaller patches and
+computes 2.4 to 28 times as many multiply-accumulates. `results/sweep.json` has
+the trends, with `--epochs 1 --steps_per_epoch 390`.
 """
 
 import bisect
@@ -62,7 +63,7 @@ from convmixer_tf.training import train_classifier
 
 HEADS = 4  # of the ViT
 TIMED_BATCH = 64  # images
-# Small networks on CIFAR-10 have had this augmentation since ResNet: shifts by
+# The usual augmentation of small networks on CIFAR-10 since ResNet: shifts by
 # up to 4 pixels, and flips.
 SHIFT = data.Augmentation(crop=data.PadAndCrop())
 
@@ -74,7 +75,7 @@ _OUTPUT = flags.DEFINE_string("output", "runs/compare", "Folder of all runs.")
 _MODELS = flags.DEFINE_list(
     "models",
     ["resnet", "mobilenet", "vit", "mixer"],
-    "What to compare with the ConvMixer.",
+    "Architectures to compare with the ConvMixer.",
 )
 _TREND = flags.DEFINE_multi_string(
     "trend",
@@ -85,7 +86,7 @@ _DIM = flags.DEFINE_integer("dim", 160, "Width of the ConvMixer.", 1)
 _DEPTH = flags.DEFINE_integer(
     "depth", 6, "Blocks of the ConvMixer, the ViT and the MLP-Mixer.", 1
 )
-_KERNEL_SIZE = flags.DEFINE_integer("kernel_size", 5, "Of the ConvMixer.")
+_KERNEL_SIZE = flags.DEFINE_integer("kernel_size", 5, "Of ConvMixer, patches.")
 _PATCH_SIZE = flags.DEFINE_integer("patch_size", 2, "Of the ConvMixer.")
 _TOKEN_SIZE = flags.DEFINE_integer(
     "token_size", 4, "Patch size of the ViT and the MLP-Mixer."
@@ -93,29 +94,29 @@ _TOKEN_SIZE = flags.DEFINE_integer(
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side, in pixels.", 1)
 _EPOCHS = flags.DEFINE_integer("epochs", 5, "Passes over the images.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.002, "The peak.")
-_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.02, "Times the rate.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.002, "Peak rate.")
+_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.02, "Weight decay.")
 _THREADS = flags.DEFINE_integer(
-    "threads", None, "TensorFlow's threads. Default: one for each core.", 1
+    "threads", None, "TensorFlow's threads. Default: one per core.", 1
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 11, "Timed steps of each.", 3)
+_ROUNDS = flags.DEFINE_integer("rounds", 11, "Timed steps per model.", 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A model to train: its name, what it is, and how to build it."""
+    """A model to train: its name, its settings and its builder."""
 
     name: str
     settings: dict
-    build: Callable  # of a `classifier_activation`
+    build: Callable  # Takes a `classifier_activation`.
 
 
 def resnet(image, width):
-    """ResNet50 up to its second stage, narrowed, with a stem of stride 1.
+    """Builds ResNet50 up to its second stage, narrower, with a stride-1 stem.
 
     keras.applications builds ResNets of one width only, so its layers are
-    copied with `width` times the filters. Maps of a 32-pixel image have 16 x 16
-    and 8 x 8 pixels.
+    copied with `width` times the filters. The feature maps of a 32-pixel image
+    have 16 x 16 and 8 x 8 pixels.
     """
     x = _copy(_half_resnet50(image.shape[1:]), width, "conv1_conv")(image)
     return layers.GlobalAveragePooling2D(name="avg_pool")(x)
@@ -130,10 +131,10 @@ def _half_resnet50(shape):
 
 
 def mobilenet(image, width):
-    """MobileNetV3Small of `alpha=width`, with a stem of stride 1.
+    """Builds MobileNetV3Small with `alpha=width` and a stride-1 stem.
 
-    The last maps of a 32-pixel image have 2 x 2 pixels. The head is a pooling
-    alone, without the layer of 1,024 features.
+    The last feature maps of a 32-pixel image have 2 x 2 pixels. The head is
+    only a pooling layer, without the layer of 1,024 features.
     """
     body = keras.applications.MobileNetV3Small(
         include_top=False,
@@ -147,7 +148,7 @@ def mobilenet(image, width):
 
 
 def _copy(model, width, stem):
-    """Copies a model with other numbers of filters and a stem of stride 1."""
+    """Copies a model with other numbers of filters and a stride-1 stem."""
 
     def copy(layer):
         config = layer.get_config()
@@ -164,7 +165,7 @@ def _copy(model, width, stem):
 
 
 def vit(image, width, depth, patch_size):
-    """A ViT of KerasHub, with a class token and MLPs of 4 x the width."""
+    """Builds a KerasHub ViT with a class token and MLPs of 4 x the width."""
     import keras_hub
 
     backbone = keras_hub.models.ViTBackbone(
@@ -179,10 +180,10 @@ def vit(image, width, depth, patch_size):
 
 
 def mixer(image, width, depth, patch_size):
-    """An MLP-Mixer (Tolstikhin et al., https://arxiv.org/abs/2105.01601).
+    """Builds an MLP-Mixer (Tolstikhin et al., arxiv.org/abs/2105.01601).
 
     The hidden layers have the relative sizes of the paper's models: half the
-    width to mix patches, four times the width to mix channels.
+    width for mixing patches, four times the width for mixing channels.
     """
 
     def norm(x, name):
@@ -210,16 +211,16 @@ def mixer(image, width, depth, patch_size):
 
 
 def _multiples(step):
-    """Lists multiples of a step, each at most 4 % or one step above the last.
+    """Lists multiples of a step, with gaps of at most 4 % or one step.
 
-    The middle one is small, so that the first model of a search builds fast.
+    The middle one is small, so that a search builds its first model quickly.
     """
     return [
         round(step * i, 2) for i in sorted({round(1.04**i) for i in range(160)})
     ]
 
 
-# Function from normalized images to features, and the widths to choose from.
+# Function from normalized images to features, and the candidate widths.
 ARCHITECTURES = {
     "resnet": (resnet, _multiples(0.01)),
     "mobilenet": (mobilenet, _multiples(0.02)),
@@ -229,7 +230,7 @@ ARCHITECTURES = {
 
 
 def classifier(features, input_shape, classes, activation, name):
-    """Builds a classifier of pixels in [0, 255] from a function of images."""
+    """Builds a classifier of pixels in [0, 255] from a feature function."""
     image = keras.Input(input_shape, name="image")
     x = layers.Normalization(
         mean=255 * np.array(IMAGENET_MEAN),
@@ -247,8 +248,7 @@ def closest_width(count, widths, target):
     """Finds the width whose number of parameters is closest to a target.
 
     Args:
-        count: Function from a width to a number of parameters, which grows
-            with the width.
+        count: Increasing function from a width to a number of parameters.
         widths: Sequence of widths, in ascending order.
         target: Integer.
     """
@@ -265,7 +265,7 @@ def trainable_parameters(model):
 
 
 def convmixer_entry(name, settings, classes):
-    """Describes a ConvMixer by its first arguments."""
+    """Creates the entry of a ConvMixer from its first arguments."""
     shape = (_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3)
 
     def build(activation):
@@ -280,7 +280,7 @@ def convmixer_entry(name, settings, classes):
 
 
 def other_entry(name, classes, target):
-    """Describes another architecture, of about `target` parameters."""
+    """Creates the entry of another model with about `target` parameters."""
     features, widths = ARCHITECTURES[name]
     shape = (_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3)
     fixed = {}
@@ -300,17 +300,17 @@ def other_entry(name, classes, target):
 
 
 def base():
-    """The first arguments of the ConvMixer that the flags name."""
+    """Returns the first arguments of the ConvMixer in the flags."""
     flag_values = (_DIM, _DEPTH, _KERNEL_SIZE, _PATCH_SIZE)
     return {flag.name: flag.value for flag in flag_values}
 
 
 def trends():
-    """Reads `--trend`.
+    """Parses `--trend`.
 
     Returns:
-        Dictionary from arguments of `ConvMixer` to lists of integers, the
-        base's value among them.
+        Dictionary from arguments of `ConvMixer` to lists of integers that
+        include the base value.
 
     Raises:
         ValueError: If a flag is wrong.
@@ -324,7 +324,7 @@ def trends():
         ):
             raise ValueError(
                 f"`--trend` must be one of {', '.join(base())}, then = and "
-                "positive integers with commas between, such as dim=32,64. "
+                "positive integers separated by commas, such as dim=32,64. "
                 f"Received: {text}"
             )
         found[name] = sorted({*map(int, values), base()[name]})
@@ -332,11 +332,11 @@ def trends():
 
 
 def check_flags():
-    """Raises what is wrong with the flags, before data are opened."""
+    """Raises an error for invalid flags, before data is opened."""
     unknown = sorted(set(_MODELS.value) - set(ARCHITECTURES))
     if unknown:
         raise ValueError(
-            f"`--models` must be some of {', '.join(ARCHITECTURES)}. "
+            f"`--models` must be a list of {', '.join(ARCHITECTURES)}. "
             f"Received: {', '.join(unknown)}"
         )
     found = trends()
@@ -350,31 +350,30 @@ def check_flags():
         missing = importlib.util.find_spec("keras_hub") is None
         if "vit" in _MODELS.value and missing:
             raise ImportError(
-                "The ViT needs KerasHub: `pip install keras-hub`, or leave "
-                "it out with `--models resnet,mobilenet,mixer`."
+                "The ViT needs KerasHub. `pip install keras-hub`, or pass "
+                "`--models resnet,mobilenet,mixer`."
             )
 
 
 def check_geometry(patch_size, kernel_size=1):
-    """Raises unless patches tile an image and no kernel sees padding alone."""
+    """Raises an error unless patches and kernels fit the images."""
     image_size = _IMAGE_SIZE.value
     if patch_size < 1 or image_size % patch_size:
         raise ValueError(
-            f"Patches must divide the images, of {image_size} pixels. "
-            f"Received: a patch of {patch_size}"
+            f"The patch size must divide the image size, {image_size} pixels. "
+            f"Received: {patch_size}"
         )
     widest = 2 * (image_size // patch_size) - 1
     if not 1 <= kernel_size <= widest:
         raise ValueError(
-            f"Kernels for {image_size // patch_size} patches a side must have "
-            f"a side of at least 1 and at most {widest}: the rest would see "
-            f"padding alone. Received: a kernel of {kernel_size} on patches "
-            f"of {patch_size}"
+            f"With {image_size // patch_size} patches a side, the kernel size "
+            f"must be from 1 to {widest}. A larger kernel only adds padding. "
+            f"Received: kernel size {kernel_size} with patch size {patch_size}"
         )
 
 
 def entries(classes):
-    """Lists the models to train, each once."""
+    """Lists the models to train, without duplicates."""
     if not _TREND.value:
         first = convmixer_entry("convmixer", base(), classes)
         target = trainable_parameters(first.build(None))
@@ -397,7 +396,7 @@ def trend_name(settings):
 
 
 def train(entry, config, datasets, strategy):
-    """Trains a model, or resumes its training, and gives its row."""
+    """Trains a model, or resumes its training, and returns its row."""
     logging.info("Training %s: %s", entry.name, entry.settings)
     model, summary = train_classifier(
         config,
@@ -423,9 +422,9 @@ def train(entry, config, datasets, strategy):
 
 
 def add_speed(rows, models):
-    """Times inference and training by turns, and adds the ratios to the rows.
+    """Times inference and training in turns and adds the ratios to the rows.
 
-    On a CPU the clock is the process's, so that other processes don't matter.
+    On a CPU, processor time is used, which excludes other processes.
     """
     clock = "wall" if tf.config.list_physical_devices("GPU") else "cpu"
     runs = {"inference": {}, "training": {}}
@@ -458,7 +457,7 @@ def add_speed(rows, models):
 
 
 def draw_costs(path, rows):
-    """Draws accuracy against what it costs, as a PNG."""
+    """Draws accuracy against costs as a PNG."""
     panels = {
         "million multiply-accumulates": [row["macs"] / 1e6 for row in rows],
         "thousand parameters": [row["parameters"] / 1e3 for row in rows],
@@ -482,7 +481,7 @@ def draw_costs(path, rows):
 
 
 def draw_trends(path, rows):
-    """Draws accuracy along each trend, as a PNG."""
+    """Draws the accuracy of each trend as a PNG."""
     found = {row["trend"]: None for row in rows}
     figure = matplotlib.figure.Figure(
         figsize=(4.2 * len(found), 3.8), layout="constrained"
@@ -521,7 +520,7 @@ def table(rows):
 
 
 def main(argv):
-    """Compares as the flags say."""
+    """Runs the comparison."""
     launch.start(argv)
     check_flags()
     if _THREADS.value:

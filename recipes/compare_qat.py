@@ -1,17 +1,17 @@
-"""Compares quantization-aware training with plain training and with none.
+"""Compares quantization-aware training with plain and without training.
 
     pip install "convmixer_tf[train,export,qat]"
     python recipes/compare_qat.py --model k7/model.keras --data FOLDER \
         --eval_split test --crop_fraction 1 --eval_images 10000 --threads 1 \
         --output runs/qat_k7
 
-For each number format (int8, int4): the file without any training, and for
-each seed the files after training with rounding ("quantize") and after the
-same training without ("float"). All are measured on the same images, which
-nothing was trained on or calibrated with.
+For each number format (int8, int4), it compares the file without any training
+and, for each seed, the files after training with rounding ("quantize") and
+after the same training without rounding ("float"). All are measured on the same
+images, which were not used for training or calibration.
 
-Writes `results.json` and prints a table. A run that was stopped resumes with
-the same command.
+It writes `results.json` and prints a table. To resume a stopped run, run the
+same command.
 
 Time: for 3 seeds, 12 trainings of 4,000 images of CIFAR-10, a minute and a
 half each for a 128/6 network on one core. Result: results/qat_*.json.
@@ -38,7 +38,7 @@ _QUANTIZATIONS = tuning_data.define_quantization(
     ["int8", "int4"],
     "Number format to compare in; repeatable.",
 )
-_SEEDS = flags.DEFINE_integer("seeds", 3, "How many trainings of each.", 1)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Number of trainings of each.", 1)
 
 
 def trainings():
@@ -52,7 +52,7 @@ def trainings():
 
 
 def measure(tuning, expected, folder):
-    """Makes and measures all files.
+    """Creates and measures all files.
 
     Args:
         tuning: A `tuning_data.TuningData`.
@@ -60,7 +60,7 @@ def measure(tuning, expected, folder):
         folder: Path of the folder to write to.
 
     Returns:
-        List of a dictionary for each file.
+        List with a dictionary for each file.
     """
     images, _ = tuning.test
     results = []
@@ -93,15 +93,15 @@ def measure(tuning, expected, folder):
 
 
 def summarize(results):
-    """Reduces the seeds to mean, least and largest; compares with no training.
+    """Computes mean, minimum and maximum over seeds, and the gain.
 
     Args:
-        results: What `measure` returns.
+        results: Results from `measure`.
 
     Returns:
-        List of a dictionary for each quantization and method. `"gain"` is the
-        mean top-1 minus that of the file without training, `"spread"` the
-        largest minus the least of the seeds.
+        List with a dictionary for each quantization and method. `"gain"` is the
+        mean top-1 minus the top-1 of the file without training. `"spread"` is
+        the maximum minus the minimum over the seeds.
     """
     before, groups = {}, {}
     for result in results:
@@ -126,10 +126,10 @@ def summarize(results):
 
 
 def verdicts(summary):
-    """Says for each quantization whether training with rounding pays.
+    """States for each quantization whether training with rounding helps.
 
     Args:
-        summary: What `summarize` returns.
+        summary: Summary from `summarize`.
 
     Returns:
         List of sentences.
@@ -172,7 +172,7 @@ def table(results):
 
 
 def main(argv):
-    """Trains, measures and compares as the flags say."""
+    """Trains, measures and compares."""
     folder = tuning_data.start(argv, _OUTPUT.value)
     settings = tuning_data.config(METHODS[0], 0).result_settings()
     tuning = tuning_data.read()
@@ -188,7 +188,7 @@ def main(argv):
             "settings": {
                 name: value
                 for name, value in settings.items()
-                if name not in ("method", "seed")  # Of each file.
+                if name not in ("method", "seed")  # They differ between files.
             },
             "images": tuning.counts(),
             "model": tuning.compare(expected, expected),

@@ -1,4 +1,4 @@
-"""The picture of how a run went, from the table that it leaves."""
+"""Draws the learning curves of a run from its log."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ from convmixer_tf.files import replaced
 
 
 def read_log(folder):
-    """Reads the table that a run leaves.
+    """Reads the log of a run.
 
     Args:
         folder: Path of the run's folder.
@@ -23,18 +23,18 @@ def read_log(folder):
         unknown is NaN.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If no epoch is in it.
+        FileNotFoundError: If there is no log.
+        ValueError: If it has no epochs.
     """
     path = os.path.join(folder, "log.csv")
     if not gfile.exists(path):
         raise FileNotFoundError(
-            f"There is no `{path}`: a run writes it after its first epoch."
+            f"`{path}` does not exist. A run writes it after its first epoch."
         )
     with gfile.GFile(path) as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        raise ValueError(f"`{path}` has no epoch in it.")
+        raise ValueError(f"`{path}` has no epochs.")
     return {
         name: [float(row[name] or "nan") for row in rows] for name in rows[0]
     }
@@ -44,8 +44,8 @@ def draw(logs):
     """Draws accuracy and losses by epoch.
 
     Args:
-        logs: Dictionary from names to what `read_log` returns. A name stands
-            before what the curves are; it may be empty.
+        logs: Dictionary from names to logs from `read_log`. A name is a prefix
+            of the legend; it may be empty.
 
     Returns:
         A `matplotlib.figure.Figure` with two axes.
@@ -58,7 +58,7 @@ def draw(logs):
         final = f"{top1[-1]:.2f} % after {log['epoch'][-1]:.0f}"
         style = {"color": f"C{number}"}
         if len(top1) <= 25:
-            style["marker"] = "."  # A line needs two points.
+            style["marker"] = "."  # A line needs at least two points.
         accuracy.plot(log["epoch"], top1, label=prefix + final, **style)
         loss.plot(
             log["epoch"], log["loss"], label=f"{prefix}evaluation", **style
@@ -70,8 +70,8 @@ def draw(logs):
             label=f"{prefix}training, augmented",
             **style,
         )
-    accuracy.set(ylabel="evaluation images recognized, %", ylim=(None, 100))
-    loss.set(ylabel="cross entropy", ylim=(0, 1.1 * loss.dataLim.y1))
+    accuracy.set(ylabel="top-1 on evaluation images, %", ylim=(None, 100))
+    loss.set(ylabel="cross-entropy", ylim=(0, 1.1 * loss.dataLim.y1))
     for axes in (accuracy, loss):
         axes.set(xlabel="epoch", xlim=(0, None))
         axes.xaxis.set_major_locator(
@@ -83,7 +83,7 @@ def draw(logs):
 
 
 def draw_run(folder):
-    """Draws how one run went, as `curve.png` in its folder.
+    """Draws the curves of one run as `curve.png` in its folder.
 
     Args:
         folder: Path of the run's folder.

@@ -1,13 +1,13 @@
-"""Measures a classifier in a file: top-1, top-5, classes, confusion.
+"""Evaluates a classifier: top-1, top-5, per-class accuracy, confusion.
 
     python recipes/evaluate.py --model runs/mine/model.keras --data FOLDER
 
-`--model` is a `.keras` or `.tflite` file, the folder of a SavedModel, a TF Hub
-module or a run, or the name of a pretrained variant: 1536_20, 768_32, 1024_20,
-512_16, 256_8. Prints the accuracy and writes `scores.json` and `confusion.png`,
-beside the model unless `--output` names another folder.
+`--model` is a `.keras` or `.tflite` file, a SavedModel, TF Hub module or run
+folder, or the name of a pretrained variant: 1536_20, 768_32, 1024_20, 512_16,
+256_8. The script prints the accuracy and writes `scores.json` and
+`confusion.png` beside the model, or to the folder in `--output`.
 
-Time: that of the forward pass; recipes/results/README.md has times an image.
+Time: the forward pass. recipes/results/README.md has times per image.
 """
 
 import launch

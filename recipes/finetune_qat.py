@@ -4,17 +4,17 @@
     python recipes/finetune_qat.py --model runs/mine/model.keras \
         --data FOLDER --output runs/qat
 
-Quantization-aware training: numbers are rounded as in the file
-(`--quantization int8` or `int4`). `--method float` is the same training
-without rounding, a control. Writes `METHOD_QUANTIZATION.tflite`, verified as
-every other export, with a report and a model card beside it; `before.tflite`,
-the file without the training; and `results.json`, which compares them on
-images that were neither trained on nor calibrated with.
+In quantization-aware training, numbers are rounded as in the file
+(`--quantization int8` or `int4`). `--method float` is the same training without
+rounding, as a control. The script writes `METHOD_QUANTIZATION.tflite`, verified
+like every export, with a report and a model card beside it; `before.tflite`,
+the file without the training; and `results.json`, which compares them on images
+that were not used for training or calibration.
 
-A run that was stopped resumes with the same command.
+To resume a stopped run, run the same command.
 
-Time: half a minute before the first update, then 100 images of CIFAR-10 in a
-second for a 128/6 network, on one core. Result: results/qat_packaged*.json.
+Time: half a minute before the first update, then 100 CIFAR-10 images per second
+for a 128/6 network on one core. Result: results/qat_packaged*.json.
 """
 
 import launch
@@ -31,23 +31,23 @@ _METHOD = flags.DEFINE_enum(
     "method",
     "quantize",
     ["quantize", "float"],
-    "Whether to train with rounding or without.",
+    "Train with or without rounding.",
 )
 _QUANTIZATION = tuning_data.define_quantization(
     flags.DEFINE_enum, "int8", "Number format of the file."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.", 0)
 _OVERWRITE = flags.DEFINE_bool(
-    "overwrite", False, "Whether to replace a file that is there."
+    "overwrite", False, "Whether to replace an existing file."
 )
 
 
 def export_verified(path, model, quantization, tuning):
-    """Publishes the TFLite file of what `fine_tune` returned.
+    """Publishes the TFLite file of a fine-tuned model.
 
     Args:
         path: Path of the file.
-        model: What `fine_tune` returned.
+        model: Model from `fine_tune`.
         quantization: As in `export_tflite`.
         tuning: A `tuning_data.TuningData`.
 
@@ -84,7 +84,7 @@ def table(rows):
 
 
 def main(argv):
-    """Fine-tunes, exports and compares as the flags say."""
+    """Fine-tunes, exports and compares."""
     folder = tuning_data.start(argv, _OUTPUT.value)
     config = tuning_data.config(_METHOD.value, _SEED.value)
     quantization = _QUANTIZATION.value

@@ -1,6 +1,6 @@
-"""Imports the package without what TensorFlow logs meanwhile.
+"""Imports the package and suppresses TensorFlow's log messages.
 
-No setting of TensorFlow's does that: its log is set up afterwards.
+TensorFlow has no setting for this because its log is set up afterwards.
 """
 
 import importlib
@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 
-# What it has to say below an error is not for whoever trains a model.
+# Messages below errors that are not useful for training a model.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 _NOISE = (
@@ -21,7 +21,7 @@ _NOISE = (
 def _import_package():
     try:
         kept = os.dup(2)
-    except OSError:  # There is no standard error.
+    except OSError:  # There is no stderr.
         importlib.import_module("convmixer_tf")
         return
     with tempfile.TemporaryFile() as said:

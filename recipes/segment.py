@@ -2,14 +2,15 @@
 
     python recipes/segment.py --model runs/cifar10
 
-The photograph is `china.jpg`, which scikit-learn ships, the labels a few boxes
-drawn by hand, below. A 1 x 1 convolution learns them from feature maps of the
-model; other boxes test it. Compared are the patch embedding, which sees single
-patches, and what the last block or all blocks add to it. Writes `segment.png`
-(boxes to learn from in white, to test on in yellow) and `segment.json`.
+The photograph is `china.jpg` from scikit-learn. The labels are a few boxes that
+were drawn by hand, below. A 1 x 1 convolution learns them from feature maps of
+the model. Other boxes are for testing. The script compares features of the
+patch embedding alone, which depend on single patches, with features of the last
+block or of all blocks added. It writes `segment.png` (training boxes in white,
+test boxes in yellow) and `segment.json`.
 
-This shows how to get at dense features and how to train on them. It is no
-benchmark: one image, few boxes, and color goes a long way.
+It shows how to get dense features and train on them. It is not a benchmark:
+there is one image with few boxes, and color alone separates many classes.
 
 Time: half a minute for a CIFAR-10 network. Result: `recipes/results/segment`.
 """
@@ -34,7 +35,7 @@ from convmixer_tf.models import open_model
 from convmixer_tf.validation import check_positive_integer
 
 # Boxes (left, top, right, bottom), in pixels of the photograph: class ->
-# those to learn from, those to test on.
+# training boxes, test boxes.
 BOXES = {
     "sky": (
         [(380, 20, 620, 100)],
@@ -56,15 +57,15 @@ BOXES = {
 DRAWN = "patches and last block"
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "A .keras file, or a run's folder.", required=True
+    "model", None, "A .keras file or a run folder.", required=True
 )
 _WIDTH = flags.DEFINE_integer(
-    "width", 240, "Width to bring the photograph to, in pixels.", 64
+    "width", 240, "Width of the resized photograph, in pixels.", 64
 )
-_STEPS = flags.DEFINE_integer("steps", 150, "Steps of training a head.")
+_STEPS = flags.DEFINE_integer("steps", 150, "Training steps of a head.")
 _OUTPUT = flags.DEFINE_string("output", "runs/segment", "Folder to write.")
 _OVERWRITE = flags.DEFINE_bool(
-    "overwrite", False, "Whether to replace what is there."
+    "overwrite", False, "Whether to replace existing files."
 )
 
 
@@ -73,14 +74,14 @@ def rasterise(boxes, photograph, grid):
 
     Args:
         boxes: A list of boxes for each class.
-        photograph: Tuple (width, height), in which the boxes are given.
+        photograph: Tuple (width, height), the coordinate range of the boxes.
         grid: Tuple (height, width), in patches.
 
     Returns:
-        Integer array of shape `grid`; -1 is in no box.
+        Integer array of shape `grid`, -1 outside of all boxes.
 
     Raises:
-        ValueError: If the patches are so large that a class has none.
+        ValueError: If a class has no patch because patches are too large.
     """
     labels = np.full(grid, -1)
     rows = (np.arange(grid[0]) + 0.5) * photograph[1] / grid[0]
@@ -94,8 +95,8 @@ def rasterise(boxes, photograph, grid):
             labels[inside] = index
         if not (labels == index).any():
             raise ValueError(
-                f"On a grid of {grid[0]} x {grid[1]} patches no center lies in "
-                f"the boxes {listed}. Pass a larger --width."
+                f"On a grid of {grid[0]} x {grid[1]} patches, no patch center "
+                f"is in the boxes {listed}. Pass a larger --width."
             )
     return labels
 
@@ -104,7 +105,7 @@ def features_of(model, blocks, image):
     """Computes the features of each patch, (1, height, width, channels)."""
     extractor = analysis.feature_extractor(model, blocks)
     maps = extractor(image[None], training=False)
-    # One resolution and one width everywhere: they fit as they are.
+    # All blocks have the same resolution and width, so no resizing is needed.
     return ops.concatenate(list(maps.values()), axis=-1)
 
 
@@ -131,7 +132,7 @@ def train_head(features, labels, classes, steps):
 
 
 def recall(scores, labels):
-    """Measures the share of each class's patches that is found."""
+    """Computes the recall of each class over patches."""
     best = ops.convert_to_numpy(ops.argmax(scores[0], -1))
     shares = {
         name: float(np.mean(best[labels == index] == index))
@@ -141,7 +142,7 @@ def recall(scores, labels):
 
 
 def draw(path, photograph, scores):
-    """Draws the photograph with its boxes, and what the head finds."""
+    """Draws the photograph with its boxes and the predicted classes."""
     size = photograph.size[::-1]
     labels = ops.argmax(ops.image.resize(scores, size)[0], -1)
     image = photograph.copy()
@@ -160,11 +161,10 @@ def draw(path, photograph, scores):
 
 
 def segment(model, photograph, path):
-    """Trains and tests a head on each choice of features; draws one.
+    """Trains and tests a head on each set of features and draws one.
 
     Returns:
-        Dictionary from the features' names to the share of each class's test
-        patches that is found.
+        Dictionary from names of features to the recall of each class.
     """
     height = round(photograph.height * _WIDTH.value / photograph.width)
     image = photograph.resize((_WIDTH.value, height), Image.Resampling.BICUBIC)
@@ -190,7 +190,7 @@ def segment(model, photograph, path):
 
 
 def main(argv):
-    """Segments as the flags say."""
+    """Runs the segmentation."""
     launch.start(argv)
     check_positive_integer("steps", _STEPS.value)
     # A copy of the model that takes images of any size.
@@ -212,7 +212,7 @@ def main(argv):
     with replaced(record) as unfinished, open(unfinished, "w") as file:
         json.dump(report, file, indent=1)
     names = [*BOXES, "mean"]
-    print(f"| found of the test boxes, from | {' | '.join(names)} |")
+    print(f"| recall in the test boxes | {' | '.join(names)} |")
     print(f"|{'---|' * (len(names) + 1)}")
     for name, found in results.items():
         cells = " | ".join(f"{found[key]:.1%}" for key in names)

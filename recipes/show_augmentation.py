@@ -1,10 +1,10 @@
-"""Draws what an augmentation does to images, stage by stage.
+"""Draws the effect of an augmentation on images, stage by stage.
 
     python recipes/show_augmentation.py --data digits --augmentation imagenet \
         --image_size 32 --output sheet.png
 
-Each row adds a stage; under each image stands its mixed label. `--data` takes
-what `open_dataset` takes. Time: ten seconds.
+Each row adds a stage. The mixed label is below each image. `--data` is an
+argument of `open_dataset`. Time: ten seconds.
 """
 
 from absl import app
@@ -17,7 +17,7 @@ from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
 _DATA = flags.DEFINE_string("data", "digits", "Data set or folder.")
-_SPLIT = flags.DEFINE_string("split", "train", "Part of it.")
+_SPLIT = flags.DEFINE_string("split", "train", "Split.")
 _AUGMENTATION = flags.DEFINE_enum(
     "augmentation",
     "imagenet",

@@ -3,22 +3,23 @@
     python recipes/train_cifar10.py --data FOLDER --preset 25
 
 FOLDER has train/CLASS/*.png and test/CLASS/*.png (or .jpg), or is the name
-`cifar10` of tensorflow-datasets. Four presets:
+`cifar10` of tensorflow-datasets. There are four presets:
 
     25   the authors' small script at its shortest: 92.60 % in their log
     100  the same with more augmentation: "more than 94 %"
-    200  9 x 9 kernels on single pixels, with the ImageNet run's augmentation
-         and optimizer; a user of the authors' code reports 95.89 % for that
+    200  9 x 9 kernels on single pixels, with the augmentation and optimizer of
+         the ImageNet run; a user of the authors' code reports 95.89 % for this
          architecture and length
-    fast Muon, depthwise kernels that start with the covariance of trained
-         ones, flips that alternate; to learn more in fewer epochs
+    fast Muon, covariance initialization of the depthwise kernels and
+         alternating flips, to learn more in fewer epochs
 
-The first two are https://github.com/locuslab/convmixer-cifar10, with two
-differences: images that fill no batch are left out of an epoch (97 updates
-instead of 98), and RandAugment is timm's kind and not torchvision's.
+The first two are from https://github.com/locuslab/convmixer-cifar10, with two
+differences: images that do not fill a batch are dropped from an epoch (97
+updates instead of 98), and RandAugment is timm's variant instead of
+torchvision's.
 
-Time: 5 to 9 ms an image on a core for the first two. Only the first was run to
-its end here.
+Time: 5 to 9 ms per image on one core for the first two. Only the first was run
+to its end here.
 """
 
 import dataclasses
@@ -53,7 +54,7 @@ _SMALL_SCRIPT = {
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What a run of that many epochs goes with."""
+    """The settings of a preset."""
 
     epochs: int
     batch_size: int  # images
@@ -91,7 +92,7 @@ PRESETS = {
         settings={"learning_rate": 0.001},  # 0.01 x 64 / 640
         augmentation=dataclasses.replace(
             data.get_augmentation("imagenet"),
-            # With the usual smallest area, .08, it stays near 90 %.
+            # With the usual minimum area, .08, the accuracy stays near 90 %.
             crop=data.RandomResizedCrop(min_area=0.75),
         ),
     ),
@@ -128,12 +129,12 @@ flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
     "data", "cifar10", "Folder, or name in tensorflow-datasets."
 )
-_PRESET = flags.DEFINE_enum("preset", "25", PRESETS, "Which settings.")
+_PRESET = flags.DEFINE_enum("preset", "25", PRESETS, "Preset of settings.")
 _OUTPUT = flags.DEFINE_string("output", "runs/cifar10", "Folder of the run.")
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Default: the preset's.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Default: the preset's.")
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Default: the preset's, whatever the batch size."
+    "learning_rate", None, "Default: the preset's, for any batch size."
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
@@ -155,35 +156,35 @@ _INITIALIZER = flags.DEFINE_enum(
     "depthwise_initializer",
     None,
     ["uniform", "covariance"],
-    "How depthwise kernels start. Default: the preset's.",
+    "Initializer of depthwise kernels. Default: the preset's.",
 )
 _HELD_OUT = flags.DEFINE_integer(
     "held_out",
     0,
-    "Training images to evaluate on instead of the test images, and not to "
-    "train on: to choose settings by.",
+    "Number of training images to hold out and evaluate on instead of the test "
+    "images, for choosing settings.",
 )
 _TEACHER = flags.DEFINE_string(
     "teacher",
     None,
-    "Model to learn from too: what evaluate.py takes as a Keras model.",
+    "Teacher for distillation, a Keras model as for evaluate.py.",
 )
 _DISTILLATION_WEIGHT = flags.DEFINE_float(
-    "distillation_weight", 0.5, "Share of the teacher in the loss."
+    "distillation_weight", 0.5, "Weight of the teacher in the loss."
 )
 _TEMPERATURE = flags.DEFINE_float(
-    "distillation_temperature", 2.0, "What the teacher's logits are divided by."
+    "distillation_temperature", 2.0, "Divisor of the logits in distillation."
 )
 _ACTIVATION = flags.DEFINE_enum(
-    "activation", "gelu", ["gelu", "relu"], "Of the model."
+    "activation", "gelu", ["gelu", "relu"], "Activation of the model."
 )
 
 
 def make_config(train_set):
-    """Builds the `TrainConfig` that the flags describe.
+    """Builds the `TrainConfig` from the flags.
 
     Args:
-        train_set: What `data.open_dataset` returns.
+        train_set: Data set from `data.open_dataset`.
 
     Returns:
         A `TrainConfig`.
@@ -192,7 +193,7 @@ def make_config(train_set):
     batch_size = run_flags.given(_BATCH_SIZE, preset.batch_size)
     settings = dict(preset.settings)
     epochs = run_flags.given(_EPOCHS, preset.epochs)
-    if "warmup_epochs" in settings:  # The same share of any run.
+    if "warmup_epochs" in settings:  # The same fraction of any run.
         settings["warmup_epochs"] *= epochs / preset.epochs
     if _LEARNING_RATE.value is not None:
         settings["learning_rate"] = _LEARNING_RATE.value
@@ -209,7 +210,7 @@ def make_config(train_set):
 
 
 def make_model(classes, classifier_activation=None):
-    """Builds the model that the flags describe.
+    """Builds the model from the flags.
 
     Args:
         classes: Integer, the number of classes.
@@ -243,12 +244,12 @@ def _depthwise_initializer():
 
 
 def open_teacher():
-    """Opens the model that the flag names, for images of 32 x 32 pixels."""
+    """Opens the teacher in the flag, for images of 32 x 32 pixels."""
     return open_model(_TEACHER.value, 32)
 
 
 def open_datasets():
-    """Opens the images to train on and those to evaluate on."""
+    """Opens the training and the evaluation images."""
     if not _HELD_OUT.value:
         return run_flags.open_datasets(_DATA.value, "train", "test")
     (train_set,) = run_flags.open_datasets(_DATA.value, "train")
@@ -256,13 +257,13 @@ def open_datasets():
 
 
 def _has_begun():
-    """Says whether the run has weights of its own to go on from."""
+    """Returns whether the run has checkpoints to resume from."""
     folder = pathlib.Path(_OUTPUT.value) / "checkpoints"
     return bool(CheckpointStore(folder, writes=False).names())
 
 
 def model_flags():
-    """Returns the flags that describe the model, by name."""
+    """Returns the flags of the model, by name."""
     described = (
         _PRESET,
         _DIM,
@@ -271,13 +272,13 @@ def model_flags():
         _PATCH_SIZE,
         _ACTIVATION,
     )
-    if _INITIALIZER.value is not None:  # Older runs do not name it.
+    if _INITIALIZER.value is not None:  # Older runs do not have it.
         described += (_INITIALIZER,)
     return {flag.name: flag.value for flag in described}
 
 
 def main(argv):
-    """Trains as the flags say."""
+    """Trains the model."""
     launch.start(argv)
     strategy = run_flags.strategy()
     train_set, eval_set = open_datasets()

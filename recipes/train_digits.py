@@ -1,12 +1,13 @@
-"""Trains a small ConvMixer on real digits, and takes it to a phone's file.
+"""Trains a small ConvMixer on digits and exports it for phones.
 
     python recipes/train_digits.py
 
-The data are scikit-learn's 1,797 handwritten digits, of 8 x 8 pixels, which
-come with that package: nothing is downloaded. A fifth is held out; it chooses
-nothing, so its accuracy is that of new digits of the same writers.
+The data set is scikit-learn's 1,797 handwritten digits of 8 x 8 pixels. They
+ship with that package, so nothing is downloaded. A fifth is held out and used
+only for the final evaluation, so the accuracy is that of new digits by the same
+writers.
 
-Run again, it goes on if it was stopped, or else exports the model again.
+To resume a stopped run, run the same command. A finished run is exported again.
 
 Time and result: see results/README.md, "Quickstart on digits".
 """
@@ -15,7 +16,7 @@ import json
 import os
 import time
 
-# Before TensorFlow is there, which greets whom it meets.
+# Before TensorFlow is imported, which logs messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import curves
@@ -42,21 +43,24 @@ _OUTPUT = flags.DEFINE_string(
     "output", "runs/digits", "Folder for the model, the files and the results."
 )
 _EPOCHS = flags.DEFINE_integer(
-    "epochs", 3, "Each is eight passes over the training digits.", lower_bound=1
+    "epochs",
+    3,
+    "Epochs of eight passes over the training digits.",
+    lower_bound=1,
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
 
 SIZE = 8  # pixels
 BATCH_SIZE = 64  # images
-PASSES = 8  # in an epoch, since an epoch costs a second besides
-# Of the training digits, scaled to [0, 1].
+PASSES = 8  # per epoch, because each epoch has an overhead of a second
+# Statistics of the training digits, scaled to [0, 1].
 MEAN, STD = 0.3054, 0.3760
-# Each digit is shifted by up to a pixel.
+# Shifts each digit by up to one pixel.
 AUGMENTATION = data.Augmentation(crop=data.PadAndCrop(padding=1), flip=0.0)
 
 
 def build_model(classifier_activation="softmax"):
-    """Builds a ConvMixer-96/4, for 4 x 4 patches of 2 x 2 pixels."""
+    """Builds a ConvMixer-96/4 for 4 x 4 patches of 2 x 2 pixels."""
     return ConvMixer(
         dim=96,
         depth=4,
@@ -76,7 +80,7 @@ def train(train_set, test_set, directory):
 
     Args:
         train_set: The training digits.
-        test_set: The held-out digits, to report on.
+        test_set: The held-out digits.
         directory: Folder of the run.
 
     Returns:
@@ -115,9 +119,9 @@ def export(model, images, directory):
     """Saves the model as float32 and int8 TFLite files.
 
     Args:
-        model: The trained model, which is in `directory` already.
-        images: Training images, the ranges of which the int8 file is made for.
-        directory: Folder to write to; files there are replaced.
+        model: The trained model, which is already in `directory`.
+        images: Training images for the calibration of the int8 file.
+        directory: Folder to write to. Existing files are replaced.
 
     Returns:
         Dictionary from names to paths.
@@ -146,13 +150,13 @@ def compare(paths, images, labels):
     """Runs every file on the held-out digits.
 
     Args:
-        paths: Dictionary from names to paths; the first is the Keras model's,
+        paths: Dictionary from names to paths. The first is the Keras model,
             with which the others are compared.
         images: Held-out images.
         labels: Their labels.
 
     Returns:
-        List of one dictionary for each file, and the last file's predictions.
+        List with a dictionary for each file, and the last file's predictions.
     """
     rows, reference = [], None
     for name, path in paths.items():
@@ -183,7 +187,7 @@ def draw_predictions(path, images, labels, predictions):
     for axes, i in zip(figure.subplots(5, 10).flat, order, strict=True):
         axes.imshow(images[i, ..., 0], cmap="gray_r")
         right = classes[i] == labels[i]
-        text = f"{classes[i]}" if right else f"{classes[i]}, is {labels[i]}"
+        text = f"{classes[i]}" if right else f"{classes[i]}, label {labels[i]}"
         axes.set_title(
             f"{text}\n{predictions[i].max():.0%}",
             color="black" if right else "crimson",
@@ -192,7 +196,7 @@ def draw_predictions(path, images, labels, predictions):
         axes.axis("off")
     wrong = int((classes != labels).sum())
     figure.suptitle(
-        f"Held-out digits as the int8 file reads them: {wrong} of "
+        f"Predictions of the int8 file on held-out digits: {wrong} of "
         f"{len(labels)} wrong, shown first"
     )
     with replaced(path) as unfinished:
@@ -200,7 +204,7 @@ def draw_predictions(path, images, labels, predictions):
 
 
 def print_table(rows):
-    """Prints what `compare` found."""
+    """Prints the results of `compare`."""
     print(f"\n{'':16}{'top-1':>9}{'agreement':>11}{'size':>10}  file")
     for row in rows:
         print(
@@ -210,14 +214,14 @@ def print_table(rows):
 
 
 def pixels(dataset, count):
-    """Reads the first images of a data set, and their labels, as arrays."""
+    """Reads the first images and labels of a data set as arrays."""
     batches = data.evaluation_batches(dataset, SIZE, count, crop_fraction=1.0)
     images, labels, _ = next(batches.as_numpy_iterator())
     return images, labels
 
 
 def main(argv):
-    """Trains, exports, runs the exported files, and sums it all up."""
+    """Trains, exports, runs the exported files and prints a summary."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     logging.set_verbosity(logging.WARNING)
@@ -229,7 +233,7 @@ def main(argv):
     progress.note("building the model")
     model = train(train_set, test_set, directory)
     if finished:
-        print(f"{directory} holds this run, finished: it is exported again.")
+        print(f"The run in {directory} is finished. Exporting it again.")
     progress.note("writing the TFLite files")
     paths = export(model, pixels(train_set, 200)[0], directory)
     images, labels = pixels(test_set, len(test_set))

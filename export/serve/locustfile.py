@@ -1,13 +1,13 @@
-"""Load for the server: images from a folder, and requests it has to refuse.
+"""Load test of the server: images from a folder, and invalid requests.
 
     pip install locust
     locust -f export/serve/locustfile.py --host http://127.0.0.1:8000 \
         --headless --users 8 --run-time 20s --images FOLDER
 
-The JPEG, PNG and WebP files of FOLDER are sent in turn, half of them as a
-form. One request of ten is junk. A refusal because the server is busy (503)
-is listed under its own name and is no failure; any other status that is not
-due is one. Exit status 1 if a request failed.
+The JPEG, PNG and WebP files in FOLDER are sent in turn, half of them as a form.
+One request in ten is invalid. A rejection because the server is busy (503) is
+listed separately and is not a failure. Any other unexpected status is a
+failure. The exit status is 1 if a request failed.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from locust import HttpUser
 from locust import events
 from locust import task
 
-# Bodies that are refused, and the status that is due.
+# Invalid bodies and the expected status.
 JUNK = {
     "empty": (415, b""),
     "text": (415, b"Is this a photograph?"),
@@ -46,7 +46,7 @@ def _read_images(environment, **_):
 
 
 class Client(HttpUser):
-    """Sends the next request as soon as it has an answer."""
+    """Sends the next request as soon as it gets an answer."""
 
     def on_start(self):
         self._turns = itertools.cycle(_images)
@@ -74,4 +74,4 @@ class Client(HttpUser):
             elif response.status_code == due:
                 response.success()
             else:
-                response.failure(f"{response.status_code}, due: {due}")
+                response.failure(f"{response.status_code}, expected: {due}")

@@ -4,12 +4,12 @@
     curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
     curl -F file=@photo.jpg http://127.0.0.1:8000/predict
 
-`--model` is the folder of a SavedModel, of a TF Hub module or of a run, a
-`.keras` or `.tflite` file, or a variant with its weights. README.md in this
-folder has the limits and what a client sees beyond them.
+`--model` is a SavedModel, TF Hub module or run folder, a `.keras` or `.tflite`
+file, or a variant with published weights. README.md in this folder describes
+the limits and the responses beyond them.
 
-Starts in seconds; then it runs until SIGTERM or Ctrl-C, and ends when what it
-has begun is answered.
+It starts in seconds and runs until SIGTERM or Ctrl-C. It exits after all
+pending requests are answered.
 """
 
 from absl import app

@@ -31,7 +31,7 @@ def benchmark(load_recipe):
         (["surplus"], "Unexpected arguments"),
         (["--batch_size=0"], "batch_size"),
         (["--implementation=theirs"], "implementation"),
-        (["--device=gpu", "--clock=cpu"], "does not count the time of a GPU"),
+        (["--device=gpu", "--clock=cpu"], "does not measure GPU time"),
         (["--against=.", "--device=cpu"], "must be a checkout, .* '.'"),
     ],
 )

@@ -54,7 +54,7 @@ def test_several_runs_are_told_apart(recipe, folder):
     ("content", "error", "message"),
     [
         (None, FileNotFoundError, "writes it after its first epoch"),
-        ("epoch,top1\n", ValueError, "has no epoch in it"),
+        ("epoch,top1\n", ValueError, "has no epochs"),
     ],
 )
 def test_errors(recipe, tmp_path, content, error, message):

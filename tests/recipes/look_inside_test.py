@@ -51,7 +51,7 @@ def test_look_inside(run, model, tmp_path, capsys):
     images = tmp_path / "data" / "test" / "a"
     with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         run("look_inside", *flags, f"--images={images}")
-    with pytest.raises(ValueError, match="squares of three colors"):
+    with pytest.raises(ValueError, match="square"):
         run("look_inside", *flags, f"--images={images}", "--image_size=8")
 
 
@@ -103,7 +103,7 @@ def test_boxes_become_labels(load_recipe):
     labels = segment.rasterise(boxes, (40, 20), (2, 4))
     np.testing.assert_array_equal(labels, [[0, 0, -1, -1], [-1, -1, 1, 1]])
     with pytest.raises(
-        ValueError, match=r"no center lies in .* larger --width"
+        ValueError, match=r"no patch center is in .* larger --width"
     ):
         segment.rasterise(boxes, (40, 20), (1, 1))
 

@@ -46,7 +46,7 @@ def test_it_does_what_the_readme_says_and_again(tmp_path):
     os.remove(output / "digits_int8.tflite")
     result = run("--output", output)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert f"{output} holds this run, finished" in result.stdout
+    assert f"The run in {output} is finished" in result.stdout
     assert (output / "summary.json").read_text() == summary
     again = json.loads((output / "results.json").read_text())
     assert again["models"] == results["models"]

@@ -92,9 +92,9 @@ WRONG = {
         "--model={GOOD} --data={FILE}": "Line 1 of",
     },
     "compare": {
-        "--models=alexnet": "`--models` must be some of resnet, mobilenet",
-        "--models= --patch_size=5": "Patches must divide the images",
-        "--models= --kernel_size=32": "at most 31: the rest would see padding",
+        "--models=alexnet": "`--models` must be a list of resnet, mobilenet",
+        "--models= --patch_size=5": "The patch size must divide",
+        "--models= --kernel_size=32": "must be from 1 to 31",
         "--models= --epochs=0": TRAINING["--epochs=0"],
         "--models= --batch_size=0": TRAINING["--batch_size=0"],
         "--models= --data=/no/where": TRAINING["--data=/no/where"],
