@@ -147,7 +147,7 @@ def test_a_missing_image_does_not_stop_it(run, images, tmp_path):
     status, printed, messages = run(images / "red", missing)
     assert status == 1
     assert len(printed.splitlines()) == 5
-    why = "unreadable: there is no such file."
+    why = "unreadable: the file does not exist."
     assert printed.endswith(f"{missing}  {why}\n")
     assert f"`{missing}` is {why}" in messages
     status, printed, _ = run(missing, "--format", "json")

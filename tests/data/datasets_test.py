@@ -330,7 +330,7 @@ def test_refuses_unknown_splits(tmp_path, save):
     with pytest.raises(ValueError, match="`split` must be one of 'train', 't"):
         open_dataset("digits", "validation")
     save(tmp_path, {"train/a/1.png": IMAGE})
-    message = "test', nor .* It has train. Put images there, as test/CLASS"
+    message = "test', and .* It contains train. Add images as test/CLASS"
     with pytest.raises(ValueError, match=message):
         open_dataset(tmp_path, "test")
 
@@ -350,7 +350,9 @@ def test_refuses_a_folder_without_images(tmp_path):
 
 def test_refuses_records_without_class_names(record_folder):
     (record_folder / "labels.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"labels\.txt', one a line"):
+    with pytest.raises(
+        FileNotFoundError, match=r"labels\.txt', one name a line"
+    ):
         open_dataset(str(record_folder), "train")
 
 
@@ -432,7 +434,7 @@ def test_a_class_whose_folder_is_not_there(tmp_path, save, name):
     save(tmp_path, {"train/a/1.png": image, "test/b/2.png": image})
     save(tmp_path, {"test/a/1.png": image})
     os.symlink(tmp_path / "unplugged", tmp_path / "train" / name)
-    message = f"train/{name}' is a link to something that is not there"
+    message = f"train/{name}' does not exist"
     with pytest.raises(FileNotFoundError, match=message):
         open_dataset(tmp_path, "train")
 

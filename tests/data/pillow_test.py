@@ -119,7 +119,7 @@ def test_without_pillow_nothing_changes(without_pillow, tmp_path):
     assert pillow.pillow_extensions() == ()
     path = tmp_path / "photo.tif"
     path.write_bytes(content)
-    assert why_unreadable(path).endswith("`pip install pillow` it is read.")
+    assert why_unreadable(path).endswith("To read it, `pip install pillow`.")
     with pytest.raises(FileNotFoundError, match="no images"):
         find_images([tmp_path])
 
@@ -127,6 +127,6 @@ def test_without_pillow_nothing_changes(without_pillow, tmp_path):
 def test_heic_names_its_package(tmp_path):
     path = tmp_path / "photo.heic"
     path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
-    advice = "With `pip install pillow-heif` it is read."
+    advice = "To read it, `pip install pillow-heif`."
     installed = ".heic" in pillow.pillow_extensions()
     assert why_unreadable(path).endswith(advice) is not installed

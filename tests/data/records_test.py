@@ -229,6 +229,6 @@ def test_other_features(tmp_path):
     with pytest.raises(ValueError, match=message):
         open_dataset(tmp_path, "train")
     write(path, [0], label=lambda i, y: b"ant")
-    message = r"record 0 must be .* 'label', one integer\. Received: 'image'"
+    message = r"record 0 must be .* 'label' \(one integer\)\. Received: 'image'"
     with pytest.raises(ValueError, match=message):
         open_dataset(tmp_path, "train")

@@ -364,7 +364,7 @@ def test_maps_in_a_file(model, expected, tmp_path, quantization, bound):
     shapes = {output["name"]: output["shape"] for output in outputs}
     assert shapes == {"predictions": [1, 5], MAPS: [1, 9, 7, 5]}
     assert read_metadata(path).class_names == NAMES
-    with pytest.raises(ValueError, match="one of the name `logits`"):
+    with pytest.raises(ValueError, match="an output named `logits`"):
         LiteRTModel(path, output="logits")
 
 

@@ -339,7 +339,7 @@ def test_an_activation_that_onnx_does_not_have(tmp_path):
 
     model = convmixer(activation=truncated)
     with pytest.raises(
-        ValueError, match=r"truncated.* TensorFlow's operation Cast"
+        ValueError, match=r"truncated.* TensorFlow operation Cast"
     ):
         export_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

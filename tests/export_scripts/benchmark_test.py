@@ -82,7 +82,7 @@ def test_peers(folder, model, images, tmp_path):
     ("flag", "message"),
     [
         ("--artifact=model.tflite", "`--artifact` must be NAME=PATH. Received"),
-        ("--artifact=qat=/no/file", "There is nothing at `/no/file`"),
+        ("--artifact=qat=/no/file", "`/no/file` does not exist"),
     ],
 )
 def test_wrong_flags(

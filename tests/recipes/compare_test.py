@@ -177,7 +177,7 @@ def test_each_trend_changes_one_thing(compare):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models=resnet,alexnet"], "must be some of resnet, .*alexnet"),
+        (["--models=resnet,alexnet"], "must be a list of resnet, .*alexnet"),
         (["--trend=width=1,2"], "one of dim, depth, .*Received: width=1,2"),
         (["--trend=depth"], "such as dim=32,64. Received: depth"),
         (["--trend=depth=2,x"], "positive integers .*: depth=2,x"),

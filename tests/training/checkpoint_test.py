@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, variable, checkpoint):
     """What is written before it arrives, in the middle of a write; no more."""
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
-    message = "Can't write the checkpoint step_0000000002"
+    message = "Cannot write the checkpoint step_0000000002"
     with files_up_to(2000), pytest.raises(OSError, match=message):
         save(store, variable, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step_0000000001"]
