@@ -2,8 +2,8 @@ import { cp } from "node:fs/promises";
 
 import { defineConfig } from "vite";
 
-// Loading chooses one of three builds of LiteRT by what the browser can do;
-// the fourth is for accelerators that the page does not use.
+// LiteRT loads one of three builds, depending on the browser. The fourth is
+// for accelerators that the page does not use.
 const runtime = {
   name: "litert-wasm",
   apply: "build",
@@ -16,12 +16,12 @@ const runtime = {
 };
 
 export default defineConfig({
-  appType: "mpa", // What isn't there is an error, not the page once more.
+  appType: "mpa", // A missing file is an error instead of the page.
   base: "./",
   build: { target: "es2022", modulePreload: { polyfill: false } },
   plugins: [runtime],
   preview: {
-    // Without these two, a browser gives a page no threads.
+    // Browsers allow threads only with these two headers.
     headers: {
       "Cross-Origin-Opener-Policy": "same-origin",
       "Cross-Origin-Embedder-Policy": "require-corp",

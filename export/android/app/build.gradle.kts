@@ -23,7 +23,7 @@ android {
     }
 
     androidResources {
-        // MediaPipe maps the file into memory where it lies.
+        // MediaPipe maps the file into memory, so it must be uncompressed.
         noCompress += "tflite"
     }
 }

@@ -1,23 +1,23 @@
-/** The camera, with a message a person can use where it can't be had. */
+/** The camera, with a helpful message if it is not available. */
 
 const MESSAGES = {
   NotAllowedError:
-    "The camera was refused. Allow it in the browser's settings for this " +
+    "The camera was blocked. Allow it in the browser's settings for this " +
     "page, or choose an image.",
   NotFoundError: "There is no camera on this device. Choose an image instead.",
   NotReadableError: "The camera is in use by another program.",
 };
 
 /**
- * Opens the camera, the one on the back if there are two.
+ * Opens the camera, preferably the back camera.
  *
- * @returns {Promise<HTMLVideoElement>} Playing.
+ * @returns {Promise<HTMLVideoElement>} A playing video.
  * @throws {Error} With a message for the user.
  */
 export async function openCamera() {
   if (!navigator.mediaDevices) {
     throw new Error(
-      "The browser gives the camera only to pages from https or localhost.",
+      "Browsers allow the camera only to pages from https or localhost.",
     );
   }
   const video = document.createElement("video");

@@ -1,4 +1,4 @@
-/** The model: what `export_web` wrote, in LiteRT compiled to WebAssembly. */
+/** The model from `export_web`, in LiteRT compiled to WebAssembly. */
 
 import {
   loadAndCompile,
@@ -10,9 +10,9 @@ import {
 /**
  * Loads the runtime and a model.
  *
- * @param {string} folder Address of a folder of `model.json` and
+ * @param {string} folder URL of a folder with `model.json` and
  *     `model.tflite`.
- * @param {string} runtime Address of the folder of LiteRT's wasm files.
+ * @param {string} runtime URL of the folder with LiteRT's wasm files.
  * @returns {Promise<Classifier>}
  * @throws {Error} With a message for the user.
  */
@@ -38,12 +38,12 @@ async function fetchFile(url, read) {
   try {
     response = await fetch(url);
   } catch {
-    throw new Error(`The server can't be reached; ${url} was not loaded.`);
+    throw new Error(`${url} was not loaded: the server can't be reached.`);
   }
   if (!response.ok) {
     throw new Error(
       `There is no model on this server: ${url} is missing ` +
-        `(${response.status}). Write one with export/to_web.py.`,
+        `(${response.status}). Export one with export/to_web.py.`,
     );
   }
   try {
@@ -56,15 +56,15 @@ async function fetchFile(url, read) {
 async function startRuntime(folder) {
   if (typeof WebAssembly !== "object") {
     throw new Error(
-      "This browser has no WebAssembly, or it is turned off. " +
-        "Any browser of the last few years has it.",
+      "This browser has no WebAssembly, or it is disabled. " +
+        "Use a recent browser.",
     );
   }
   const threads =
     self.crossOriginIsolated &&
     (await supportsFeature("relaxedSimd")) &&
     (await supportsFeature("threads"));
-  // LiteRT logs to what would be errors on the console; those it throws.
+  // LiteRT logs messages as console errors. It throws real errors.
   self.Module = { printErr: console.debug };
   try {
     await loadLiteRt(folder, { threads });
@@ -79,7 +79,7 @@ async function startRuntime(folder) {
 class Classifier {
   /**
    * @param {CompiledModel} model
-   * @param {object} description What `model.json` holds.
+   * @param {object} description Content of `model.json`.
    */
   constructor(model, description) {
     this.model = model;
@@ -100,14 +100,14 @@ class Classifier {
    * @param {ArrayLike<number>} pixels Of size x size x 3, in [0, 255].
    * @returns {Promise<object>} `predictions`, an array of probabilities;
    *     `maps`, `{rows, columns, values}`, the logits at each position, the
-   *     classes last, or null if the model gives none; `milliseconds`.
+   *     classes last, or null if the model has no maps; `milliseconds`.
    */
   async classify(pixels) {
     const start = performance.now();
     const image = new Tensor(this.arrayType.from(pixels), this.shape);
     const outputs = await this.model.run({ image });
     const { predictions, class_activation_maps: maps } = outputs;
-    // A single output tells a class from its opposite, which comes first.
+    // A single output is a binary classifier. The negative class comes first.
     const single = predictions.type.layout.dimensions[1] === 1;
     const read = async (tensor, opposite) => {
       const values = await tensor.data();

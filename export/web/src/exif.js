@@ -1,17 +1,17 @@
 /**
- * The EXIF orientation of image files, read as `convmixer_tf.data` reads it.
+ * Reads the EXIF orientation of image files, like `convmixer_tf.data`.
  *
- * Browsers turn some formats and not others (Chromium: JPEG and PNG, not WebP),
- * and cannot be told to leave an image as it is stored. So the EXIF is hidden
- * from the browser, and the page turns the image.
+ * Browsers rotate only some formats (Chromium: JPEG and PNG, not WebP), and
+ * this can't be disabled. So the page hides the EXIF from the browser and
+ * rotates the image itself.
  */
 
 const ORIENTATION = 0x0112;
 const SHORT = 3;
-const PREFIX = "Exif\0\0"; // In JPEG files always, in others sometimes.
+const PREFIX = "Exif\0\0"; // Always in JPEG files, sometimes in others.
 
-// By what a file starts with: where its first part is, how to read one, and in
-// how many of them the EXIF counts.
+// By the first bytes of a file: the position of its first part, the function
+// that reads a part, and the number of parts that may hold the EXIF.
 const FORMATS = {
   "\xff\xd8": { first: 2, readPart: jpegSegment, most: 64 },
   "\x89PNG": { first: 8, readPart: pngChunk, most: 10_000 },
@@ -22,15 +22,15 @@ const FORMATS = {
  * Hides the EXIF of a JPEG, PNG or WebP file.
  *
  * @param {Uint8Array} bytes The file.
- * @returns {{orientation: number, parts: BlobPart[]}} From 1 to 8, where 1 is
- *     upright and also stands for none or a malformed one; and the file
- *     without its EXIF.
+ * @returns {{orientation: number, parts: BlobPart[]}} The orientation from 1 to
+ *     8, where 1 is upright, missing or malformed; and the file without its
+ *     EXIF.
  */
 export function splitExif(bytes) {
   const name = Object.keys(FORMATS).find((name) => startsWith(bytes, 0, name));
   const parts = [];
   let orientation;
-  let kept = 0; // All before is in `parts`.
+  let kept = 0; // Everything before it is in `parts`.
   let at = FORMATS[name]?.first ?? bytes.length;
   for (let i = 0; at < bytes.length; i++) {
     const { end, exif, hide, replacement } = FORMATS[name].readPart(bytes, at);
@@ -50,10 +50,10 @@ export function splitExif(bytes) {
 
 function jpegSegment(bytes, at) {
   const kind = numberAt(bytes, at, 2);
-  if (kind === 0xffff) return { end: at + 1 }; // Any number may come before.
+  if (kind === 0xffff) return { end: at + 1 }; // Fill bytes may come before.
   const size = numberAt(bytes, at + 2, 2);
   const sized = kind >= 0xffc0 && !(kind >= 0xffd0 && kind <= 0xffda);
-  if (!sized || size < 2) return { end: bytes.length }; // Here are the pixels.
+  if (!sized || size < 2) return { end: bytes.length }; // The pixels start.
   const end = at + 2 + size;
   if (kind !== 0xffe1 || !startsWith(bytes, at + 4, PREFIX)) return { end };
   return { end, exif: [at + 4, end], hide: end, replacement: "" };
@@ -70,7 +70,7 @@ function webpChunk(bytes, at) {
   const content = at + 8;
   const end = content + size + (size % 2);
   if (!startsWith(bytes, at, "EXIF")) return { end };
-  // Renamed only: without the chunk, the size of the file would be wrong.
+  // Only renamed: removing the chunk would make the file's size field wrong.
   const exif = [content, content + size];
   return { end, exif, hide: at + 4, replacement: "JUNK" };
 }
@@ -96,7 +96,7 @@ function readTag(content) {
   return 1;
 }
 
-/** Reads a number of `size` bytes; missing ones are 0. */
+/** Reads a number of `size` bytes. Missing bytes are 0. */
 function numberAt(bytes, at, size, little = false) {
   let number = 0;
   for (let i = 0; i < size; i++) {

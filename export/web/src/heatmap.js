@@ -1,6 +1,6 @@
 /** Class activation maps: where in the image the model sees a class. */
 
-// From nothing to most: indigo, rose, amber, pale yellow, ever more opaque.
+// From low to high: indigo, rose, amber, pale yellow, with rising opacity.
 const RAMP = [
   [49, 46, 129, 0.1],
   [190, 24, 93, 0.35],
@@ -11,10 +11,10 @@ const ROWS = ["at the top", "in the middle", "at the bottom"];
 const COLUMNS = ["left", "", "right"];
 
 /**
- * Takes one class out of the maps.
+ * Extracts the map of one class.
  *
  * @param {{rows: number, columns: number, values: Float32Array}} maps
- * @param {number} number Of the class.
+ * @param {number} number Index of the class.
  * @returns {object} `rows`, `columns`, `values`, `least`, `most`.
  */
 export function mapOf({ rows, columns, values }, number) {
@@ -26,7 +26,7 @@ export function mapOf({ rows, columns, values }, number) {
 }
 
 /**
- * Draws a map over the whole of a canvas.
+ * Draws a map over a whole canvas.
  *
  * @param {HTMLCanvasElement} canvas
  * @param {object} map What `mapOf` returns.
@@ -45,7 +45,7 @@ export function drawMap(canvas, { rows, columns, values, least, most }) {
 }
 
 /**
- * Says where a map is highest.
+ * Describes where a map is highest.
  *
  * @param {object} map What `mapOf` returns.
  * @returns {string} Such as "at the top left" or "in the middle".

@@ -1,4 +1,4 @@
-/** The page: an image comes in, classes and a map come out. */
+/** The page: it classifies an image and shows the classes and a map. */
 
 import { closeCamera, openCamera } from "./camera.js";
 import { loadClassifier } from "./classifier.js";
@@ -7,9 +7,9 @@ import { openPhoto, turned } from "./photo.js";
 import { centralSquare, readPixels } from "./resample.js";
 
 const TOP = 5;
-const SMALL = 100; // pixels; smaller images are shown as the squares they are
+const SMALL = 100; // pixels; smaller images are shown with square pixels
 const QUIET = 3000; // milliseconds between announcements of the camera
-const SLOW = 1000; // milliseconds between its images, for who avoids motion
+const SLOW = 1000; // milliseconds between its images with reduced motion
 
 const $ = (id) => document.getElementById(id);
 const percent = (x) => `${(100 * x).toFixed(1)} %`;
@@ -18,15 +18,15 @@ const lessMotion = matchMedia("(prefers-reduced-motion: reduce)");
 let classifier;
 let video = null; // while the camera is on
 let result = null; // of the last image
-let chosen = null; // the class whose map is shown; null for the likeliest
+let chosen = null; // the class whose map is shown; null for the top class
 let announced = { time: -QUIET };
-let latest = 0; // counts what was opened; slower, earlier files are dropped
+let latest = 0; // counts opened files; earlier files that finish late are dropped
 
 function report(problem) {
   $("problem").textContent = problem?.message ?? "";
 }
 
-/** Takes away the last image, which a problem is not about. */
+/** Removes the previous image, which a problem is not about. */
 function clear() {
   $("answer").hidden = $("map").hidden = true;
   $("status").textContent = "";
@@ -36,7 +36,7 @@ function clear() {
   $("photo").getContext("2d").clearRect(0, 0, width, height);
 }
 
-/** Classifies a photo, and shows both. */
+/** Classifies a photo and shows it with the result. */
 async function look(photo) {
   const { size, cropFraction } = classifier;
   const pixels = readPixels(photo, size, cropFraction);
@@ -76,7 +76,7 @@ function render() {
   renderMap(chosen ?? order[0]);
   const name = classifier.classNames[order[0]];
   const summary = `${name}, ${percent(predictions[order[0]])}`;
-  $("photo").setAttribute("aria-label", `The image, taken for ${summary}`);
+  $("photo").setAttribute("aria-label", `The image, classified as ${summary}`);
   $("timing").textContent =
     `${milliseconds.toFixed(1)} ms for this image, on your processor.`;
   $("answer").hidden = false;
@@ -114,14 +114,14 @@ function renderMap(number) {
   const map = mapOf(result.maps, number);
   drawMap($("map"), map);
   $("where").textContent =
-    `What speaks most for ${classifier.classNames[number]} is ` +
+    `The strongest evidence for ${classifier.classNames[number]} is ` +
     `${placeOf(map)} of the square.`;
   const [least, , most] = $("scale").children;
   least.textContent = `${map.least.toFixed(1)} logits`;
   most.textContent = `${map.most.toFixed(1)} logits`;
 }
 
-/** Tells screen readers; of the camera, not of every single image. */
+/** Informs screen readers, but not about every image of the camera. */
 function announce(name, text) {
   const time = performance.now();
   const same = name === announced.name || time - announced.time < QUIET;
@@ -153,7 +153,7 @@ async function openSample() {
     const response = await fetch($("sample").firstElementChild.src);
     await openFile(await response.blob());
   } catch {
-    report(new Error("The server can't be reached; the cat was not loaded."));
+    report(new Error("The cat was not loaded: the server can't be reached."));
   }
 }
 
@@ -224,7 +224,7 @@ function listen() {
     $("stage").classList.remove("over");
     const [file] = event.dataTransfer.files;
     if (file) openFile(file);
-    else report(new Error("What you dropped is not a file."));
+    else report(new Error("The dropped item is not a file."));
   });
 }
 
@@ -232,7 +232,7 @@ async function start() {
   listen();
   try {
     const loaded = await loadClassifier("model", "wasm");
-    // The first image takes longer: memory is had, threads are started.
+    // The first image takes longer: memory is allocated, threads are started.
     await loaded.classify(new Uint8Array(loaded.size ** 2 * 3));
     classifier = loaded;
   } catch (error) {
@@ -241,7 +241,7 @@ async function start() {
   }
   const { size } = classifier;
   $("note").textContent =
-    `The model sees an image as ${size} x ${size} pixels. ` +
+    `The model's input has ${size} x ${size} pixels. ` +
     $("note").textContent;
   if (classifier.description) $("about").textContent = classifier.description;
   $("status").textContent = "Ready for an image.";

@@ -1,4 +1,4 @@
-/** Opening an image file, with a message a person can use where it fails. */
+/** Opens image files, with a helpful message if that fails. */
 
 import { splitExif } from "./exif.js";
 
@@ -8,17 +8,16 @@ export const MAX_PIXELS = 2 ** 26;
 /**
  * Decodes an image file.
  *
- * Its pixels are taken as they are stored, whatever its color profile, as in
- * training.
+ * Pixels are used as stored, regardless of the color profile, as in training.
  *
- * @param {Blob} file What was chosen, dropped or pasted.
- * @param {string} orientation "exif": turned as the file's EXIF says;
- *     "stored": as its pixels are stored.
- * @returns {Promise<Photo>} Its `source` is to be closed by the caller.
+ * @param {Blob} file The chosen, dropped or pasted file.
+ * @param {string} orientation "exif" rotates as the file's EXIF says; "stored"
+ *     keeps the pixels as stored.
+ * @returns {Promise<Photo>} The caller must close its `source`.
  * @throws {Error} With a message for the user.
  */
 export async function openPhoto(file, orientation) {
-  const name = file.name ? `“${file.name}”` : "What you pasted";
+  const name = file.name ? `“${file.name}”` : "The pasted image";
   await checkSize(file, name);
   try {
     const exif = splitExif(new Uint8Array(await file.arrayBuffer()));
@@ -34,14 +33,14 @@ export async function openPhoto(file, orientation) {
 }
 
 /**
- * Describes how an image that is stored otherwise is brought upright.
+ * Describes how to draw an image upright.
  *
  * @param {CanvasImageSource} source
- * @param {number} width Of the source, in pixels.
- * @param {number} height Of the source, in pixels.
- * @param {number} orientation EXIF's, from 1 to 8.
- * @returns {Photo} `source`; `width` and `height`, upright; and `matrix`, for a
- *     canvas, from places in the source to those in the upright image.
+ * @param {number} width Width of the source, in pixels.
+ * @param {number} height Height of the source, in pixels.
+ * @param {number} orientation EXIF orientation, from 1 to 8.
+ * @returns {Photo} `source`; `width` and `height`, upright; and `matrix`, the
+ *     canvas transform from the source to the upright image.
  */
 export function turned(source, width, height, orientation = 1) {
   const matrix = [
@@ -58,7 +57,7 @@ export function turned(source, width, height, orientation = 1) {
   return { source, width: sides[0], height: sides[1], matrix };
 }
 
-/** Reads width and height from the file's header, before all is decoded. */
+/** Checks width and height in the file's header, before decoding. */
 async function checkSize(file, name) {
   const url = URL.createObjectURL(file);
   try {
@@ -73,8 +72,8 @@ async function checkSize(file, name) {
     if (width * height > MAX_PIXELS) {
       throw new RangeError(
         `${name} has ${width} × ${height} pixels, more than the ` +
-          `${Math.round(MAX_PIXELS / 1e6)} million this page can take. ` +
-          "Make it smaller, or take a screenshot of it.",
+          `${Math.round(MAX_PIXELS / 1e6)} million that this page supports. ` +
+          "Resize it, or take a screenshot of it.",
       );
     }
   } catch (error) {

@@ -1,18 +1,18 @@
 /**
  * The evaluation transform: shorter side, antialiased bicubic filter, center.
  *
- * A canvas resizes as its browser likes, so the filter is written out here. It
- * equals Pillow's, as `convmixer_tf.data` does: columns before rows, with the
- * result of the former rounded to whole pixels.
+ * The resizing of a canvas depends on the browser, so the filter is implemented
+ * here. Like `convmixer_tf.data`, it equals Pillow's: columns before rows, with
+ * the intermediate result rounded to integers.
  */
 
 const STRIP = 128; // rows of the image at a time, to save memory
 
 /**
- * Finds the square that the model gets.
+ * Computes the square crop of an image.
  *
- * @param {number} width Of the image, in pixels.
- * @param {number} height Of the image, in pixels.
+ * @param {number} width Width of the image, in pixels.
+ * @param {number} height Height of the image, in pixels.
  * @param {number} size Side of the model's images, in pixels.
  * @param {number} cropFraction Part of the shorter side to keep.
  * @returns {{full: number[], offset: number[], box: number[]}} Width and
@@ -32,9 +32,9 @@ export function centralSquare(width, height, size, cropFraction) {
 }
 
 /**
- * Reads the pixels that the model gets.
+ * Computes the model's input pixels.
  *
- * @param {Photo} photo What `openPhoto` or `turned` returns.
+ * @param {Photo} photo Photo from `openPhoto` or `turned`.
  * @param {number} size Side of the model's images, in pixels.
  * @param {number} cropFraction Part of the shorter side to keep.
  * @returns {Uint8ClampedArray} Red, green and blue of size x size pixels.
@@ -64,16 +64,16 @@ export function readPixels(photo, size, cropFraction) {
 function readStrip({ source, width, matrix }, top, count) {
   const canvas = new OffscreenCanvas(width, count);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "white"; // behind what is transparent
+  context.fillStyle = "white"; // behind transparent pixels
   context.fillRect(0, 0, width, count);
-  context.imageSmoothingEnabled = false; // Pixels are turned, not mixed.
+  context.imageSmoothingEnabled = false; // Pixels are rotated, not blended.
   context.translate(0, -top);
   context.transform(...matrix);
   context.drawImage(source, 0, 0);
   return context.getImageData(0, 0, width, count);
 }
 
-/** Resamples one line of pixels; `steps` are those from pixel to pixel. */
+/** Resamples one line of pixels. `steps` are the distances of pixels. */
 function resample(from, start, step, filters, to, toStart, toStep) {
   filters.forEach(({ first, weights }, output) => {
     let red = 0;
@@ -93,10 +93,10 @@ function resample(from, start, step, filters, to, toStart, toStep) {
   });
 }
 
-/** Computes, for each output position, which inputs it is a mean of. */
+/** Computes the weighted inputs of each output position. */
 function filters(length, fullLength, offset, size) {
   const scale = length / fullLength;
-  const stretch = Math.max(scale, 1); // wider where the image shrinks
+  const stretch = Math.max(scale, 1); // wider if the image shrinks
   return Array.from({ length: size }, (_, output) => {
     const center = (offset + output + 0.5) * scale;
     const first = Math.max(Math.floor(center - 2 * stretch), 0);

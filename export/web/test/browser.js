@@ -1,4 +1,4 @@
-/** What the tests and measurements share: the built page in Chromium. */
+/** Opens the built page in Chromium, for tests and measurements. */
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { preview } from "vite";
 
-// Debian's, unless told otherwise; as root it has no sandbox.
+// Debian's Chromium by default. As root, it has no sandbox.
 const BROWSER = {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: [
@@ -21,7 +21,7 @@ const BROWSER = {
 /**
  * Serves `dist/` and opens Chromium.
  *
- * @param {string[]} flags Further ones of Chromium.
+ * @param {string[]} flags Additional flags of Chromium.
  * @returns {Promise<object>} `openPage` and `close`.
  */
 export async function openBrowser(...flags) {
@@ -42,7 +42,7 @@ export async function openBrowser(...flags) {
   };
 }
 
-/** Opens the page with the model in a folder; null for none. */
+/** Opens the page with the model in a folder, or null for no model. */
 async function openPage(browser, url, model, options = {}) {
   const { script, headers, ...rest } = options;
   const context = await browser.newContext(rest);
@@ -72,10 +72,10 @@ async function openPage(browser, url, model, options = {}) {
 }
 
 /**
- * Classifies a file, as a user who chooses it.
+ * Classifies a file as if a user chose it.
  *
  * @param {object} page
- * @param {string} path Of the image.
+ * @param {string} path Path of the image.
  * @returns {Promise<object>} `predictions`, `pixels`, `maps`, `milliseconds`.
  */
 export async function classify(page, path) {

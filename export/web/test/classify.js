@@ -1,7 +1,7 @@
 /**
  * Classifies images in the page: `node classify.js MODEL RESULTS IMAGE...`.
  *
- * Writes what `classify` gives of each image to RESULTS, in JSON.
+ * Writes the result of `classify` for each image to RESULTS, in JSON.
  */
 
 import { writeFile } from "node:fs/promises";

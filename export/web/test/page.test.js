@@ -1,4 +1,4 @@
-/** The page as a user meets it, in headless Chromium. */
+/** Tests the page as a user sees it, in headless Chromium. */
 
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
@@ -8,8 +8,8 @@ import { after, before, test } from "node:test";
 
 import { classify, openBrowser } from "./browser.js";
 
-// Folders that export/to_web.py wrote, the second of a model of one output; a
-// photograph; and where pictures go.
+// Folders from export/to_web.py, the second for a model with one output; a
+// photograph; and a folder for screenshots.
 const { MODEL, BINARY_MODEL, PHOTO, SCREENSHOTS } = process.env;
 const CAMERA = [
   "--use-fake-device-for-media-stream",
@@ -38,7 +38,7 @@ async function file(name, content) {
   return path;
 }
 
-/** Draws a picture in the browser; gives a data URL. */
+/** Draws a picture in the browser and returns a data URL. */
 function draw(page, width, height, type) {
   return page.evaluate(
     ([width, height, type]) => {
@@ -57,7 +57,7 @@ function draw(page, width, height, type) {
 
 const bytes = (url) => Buffer.from(url.split(",")[1], "base64");
 
-test("an image gives classes, likelihoods, a time and a map", async () => {
+test("an image gives classes, probabilities, a time and a map", async () => {
   const page = await browser.openPage(MODEL);
   const { class_names: names } = JSON.parse(
     await readFile(join(MODEL, "model.json"), "utf8"),
@@ -89,7 +89,7 @@ test("an image gives classes, likelihoods, a time and a map", async () => {
   assert.deepEqual(page.problems, []);
 });
 
-test("nothing comes from elsewhere", async () => {
+test("the page makes no requests to other servers", async () => {
   const page = await browser.openPage(MODEL);
   await classify(page, PHOTO);
   assert.ok(page.requests.some((url) => url.endsWith(".wasm")));
@@ -99,7 +99,7 @@ test("nothing comes from elsewhere", async () => {
   assert.deepEqual(away, []);
 });
 
-test("a sample is offered as long as there is no image", async () => {
+test("a sample is offered until there is an image", async () => {
   const page = await browser.openPage(MODEL);
   const sample = page.getByRole("button", { name: "try this cat" });
   await sample.click();
@@ -109,7 +109,7 @@ test("a sample is offered as long as there is no image", async () => {
   assert.deepEqual(page.problems, []);
 });
 
-test("on a phone the answer is seen without scrolling", async () => {
+test("on a phone the result is visible without scrolling", async () => {
   const viewport = { width: 390, height: 844 };
   const page = await browser.openPage(MODEL, { viewport });
   await classify(page, PHOTO);
@@ -132,7 +132,7 @@ test("another class shows another map; the switch hides it", async () => {
   const name = await second.locator(".name").textContent();
   assert.match(
     await page.textContent("#where"),
-    new RegExp(`most for ${name} is (at|in) the `),
+    new RegExp(`evidence for ${name} is (at|in) the `),
   );
   const ends = page.locator("#scale span");
   for (const text of await ends.allTextContents()) {
@@ -149,7 +149,7 @@ test("another class shows another map; the switch hides it", async () => {
   assert.deepEqual(await seen(), [true, true, true]);
 });
 
-test("a single output is a class and its opposite", async () => {
+test("a single output gives two classes", async () => {
   const page = await browser.openPage(BINARY_MODEL);
   const { predictions, maps } = await classify(page, PHOTO);
   assert.equal(predictions.length, 2);
@@ -202,7 +202,7 @@ test("the keyboard is enough, and everything has a name", async () => {
     'list "Most likely classes',
     "[pressed]",
     'switch "Show where" [checked]',
-    'img "The image, taken for ',
+    'img "The image, classified as ',
   ]) {
     assert.ok(tree.includes(part), `${part}\n${tree}`);
   }
@@ -222,7 +222,7 @@ test("texts have a contrast of at least 4.5", async () => {
   }
 });
 
-/** Runs in the page: the text that differs least from what is behind it. */
+/** Runs in the page: finds the text with the lowest contrast. */
 function leastContrast() {
   const light = (color) => {
     const parts = color.match(/[\d.]+/g).slice(0, 3).map(Number);
@@ -308,7 +308,7 @@ test("the camera runs, and stops", async () => {
 });
 
 for (const [name, message] of Object.entries({
-  NotAllowedError: /was refused. Allow it/,
+  NotAllowedError: /was blocked. Allow it/,
   NotFoundError: /no camera on this device/,
   NotReadableError: /in use by another program/,
 })) {
@@ -325,13 +325,13 @@ for (const [name, message] of Object.entries({
   });
 }
 
-test("a browser really refuses the camera", async () => {
+test("a browser blocks the camera", async () => {
   const strict = await openBrowser("--deny-permission-prompts");
   const page = await strict.openPage(MODEL);
   await page.click("#camera");
   const problem = await problemOf(page);
   await strict.close();
-  assert.match(problem, /was refused|no camera/);
+  assert.match(problem, /was blocked|no camera/);
 });
 
 test("a page without https has no camera", async () => {
@@ -342,7 +342,7 @@ test("a page without https has no camera", async () => {
   assert.match(await problemOf(page), /only to pages from https/);
 });
 
-test("what is transparent is white", async () => {
+test("transparent pixels become white", async () => {
   const page = await browser.openPage(MODEL);
   const url = await page.evaluate(() =>
     document.createElement("canvas").toDataURL(),
@@ -352,7 +352,7 @@ test("what is transparent is white", async () => {
   assert.ok(pixels.every((value) => value === 255));
 });
 
-test("files that are no whole image", async () => {
+test("files that are not complete images", async () => {
   const page = await browser.openPage(MODEL);
   const photo = await readFile(PHOTO);
   await classify(page, PHOTO);
@@ -367,7 +367,7 @@ test("files that are no whole image", async () => {
       name,
     );
     assert.match(await problemOf(page), message);
-    // What was seen before is gone.
+    // The previous result is removed.
     assert.ok(await page.isHidden("#answer"));
   }
   await classify(page, PHOTO);
@@ -375,7 +375,7 @@ test("files that are no whole image", async () => {
   assert.deepEqual(page.problems, []);
 });
 
-test("large images work, huge ones are refused before decoding", async () => {
+test("large images work, huge ones are rejected before decoding", async () => {
   const page = await browser.openPage(MODEL);
   const large = bytes(await draw(page, 6000, 5000, "image/png"));
   const { pixels } = await classify(page, await file("large.png", large));

@@ -1,7 +1,7 @@
 /**
  * Takes a picture of the page: `npm run screenshot -- MODEL PHOTO PICTURE`.
  *
- * MODEL is a folder that export/to_web.py wrote. The page is built already.
+ * MODEL is a folder from export/to_web.py. The page must be built.
  */
 
 import { classify, openBrowser } from "./browser.js";
@@ -12,16 +12,16 @@ const browser = await openBrowser();
 const page = await browser.openPage(model, {
   viewport: { width: 1000, height: 640 },
   colorScheme: "light",
-  // One thread: several wait for each other where the machine is busy.
+  // One thread, because several wait for each other on a busy machine.
   script: 'Object.defineProperty(self, "crossOriginIsolated", {value: false})',
 });
-// The page shows the last time: end with one that nothing else delayed.
+// The page shows the last time, so end with an undisturbed one.
 let fastest = Infinity;
 for (let i = 0; i < 100; i++) {
   const { milliseconds } = await classify(page, photo);
   fastest = Math.min(fastest, milliseconds);
   if (i >= 30 && milliseconds <= 1.1 * fastest) break;
 }
-await page.waitForTimeout(400); // Until the bars have grown.
+await page.waitForTimeout(400); // Until the bars' animation ends.
 await page.screenshot({ path: picture, fullPage: true });
 await browser.close();

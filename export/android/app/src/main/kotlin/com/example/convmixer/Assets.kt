@@ -5,18 +5,18 @@ import org.json.JSONObject
 
 const val MODEL_FILE = "model.tflite"
 
-/** What `export/to_android.py` writes into the app's assets. */
+/** The app's assets from `export/to_android.py`. */
 class Assets(private val context: Context) {
     val model = ModelDescription.parse(text("model.json"))
     val golden = Golden.parse(text("golden.json"))
 
-    /** Reads the pixels that the model gets of the self-test's image. */
+    /** Computes the model's input pixels from the self-test's image. */
     fun goldenInput() = model.pixelsOf(readPhoto(model.turn) { open("golden.png") })
 
-    /** Reads what they should be. */
+    /** Reads the expected pixels. */
     fun goldenPixels(): IntArray {
         val photo = readPhoto(turn = false) { open("golden_pixels.png") }
-        // The transform leaves a square image of this size as it is.
+        // The transform does not change a square image of this size.
         return evaluationPixels(photo, photo.width, 1.0)
     }
 
@@ -26,18 +26,18 @@ class Assets(private val context: Context) {
 }
 
 /**
- * What `model.json` says of the model.
+ * The content of `model.json`.
  *
- * @param imageSize Side of its images, in pixels.
- * @param cropFraction Part of a photo's shorter side that it is to see.
- * @param turn Whether photos are turned as their EXIF says.
+ * @param imageSize Side of the model's images, in pixels.
+ * @param cropFraction Fraction of a photo's shorter side to keep.
+ * @param turn Whether photos are rotated as their EXIF says.
  */
 class ModelDescription(val imageSize: Int, val cropFraction: Double, val turn: Boolean) {
-    /** Cuts out the square that the model sees, in its size or another. */
+    /** Crops the model's square, in the model's size or another. */
     fun pixelsOf(photo: Photo, size: Int = imageSize) = evaluationPixels(photo, size, cropFraction)
 
     companion object {
-        /** Reads the text of `model.json`. */
+        /** Parses the text of `model.json`. */
         fun parse(text: String): ModelDescription {
             val json = JSONObject(text)
             return ModelDescription(

@@ -1,12 +1,12 @@
 package com.example.convmixer
 
-/** What runs the model. */
+/** The processor that runs the model. */
 enum class Processor { CPU, GPU }
 
 /** A class and its score, a probability in [0, 1]. */
 data class Prediction(val className: String, val index: Int, val score: Float)
 
-/** Makes two classes of a single output: 0, the opposite, and 1, the class. */
+/** Converts a single output to two classes: 0, negative, and 1, positive. */
 fun withOpposite(predictions: List<Prediction>): List<Prediction> {
     val (className, _, score) = predictions.singleOrNull() ?: return predictions
     val opposite = Prediction("not $className", 0, 1 - score)
@@ -15,17 +15,17 @@ fun withOpposite(predictions: List<Prediction>): List<Prediction> {
 
 /** A model on one processor. */
 interface Engine : AutoCloseable {
-    /** Gives all classes, the likeliest first, of pixels of the model's size. */
+    /** Returns all classes, the most probable first, for pixels of the model's size. */
     fun classify(pixels: IntArray): List<Prediction>
 }
 
 /**
- * What a classifier answers.
+ * The result of a classifier.
  *
- * @param predictions All classes, the likeliest first.
- * @param processor What ran the model.
- * @param milliseconds How long the model took.
- * @param gpuFailure Why the GPU did not run it though it was asked for.
+ * @param predictions All classes, the most probable first.
+ * @param processor The processor that ran the model.
+ * @param milliseconds The time of the model.
+ * @param gpuFailure The reason why the requested GPU was not used.
  */
 class Answer(
     val predictions: List<Prediction>,
@@ -35,13 +35,14 @@ class Answer(
 )
 
 /**
- * A classifier that goes on with the CPU where the GPU fails.
+ * A classifier that uses the CPU if the GPU fails.
  *
- * A GPU can fail when the model is made ready, when it first runs, or give
- * scores that are no numbers. After a failure it is left alone until `retryGpu`.
- * All calls must come from one thread: a GPU's context belongs to one.
+ * A GPU can fail when the model is loaded or first runs, or it can return NaNs.
+ * After a failure, it is not used until `retryGpu`. All calls must come from
+ * one
+ * thread, because a GPU's context belongs to one thread.
  *
- * @param create Makes the model ready on a processor. It may throw.
+ * @param create Loads the model on a processor. It may throw.
  */
 class FallbackClassifier(private val create: (Processor) -> Engine) : AutoCloseable {
     private var engine: Engine? = null
@@ -51,23 +52,23 @@ class FallbackClassifier(private val create: (Processor) -> Engine) : AutoClosea
     /**
      * Classifies an image.
      *
-     * @param pixels Of the model's size.
-     * @param wanted What is to run the model, if it can.
-     * @throws Exception What the CPU throws.
+     * @param pixels Pixels of the model's size.
+     * @param wanted The preferred processor.
+     * @throws Exception The CPU's exception.
      */
     fun classify(pixels: IntArray, wanted: Processor = Processor.CPU): Answer {
         if (wanted == Processor.CPU) return run(pixels, Processor.CPU, null)
         if (gpuFailure == null) {
             try {
                 return run(pixels, Processor.GPU, null)
-            } catch (failure: Throwable) { // Also a driver's library that is missing.
+            } catch (failure: Throwable) { // Includes missing driver libraries.
                 leaveGpu(failure)
             }
         }
         return run(pixels, Processor.CPU, gpuFailure)
     }
 
-    /** Lets the GPU be tried again after it failed. */
+    /** Allows another attempt with the GPU after a failure. */
     fun retryGpu() {
         gpuFailure = null
     }
@@ -84,14 +85,14 @@ class FallbackClassifier(private val create: (Processor) -> Engine) : AutoClosea
         val predictions = ready.classify(pixels)
         val milliseconds = (System.nanoTime() - start) / 1_000_000
         check(predictions.isNotEmpty() && predictions.all { it.score.isFinite() }) {
-            "The model gave no scores, or some that are no numbers."
+            "The model returned no scores, or some that are not numbers."
         }
         return Answer(predictions, on, milliseconds, failure)
     }
 
     private fun engineOn(wanted: Processor): Engine {
         engine?.let { if (processor == wanted) return it }
-        close() // Two of them would take twice the memory.
+        close() // Two engines would take twice the memory.
         processor = wanted
         return create(wanted).also { engine = it }
     }
@@ -101,7 +102,8 @@ class FallbackClassifier(private val create: (Processor) -> Engine) : AutoClosea
         try {
             close()
         } catch (_: Exception) {
-            // What failed may fail to close, too; the CPU is not harmed by it.
+            // A failed engine may also fail to close, which does not affect the
+            // CPU.
         }
     }
 }

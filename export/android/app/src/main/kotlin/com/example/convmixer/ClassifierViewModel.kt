@@ -11,16 +11,16 @@ import java.io.FileNotFoundException
 import java.io.IOException
 import java.util.concurrent.Executors
 
-// Side of the square shown, in pixels: sharper than what the model gets.
+// Side of the displayed square, in pixels: sharper than the model's input.
 private const val SHOWN_SIZE = 480
 
 /**
- * What the screen shows.
+ * The state of the screen.
  *
- * @param pending How many requests are not answered yet.
+ * @param pending The number of requests without an answer.
  * @param photo The part of the photo that the model saw.
- * @param readMilliseconds How long it took to decode and cut the photo.
- * @param error What went wrong with the latest request.
+ * @param readMilliseconds The time for decoding and cropping the photo.
+ * @param error The error of the latest request.
  */
 data class State(
     val pending: Int = 0,
@@ -34,9 +34,9 @@ data class State(
 )
 
 /**
- * Classifies photos on a thread of its own.
+ * Classifies photos on a separate thread.
  *
- * It outlives the activity when the phone is turned.
+ * It survives the activity when the phone is rotated.
  */
 class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) {
     private val worker = Executors.newSingleThreadExecutor()
@@ -46,7 +46,7 @@ class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) 
         MediaPipeEngine(app, processor, assets.model.imageSize)
     }
 
-    /** Called on the main thread, at once and after every change. */
+    /** Called on the main thread, immediately and after every change. */
     var onChange: ((State) -> Unit)? = null
         set(value) {
             field = value
@@ -63,7 +63,7 @@ class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) 
         selfTest()
     }
 
-    /** Runs the self-test, and all that follows, on a processor. */
+    /** Runs the self-test and all later requests on a processor. */
     fun use(processor: Processor) {
         if (processor == state.processor) return
         state = state.copy(processor = processor)
@@ -76,9 +76,9 @@ class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) 
         val start = SystemClock.elapsedRealtime()
         val photo = try {
             readPhoto(model.turn) {
-                app.contentResolver.openInputStream(uri) ?: throw IOException("$uri is gone")
+                app.contentResolver.openInputStream(uri) ?: throw IOException("$uri does not exist")
             }
-        } catch (error: Exception) { // Also if access to it has ended.
+        } catch (error: Exception) { // Includes revoked access.
             throw Unreadable(error)
         }
         val pixels = model.pixelsOf(photo)
@@ -104,7 +104,7 @@ class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) 
     private fun selfTest() = request { processor ->
         classifier.retryGpu()
         val pixels = assets.goldenInput()
-        // The engine that stays is the one that is asked last.
+        // The engine that is used last stays loaded.
         val onCpu = classifier.classify(pixels, Processor.CPU)
         val answer = when (processor) {
             Processor.CPU -> onCpu
@@ -114,14 +114,14 @@ class ClassifierViewModel(private val app: Application) : AndroidViewModel(app) 
         return@request { copy(selfTest = verdict, gpuFailure = answer.gpuFailure) }
     }
 
-    /** Works on the other thread; the screen shows what comes of it. */
+    /** Runs work on the other thread and shows its result. */
     private fun request(work: (Processor) -> State.() -> State) {
         state = state.copy(pending = state.pending + 1, error = null)
         val processor = state.processor
         worker.execute {
             val change = try {
                 work(processor)
-            } catch (error: Throwable) { // Also libraries or memory that are missing.
+            } catch (error: Throwable) { // Includes missing libraries or memory.
                 failed(error)
             }
             mainThread.post { state = state.change().copy(pending = state.pending - 1) }

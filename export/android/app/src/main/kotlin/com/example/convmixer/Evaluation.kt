@@ -10,13 +10,13 @@ import kotlin.math.round
 /**
  * The evaluation transform: shorter side, antialiased bicubic filter, center.
  *
- * Android's own resizing is another one, so the filter is written out here. It
- * equals Pillow's, as `convmixer_tf.data` does: columns before rows, with the
- * result of the former rounded to whole pixels.
+ * Android's own resizing differs, so the filter is implemented here. Like
+ * `convmixer_tf.data`, it equals Pillow's: columns before rows, with the
+ * intermediate result rounded to integers.
  *
  * @param size Side of the model's images, in pixels.
  * @param cropFraction Part of the shorter side to keep, in (0, 1].
- * @return The size x size pixels that the model gets, packed as in `Photo`.
+ * @return The model's size x size input pixels, packed as in `Photo`.
  */
 fun evaluationPixels(photo: Photo, size: Int, cropFraction: Double): IntArray {
     require(size > 0 && cropFraction > 0 && cropFraction <= 1) {
@@ -34,18 +34,18 @@ fun evaluationPixels(photo: Photo, size: Int, cropFraction: Double): IntArray {
 }
 
 /**
- * Makes the filters of the central `size` positions along one side.
+ * Creates the filters of the central `size` positions along one side.
  *
  * @param stored Length of the side, in pixels.
  * @param resized Length of the whole resized side, in pixels.
  */
 private fun filters(stored: Int, resized: Int, size: Int): List<Filter> {
-    // Halves go to the even number, as in Python's round.
+    // Halves are rounded to even numbers, as in Python's round.
     val offset = round((resized - size) / 2.0).toInt()
     return List(size) { Filter(offset + it, stored, resized) }
 }
 
-/** Which pixels the one at `output` of a resized line is a mean of. */
+/** The weighted pixels of the position `output` in a resized line. */
 private class Filter(output: Int, stored: Int, resized: Int) {
     val first: Int
     val end: Int
@@ -53,7 +53,7 @@ private class Filter(output: Int, stored: Int, resized: Int) {
 
     init {
         val scale = stored.toDouble() / resized
-        val stretch = max(scale, 1.0) // wider where the image shrinks
+        val stretch = max(scale, 1.0) // wider if the image shrinks
         val center = (output + 0.5) * scale
         first = max(floor(center - 2 * stretch).toInt(), 0)
         end = min(ceil(center + 2 * stretch).toInt(), stored)
@@ -62,7 +62,7 @@ private class Filter(output: Int, stored: Int, resized: Int) {
         weights = DoubleArray(unscaled.size) { unscaled[it] / sum }
     }
 
-    /** Mixes the pixels of one line. */
+    /** Applies the filter to the pixels of one line. */
     inline fun mix(pixelAt: (Int) -> Int): Int {
         var red = 0.0
         var green = 0.0

@@ -4,18 +4,18 @@ import kotlin.math.abs
 import org.json.JSONObject
 
 /**
- * What `golden.json` expects of the self-test's image.
+ * The expected results for the self-test's image in `golden.json`.
  *
- * @param top The likeliest classes and their scores, computed by LiteRT.
- * @param tolerances How far a score may be off, by processor.
+ * @param top The top classes and their scores, computed by LiteRT.
+ * @param tolerances The tolerance of a score, by processor.
  */
 class Golden(val top: List<Prediction>, private val tolerances: Map<Processor, Float>) {
     /**
-     * Judges what the app computed.
+     * Checks the app's results.
      *
-     * @param pixels What the model got.
-     * @param expectedPixels What it should have got, of the same size.
-     * @param onCpu What the CPU answered, if `answer` is another processor's.
+     * @param pixels The model's input.
+     * @param expectedPixels The expected input, of the same size.
+     * @param onCpu The CPU's answer, if `answer` is from another processor.
      */
     fun judge(
         pixels: IntArray,
@@ -25,7 +25,7 @@ class Golden(val top: List<Prediction>, private val tolerances: Map<Processor, F
     ): Verdict {
         val pixelDifference = largestDifference(pixels, expectedPixels)
         val found = answer.predictions.associateBy { it.index to it.className }
-        // A class that is missing is as wrong as a score can be.
+        // A missing class has the largest possible difference.
         val scoreDifference = top.maxOf { expected ->
             val score = found[expected.index to expected.className]?.score
             if (score == null) 1f else abs(score - expected.score)
@@ -48,10 +48,10 @@ class Golden(val top: List<Prediction>, private val tolerances: Map<Processor, F
     }
 
     companion object {
-        // Of 255: other arithmetic may round a pixel the other way.
+        // Of 255: different arithmetic may round a pixel differently.
         private const val PIXEL_TOLERANCE = 1
 
-        /** Reads the text of `golden.json`. */
+        /** Parses the text of `golden.json`. */
         fun parse(text: String): Golden {
             val json = JSONObject(text)
             val top = json.getJSONArray("top")
@@ -74,13 +74,13 @@ class Golden(val top: List<Prediction>, private val tolerances: Map<Processor, F
 }
 
 /**
- * What the self-test found.
+ * The result of the self-test.
  *
- * @param pixelDifference The largest, of 255.
- * @param scoreDifference The largest, of the expected classes.
- * @param processor What was asked to run the model, and did not fail.
- * @param sameAsCpu Whether its scores are the CPU's to the bit. A GPU rounds
- *     otherwise, so that it was the CPU that ran the model.
+ * @param pixelDifference The maximum difference, of 255.
+ * @param scoreDifference The maximum difference over the expected classes.
+ * @param processor The processor that was requested and did not fail.
+ * @param sameAsCpu Whether the scores are identical to the CPU's. A GPU rounds
+ *     differently, so in this case the CPU ran the model.
  */
 class Verdict(
     val passed: Boolean,

@@ -21,7 +21,7 @@ import kotlin.math.roundToInt
 
 private const val TOP = 5
 
-/** The only screen: a photo, its likeliest classes, and the self-test. */
+/** The only screen: a photo, its top classes and the self-test. */
 class MainActivity : ComponentActivity() {
     private lateinit var model: ClassifierViewModel
 
@@ -68,7 +68,7 @@ class MainActivity : ComponentActivity() {
         }
     }
 
-    /** Where the camera puts its photo: always the same file. */
+    /** The file for the camera's photo, always the same. */
     private fun cameraPhoto(): Uri {
         val folder = File(cacheDir, "photos")
         folder.mkdirs()

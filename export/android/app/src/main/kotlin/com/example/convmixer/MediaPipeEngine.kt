@@ -10,9 +10,9 @@ import com.google.mediapipe.tasks.vision.imageclassifier.ImageClassifier.ImageCl
 /**
  * The model in MediaPipe's ImageClassifier.
  *
- * MediaPipe reads the names of the classes and the range of the pixels from the
- * file's metadata, and sorts the classes. It would squeeze a photo to the
- * model's size; one that has that size already it leaves as it is.
+ * MediaPipe reads the class names and the pixel range from the file's metadata
+ * and sorts the classes. It would distort a photo to the model's size, but does
+ * not change one that already has that size.
  *
  * @param imageSize Side of the model's images, in pixels.
  * @throws RuntimeException If the processor can't run the model.

@@ -1,16 +1,16 @@
 package com.example.convmixer
 
 /**
- * An image in memory, turned as its EXIF orientation says.
+ * An image in memory, rotated as its EXIF orientation says.
  *
- * Nothing is moved for that: a step along a row, or down a column, of the
- * turned image is a step in the stored pixels.
+ * No pixels are moved: a step along a row or a column of the rotated image is a
+ * step in the stored pixels.
  *
  * @param pixels As Android copies them from a bitmap: red in the lowest byte,
  *     green, blue, alpha.
- * @param storedWidth In pixels, as stored.
- * @param storedHeight In pixels, as stored.
- * @param orientation EXIF's tag 0x0112, 1 to 8. Any other number is taken as 1.
+ * @param storedWidth Width as stored, in pixels.
+ * @param storedHeight Height as stored, in pixels.
+ * @param orientation EXIF tag 0x0112, 1 to 8. Any other number is treated as 1.
  */
 class Photo(
     private val pixels: IntArray,
@@ -31,7 +31,7 @@ class Photo(
 
     init {
         require(storedWidth > 0 && storedHeight > 0 && pixels.size == storedWidth * storedHeight) {
-            "${pixels.size} pixels are no image of $storedWidth x $storedHeight."
+            "${pixels.size} pixels are not an image of $storedWidth x $storedHeight."
         }
         val leftIsLast = orientation in listOf(2, 3, 7, 8)
         val topIsLast = orientation in listOf(3, 4, 6, 7)
@@ -43,6 +43,6 @@ class Photo(
             (if (topIsLast) storedWidth * (storedHeight - 1) else 0)
     }
 
-    /** Gives a pixel of the turned image. */
+    /** Returns a pixel of the rotated image. */
     operator fun get(row: Int, column: Int) = pixels[start + row * rowStep + column * columnStep]
 }

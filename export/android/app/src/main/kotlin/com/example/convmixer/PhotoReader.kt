@@ -10,33 +10,33 @@ import java.io.IOException
 import java.io.InputStream
 import java.nio.IntBuffer
 
-// 16 million pixels take 64 MiB. Larger photos are halved as they are decoded,
-// which leaves them far above the size of any model's images.
+// 16 million pixels take 64 MiB. Larger photos are halved during decoding. They
+// are still much larger than any model's images.
 private const val MAX_PIXELS = 1L shl 24
 
 /**
  * Decodes an image file.
  *
- * Pixels are taken as they are stored, whatever their color profile, as in
- * training. What is transparent becomes white.
+ * Pixels are used as stored, regardless of the color profile, as in training.
+ * Transparent pixels become white.
  *
- * @param turn Whether to turn it as its EXIF says: that of JPEG, PNG, WebP and
- *     HEIF files, none of which Android's decoder turns.
- * @param open Opens the file; it is called three times.
- * @throws IOException If it is no image, or damaged.
+ * @param turn Whether to rotate the image as the EXIF of a JPEG, PNG, WebP or
+ *     HEIF file says. Android's decoder rotates none of them.
+ * @param open Opens the file. It is called three times.
+ * @throws IOException If the file is not an image or is damaged.
  */
 fun readPhoto(turn: Boolean, open: () -> InputStream): Photo {
     val options = BitmapFactory.Options()
     options.inJustDecodeBounds = true
     open().use { BitmapFactory.decodeStream(it, null, options) }
     if (options.outWidth <= 0 || options.outHeight <= 0) {
-        throw IOException("it is not an image of a kind that this phone knows")
+        throw IOException("this phone does not support the format, or it is not an image")
     }
     options.inJustDecodeBounds = false
     options.inMutable = true
     options.inSampleSize = samplingFor(options.outWidth.toLong() * options.outHeight)
     val decoded = open().use { BitmapFactory.decodeStream(it, null, options) }
-    // Images of 16 bits a color come to bytes.
+    // Converts images with 16 bits per color to 8 bits.
     val bitmap = if (decoded?.config == Bitmap.Config.ARGB_8888) {
         decoded
     } else {
@@ -61,7 +61,7 @@ private fun samplingFor(pixels: Long): Int {
     return sampling
 }
 
-/** Makes an opaque square bitmap. */
+/** Creates an opaque square bitmap. */
 fun bitmapOf(pixels: IntArray, size: Int): Bitmap {
     val bitmap = Bitmap.createBitmap(size, size, Bitmap.Config.ARGB_8888)
     bitmap.copyPixelsFromBuffer(IntBuffer.wrap(pixels))

@@ -11,7 +11,7 @@ private val PIXELS = IntArray(3)
 class ClassifierTest {
     private val log = mutableListOf<String>()
 
-    /** Writes down what happens to it; does as its creator says. */
+    /** Logs its calls and runs the given functions. */
     private inner class FakeEngine(
         private val name: String,
         private val answer: () -> Float,
@@ -101,7 +101,7 @@ class ClassifierTest {
         val failing = { FakeEngine("gpu", { Float.NaN }) }
         val answer = classifier(failing).classify(PIXELS, Processor.GPU)
         assertEquals(Processor.CPU, answer.processor)
-        assertTrue(answer.gpuFailure!!.contains("no numbers"))
+        assertTrue(answer.gpuFailure!!.contains("not numbers"))
     }
 
     @Test

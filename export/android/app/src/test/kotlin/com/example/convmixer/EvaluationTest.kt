@@ -11,8 +11,8 @@ private const val OPAQUE = 0xff shl 24
 class EvaluationTest {
     @Test
     fun whereTheSquareLies() {
-        // Of 4 x 3 pixels a square of 2 in the size they have: as halves go to
-        // the even number, it starts in column 1 and row 0.
+        // A square of 2 from 4 x 3 pixels without resizing: because halves are
+        // rounded to even numbers, it starts in column 1 and row 0.
         val photo = Photo(IntArray(12) { OPAQUE or it }, 4, 3)
         val pixels = evaluationPixels(photo, 2, 2 / 3.0)
         assertArrayEquals(intArrayOf(1, 2, 5, 6), pixels.map { it and 0xff }.toIntArray())

@@ -101,7 +101,7 @@ class GoldenTest {
         assertEquals(1.0, model.cropFraction, 0.0)
         assertFalse(model.turn)
         assertTrue(ModelDescription.parse(text.replace("stored", "exif")).turn)
-        // Files that say nothing of it were written for upright photos.
+        // Files without an orientation were written for upright photos.
         assertTrue(ModelDescription.parse("""{"image_size": 8, "crop_fraction": 1}""").turn)
         assertThrows(JSONException::class.java) { ModelDescription.parse("{}") }
     }
