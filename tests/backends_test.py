@@ -1,4 +1,4 @@
-"""The same code computes the same on TensorFlow, JAX and PyTorch."""
+"""Tests that TensorFlow, JAX and PyTorch give the same results."""
 
 import importlib.util
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 
 def forward_and_step():
-    """Logits, and weights after a step of training, of each layout."""
+    """Computes logits, and weights after a training step, for each layout."""
     results = {}
     # In float32: TensorFlow on a CPU has no other channels_first convolutions.
     for data_format in ("channels_last", "channels_first"):
@@ -118,6 +118,6 @@ assert not set(sys.argv[1].split(",")) & set(sys.modules)
 def test_the_models_import_without_tensorflow(tmp_path):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
-    # What a machine for JAX may lack.
+    # Packages that may be missing on a machine for JAX.
     missing = "tensorflow,huggingface_hub,safetensors,tensorflow_datasets"
     run_python(WITHOUT_TENSORFLOW, missing, tmp_path, KERAS_BACKEND="jax")

@@ -1,4 +1,4 @@
-"""What must hold for every public layer and model, in one list."""
+"""Tests common properties of all public layers and models."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def _model(cls, *sizes, **config):
 
 
 def _narrow(name):
-    """A variant but for its width."""
+    """A variant with a smaller width."""
     facts = PUBLISHED_WEIGHTS[f"convmixer_{name.removeprefix('ConvMixer')}"]
     sizes = (facts.depth, facts.kernel_size, facts.patch_size)
     return _model(
@@ -81,7 +81,7 @@ CASES = {
         _model(convmixer_tf.ConvMixer1536_20, **SMALL), IMAGES
     ),
 }
-# Public, but no layers or models.
+# Public names that are not layers or models.
 OTHER_NAMES = {
     "CovarianceInitializer",
     "decode_predictions",
@@ -91,7 +91,7 @@ OTHER_NAMES = {
 }
 VARIANTS = {name: case for name, case in CASES.items() if "_" in name}
 OTHERS = {name: case for name, case in CASES.items() if "_" not in name}
-# Full width adds nothing but minutes where the depth is trained or compiled.
+# Full width only adds minutes if the full depth is trained or compiled.
 NARROW = OTHERS | {
     name: case._replace(build=_narrow(name)) for name, case in VARIANTS.items()
 }
@@ -114,7 +114,7 @@ EVERY, EVERY_NARROW = each(CASES), each(NARROW)
 
 @pytest.fixture
 def _float64():
-    # Batch statistics of few values make a deep network amplify rounding.
+    # With batch statistics of few values, a deep network amplifies rounding.
     keras.config.set_dtype_policy("float64")
 
 
@@ -125,7 +125,7 @@ def with_and_without_remat(case):
 def train_step(model, images):
     """One step of gradient descent; returns the gradients."""
     with tf.GradientTape() as tape:
-        # Not the squares: batch norm fixes their mean.
+        # Not the squares, because batch norm fixes their mean.
         loss = ops.mean(ops.power(model(images, training=True), 3))
     gradients = tape.gradient(loss, model.trainable_variables)
     model.optimizer.apply(gradients, model.trainable_variables)
@@ -217,8 +217,8 @@ def test_jit(case):
     for kwargs in with_and_without_remat(case):
         model = randomize(case.build(**kwargs))
         compiled = tf.function(model, jit_compile=True)
-        # In training, few values give the batch statistics of so many layers:
-        # rounding grows. (XLA on a CPU takes gigabytes for it in float64.)
+        # In training, the batch statistics of many layers are from few values,
+        # so rounding errors grow. (In float64, XLA on a CPU takes gigabytes.)
         for training, tolerance in ((False, 1e-4), (True, 0.1)):
             expected = model(case.images, training=training)
             actual = compiled(case.images, training=training)
@@ -228,7 +228,7 @@ def test_jit(case):
 @pytest.mark.slow
 @each(
     {
-        # Of the variants, which take longest to trace, without remat.
+        # The variants take longest to trace, so they are tested without remat.
         name: case._replace(has_remat=case.has_remat and name in OTHERS)
         for name, case in NARROW.items()
     }
@@ -243,8 +243,8 @@ def test_two_replicas(case, two_replicas):
             two.compile(keras.optimizers.SGD(0.1))
         two.set_weights(one.get_weights())
 
-        # Both replicas see the same batch, so their averaged statistics are
-        # one replica's, and their summed gradients are twice its.
+        # Both replicas see the same batch, so the averaged statistics equal one
+        # replica's, and the summed gradients are twice one replica's.
         one.optimizer.learning_rate = 0.2
         train_step(one, case.images)
         tf.function(two_replicas.run)(train_step, args=(two, case.images))

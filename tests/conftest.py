@@ -1,4 +1,4 @@
-"""Every test runs with the same seed, quietly, on two logical devices."""
+"""Sets the seed, the log level and two logical devices for all tests."""
 
 import gc
 import importlib.util
@@ -11,13 +11,13 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # There is no TPU to find.
 import keras
 import pytest
 
-# Of `pytest -m chips`, for which a TPU's compiler is installed.
+# For `pytest -m chips`, which needs a TPU compiler.
 CHIPS = importlib.util.find_spec("libtpu") is not None
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
-    # MirroredStrategy needs a second device; it must be made before any op.
+    # MirroredStrategy needs a second device, created before any op.
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * (4 if CHIPS else 2),
@@ -31,7 +31,7 @@ def one_device():
 
 @pytest.fixture(scope="session")
 def two_replicas():
-    """One for all tests: two over the same devices would share their keys."""
+    """One for all tests: two on the same devices would share keys."""
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     return tf.distribute.MirroredStrategy(devices[:2])
 
@@ -43,7 +43,7 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _restore_log_level():
-    """Scripts that run in this process set it."""
+    """Restores it, because scripts that run in this process set it."""
     loggers = logging.root, logging.getLogger("convmixer_tf.data")
     levels = [logger.level for logger in loggers]
     yield
@@ -61,9 +61,9 @@ def _restore_keras_settings():
 
 
 def pytest_collection_finish():
-    """Collecting TensorFlow's objects took a fifth of the tests' time.
+    """Freezes TensorFlow's objects: collecting them takes 20 % of the time.
 
-    Keras collects garbage itself whenever it quantizes a layer.
+    Keras calls the garbage collector whenever it quantizes a layer.
     """
     gc.collect()
     gc.freeze()

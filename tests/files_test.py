@@ -212,7 +212,7 @@ def test_lines_that_are_paths(tmp_path):
     path.touch()
     for line in (f'"{path}"', f"'{path}'", f"\t{path}  ", f' "{path}" '):
         assert parse_lines(line.encode(), "list", paths=True) == (str(path),)
-    # What is no file stays as it is, for the message.
+    # Names of missing files stay unchanged, for the message.
     assert parse_lines(b'"a.png"', "list", paths=True) == ('"a.png"',)
     with pytest.raises(ValueError, match="Line 2 of `list` is not"):
         parse_lines(b"a.png\nmissing \xdf.png\n", "list", paths=True)

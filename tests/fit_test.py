@@ -1,4 +1,4 @@
-"""The README's example with `compile` and `fit`."""
+"""Tests the README's example with `compile` and `fit`."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tests.prose import documents
 )
 
 
-# Keras says so of any `tf.data.Dataset`, as `shuffle` is true by default.
+# Keras warns about any `tf.data.Dataset` because `shuffle` defaults to true.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 def test_the_example_learns_and_leaves_a_model(tmp_path, monkeypatch):

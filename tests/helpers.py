@@ -1,4 +1,4 @@
-"""What several tests need: inputs that betray mistakes, and weights."""
+"""Helpers of several tests: asymmetric inputs, random weights, scripts."""
 
 import contextlib
 import hashlib
@@ -26,12 +26,12 @@ from convmixer_tf.weights import timm_state_dict
 from convmixer_tf.weights.saving import write_safetensors
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Of EXIF: a description, of two characters.
+# An EXIF description of two characters.
 OTHER_TAG = (0x010E, 2, 2, 0x4142)
 
 
 def asymmetric_image(height=45, width=31, channels=3, batch=2, seed=0):
-    """Pixels (uint8) that no flip, transposition or channel swap maps home."""
+    """Returns uint8 pixels that any flip, transpose or channel swap changes."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 128, (batch, height, width, channels))
     rows = np.linspace(0, 60, height)[None, :, None, None]
@@ -43,7 +43,7 @@ def asymmetric_image(height=45, width=31, channels=3, batch=2, seed=0):
 def randomize(model, seed=0):
     """Gives every weight a random value, batch statistics included.
 
-    Kernels keep the scale at which signals neither die nor explode.
+    The scale of kernels keeps the magnitude of activations.
     """
     rng = np.random.default_rng(seed)
     for weight in model.weights:
@@ -54,7 +54,7 @@ def randomize(model, seed=0):
                 value *= rng.choice([-1, 1, 1, 1], shape)
         elif kind == "kernel":
             value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
-            if shape[3:] == (1,):  # Depthwise: its channels are not inputs.
+            if shape[3:] == (1,):  # Depthwise: channels are not inputs.
                 value *= np.sqrt(shape[2])
         else:
             value = rng.normal(0, 0.2, shape)
@@ -63,7 +63,7 @@ def randomize(model, seed=0):
 
 
 def tell_apart(model, images, labels):
-    """Gives a classifier the head that tells the classes' means apart."""
+    """Sets a classifier's head to separate the means of the classes."""
     body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
     features = body.predict(images, verbose=0)
     classes = range(model.output_shape[-1])
@@ -75,20 +75,20 @@ def tell_apart(model, images, labels):
 
 
 def relative_difference(actual, expected):
-    """Largest absolute difference, as a fraction of the largest value."""
+    """Returns the largest difference relative to the largest value."""
     actual, expected = np.float64(actual), np.float64(expected)
     assert actual.shape == expected.shape
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
 def graph_nodes(definition):
-    """The nodes of a TensorFlow graph's definition and of its functions."""
+    """Lists the nodes of a graph definition and of its functions."""
     functions = [function.node_def for function in definition.library.function]
     return [node for part in (definition.node, *functions) for node in part]
 
 
 def run_python(code, *arguments, **environment):
-    """Runs `code` in a fresh Python process; returns what it printed."""
+    """Runs `code` in a new Python process and returns its stdout."""
     result = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, **environment},
@@ -124,7 +124,7 @@ def run_script(script, *arguments, before=""):
 
 @contextlib.contextmanager
 def files_up_to(size):
-    """Limits what this process may write, as a quota does or a full disk."""
+    """Limits the size of files, like a quota or a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -135,7 +135,7 @@ def files_up_to(size):
 
 @contextlib.contextmanager
 def script_forgotten(script):
-    """Lets a script's neighbors be imported, and forgets all afterwards.
+    """Makes a script's neighbors importable and forgets them afterwards.
 
     Scripts define flags of the same names.
     """
@@ -157,7 +157,7 @@ def script_forgotten(script):
 
 
 def _forget_commands():
-    """Forgets the modules of `convmixer_tf.cli` with flags, and these."""
+    """Forgets the modules of `convmixer_tf.cli` with flags, and their flags."""
     others = {"commands", "phone", "phone_report", "steps"}  # Tests patch them.
     for name in list(sys.modules):
         package, _, module = name.rpartition(".")
@@ -167,14 +167,14 @@ def _forget_commands():
             if flag.name in flags.FLAGS:
                 delattr(flags.FLAGS, flag.name)
         del sys.modules[name]
-        # `from convmixer_tf.cli import name` looks there first.
+        # `from convmixer_tf.cli import name` searches there first.
         vars(sys.modules["convmixer_tf.cli"]).pop(module, None)
 
 
 def call_script(script, *arguments):
-    """Runs a script as `run_script` does, but in this process.
+    """Runs a script like `run_script`, but in this process.
 
-    That saves the import of TensorFlow, and turns warnings into errors.
+    This avoids the import of TensorFlow and turns warnings into errors.
     """
     argv = [str(ROOT / script), *map(str, arguments)]
     output, errors = io.StringIO(), io.StringIO()
@@ -204,7 +204,7 @@ def call_script(script, *arguments):
 
 @contextlib.contextmanager
 def _log_written_to(file):
-    """Lets absl log as in a new process, to `file`."""
+    """Makes absl log to `file`, as in a new process."""
     handler, logger = logging.get_absl_handler(), logging.get_absl_logger()
     filters = handler.filters[:], logger.filters[:]
     level, known = logging.get_verbosity(), handler in logger.root.handlers
@@ -223,7 +223,7 @@ def _log_written_to(file):
 
 
 def write_images(folder, classes, count, size):
-    """Writes noise as PNG files, `count` of each class, each of one color."""
+    """Writes `count` noise PNG files per class. Each class has one color."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
@@ -234,11 +234,11 @@ def write_images(folder, classes, count, size):
 
 
 def read_images_once(monkeypatch, known):
-    """Lets `data.read_images` look up what it has read, in a dictionary.
+    """Caches the results of `data.read_images` in a dictionary.
 
     A new pipeline takes a second to trace.
     """
-    from convmixer_tf import data  # Which imports TensorFlow.
+    from convmixer_tf import data  # Imports TensorFlow.
 
     def read(dataset, *size, read=data.read_images, **how):
         key = tuple(dataset.names.numpy()), size, *how.items()
@@ -250,7 +250,7 @@ def read_images_once(monkeypatch, known):
 
 
 def exif(*entries, order="<", start=8):
-    """Encodes EXIF of entries (tag, type, number, value)."""
+    """Encodes EXIF with entries (tag, type, number, value)."""
     mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
     tiff = mark + struct.pack(f"{order}IH", start, len(entries))
     for entry in entries:
@@ -259,7 +259,7 @@ def exif(*entries, order="<", start=8):
 
 
 def jpeg(content=b"", size=(21, 34), kind="JPEG"):
-    """Encodes an image that no turn leaves as it is, with such EXIF."""
+    """Encodes an asymmetric image with EXIF entries."""
     file = io.BytesIO()
     image = asymmetric_image(*size, batch=1)[0]
     options = {"exif": content} if content else {}
@@ -268,7 +268,7 @@ def jpeg(content=b"", size=(21, 34), kind="JPEG"):
 
 
 def oriented(orientation, order="<", kind="JPEG"):
-    """Encodes a photograph that is to be turned so; `None` for no EXIF."""
+    """Encodes a photograph with an orientation; `None` for no EXIF."""
     if orientation is None:
         return jpeg(kind=kind)
     tag = (0x0112, 3, 1, orientation)
@@ -276,7 +276,7 @@ def oriented(orientation, order="<", kind="JPEG"):
 
 
 def write_packaged(model, folder):
-    """Writes a ConvMixer-256/8 as the package has it: rounded to float16."""
+    """Writes a ConvMixer-256/8 like the packaged one, in float16."""
     path = folder / "convmixer_256_8.safetensors"
     rounded = {
         name: value if value.ndim == 0 else value.astype("float16")

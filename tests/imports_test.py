@@ -1,4 +1,4 @@
-"""Who may import whom, and what an import may cost."""
+"""Tests which modules may import which, and the cost of imports."""
 
 import ast
 import graphlib
@@ -13,7 +13,7 @@ SHARED = {"command_line", "deprecation", "files", "model_card", "progress"}
 SHARED |= {"intervals", "stopping", "timing", "validation"}
 PACKAGE = pathlib.Path(convmixer_tf.__file__).parent
 
-# Room -> the rooms it may import. README.md of the package has a picture.
+# Subpackage -> subpackages it may import, as in the package's README.md.
 ALLOWED = {
     "layers": set(),
     "preprocessing": set(),
@@ -34,8 +34,8 @@ ALLOWED = {
 }
 
 
-# Modules that scripts may import, beside what packages list in `__all__` and
-# the commands in `convmixer_tf.cli`.
+# Modules that scripts may import, beside the names in `__all__` and the
+# commands in `convmixer_tf.cli`.
 PUBLIC_MODULES = {
     *("convmixer_tf.files", "convmixer_tf.model_card", "convmixer_tf.predict"),
     *("convmixer_tf.progress", "convmixer_tf.timing"),
@@ -59,7 +59,7 @@ MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def imports_of(path):
-    """Yields what a file imports of ours, in functions too: module, name."""
+    """Yields (module, name) for a file's imports from this package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found = [(alias.name, None) for alias in node.names]
@@ -83,7 +83,7 @@ def public_names(module):
 
 
 def imported_module(module, name):
-    """Names the module that an import is of: `name` may be one itself."""
+    """Returns the imported module. `name` may be a module itself."""
     inner = f"{module}.{name}"
     is_module = inner in MODULES and name not in public_names(module)
     return inner if is_module else module
@@ -109,7 +109,7 @@ def test_no_module_imports_itself_by_others():
         for module, path in MODULES.items()
     }
     assert len(graph) > 100
-    graphlib.TopologicalSorter(graph).prepare()  # `CycleError` names a circle.
+    graphlib.TopologicalSorter(graph).prepare()  # `CycleError` names a cycle.
 
 
 def is_public(module, name):
@@ -162,7 +162,7 @@ def test_import_loads_what_is_needed_and_has_no_side_effects(tmp_path):
 
 @pytest.mark.large
 def test_import_adds_little_to_that_of_keras():
-    # Seconds of the processor, so that a busy machine does not matter.
+    # Processor seconds, which do not depend on other load.
     code = (
         "import time, keras, tensorflow; start = time.process_time()\n"
         "import convmixer_tf; print(time.process_time() - start)"

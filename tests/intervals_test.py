@@ -1,4 +1,4 @@
-"""Confidence intervals."""
+"""Tests confidence intervals."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_the_exact_interval_is_that_of_scipy(successes, count):
 def test_a_paired_interval_holds_the_fall():
     low, high = paired_interval(12, 2, 200)
     assert low < 10 / 200 < high
-    assert low > 0  # 12 against 2 is no accident.
+    assert low > 0  # 12 against 2 is significant.
     assert paired_interval(3, 2, 200)[0] < 0 < paired_interval(3, 2, 200)[1]
     mirrored = paired_interval(2, 12, 200)
     np.testing.assert_allclose(mirrored, (-high, -low))

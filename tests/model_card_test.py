@@ -1,4 +1,4 @@
-"""The card of a training run says what its summary does."""
+"""Tests that a training run's card has the figures of its summary."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every part of the package reads the same pixels from the same file.
+"""Tests that all parts of the package read the same pixels from a file.
 
 The images are stored in the eight EXIF orientations, as JPEG, PNG and WebP.
 """
@@ -32,8 +32,8 @@ CLASSES = ("bottom", "top")
 
 
 def encode(upright, orientation, kind):
-    """Stores an upright image so that EXIF has to turn it."""
-    # What brings each orientation upright is known for the pixels 0, 1, ...
+    """Stores an upright image rotated, with an EXIF orientation."""
+    # The pixels 0, 1, ... of the upright image, for each orientation.
     numbers = np.arange(upright.shape[0] * upright.shape[1])
     stored = numbers.reshape(upright.shape[:2])
     turned = np.asarray(_transpose(stored, orientation))
@@ -57,7 +57,7 @@ def _transpose(numbers, orientation):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Folder of test/CLASS/N.SUFFIX; all are brighter at the class's end."""
+    """A folder test/CLASS/N.SUFFIX. The class is the brighter end."""
     folder = tmp_path_factory.mktemp("photos")
     for label, name in enumerate(CLASSES):
         (folder / "test" / name).mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_the_same_pixels_everywhere(photos, tmp_path, orientation):
 
 @pytest.fixture(scope="module")
 def model():
-    """Says whether an image is brighter at the bottom or at the top."""
+    """Returns whether an image is brighter at the bottom or at the top."""
     weights = np.ones((SIZE, SIZE, 3), "float32")
     weights[: SIZE // 2] = -1
     dense = keras.layers.Dense(2, activation="softmax")
@@ -163,8 +163,8 @@ def test_scripts_follow_the_model(photos, model, tmp_path, orientation):
     assert result.returncode == 0, result.stderr
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["orientation"] == orientation
-    # As stored, images of four of the eight orientations lie or stand on
-    # their head.
+    # Without rotation, images with several of the eight orientations are not
+    # upright.
     assert (scores["top1"] == 1) == (orientation == "exif")
     result = run_script(
         "convmixer_tf/predict.py",

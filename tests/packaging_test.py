@@ -1,4 +1,4 @@
-"""What a wheel holds, and that the papers around it agree."""
+"""Tests the content of a wheel and the metadata files."""
 
 import configparser
 import pathlib
@@ -16,8 +16,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     directory = tmp_path_factory.mktemp("wheel")
-    # Of a copy, lest an older build's leftovers get in. Without isolation,
-    # and so without network: setuptools comes with the extra `dev`.
+    # Builds a copy, to exclude files of older builds. Builds without isolation
+    # and network: the extra `dev` has setuptools.
     names = (".*", "build", "*.egg-info", "runs", "node_modules")
     ignore = shutil.ignore_patterns(*names)
     shutil.copytree(ROOT, directory / "copy", ignore=ignore)

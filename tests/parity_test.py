@@ -1,7 +1,7 @@
-"""Our models against timm's, at the boundary that users see.
+"""Compares the models with timm's, from pixels to probabilities.
 
-uint8 pixels go into the default model, normalization inside, and logits or
-probabilities come out. Every weight is random, the batch statistics too.
+The default model takes uint8 pixels, normalizes them, and returns logits or
+probabilities. All weights and batch statistics are random.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ VARIANTS = {
     "ConvMixer768_32": "convmixer_768_32",
     "ConvMixer1024_20": "convmixer_1024_20_ks9_p14",
 }
-# Not one of timm's own, but of its class.
+# Not one of timm's variants, but of its class.
 SMALL = {
     "dim": 256,
     "depth": 8,
@@ -59,7 +59,7 @@ def check_parity(ours, theirs, images=IMAGES):
     expected = timm_logits(load_into_timm(theirs, ours), images)
     actual = ours.predict(images, verbose=0)
     assert relative_difference(actual, expected) < 1e-4
-    # And the test would see it, were the image mirrored or not normalized.
+    # The test would detect a flipped or unnormalized image.
     for wrong in (images[:, :, ::-1], images[:, ::-1], images / 255):
         assert relative_difference(ours.predict(wrong, verbose=0), expected) > (
             1e-3
@@ -113,7 +113,7 @@ def test_variants_with_the_weights_of_timm(name, tmp_path):
     theirs = timm.create_model(VARIANTS[name])
     generator = torch.Generator().manual_seed(0)
     for tensor in theirs.state_dict().values():
-        if tensor.ndim == 1:  # Biases, and all of the batch normalization.
+        if tensor.ndim == 1:  # Biases and batch normalization.
             tensor.uniform_(0.5, 1.5, generator=generator)
     state_dict = {k: v.numpy() for k, v in theirs.state_dict().items()}
     save_file(state_dict, tmp_path / "model.safetensors")
@@ -124,7 +124,7 @@ def test_variants_with_the_weights_of_timm(name, tmp_path):
     expected = torch.softmax(logits, -1).numpy()
     actual = ours.predict(IMAGES, verbose=0)
     assert relative_difference(actual, expected) < 1e-4
-    # The way back is exact, bit by bit.
+    # The reverse conversion is exact.
     for key, value in timm_state_dict(ours).items():
         np.testing.assert_array_equal(value, state_dict[key])
 
@@ -143,7 +143,7 @@ def test_the_small_variant():
         weights=None,
         input_shape=(31, 45, 3),
         classifier_activation=None,
-        # What `timm_logits` normalizes by.
+        # The statistics in `timm_logits`.
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-# Kept alive: PyTorch forgets an operator with the library that declares it.
+# Kept alive: an operator disappears with its library object.
 _LIBRARIES = []
 
 
 def import_timm():
-    """Imports timm, or skips the test and says why.
+    """Imports timm, or skips the test with the reason.
 
     timm imports torchvision, which fails beside a PyTorch built without the
     accelerator torchvision was built for: its compiled operators are missing.

@@ -1,4 +1,4 @@
-"""`python -m convmixer_tf.predict`, as a user runs it."""
+"""Tests `python -m convmixer_tf.predict`."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ CLASSES = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def model():
-    """Tells which of the three channels is brightest."""
+    """Classifies the brightest of the three channels."""
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     dense = keras.layers.Dense(3, "softmax")
@@ -52,7 +52,7 @@ def folder(model, tmp_path_factory):
 
 @pytest.fixture
 def run(folder, capsys):
-    """Runs it in this process: exit status, what it printed, its messages."""
+    """Runs it in this process; returns exit status, stdout and stderr."""
 
     def run(*arguments, model="model.keras"):
         arguments = [*arguments, "--model", folder / model]
@@ -124,7 +124,7 @@ def test_a_corrupt_image_does_not_stop_it(run, images, tmp_path, format):
     for name, why in zip(("b.png", "c.jpg"), whys, strict=True):
         assert f"`{tmp_path / name}` is {why}\n" in messages
     assert "2 of 4 images have no prediction." in messages
-    assert "Skipped" not in messages  # It is said once.
+    assert "Skipped" not in messages  # Reported only once.
     if format == "json":
         errors = [entry.get("error") for entry in json.loads(printed)]
         assert errors == [None, *whys, None]
@@ -230,7 +230,7 @@ def test_text_files_of_other_editors(run, images, tmp_path):
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
 @pytest.mark.parametrize("to_file", [False, True])
 def test_names_that_are_not_utf8(run, images, tmp_path, format, to_file):
-    """All images are classified, and the output is valid."""
+    """Checks that all images are classified and the output is valid."""
     whole = (images / "red" / "0.png").read_bytes()
     folder = tmp_path / os.fsdecode(b"stra\xdfe")
     folder.mkdir()
@@ -289,7 +289,7 @@ def test_outputs_that_are_no_numbers(run, folder, images, model, format, value):
 
 @pytest.mark.slow
 def test_one_logit(run, folder, images):
-    """The model says how red an image is, as a logit."""
+    """The model returns the redness of an image as a logit."""
     image = keras.Input((16, 16, 3))
     dense = keras.layers.Dense(1)
     x = keras.layers.GlobalAveragePooling2D()(image)
@@ -310,7 +310,7 @@ def test_one_logit(run, folder, images):
 
 @pytest.mark.slow
 def test_the_crop_is_the_models(run, images, tmp_path):
-    """A frame of another color is seen, or cut off."""
+    """A frame of another color is kept or cropped."""
     pixels = np.full((100, 100, 3), (0, 0, 255), np.uint8)
     pixels[30:70, 30:70] = (255, 0, 0)
     Image.fromarray(pixels).save(tmp_path / "framed.png")
@@ -370,7 +370,7 @@ def test_no_model(run, images):
 
 @pytest.mark.large
 def test_needs_core_dependencies_only(images, tmp_path):
-    """The model of the package, in a process without any extra."""
+    """Runs the packaged model in a process without extras."""
     write_packaged(randomize(ConvMixer256_8(weights=None)), tmp_path)
     extras = ["PIL", "matplotlib", "sklearn", "tensorboard", "tqdm", "torch"]
     extras += ["tensorflow_datasets", "ai_edge_litert", "litert_quantizer"]
@@ -456,7 +456,7 @@ def test_help_costs_no_import_of_tensorflow():
 
 @pytest.mark.large
 def test_the_first_prediction_says_nothing_else(folder, images, tmp_path):
-    """Neither TensorFlow nor the library that decodes JPEG is heard."""
+    """TensorFlow and the JPEG library write no messages."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG")
@@ -479,5 +479,5 @@ def test_the_first_prediction_says_nothing_else(folder, images, tmp_path):
         f"`{path}` is unreadable: it is a damaged JPEG. Save it again as PNG.",
         "1 of 2 images have no prediction.",
     ]
-    # On a slow machine, what it is at.
+    # A slow machine may print progress lines.
     assert all(re.match(r"\d+ s: ", line) for line in lines[:-2])

@@ -1,4 +1,4 @@
-"""Lines from commands that say nothing else for long."""
+"""Tests progress lines of silent commands."""
 
 import time
 

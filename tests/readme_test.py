@@ -1,4 +1,4 @@
-"""The documents' Python runs as it stands, against a hub on this machine."""
+"""Runs the documents' Python code unchanged, with a local hub."""
 
 import json
 import pathlib
@@ -84,7 +84,7 @@ def test_mediapipe(tmp_path):
 
 
 def pictures(text):
-    """Lists the pictures of a document: what they show and where they are."""
+    """Lists the pictures of a document: alternative text and path."""
     html = re.findall(r'<img src="(\S+)"[^>]* alt="([^"]+)">', text)
     found = [(alt, path) for path, alt in html]
     return found + re.findall(r"^!\[([^\]]+)\]\((\S+\.png)\)$", text, re.M)
@@ -96,7 +96,7 @@ def test_readme_has_pictures():
 
 
 def titles(path):
-    """Lists the anchors of a document's headings, as GitHub makes them."""
+    """Lists the anchors of a document's headings, as on GitHub."""
     found = re.findall(r"^#+ (.+)$", documents.read(path), re.M)
     found = [re.sub(r"[^\w\- ]", "", title).lower() for title in found]
     return [title.replace(" ", "-") for title in found]

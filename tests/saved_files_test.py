@@ -1,4 +1,4 @@
-"""Files that commit f1af6dd wrote still open, and give what they gave.
+"""Tests that files of commit f1af6dd still open with the same outputs.
 
 `fixtures/f1af6dd/README.md` says how the files were made.
 """
@@ -40,8 +40,8 @@ KERAS_FILES = {
     "blocks.keras": (None, None),
 }
 NO_CONVMIXERS = ("blocks.keras", "quantized_int8.keras")
-# Half precision rounds each sum, whose order may change. The same weights
-# must give the same outputs in float32.
+# Half precision rounds each sum, and the order of sums may change. In float32,
+# the same weights must give the same outputs.
 TOLERANCES = {"mixed_bfloat16.keras": 2e-2, "mixed_float16.keras": 2e-3}
 TFLITE_FILES = ("float32", "float16", "dynamic", "int8", "int4")
 
@@ -124,7 +124,7 @@ def test_compiled_model_goes_on_training(outputs):
     assert int(model.optimizer.iterations) == 2
 
 
-# Their models, and the arguments that `read_arguments` does not give.
+# Their models, and arguments that `read_arguments` does not return.
 WEIGHTS_FILES = {
     "named.weights.h5": ("named.keras", {"classes": 3}),
     "named.safetensors": ("named.keras", {"classes": 3}),
@@ -179,7 +179,7 @@ def test_folder_as_a_classifier(name, outputs, tmp_path):
     assert classifier.class_names == NAMES
     assert classifier.crop_fraction == 0.875
     images = np.float32(outputs[f"{name}/images"])
-    # The module gives logits, the classifier probabilities.
+    # The module returns logits, the classifier probabilities.
     assert_close(classifier.predict(images), outputs["named.keras/outputs"])
 
 
@@ -232,7 +232,7 @@ def test_run_that_was_stopped_goes_on(outputs, tmp_path, one_device):
         assert summary["last"][key] == pytest.approx(
             expected["last"][key], rel=1e-4
         )
-    # Had it begun anew, the first epoch's seconds would be others.
+    # If it had restarted, the first epoch's seconds would differ.
     assert (directory / "log.csv").read_text().startswith(first_epoch)
     images = np.float32(outputs["run_finished/images"])
     assert_close(

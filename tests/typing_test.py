@@ -1,4 +1,4 @@
-"""Public functions say their types; `mypy` in `.ci/run` holds them to it."""
+"""Tests that public functions have type hints. `.ci/run` runs `mypy`."""
 
 import dataclasses
 import importlib
@@ -14,7 +14,7 @@ PACKAGES = (
 
 
 def untyped(function):
-    """Lists what has no type hint."""
+    """Lists missing type hints."""
     signature = inspect.signature(function)
     missing = [
         parameter.name

@@ -1,4 +1,4 @@
-"""An installation without TensorFlow, for JAX or PyTorch alone."""
+"""Tests an installation without TensorFlow, with JAX or PyTorch."""
 
 import json
 import os
@@ -43,7 +43,7 @@ print(json.dumps([keras.backend.backend(), outputs.tolist()]))
 
 @pytest.mark.large
 def test_predicts_with_jax_alone(tmp_path):
-    """Installs as the README says, from the package index."""
+    """Installs from the package index, as in the README."""
     python = tmp_path / "venv" / "bin" / "python"
     for command in (
         [sys.executable, "-m", "venv", tmp_path / "venv"],

@@ -1,4 +1,4 @@
-"""Class activation maps, whose mean is the logit less the bias."""
+"""Tests class activation maps. Their mean is the logit minus the bias."""
 
 import dataclasses
 
@@ -74,7 +74,7 @@ def test_one_logit_is_a_probability_by_sigmoid(build):
 
 
 def test_a_patch_counts_where_it_is(build):
-    """With single patches, each score is a function of its patch."""
+    """Without spatial mixing, each score depends only on its patch."""
     model, images = build()
     for i in range(3):
         kernel = model.get_layer(f"block_{i}").depthwise.kernel

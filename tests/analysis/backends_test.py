@@ -1,4 +1,4 @@
-"""What looks inside a model does so on Keras' other backends too."""
+"""Tests the analysis functions on Keras' other backends."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""A small ConvMixer with a random life behind it."""
+"""A small ConvMixer with random weights and statistics."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tests.helpers import randomize
 def build():
     """Builds a ConvMixer that gives logits, and images for it.
 
-    It computes in double precision, so that what is exact is seen to be.
+    It computes in double precision, so that exact equalities can be tested.
     """
 
     def build(data_format="channels_last", dtype="float64", **kwargs):
@@ -32,7 +32,7 @@ def build():
 
 @pytest.fixture
 def read_png():
-    """Reads a PNG, and checks that there is something on it."""
+    """Reads a PNG and checks that it is not empty."""
     from PIL import Image
 
     def read(path):

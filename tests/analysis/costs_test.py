@@ -1,4 +1,4 @@
-"""The table of costs, against sums on paper and the counted graph."""
+"""Compares the table of costs with manual sums and the counted graph."""
 
 import csv
 import json
@@ -124,7 +124,7 @@ def test_files(tmp_path):
 def test_published_figures(build, macs, published, parameters):
     total = layer_costs(build(weights=None))[-1]
     assert total.macs / 1e9 == pytest.approx(macs, abs=0.005)
-    # Without depthwise convolutions, two for each value normalized.
+    # Without depthwise convolutions, with two for each normalized value.
     theirs = total.macs - total.depthwise_macs + 2 * total.activations
     assert theirs / 1e9 == pytest.approx(published, abs=0.006)
     assert total.parameters == parameters

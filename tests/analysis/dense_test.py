@@ -1,4 +1,4 @@
-"""Scores of each patch, whose mean is the logits."""
+"""Tests the scores of each patch. Their mean is the logits."""
 
 import keras
 import numpy as np
@@ -99,7 +99,7 @@ def test_picture(tmp_path, read_png):
     labels = np.arange(64).reshape(8, 8) // 16
     save_label_map(path, image, labels, ["a", "b", "c", "d"])
     pixels = read_png(path)
-    # Of the right panel, between its upper and lower edge.
+    # The right panel, between its upper and lower edge.
     column = pixels[: len(pixels) * 3 // 4, pixels.shape[1] * 3 // 4]
     changes = np.flatnonzero((column[1:] != column[:-1]).any(-1))
     edges, thickness = changes[:4], np.diff(changes[:4])

@@ -1,4 +1,4 @@
-"""Feature maps, against the layers run one after the other."""
+"""Compares feature maps with the layers run one after the other."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_picture(tmp_path, read_png):
     image = rng.integers(0, 256, (32, 32, 3))
     maps = {name: rng.normal(size=(8, 8, 5)) for name in ("a", "b", "c")}
     save_feature_maps(tmp_path / "maps.png", image, maps, columns=4)
-    # Two columns of the image and one of each channel.
+    # Two columns for the image and one for each channel.
     assert read_png(tmp_path / "maps.png").shape == (486, 900, 3)
     with pytest.raises(ValueError, match=r"of one image, .*'a' of shape"):
         save_feature_maps(tmp_path / "x.png", image, {"a": np.zeros((1, 8))})

@@ -1,4 +1,4 @@
-"""Pictures of kernels, looked at pixel by pixel where that is possible."""
+"""Tests pictures of kernels, pixel by pixel where possible."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_patch_filters(tmp_path, read_png, channels):
     model = ConvMixer(10, 1, 3, 4, input_shape=(16, 16, channels))
     kernel = np.zeros((4, 4, channels, 10), np.float32)
     kernel[:, :2], kernel[:, 2:] = 1, -1
-    kernel[..., 0, 0] += 1  # The strongest, and in color redder.
+    kernel[..., 0, 0] += 1  # The strongest, and more red.
     model.get_layer("patch_embed").conv.kernel.assign(kernel)
     path = tmp_path / "filters.png"
     save_patch_filters(path, model, columns=5)

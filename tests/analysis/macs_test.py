@@ -1,4 +1,4 @@
-"""The multiply-accumulates, against sums on paper and published figures."""
+"""Compares multiply-accumulates with manual sums and published figures."""
 
 import keras
 import pytest
@@ -55,7 +55,7 @@ def test_attention_products():
     tokens = keras.Input((7, 12))
     attention = layers.MultiHeadAttention(num_heads=3, key_dim=4)
     model = keras.Model(tokens, attention(tokens, tokens))
-    projections = 4 * 7 * 12 * 12  # To queries, keys, values, and back.
+    projections = 4 * 7 * 12 * 12  # Queries, keys, values, outputs.
     products = 2 * 3 * 7 * 7 * 4
     assert count_macs(model) == projections + products
 
@@ -80,7 +80,7 @@ def test_convmixer():
     stem = grid * patch**2 * 3 * dim
     block = grid * (kernel**2 * dim + dim**2)
     assert count_macs(model) == stem + depth * block + dim * classes
-    # An open size is settled by the argument.
+    # The argument sets an unknown size.
     model = ConvMixer(
         *(dim, depth, kernel, patch), input_shape=(None, None, 3), classes=9
     )
@@ -161,7 +161,7 @@ def test_other_backends_are_an_error(monkeypatch):
         (ConvMixer1536_20, 51.10),
         (ConvMixer768_32, 20.68),
         (ConvMixer1024_20, 5.95),
-        # On paper: 1024 x 512 x (3 x 7^2 + 16 x (8^2 + 512)) + 512 x 1000.
+        # Manual sum: 1024 x 512 x (3 x 7^2 + 16 x (8^2 + 512)) + 512 x 1000.
         (ConvMixer512_16, 4.91),
         # He et al., arXiv 1512.03385, Table 1: 3.8 x 10^9.
         (keras.applications.ResNet50, 3.86),

@@ -1,4 +1,4 @@
-"""Where pictures are written, and what happens where they can't be."""
+"""Tests where pictures are written and the errors if they can't be."""
 
 import sys
 

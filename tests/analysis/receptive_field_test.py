@@ -1,4 +1,4 @@
-"""The receptive field, against what really changes when pixels do."""
+"""Compares the receptive field with the values that pixels change."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_a_pixel_is_seen_as_far_as_it_says(kernel, patch):
         change = np.abs(np.array(after[name] - before[name])).max((0, 3))
         seen = np.flatnonzero((change > 1e-7).any(0))
         assert (seen.max() - seen.min() + 1) * patch == field
-        # Those that see the middle one are as far before it as they look
+        # Patches that see the middle one are as far before it as they reach
         # ahead.
         back, ahead = reaches(model)[name]
         assert (grid // 2 - seen.min(), seen.max() - grid // 2) == (ahead, back)
@@ -44,14 +44,14 @@ def test_picture_of_even_kernels(tmp_path, monkeypatch):
 
     class Rectangle(patches.Rectangle):
         def __init__(self, corner, width, height, **kwargs):
-            if "label" in kwargs:  # The legend has others.
+            if "label" in kwargs:  # The legend has other patches.
                 drawn.append((corner, width, height))
             super().__init__(corner, width, height, **kwargs)
 
     monkeypatch.setattr(patches, "Rectangle", Rectangle)
     model = ConvMixer(4, 2, 8, 7, input_shape=(35, 35, 3))
     save_receptive_fields(tmp_path / "fields.png", model, np.zeros((35, 35, 3)))
-    # A patch of 7 pixels in the center, 3 patches back and 4 ahead a block.
+    # A central patch of 7 pixels; each block adds 3 patches back and 4 ahead.
     assert drawn == [
         ((-3.5, -3.5), 7, 7),
         ((-24.5, -24.5), 56, 56),
@@ -64,7 +64,7 @@ def test_picture(tmp_path, read_png):
     path = tmp_path / "fields.png"
     save_receptive_fields(path, model, np.zeros((32, 32, 3)))
     pixels = read_png(path)
-    # Larger than the image, which stays within the last square.
+    # It is larger than the image, which is inside of the last square.
     assert (pixels.sum(-1) == 0).mean() < 0.1
     with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         save_receptive_fields(path, model, np.zeros((32, 32, 3)))

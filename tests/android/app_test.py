@@ -1,15 +1,15 @@
 """The Android app in `export/android`: `pytest -m android`.
 
-There is no Android SDK here. All Kotlin of the app, its own tests and its
-build files included, are compiled, with warnings as errors, against the
-declarations in `stubs`; what needs no Android runs on Java. Needs Java 17, and
+There is no Android SDK here. All Kotlin files of the app, including its tests
+and build files, are compiled against the declarations in `stubs`, with warnings
+as errors. Code that needs no Android runs on Java. It needs Java 17, and
 
     pip install --no-deps kotlin-jupyter-kernel==0.19.0.944
     apt-get install junit4 libandroid-json-java aapt android-framework-res
 
-The first brings a Kotlin 2.4 compiler, which is told to take Kotlin 2.2; the
-second JUnit, Android's own JSON library, and a compiler of resources with
-those of Android 10.
+The first installs a Kotlin 2.4 compiler, which is set to Kotlin 2.2. The second
+installs JUnit, Android's JSON library, and a resource compiler with the
+resources of Android 10.
 """
 
 import importlib.util
@@ -68,7 +68,7 @@ def run(*command):
 
 
 def find_jars():
-    """Finds the Kotlin compiler, its library, and those that tests need."""
+    """Finds the Kotlin compiler, its library and the tests' libraries."""
     if not shutil.which("java"):
         pytest.skip("the Android app's tests need Java 17: `java`")
     spec = importlib.util.find_spec("run_kotlin_kernel")
@@ -85,7 +85,7 @@ def find_jars():
 
 
 def write_resource_numbers(path):
-    """Writes the class R, which the Android plugin makes of the resources."""
+    """Writes the class R, like the Android plugin from the resources."""
     names = {}
     for file in RESOURCES.rglob("*.xml"):
         kind = file.parent.name.split("-")[0]
@@ -106,7 +106,7 @@ def write_resource_numbers(path):
 
 
 def write_build_files(folder):
-    """Makes functions of the Gradle files, which are Kotlin scripts."""
+    """Converts the Gradle files, which are Kotlin scripts, to functions."""
     for i, name in enumerate(GRADLE):
         lines = read(name).splitlines()
         imports = [line for line in lines if line.startswith("import ")]
@@ -155,7 +155,7 @@ def test_the_apps_own_tests(classpath):
 
 
 def write_cases(folder):
-    """Writes images of all shapes and orientations; gives what to expect."""
+    """Writes images of all shapes and orientations with expected results."""
     expected = {}
     lines = []
     sides = ((45, 31), (31, 45), (300, 401), (33, 640), (32, 32), (9, 7))
@@ -165,7 +165,7 @@ def write_cases(folder):
         height, width = sides[i % len(sides)]
         size, crop = wanted[i // 6]
         pixels = asymmetric_image(height, width, seed=i)[0]
-        # Hard edges, where the filter overshoots and values are clipped.
+        # Hard edges make the filter overshoot, so that values are clipped.
         pixels[: height // 3, width // 2 :] = 255
         pixels[height // 2 :, : width // 4] = 0
         opaque = np.dstack([pixels, np.full((height, width), 255, np.uint8)])
@@ -194,7 +194,7 @@ def test_pixels_are_those_of_the_evaluation_transform(harness, tmp_path):
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory):
-    """What `export_android` writes, of a model that is sure of itself."""
+    """The assets from `export_android` for a confident model."""
     folder = tmp_path_factory.mktemp("assets")
     model = randomize(
         ConvMixer(16, 1, 3, 4, input_shape=(24, 24, 3), classes=4)
@@ -213,7 +213,7 @@ def assets(tmp_path_factory):
 
 
 def test_the_self_test_on_real_assets(harness, assets, tmp_path):
-    """All of it but Android's decoder and MediaPipe."""
+    """Tests everything except Android's decoder and MediaPipe."""
     pixels, scores = tmp_path / "pixels", tmp_path / "scores"
     harness("prepare", assets, pixels)
     image = np.fromfile(pixels, np.uint8).reshape(1, 24, 24, 3)
@@ -237,7 +237,7 @@ def test_the_self_test_on_real_assets(harness, assets, tmp_path):
 def test_resources_and_manifest_compile(tmp_path):
     if not shutil.which("aapt") or not pathlib.Path(FRAMEWORK).exists():
         pytest.skip("needs aapt and android-framework-res (apt)")
-    # Gradle puts these two in.
+    # Gradle inserts these two.
     text = (MAIN / "AndroidManifest.xml").read_text("utf-8")
     text = text.replace("<manifest", f'<manifest package="{PACKAGE}"')
     text = text.replace("${applicationId}", PACKAGE)
@@ -317,7 +317,7 @@ def test_every_library_that_is_used_is_a_dependency():
 
 
 def test_the_app_asks_for_no_permission():
-    """MediaPipe's libraries ask for two, which are to be removed."""
+    """MediaPipe's libraries request two permissions that must be removed."""
     manifest = ET.parse(MAIN / "AndroidManifest.xml").getroot()
     tools = "{http://schemas.android.com/tools}"
     permissions = {

@@ -1,4 +1,4 @@
-"""The command `convmixer`."""
+"""Tests the command `convmixer`."""
 
 import configparser
 import os
@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 
 @pytest.fixture
 def script(tmp_path):
-    """The script that an installer writes."""
+    """The console script."""
     path = tmp_path / "convmixer"
     path.write_text(
         "import sys\nfrom convmixer_tf.cli import main\nsys.exit(main())\n"
@@ -94,7 +94,7 @@ def test_every_command_has_a_module():
 
 @pytest.mark.slow
 def test_the_absl_commands(photos, start, tmp_path):
-    """As processes: each defines flags of the same names."""
+    """Uses processes because the commands define flags of the same names."""
     script = (
         "import sys; from convmixer_tf.cli import main; sys.exit(main("
         "sys.argv[1:]))"

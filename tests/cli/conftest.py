@@ -1,4 +1,4 @@
-"""Photographs of three classes, and a model that knows others."""
+"""Photographs of three classes, and a model of other classes."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
-    """The file of the model to start from."""
+    """The file of the pretrained model."""
     path = tmp_path_factory.mktemp("start") / "toy.keras"
     model = randomize(
         ConvMixer(16, 1, 3, 4, input_shape=(16, 16, 3), classes=2, name="toy")

@@ -1,4 +1,4 @@
-"""The parts of `convmixer evaluate`, which the recipe runs."""
+"""Tests parts of `convmixer evaluate`."""
 
 import importlib
 
@@ -10,7 +10,7 @@ from tests.helpers import script_forgotten
 
 @pytest.fixture
 def evaluate():
-    """The module; its flags have names that others' have, too."""
+    """The module. Other modules have flags of the same names."""
     with script_forgotten("recipes/evaluate.py"):
         yield importlib.import_module("convmixer_tf.cli.evaluate")
 

@@ -1,4 +1,4 @@
-"""The report of `convmixer phone`, of figures that are made up."""
+"""Tests the report of `convmixer phone` with artificial results."""
 
 import html.parser
 import types
@@ -65,7 +65,7 @@ def findings(**changes):
 
 
 class Reader(html.parser.HTMLParser):
-    """Checks that tags are closed in their order, and collects text."""
+    """Checks the nesting of tags and collects text."""
 
     def __init__(self):
         super().__init__()

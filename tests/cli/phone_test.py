@@ -1,4 +1,4 @@
-"""`convmixer phone`, from photographs to files and a report."""
+"""Tests `convmixer phone`, from photographs to files and a report."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def arguments(photos, start):
 
 @pytest.fixture(scope="module")
 def mine(arguments, tmp_path_factory):
-    """What a run without a stop gives, with the app's assets and the page."""
+    """The result of an uninterrupted run, with app assets and page."""
     folder = tmp_path_factory.mktemp("mine") / "new"
     more = [f"--output={folder}", "--android", "--web"]
     assert main([*arguments, *more]) == 0
@@ -69,7 +69,7 @@ def test_files_are_verified_and_have_labels(mine, quantization):
     assert report["passed"]
     assert report["quantization"] == quantization
     assert report["images"] >= 10
-    # The head learned from the validation images at last.
+    # The final head also learned from the validation images.
     assert report["accuracy"] is None
 
 

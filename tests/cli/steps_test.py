@@ -1,4 +1,4 @@
-"""The progress bar."""
+"""Tests the progress bar."""
 
 import io
 import time
@@ -10,7 +10,7 @@ from convmixer_tf.cli.steps import Steps
 
 
 class Terminal(io.StringIO):
-    """A file that says that it is a terminal."""
+    """A file that claims to be a terminal."""
 
     def isatty(self):
         return True

@@ -14,7 +14,7 @@ def photos():
 
 @pytest.fixture(scope="session")
 def small_photos(photos):
-    """Parts of them, not square, uint8 array of shape (4, 90, 110, 3)."""
+    """Non-square crops of them, uint8 array of shape (4, 90, 110, 3)."""
     return np.stack(
         [
             photos[index, top : top + 270 : 3, left : left + 330 : 3]
@@ -42,7 +42,7 @@ def save():
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory, photos):
-    """A split of 40 images of 4 classes, whose crops are all different."""
+    """A split of 40 images of 4 classes. All their crops are different."""
     folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     images = {}

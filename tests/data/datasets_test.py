@@ -72,7 +72,7 @@ def test_digits():
     everything = read_all(train) + read_all(test)
     names = {name for name, *_ in everything}
     assert len(names) == 1797
-    # scikit-learn's begin with 0 to 9, in order.
+    # scikit-learn's digits start with 0 to 9, in order.
     by_name = {name: rest for name, *rest in everything}
     for number in range(10):
         encoded, label = by_name[f"digits {number}"]
@@ -160,7 +160,7 @@ def test_image_folder(tmp_path, save, monkeypatch, cache_bytes):
     train = open_dataset(str(tmp_path), "train")
     assert isinstance(train, ImageList)
     assert (train.contents is None) == (cache_bytes == 0)
-    # Classes of other splits count, so that indices agree.
+    # Classes of other splits are included, so that indices agree.
     assert train.class_names == ("größe", "zebra", "猫")
     assert open_dataset(tmp_path, "test").class_names == train.class_names
     assert len(train) == 3
@@ -362,7 +362,7 @@ def test_refuses_labels_without_names(record_folder, monkeypatch):
     message = r"00004, record 0 has the label 2, but the 2 class names"
     with pytest.raises(ValueError, match=message):
         open_dataset(record_folder, "train")
-    # What is too large for memory is not read before it is used.
+    # Data that is too large for memory is read only when it is used.
     monkeypatch.setattr(datasets, "CACHE_BYTES", 0)
     large = open_dataset(record_folder, "train")
     augmentation = get_augmentation("none")

@@ -14,7 +14,7 @@ COUNT, SIDE = 10_000, 32
 
 @pytest.fixture(scope="module")
 def erased():
-    """10,000 images of -1000, which no erased pixel is."""
+    """10,000 images of -1000, a value that erased pixels never have."""
     images = tf.fill([COUNT, SIDE, SIDE, 3], -1000.0)
     return random_erase(images, [1, 2], RandomErasing()).numpy()
 
@@ -39,8 +39,8 @@ def test_erases_one_full_box(erased):
 def test_area_and_aspect(erased):
     _, rows, columns = find_boxes(erased)
     rows, columns = rows[rows > 0], columns[columns > 0]
-    # A model of the same in NumPy: uniform area, log-uniform aspect, ten
-    # tries of a box smaller than the image.
+    # The same in NumPy: uniform area, log-uniform aspect ratio, ten attempts at
+    # a box smaller than the image.
     random = np.random.default_rng(0)
     area = random.uniform(0.02, 1 / 3, (20_000, 10)) * SIDE**2
     aspect = np.exp(random.uniform(math.log(0.3), -math.log(0.3), (20_000, 10)))

@@ -12,14 +12,14 @@ CUTMIX = {"mixup_alpha": 0.0}
 
 
 def telltale_batch(count, size=16, dtype="float32"):
-    """Image i has the value i everywhere; its class is i."""
+    """Image i has the value i everywhere and the class i."""
     images = np.zeros((count, size, size, 3), dtype)
     images += np.arange(count, dtype=dtype)[:, None, None, None]
     return tf.constant(images), tf.one_hot(range(count), count)
 
 
 def mix_many(config, count=10_000, size=8):
-    """Mixes pairs of black and white: pixels are the partner's share."""
+    """Mixes black and white images, so that pixels are the mixing ratio."""
     images = np.zeros((count, size, size, 1), "float32")
     images[count // 2 :] = 1.0
     labels = np.stack([images[:, 0, 0, 0] == 0, images[:, 0, 0, 0]], 1)
@@ -45,8 +45,8 @@ def test_cutmix_area_is_the_share():
 
 
 def test_cutmix_box_has_the_drawn_area_unless_clipped():
-    # Beta(1000, 1000) is about 1/2: a box of 22 of 32 pixels, less the part
-    # beyond the border: the mean over uniform centers of the visible part.
+    # Beta(1000, 1000) is about 1/2: a box of 22 of 32 pixels, minus the part
+    # beyond the border, averaged over uniform centers.
     config = Mixing(0.0, 100.0, mode="elem")
     _, share = mix_many(config, count=20_000, size=32)
     center = np.arange(32)
@@ -65,7 +65,7 @@ def test_batch_mode_draws_once_and_takes_the_mirrored_partner():
         mixed, targets = mix(images, labels, [seed, 0], Mixing())
         share = targets.numpy()[range(6), range(5, -1, -1)]
         assert np.ptp(share) < 1e-6
-        # Where a pixel is i + w * (5 - 2i), w is the same for all images.
+        # For pixels i + w * (5 - 2i), w is the same in all images.
         weight = (mixed[0] - images[0]) / 5.0
         for index in range(6):
             np.testing.assert_allclose(
@@ -81,8 +81,8 @@ def test_cutmix_probability_and_probability():
     is_cut = images.max((1, 2)) - images.min((1, 2)) > 0.5
     is_mixup = ~is_cut & (share > 0) & (share < 1)
     count = len(share)
-    # CutMix boxes with a side under 2 pixels are empty, those over all of the
-    # image are not seen, so only mixup is counted: 0.6 * 0.5.
+    # CutMix boxes with a side below 2 pixels are empty, and boxes over the
+    # whole image are invisible, so only mixup is counted: 0.6 * 0.5.
     assert np.mean(is_mixup) == pytest.approx(0.3, abs=4 / np.sqrt(count))
     untouched = np.mean(images.max((1, 2)) == 0)
     assert 0.4 < untouched < 0.65

@@ -17,7 +17,7 @@ def enhance(enhancer):
 
 
 def posterize(image, bits):
-    # Pillow 13 refuses 0 bits, earlier versions returned black.
+    # Pillow 13 rejects 0 bits, earlier versions returned black.
     if bits == 0:
         return Image.new("RGB", image.size)
     return ImageOps.posterize(image, int(bits))
@@ -76,7 +76,7 @@ def test_equals_pillow(small_photos, name, value):
     ],
 )
 def test_equals_pillow_without_a_value(small_photos, name, peer):
-    # Also a flat channel, two values, and a narrow range.
+    # Includes a constant channel, two values and a narrow range.
     odd = small_photos.copy()
     odd[0, ..., 1] = 7
     odd[1] = odd[1] // 128 * 50
@@ -132,10 +132,10 @@ def test_equals_pillow_when_resampling(small_photos, name, part, cubic):
         tf.constant(small_photos), tf.fill([4], value), cubic
     )
     error = np.abs(actual.numpy() - np.array(expected, int))
-    # All pixels, the edges included. Both truncate, after float32 here and
-    # after float64 there, so that some pixels differ by one, at half a pixel
-    # of shift a tenth of them. A position on
-    # the very border may fall on either side of it.
+    # All pixels, including the edges. Both truncate, here after float32 and
+    # there after float64, so that some pixels differ by one: a tenth of them at
+    # a shift of half a pixel. A position exactly on the border may be on either
+    # side of it.
     assert error.mean() < 0.2
     assert (error > 1).mean() < 0.001
 

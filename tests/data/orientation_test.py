@@ -1,4 +1,4 @@
-"""Images are turned as Pillow turns them; malformed EXIF leaves them alone."""
+"""Tests that images are rotated like in Pillow, unless EXIF is malformed."""
 
 import io
 import struct
@@ -49,7 +49,7 @@ def test_a_crop_is_part_of_the_upright_image(orientation, kind):
 
     crop = decode_crop(encoded, choose)
     assert sizes == [whole.shape[:2]]
-    # In a JPEG, colors at the edges of a crop come from fewer pixels.
+    # In a JPEG, colors at the edges of a crop are from fewer pixels.
     margin = 2 if kind == "JPEG" else 0
     inside = (slice(margin, 11 - margin), slice(margin, 7 - margin))
     np.testing.assert_array_equal(
@@ -75,7 +75,7 @@ def test_segments_before_it():
 
 
 def test_chunks_after_the_pixels():
-    """Both are allowed: in a PNG behind IDAT, in a WebP as the last chunk."""
+    """Both are allowed: after IDAT in a PNG, as the last chunk of a WebP."""
     plain = oriented(None, kind="PNG")
     content = exif((0x0112, 3, 1, 6))[6:]
     chunk = b"eXIf" + content
@@ -110,7 +110,7 @@ def test_exif_of_a_webp_with_and_without_prefix():
         exif(OTHER_TAG),
         exif((0x0112, 3, 1, 0)),
         exif((0x0112, 3, 1, 9)),
-        exif((0x0112, 4, 1, 6)),  # Of another type.
+        exif((0x0112, 4, 1, 6)),  # A wrong type.
         exif((0x0112, 3, 2, 6)),  # Two of them.
         exif((0x0112, 3, 1, 6), start=2**32 - 1),
         exif((0x0112, 3, 1, 6), start=30),

@@ -1,4 +1,4 @@
-"""Files that Pillow reads for TensorFlow."""
+"""Tests files that Pillow reads."""
 
 import io
 

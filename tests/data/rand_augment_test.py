@@ -8,7 +8,7 @@ from scipy import stats
 from convmixer_tf.data import RandAugment
 from convmixer_tf.data.rand_augment import rand_augment
 
-# The package re-exports the function under the name of the module.
+# The package exports the function under the name of the module.
 module = importlib.import_module("convmixer_tf.data.rand_augment")
 
 DRAWS = 10_000
@@ -21,7 +21,7 @@ def choose(config):
 
 
 def branches():
-    """Names of the branches, affine ones with their filter."""
+    """Names of the branches, with the filter for affine ones."""
     pixel = module.OPERATION_NAMES[: len(module._PIXEL_OPERATIONS)]
     affine = module.OPERATION_NAMES[len(module._PIXEL_OPERATIONS) :]
     return [*pixel, *(f"{n} {c}" for n in affine for c in (False, True))]
@@ -42,7 +42,7 @@ def test_branches_are_the_named_operations():
 def test_operations_are_drawn_evenly_and_applied_by_half():
     branch, _ = choose(RandAugment())
     count = np.bincount(branch, minlength=21)
-    # Each of 15 operations has 1/30; the affine ones share it by filters.
+    # Each of 15 operations has probability 1/30, split over filters.
     expected = DRAWS * np.array([1 / 30] * 10 + [1 / 60] * 10 + [1 / 2])
     assert stats.chisquare(count, expected).pvalue > 0.001
 
@@ -57,7 +57,7 @@ def test_probability(probability):
 
 def test_magnitude_is_normal_and_clipped():
     branch, value = choose(RandAugment(probability=1.0))
-    # Rotations tell the magnitude: 3 degrees each.
+    # Rotations show the magnitude: 3 degrees each.
     rotated = (branch == 10) | (branch == 11)
     level = np.abs(value[rotated]) / 3
     assert level.max() == 10.0
@@ -122,7 +122,7 @@ def test_same_seed_same_result_eagerly_and_in_a_pipeline(photos):
     for augmented in dataset:
         np.testing.assert_array_equal(augmented, eager)
     assert not np.array_equal(eager, rand_augment(images, [1, 3], config))
-    # Randomness is per image: of 12 equal ones, few stay equal.
+    # Randomness is per image: few of 12 equal images stay equal.
     assert len({image.numpy().tobytes() for image in eager}) >= 6
 
 

@@ -1,4 +1,4 @@
-"""TFRecord files: which belong to a split, what is in them, what is wrong."""
+"""Tests TFRecord files: splits, content and errors."""
 
 import os
 
@@ -42,7 +42,7 @@ def write(path, labels, compression="", **others):
 
 
 def slim(first=0, **others):
-    """What scripts of the model garden write; labels count from `first`."""
+    """Writes records like the model garden's scripts, from label `first`."""
     return {
         "image": lambda image, label: None,
         "label": lambda image, label: None,
@@ -120,10 +120,10 @@ def test_records_in_an_object_store(tmp_path, monkeypatch):
 
 
 def test_an_uncompressed_file_that_begins_like_a_compressed_one(tmp_path):
-    """The first byte is that of a record's length, here 0x8b1f."""
+    """The first bytes are a record's length, here 0x8b1f."""
     path = tmp_path / "train.tfrecord"
     missing = 0x8B1F
-    for _ in range(3):  # A longer text needs a longer length of its own.
+    for _ in range(3):  # A longer text needs a longer length field.
         text = bytes(missing)
         write(path, [1], text=lambda image, label, text=text: text)
         missing -= int.from_bytes(path.read_bytes()[:8], "little") - 0x8B1F
@@ -143,7 +143,7 @@ def text(image, label):
     "keys",
     [
         slim(),
-        # ImageNet's own script counts from 1, and adds the synset.
+        # ImageNet's own script starts at 1 and adds the synset.
         slim(1, **{"image/class/synset": synset}),
         slim(1, **{"image/class/text": text}),
         slim(0, **{"image/class/text": text}),
@@ -170,7 +170,7 @@ def test_a_label_of_minus_one_is_refused(tmp_path, monkeypatch, cache_bytes):
             ValueError, match=r"record 1 has the label -1.*unlab"
         ):
             open_dataset(tmp_path, "test")
-    else:  # What is too large for memory is not read before it is used.
+    else:  # Data that is too large for memory is read only when used.
         batches = evaluation_batches(open_dataset(tmp_path, "test"), 8, 2)
         error = tf.errors.InvalidArgumentError
         with pytest.raises(error, match="not among the 3 class names"):

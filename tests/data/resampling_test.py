@@ -27,7 +27,7 @@ def test_equals_pillow(photos, part, size, cubic):
     image = photos[0][part]
     ours = resample(image, [size, size], [0, 0], size, cubic).numpy()
     error = np.abs(ours - pillow_resize(image, size, size, cubic))
-    # Pillow computes in fixed point: some halves are rounded otherwise.
+    # Pillow uses fixed-point numbers and rounds some halves differently.
     assert error.max() <= 1
     assert error.mean() < 0.01
 
@@ -61,7 +61,7 @@ def test_takes_tensors_for_what_is_drawn(photos):
 
 
 def test_no_more_is_computed_than_the_window_needs(monkeypatch):
-    """A small file may hold an image that long."""
+    """A small file may hold such a long image."""
     sizes = []
 
     def matmul(a, b, **arguments):

@@ -1,4 +1,4 @@
-"""Images read as one array: through the evaluation transform, spread."""
+"""Tests reading images as one array after the evaluation transform."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Images of one's own, in the forms that people have them in."""
+"""Tests a user's images in folders, tables and splits."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ CLASSES = ("blue", "green", "red")
 
 
 def write(folder, counts, size=8, seed=0, suffix=".png", kind="PNG"):
-    """Writes noise, a number of images of each class."""
+    """Writes a number of noise images of each class."""
     rng = np.random.default_rng(seed)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True, exist_ok=True)

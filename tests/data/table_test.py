@@ -1,4 +1,4 @@
-"""Tables of images: what is read, and errors that name file and line."""
+"""Tests tables of images. Errors name file and line."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Against timm itself; the other tests compare with Pillow."""
+"""Compares with timm itself. The other tests compare with Pillow."""
 
 import random
 
@@ -16,7 +16,7 @@ from tests.peers import import_timm
 
 pytestmark = pytest.mark.peer
 
-# Where timm's name is another one.
+# Names that differ in timm.
 THEIR_NAMES = {"TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}
 INCREASING = OPERATION_NAMES[3:5] + OPERATION_NAMES[6:10]
 
@@ -53,7 +53,7 @@ def test_operation_equals_timm(
     theirs = THEIR_NAMES.get(name, name)
     if increasing and name in INCREASING:
         theirs += "Increasing"
-    # timm negates if this exceeds 1/2.
+    # timm negates if this is above 1/2.
     monkeypatch.setattr(random, "random", lambda: 0.75 if sign < 0 else 0.25)
     operation = AugmentOp(
         theirs,
@@ -65,7 +65,7 @@ def test_operation_equals_timm(
         },
     )
     if theirs.startswith("Posterize") and not operation.level_fn(level, {})[0]:
-        # Pillow 13 refuses to keep no bit.
+        # Pillow 13 rejects 0 bits.
         expected = np.zeros_like(small_photos)
     else:
         expected = [

@@ -15,7 +15,7 @@ from convmixer_tf.data.loading import Shard
 from tests.helpers import ROOT
 from tests.helpers import run_python
 
-# Of images and of batches; the operations of RandAugment take long to trace.
+# For images and for batches. RandAugment's operations take long to trace.
 QUICK = Augmentation(mixing=Mixing(), erasing=RandomErasing())
 PLAIN = Augmentation()
 
@@ -44,7 +44,7 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(y, other_y)
 
 
-# "light" is "imagenet" with other numbers.
+# "light" is "imagenet" with other values.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "augmentation", ["imagenet", "cifar10", "keras_cv", "none"]
@@ -151,8 +151,8 @@ def test_replicas_mix_on_their_own(dataset):
     augmentation = Augmentation(mixing=Mixing(cutmix_alpha=0.0))
     shares = set()
     for _, labels in run(dataset, augmentation, batch=5, replicas=2):
-        # The middle one of five is its own partner; others have two classes
-        # at most, and a replica has one share.
+        # The middle one of five is its own partner. Others have at most two
+        # classes, and a replica has one mixing ratio.
         for part in np.split(labels, 2):
             mixed = {round(float(v), 5) for v in part.max(1) if v < 1}
             assert len(mixed) <= 1
@@ -209,7 +209,7 @@ def test_skips_names_and_counts_the_unreadable(broken_folder, caplog):
     named = {line.split("/")[-1].split(". It is ")[0] for line in lines}
     assert named == {"text.jpg", "empty.png", "truncated.jpg"}
     assert any(line.endswith("empty.png. It is empty.") for line in lines)
-    # Still the same after a step is skipped.
+    # The same after skipping a step.
     rest = run(dataset, PLAIN, size=16, batch=5, skip_steps=1)
     assert_equal(batches[1:], rest)
 

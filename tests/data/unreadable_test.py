@@ -1,4 +1,4 @@
-"""Why files are no images, and what helps."""
+"""Tests the explanations for unreadable image files."""
 
 import io
 import os

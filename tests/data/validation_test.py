@@ -1,4 +1,4 @@
-"""What the augmentations can't do they refuse, before TensorFlow does."""
+"""Tests that augmentations reject invalid input with clear errors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The cards of artifacts say what their reports say, and nothing else."""
+"""Tests that an artifact's card has the figures of its report."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""The rewritten model computes what the model computes, and maps of it."""
+"""Tests that the deployed model has the same outputs, and its maps."""
 
 import dataclasses
 import json
@@ -80,7 +80,7 @@ def test_logits_are_the_models(target):
 )
 @pytest.mark.parametrize("target", ["litert", "litert_int8"])
 def test_the_published_variants(variant, target):
-    """On maps larger than the kernels, so that borders and middles count."""
+    """Uses maps larger than the kernels, to test borders and centers."""
     images = asymmetric_image(11 * 14, 12 * 14, batch=1)
     model = variant(
         weights=None,
@@ -242,7 +242,7 @@ def test_it_loads_without_this_package(tmp_path):
 
 @pytest.mark.slow
 def test_8_bits_bear_channels_that_hardly_change(tmp_path):
-    # Of a ReLU network the same function: some channels' activations are
+    # In a ReLU network, this gives the same function: some activations are
     # scaled down, and their normalizations up.
     model = build(5, dim=32, activation="relu")
     stem, block = model.get_layer("patch_embed"), model.get_layer("block_0")
@@ -316,7 +316,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def expected(model):
-    """The features times the classifier's kernel, plus its bias."""
+    """Computes the features times the classifier's kernel plus its bias."""
     pool = model.get_layer("avg_pool")
     features = keras.Model(model.input, pool.input)(MAP_IMAGES)
     kernel, bias = model.get_layer("predictions").get_weights()
@@ -356,7 +356,7 @@ def test_maps_in_a_file(model, expected, tmp_path, quantization, bound):
     maps = LiteRTModel(path, output=MAPS).predict(MAP_IMAGES)
     predictions = LiteRTModel(path).predict(MAP_IMAGES)
     assert relative_difference(maps, expected) < bound
-    # Whatever rounding did to the maps, the predictions are made of them.
+    # The predictions are computed from the rounded maps.
     logits = maps.mean(axis=(1, 2), dtype="float64")
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(predictions, softmax, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Places that can't be written to: nothing half-written, the old one stays."""
+"""Tests failing writes: no partial files, and old files are kept."""
 
 import contextlib
 import shutil
@@ -22,13 +22,13 @@ EXPORTS = {
     "saved_model": export_saved_model,
     "module": export_tfhub,
 }
-# By which a folder is known as one that may be replaced.
+# Files that identify a folder that may be replaced.
 MARKS = {"saved_model": SAVED_MODEL_FILE, "module": MARK}
 
 
 @pytest.fixture(scope="module")
 def model():
-    # Not square, so without a signature for files, which takes long.
+    # Not square, so without the signature for files, which is slow.
     return ConvMixer(64, 2, 3, 4, input_shape=(16, 12, 3), classes=3)
 
 
@@ -47,7 +47,7 @@ def disk(tmp_path):
 
 
 def write_former(folder, name):
-    """Puts something into the place of an export that may be replaced."""
+    """Creates an existing export that may be replaced."""
     path = folder / name / MARKS.get(name, "")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("precious")
@@ -55,13 +55,13 @@ def write_former(folder, name):
 
 
 def content(folder):
-    """All files, and what is in them; hidden ones, too."""
+    """Reads all files, including hidden ones."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def fill(disk):
-    """Leaves two pages on it, too few for any export."""
+    """Leaves two free pages, too few for any export."""
     with open(disk / "filler", "wb", buffering=0) as file:
         with contextlib.suppress(OSError):
             while True:
@@ -76,7 +76,7 @@ def test_a_full_disk(name, model, disk):
     fill(disk)
     with pytest.raises(OSError, match="No space left on device") as caught:
         EXPORTS[name](model, disk / name, overwrite=True)
-    # What the file is called while it is unfinished tells nobody anything.
+    # The message must not contain the temporary name.
     assert f".{name}" not in str(caught.value)
     (disk / "filler").unlink()
     assert content(disk) == former

@@ -1,4 +1,4 @@
-"""What is read off a ConvMixer, and folded, is the same function."""
+"""Tests that reading and folding a ConvMixer keeps the function."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def build(kernel_size=4, **arguments):
 
 
 def set_scales(model, values, norms=("depthwise_norm",)):
-    """Gives some channels of the second block's norms such scales."""
+    """Sets the scales of some channels in the second block's norms."""
     for i, name in enumerate(norms):
         norm = getattr(model.get_layer("block_1"), name)
         gamma = np.array(norm.gamma.numpy())
@@ -55,7 +55,7 @@ def depthwise(x, kernel, bias):
 
 
 def compute(network, images):
-    """What a `Network` describes, in NumPy and float64."""
+    """Computes a `Network` in NumPy and float64."""
 
     def follow(linear, x):
         x = keras.ops.convert_to_numpy(linear.activation(x))
@@ -112,7 +112,7 @@ def test_the_same_function_in_double_precision(kind):
     assert expected.dtype == "float64"
     # Keras rounds the constants of `Rescaling` to float32.
     assert_folds(model, expected, 1e-7)
-    # All else is exact.
+    # Everything else is exact.
     patches = model.get_layer("patch_embed")
     body = keras.Model(patches.input, model.output)
     x = np.float64(IMAGES) / 64 - 2
@@ -128,7 +128,7 @@ def test_what_remains_of_normalizations():
         assert all(norm.shift is None for norm in list(norms)[1::2])
         return [norm.scale is not None for norm in norms]
 
-    # Of the stem, and by turns of depthwise and pointwise convolutions.
+    # The stem, then depthwise and pointwise convolutions in turn.
     assert remaining(build()) == [True, False, True, False, False]
     assert remaining(build(), divide=False) == [True] * 4 + [False]
     assert remaining(build(), fold_last=False)[-1]
@@ -153,7 +153,7 @@ def test_channels_are_sorted_where_scales_are_extreme():
     assert is_extreme(found)
     for scale in (found, last):
         assert (np.diff(scale) >= 0).all()
-    # By both: into halves by the first, and each by the second.
+    # By both: the first splits into halves, the second sorts each half.
     model = set_scales(build(), 2 * EXTREME)
     norm = model.get_layer("block_0").pointwise_norm
     norm.gamma.assign(np.where(np.arange(16) % 9 == 0, 50.0, 1.0))

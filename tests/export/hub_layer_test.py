@@ -1,4 +1,4 @@
-"""Reusable SavedModels of others, as a layer."""
+"""Tests reusable SavedModels as layers."""
 
 import functools
 
@@ -49,7 +49,7 @@ CALLS = (
 
 
 def write(folder, call, batch=None, lists=True):
-    """Writes a SavedModel of one weight, 2, which it multiplies by."""
+    """Writes a SavedModel that multiplies by its weight, 2."""
     module = tf.train.Checkpoint()
     module.weight = tf.Variable(2.0)
     if lists:

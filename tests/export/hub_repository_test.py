@@ -1,4 +1,4 @@
-"""Repositories on a hub: pushed, and opened by Keras, timm and ours."""
+"""Tests hub repositories, opened by Keras, timm and this package."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_what_is_pushed_opens_to_the_bit(hub):
     assert f'open_model("hf://{REPOSITORY}")' in card
     assert "timm.create_model" not in card
 
-    # As a repository of timm's.
+    # Like a repository of timm.
     del hub.files[REPOSITORY, "model.keras"]
     opened = open_model(f"hf://{REPOSITORY}")
     assert (opened.class_names, opened.crop_fraction) == (NAMES, 0.9)

@@ -1,4 +1,4 @@
-"""Metadata, read by others' code too, and what they must leave alone."""
+"""Tests metadata, also with other readers, and that models stay the same."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,4 @@
-"""ONNX files, run in onnxruntime."""
+"""Tests ONNX files in onnxruntime."""
 
 import builtins
 import collections
@@ -88,7 +88,7 @@ def test_what_is_in_the_file(exported):
         for tensor in content.graph.initializer
         if len(tensor.dims) == 4
     ]
-    # The normalizations are no convolutions: one stem, two blocks.
+    # The normalizations are not convolutions: one stem, two blocks.
     assert collections.Counter(kernels) == {
         (16, 3, 4, 4): 1,
         (16, 1, 4, 4): 2,
@@ -144,7 +144,7 @@ def test_other_opsets(exported, tmp_path, opset):
 
 @pytest.fixture(scope="module")
 def packaged(tmp_path_factory):
-    """The packaged model's file, photographs, and its predictions of them."""
+    """The packaged model's file, photographs, and its predictions."""
     path = tmp_path_factory.mktemp("packaged") / "model.onnx"
     export_onnx(ConvMixer256_8(), path)
     images = [
@@ -362,7 +362,7 @@ def test_class_names(tmp_path):
 
 
 def deep_head(**arguments):
-    """A classifier that `deploy` does not take."""
+    """A classifier that `deploy` does not accept."""
     body = convmixer(include_top=False, pooling="avg", **arguments)
     return keras.Sequential(
         [

@@ -1,4 +1,4 @@
-"""Classifiers of other architectures, out to files that are verified."""
+"""Tests classifiers of other architectures, up to verified files."""
 
 import json
 
@@ -120,7 +120,7 @@ def test_files_are_verified(model, images, quantization, tmp_path):
 
 
 def test_a_file_of_another_range_is_refused(model, images, tmp_path):
-    """Or it would be right by chance: nothing else sees the pixels."""
+    """Otherwise the result would be correct by chance."""
     wrong = with_pixel_range(model.layers[-1], "0..1")
     with pytest.raises(ValueError, match="outside the limits: min_agreement"):
         publish(
@@ -195,7 +195,7 @@ def test_networks_of_keras_applications(name, options, quantization, tmp_path):
     images = rng.integers(0, 256, (30, 64, 64, 3)).astype(np.uint8)
     calibration = images[:20] if quantization == "int8" else None
     path = tmp_path / "model.tflite"
-    # Of random weights, all images look alike: compare numbers, not classes.
+    # With random weights, all classes are the same, so compare numbers.
     report = publish(
         lambda unfinished: export_tflite(
             model,

@@ -1,4 +1,4 @@
-"""Models as users have them: quantized, with LoRA, within other models."""
+"""Tests users' models: quantized, with LoRA, within other models."""
 
 import functools
 import warnings
@@ -60,13 +60,13 @@ CHANGES = {
 
 @functools.cache
 def changed(change):
-    """A changed model, and what one in float gives that has its weights."""
+    """A changed model, and the outputs of a float model with its weights."""
     model = convmixer()
     CHANGES[change](model)
     copied = convmixer()
     weights = effective_weights(model.get_layer("predictions"))
     copied.get_layer("predictions").set_weights(weights)
-    # Keras rounds the pooled features, too.
+    # Keras also rounds the pooled features.
     difference = np.abs(model(IMAGES) - copied(IMAGES)).max()
     assert difference < (1e-5 if change == "lora" else 0.03)
     assert np.abs(convmixer()(IMAGES) - model(IMAGES)).max() > 1e-4
@@ -123,7 +123,7 @@ def dense(model, folder):
     )
 
 
-# All of these read the same weights, by `effective_weights`.
+# All of these read the same weights with `effective_weights`.
 ARTIFACTS = {
     onnx: "int8",
     onnx_plain: "lora",
@@ -214,7 +214,7 @@ def pooled_outside():
 
 
 def twice():
-    """A block that is applied twice, within a model that is, too."""
+    """A block that is applied twice, in a model that is applied twice."""
     model = convmixer()
     image = keras.Input((24, 20, 3))
     x = model.get_layer("patch_embed")(model.get_layer("normalization")(image))
@@ -309,7 +309,7 @@ def test_what_can_only_be_exported_plain(tmp_path, build):
     [keras.activations.softmax, lambda x: x / keras.ops.max(x)],
 )
 def test_an_activation_over_the_channels(activation):
-    """Channels are computed in groups: it would be over each of them."""
+    """Channels are computed in groups, so it would apply to each group."""
     with pytest.raises(ValueError, match="element-wise"):
         deploy(convmixer(activation=activation), "litert_int8")
 
@@ -332,7 +332,7 @@ def test_other_normalizations():
 
 
 def normalized(layer, shape=(24, 20, 3)):
-    """A ConvMixer of what `layer` makes of images."""
+    """A ConvMixer after `layer`."""
     image = keras.Input(shape)
     body = convmixer(include_preprocessing=False, input_shape=shape)
     return keras.Model(image, body(layer(image)))

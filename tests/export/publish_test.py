@@ -1,4 +1,4 @@
-"""What may lie where the report of an artifact belongs."""
+"""Tests which files the report of an artifact may replace."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ def write(path):
 @pytest.mark.parametrize(
     ("beside", "error"),
     [
-        # Of a version that measured latency.
+        # From a version that measured latency.
         ({"artifact": "old/model.onnx", "latency": {"rounds": 7}}, None),
         ({"artifact": "other.onnx"}, FileExistsError),
         ({"accuracy": 1}, FileExistsError),

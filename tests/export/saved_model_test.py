@@ -1,4 +1,4 @@
-"""SavedModels, run by TensorFlow alone."""
+"""Tests SavedModels with TensorFlow alone."""
 
 import io
 import json
@@ -24,7 +24,7 @@ from tests.helpers import run_python
 
 IMAGES = asymmetric_image(24, 24, batch=5)
 NAMES = ("ant", "bee", "cat", "dog", "élan")
-# No signature for files is traced, which takes longest.
+# The signature for files is not traced because it takes longest.
 NOT_SQUARE = (24, 20, 3)
 
 
@@ -59,7 +59,7 @@ def encode(image, mode, kind, **options):
 
 
 def files():
-    """Files of five kinds, all of other sizes and shapes."""
+    """Files of five formats with different sizes and shapes."""
     sizes = [(40, 31), (24, 24), (90, 33), (10, 17), (26, 200)]
     images = [asymmetric_image(*size, batch=1)[0] for size in sizes]
     kinds = [
@@ -135,7 +135,7 @@ def test_a_broken_file_is_named(exported):
 def test_the_crop_asked_for_and_the_best(
     activation, squash, crop_fraction, tmp_path
 ):
-    """The best come with probabilities, whatever the model gives."""
+    """The top classes have probabilities for any activation."""
     model = build(classifier_activation=activation, classes=3)
     export_saved_model(model, tmp_path / "m", crop_fraction=crop_fraction)
     outputs = run(tmp_path / "m", "serve_encoded", image_bytes=files())
@@ -181,7 +181,7 @@ def test_softmax_over_one_output_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_what_the_model_leaves_open_stays_open(tmp_path):
-    """The size of the images; a class, too: it gives features."""
+    """The image size. A second class tests a model without classifier."""
     model = build((None, None, 3), include_top=False)
     export_saved_model(model, tmp_path / "m", image_size=32)
     for height, width in ((24, 40), (9, 5)):
@@ -221,7 +221,7 @@ def test_models_trained_in_half_precision(tmp_path, policy):
 
 
 def test_a_body_in_half_precision(tmp_path):
-    """In a model that computes in float32 else."""
+    """In a model that otherwise computes in float32."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     body = build(NOT_SQUARE, include_top=False, pooling="avg")
     keras.config.set_dtype_policy("float32")
@@ -255,7 +255,7 @@ def test_the_graph_has_plain_operations(exported):
         assert not [name for name in function.attr if "Xla" in name]
         operations |= {node.op for node in function.node_def}
     assert {"Conv2D", "DepthwiseConv2dNative", "DecodeJpeg"} <= operations
-    # A loop looks for the EXIF in a file.
+    # A loop searches for the EXIF in a file.
     operations -= {"StatelessWhile"}
     wrong = ("PyFunc", "Gradient", "Backprop", "IdentityN", "While", "_Fused")
     assert not [x for x in operations if any(w in x for w in wrong)]
@@ -323,7 +323,7 @@ def test_other_backends_are_refused(model, tmp_path, monkeypatch):
 def test_only_a_saved_model_is_replaced_and_only_on_request(tmp_path):
     model, path = build(NOT_SQUARE), tmp_path / "m"
     path.mkdir()
-    export_saved_model(model, path)  # An empty folder is nothing to lose.
+    export_saved_model(model, path)  # An empty folder may be replaced.
     with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         export_saved_model(model, path)
     export_saved_model(build(NOT_SQUARE, 3), path, overwrite=True)
@@ -356,7 +356,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 def test_saved_model_cli_classifies_files(model, exported, tmp_path):
     encoded = files()[:3]
     np.save(tmp_path / "files.npy", np.array(encoded, object))
-    # It comes with TensorFlow and runs a graph as TensorFlow Serving does.
+    # It ships with TensorFlow and runs a graph like TensorFlow Serving.
     tool = pathlib.Path(sys.executable).parent / "saved_model_cli"
     command = [tool, "run", "--dir", exported, "--tag_set", "serve"]
     command += ["--signature_def", "serve_encoded", "--outdir", tmp_path]
@@ -417,7 +417,7 @@ assert "tensorflow" not in sys.modules
 
 @pytest.mark.peer
 def test_the_c_library_runs_it_without_python(model, exported, tmp_path):
-    """TensorFlow's C interface, what servers in other languages use."""
+    """TensorFlow's C interface, which servers in other languages use."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel()

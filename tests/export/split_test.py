@@ -1,4 +1,4 @@
-"""How depthwise kernels and channels are divided."""
+"""Tests the splits of depthwise kernels and channels."""
 
 import itertools
 import json
@@ -39,7 +39,7 @@ def test_every_large_kernel_is_split_into_small_ones(size, target):
     assert len(parts) > 1
     for part in parts:
         assert len(part.rows) * len(part.columns) <= 25
-        # No shifted copies: each looks both ways.
+        # No shifted copies: each part has taps on both sides.
         for taps in (part.rows, part.columns):
             assert taps[0] <= 0 <= taps[-1]
 

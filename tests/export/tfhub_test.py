@@ -1,4 +1,4 @@
-"""TF Hub modules, in every loader that there is for them."""
+"""Tests TF Hub modules in all loaders."""
 
 import functools
 import http.server
@@ -74,7 +74,7 @@ def test_it_is_a_reusable_saved_model(exported, kind, logits, features):
     name = "logits" if kind == "classifier" else kind
     outputs = run(images=tf.constant(IMAGES[:1]))[name]
     assert relative_difference(outputs, expected[:1]) < 1e-5
-    # Stem and two blocks; a classifier of its own kind of module only.
+    # Stem and two blocks. Only classifier modules have a classifier.
     head = 2 if kind == "classifier" else 0
     assert len(module.trainable_variables) == 4 + 2 * 8 + head
     assert all(variable.trainable for variable in module.trainable_variables)
@@ -86,14 +86,14 @@ def test_it_is_a_reusable_saved_model(exported, kind, logits, features):
 
 @pytest.fixture(scope="module")
 def certain(tmp_path_factory):
-    """A module without what is random in training."""
+    """A module without randomness in training."""
     folder = tmp_path_factory.mktemp("certain") / "m"
     export_tfhub(build(), folder, kind="feature_vector")
     return folder
 
 
 def load_with_model(folder):
-    """The module, and the model that it was."""
+    """The module and the exported model."""
     model = build()
     body = keras.Model(model.input, model.get_layer("avg_pool").output)
     return tf.saved_model.load(folder / "saved_model"), body
@@ -125,14 +125,14 @@ def test_its_gradients_are_those_of_the_model(certain):
     actual = gradients(module, list(module.trainable_variables))
     names = [v.name for v in module.trainable_variables]
     assert names == [f"{v.path}:0" for v in body.trainable_variables]
-    # A bias before a normalization of its own batch has hardly any gradient.
+    # A bias before batch normalization has almost no gradient.
     scale = max(np.abs(x).max() for x in expected)
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale)
 
 
 def test_the_graph_trains_on_any_device(exported):
-    """No compiler and none of our CPU kernels: stock operations only."""
+    """It must use only stock operations: no compiler, no fast CPU kernels."""
     for kind in SIZES:
         operations = set()
         for function in functions_of(exported / kind / "saved_model"):
@@ -167,7 +167,7 @@ def test_activations_that_keras_does_not_know(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_frozen_here_can_be_trained_there(tmp_path):
-    """Be it for images of any size."""
+    """Also for images of any size."""
     model = build(include_top=False, pooling="max", input_shape=(None, None, 3))
     model.trainable = False
     export_tfhub(model, tmp_path / "m", kind="feature_vector")
@@ -297,8 +297,8 @@ def test_replaced_on_request_only(model, tmp_path):
     assert [x.name for x in tmp_path.iterdir()] == ["m"]
 
 
-# What each loader has to show: it computes the same, then training lowers the
-# loss, changes all variables and moves the batch statistics.
+# For each loader: the outputs are the same, then training reduces the loss,
+# changes all variables and updates the batch statistics.
 
 
 def outer_model(layer):
@@ -329,7 +329,7 @@ def test_our_layer_fine_tunes(exported, features, tmp_path):
     again = keras.saving.load_model(tmp_path / "outer.keras")
     outputs = again.predict(IMAGES, verbose=0)
     assert relative_difference(outputs, trained) < 1e-6
-    # It goes on from there, optimizer and all.
+    # Training continues from there, with the optimizer's state.
     history += again.fit(IMAGES, LABELS, 8, verbose=0).history["loss"]
     assert history[-1] < history[1]
 
@@ -383,7 +383,7 @@ def test_tfsm_layer_computes_the_same(exported, features):
     assert relative_difference(outputs, features) < 1e-5
 
 
-# Fresh processes, which can't import our package; the last one may.
+# Fresh processes that can't import this package, except the last one.
 START = (
     "import sys; sys.modules['convmixer_tf'] = None\n"
     "import numpy as np, tensorflow as tf\n"
@@ -453,7 +453,7 @@ LOADERS = {
 
 
 def need_tensorflow_hub():
-    """Skips without it; it needs a setuptools that has pkg_resources."""
+    """Skips if it is missing. It needs a setuptools with pkg_resources."""
     for name in ("pkg_resources", "tf_keras", "tensorflow_hub"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"needs {name}")

@@ -1,4 +1,4 @@
-"""TFLite files, run in a runtime that is not the one that made them."""
+"""Tests TFLite files in a runtime other than the one that wrote them."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ from tests.helpers import asymmetric_image
 from tests.helpers import randomize
 from tests.helpers import relative_difference
 
-# Images that differ by more than noise: each has a brightness of its own.
+# Images that differ by more than noise: each has a different brightness.
 IMAGES = asymmetric_image(36, 28, batch=40)
 IMAGES = np.uint8(IMAGES * np.linspace(0.1, 1, 40)[:, None, None, None])
 NAMES = ("ant", "bee", "cat", "dog", "elk")
@@ -51,7 +51,7 @@ def model():
 
 
 class Exported(dict):
-    """Path of a file of a number format, plain or not, written at need."""
+    """Returns the path of a file, which is written on first use."""
 
     def __init__(self, model, folder):
         self.model, self.folder = model, folder
@@ -123,7 +123,7 @@ def test_deployment_is_in_the_file(exported):
 
 @pytest.mark.slow
 def test_weights_are_in_the_file(exported):
-    """In the bits that the quantization promises."""
+    """Tests the number of bits."""
     kinds = {
         quantization: weight_types(exported[quantization, False])
         for quantization in BOUNDS
@@ -139,12 +139,12 @@ def test_weights_are_in_the_file(exported):
 
 
 def weight_types(path):
-    """Types of the filled tensors that 1 x 1 convolutions' kernels are in."""
+    """Lists the types of the constant kernels of 1 x 1 convolutions."""
     return {tensor.type for tensor in pointwise_kernels(path)}
 
 
 def pointwise_kernels(path):
-    """The filled tensors that 1 x 1 convolutions' kernels are in, in order."""
+    """Lists the constant kernels of 1 x 1 convolutions, in order."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     graph = model.subgraphs[0]
     codes = [code.builtinCode for code in model.operatorCodes]
@@ -168,7 +168,7 @@ def pointwise_kernels(path):
 
 @pytest.mark.slow
 def test_steps_of_four_bits(tmp_path):
-    """They are for most weights, not for the largest, and never 0."""
+    """Scales suit most weights instead of the largest, and are never 0."""
     model, path = convmixer(dim=256), tmp_path / "model.tflite"
     layer = model.get_layer("block_0").pointwise
     kernel = 0.1 * np.random.default_rng(0).normal(size=(1, 1, 256, 256))
@@ -197,7 +197,7 @@ def test_steps_of_four_bits(tmp_path):
 
 @pytest.mark.slow
 def test_a_large_file(tmp_path):
-    """litert-quantizer puts the weights of such behind the model."""
+    """litert-quantizer stores the weights of large files after the model."""
     model, path = convmixer(dim=384, kernel_size=3), tmp_path / "model.tflite"
     export_tflite(model, path, quantization="dynamic")
     assert path.stat().st_size > 2**18
@@ -278,7 +278,7 @@ def test_metadata_are_in_the_file(model, tmp_path):
 
 @pytest.mark.large
 def test_calibration_keeps_rare_values(tmp_path):
-    """One image of fifty goes further than the others; none is clipped."""
+    """One image of fifty has a larger range. It must not be clipped."""
     images = IMAGES.copy() // 6
     images[7] = IMAGES[-1]
     model, path = convmixer(), tmp_path / "model.tflite"
@@ -289,10 +289,10 @@ def test_calibration_keeps_rare_values(tmp_path):
 
 @pytest.mark.large
 def test_a_stem_of_extreme_scales(tmp_path):
-    """Channels that hardly change are multiplied by up to 1 / sqrt(1e-5).
+    """Almost constant channels are multiplied by up to 1 / sqrt(1e-5).
 
-    That is what patches of one gray pixel give; in 8 bits it once took a
-    network from 99.4 % to 34 %.
+    Patches of one gray pixel have such channels. In 8 bits, they once reduced
+    the accuracy of a network from 99.4 % to 34 %.
     """
     model = convmixer(dim=32)
     embed = model.get_layer("patch_embed")
@@ -320,9 +320,9 @@ def test_a_stem_of_extreme_scales(tmp_path):
 def test_patches_of_one_gray_pixel(tmp_path):
     """The hardest case for 8 bits, on real digits.
 
-    The stem's channels are multiples of one number. What tells them apart is
-    where their activation bends, and some hardly change: their batch norms
-    multiply by up to fifty times the others.
+    The stem's channels are multiples of one number. They differ only in the
+    bend of their activation. Some are almost constant, and their batch norms
+    multiply by up to fifty times the others' factors.
     """
     digits = load_digits()
     images = np.uint8(np.rint(digits.images * (255 / 16)))[..., None]
@@ -346,7 +346,7 @@ def test_patches_of_one_gray_pixel(tmp_path):
     model.fit(pixels, labels[train], 64, epochs, verbose=0)
     outputs = model.predict(images[test], verbose=0)
     deployed = deploy(model, "litert_int8").predict(images[test], verbose=0)
-    # Rounding, too, is multiplied by fifty.
+    # Rounding errors are also multiplied by fifty.
     assert relative_difference(deployed, outputs) < 1e-4
     best = {None: outputs.argmax(-1)}
     for plain in (False, True):

@@ -1,4 +1,4 @@
-"""Exported files against their models: right ones, wrong ones, broken ones."""
+"""Tests verification with correct, wrong and broken files."""
 
 import dataclasses
 import json
@@ -27,12 +27,12 @@ from tests.helpers import run_python
 
 CLASSES = 5
 IMAGES = asymmetric_image(24, 20, batch=40)
-# Images that differ by more than noise: each has a brightness of its own.
+# Images that differ by more than noise: each has a different brightness.
 IMAGES = np.uint8(IMAGES * np.linspace(0.1, 1, 40)[:, None, None, None])
 
 
 def convmixer(seed=0, kernel_size=3, **arguments):
-    """A model that gives every class to some images."""
+    """A model that predicts each class for some images."""
     arguments = {
         "input_shape": (24, 20, 3),
         "classes": CLASSES,
@@ -67,7 +67,7 @@ def tflite(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def artifacts(model, tflite, tmp_path_factory):
-    """One of each kind."""
+    """One of each format."""
     folder = tmp_path_factory.mktemp("artifacts")
     export_onnx(model, folder / "model.onnx")
     model.save(folder / "model.keras")
@@ -197,7 +197,7 @@ def test_accuracy_alone_can_break_a_limit(model, tflite):
 
 @pytest.mark.slow
 def test_a_wrong_file_of_many_classes(tmp_path):
-    """Of each the mean difference is small, whatever the file gives."""
+    """With many classes, the mean difference is small for any file."""
     export_tflite(convmixer(classes=300), tmp_path / "model.tflite")
     other = convmixer(seed=1, classes=300)
     limits = default_limits("int8")
@@ -236,7 +236,7 @@ def test_a_single_output(tmp_path, activation):
 
 
 def test_how_many_images_there_are_counts():
-    """Of 150, an agreement of 0.9533 is none below 0.95; of 15,000 0.94 is."""
+    """Tests which agreements are significantly below .95."""
     for quantization, count, same, passes in (
         ("int8", 150, 143, True),
         ("int8", 150, 141, True),

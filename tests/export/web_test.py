@@ -1,4 +1,4 @@
-"""The folder that the web page takes."""
+"""Tests the model folder of the web page."""
 
 import json
 

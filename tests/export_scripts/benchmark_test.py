@@ -1,4 +1,4 @@
-"""export/benchmark.py, as a user runs it."""
+"""Tests export/benchmark.py."""
 
 import json
 
@@ -88,7 +88,7 @@ def test_peers(folder, model, images, tmp_path):
 def test_wrong_flags(
     folder, model, images, tmp_path, monkeypatch, flag, message
 ):
-    # TensorFlow has started here, with as many threads as it likes.
+    # TensorFlow has already started here with its own number of threads.
     for kind in ("intra", "inter"):
         name = f"set_{kind}_op_parallelism_threads"
         monkeypatch.setattr(tf.config.threading, name, lambda number: None)

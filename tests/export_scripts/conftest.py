@@ -1,4 +1,4 @@
-"""Images, and a model that gives them all three classes."""
+"""Images, and a model that predicts all three classes."""
 
 import pytest
 
@@ -32,11 +32,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def images(folder):
-    """The flags that name the images to compare on."""
+    """The flags of the images for the comparison."""
     return (f"--images={folder / 'images'}", "--split=test")
 
 
 @pytest.fixture(scope="session")
 def model(folder):
-    """The flag that names the model."""
+    """The flag of the model."""
     return f"--model={folder / 'model.keras'}"

@@ -1,4 +1,4 @@
-"""What the export scripts share: the flags for model and images."""
+"""Tests the common flags of the export scripts for model and images."""
 
 import functools
 import importlib
@@ -16,7 +16,7 @@ from tests.helpers import script_forgotten
 
 @pytest.fixture
 def answer(monkeypatch):
-    """Says what a line of flags gives: a line or several.
+    """Returns the output for a line of flags, as one or more lines.
 
     Each model is loaded once, and so are the images of each folder.
     """

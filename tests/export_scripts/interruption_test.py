@@ -1,4 +1,4 @@
-"""Export scripts that are interrupted, killed, or can't write at the end."""
+"""Tests export scripts that are interrupted, killed or can't write."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from tests.helpers import ROOT
 from tests.helpers import call_script
 from tests.helpers import run_script
 
-# What each script is to write, and its flag for that.
+# The output of each script and its flag.
 OUTPUTS = {
     "to_tflite": ("toy_float32.tflite", ""),
     "to_onnx": ("toy.onnx", "toy.onnx"),
     "to_saved_model": ("saved_model", "saved_model"),
     "to_tfhub": ("module", "module"),
 }
-# The lines at which it is hit. Seconds follow: of an export, or of sleep.
+# The log lines for signals. Seconds of export or sleep follow them.
 WRITING, VERIFYING = "Exporting to", "Verifying"
 SLOW = f"""
 import time
@@ -40,9 +40,9 @@ def arguments(script, model, images, folder):
 
 
 def hit(script, line, number, flags):
-    """Sends a signal to a script, slow to verify, as soon as it logs a line.
+    """Sends a signal to a slow script as soon as it logs a line.
 
-    All its processes get it, as from a terminal.
+    All its processes get the signal, as from a terminal.
 
     Returns:
         Its exit status, and what it wrote to its standard error.
@@ -59,7 +59,7 @@ def hit(script, line, number, flags):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell's background jobs ignore it, and hand that down.
+        # A shell's background jobs ignore it, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env=environment,
     ) as process:
@@ -90,7 +90,7 @@ def test_an_export_that_is_interrupted(script, model, images, tmp_path):
         assert code == -signal.SIGKILL, lines
         left |= {path.name for path in tmp_path.iterdir()}
         assert name not in left
-    # Nobody could take it for an export.
+    # It is not mistaken for an export.
     assert left
     assert all(rest.startswith(".") for rest in left)
 
@@ -111,7 +111,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 @pytest.mark.large
 @pytest.mark.parametrize("script", OUTPUTS)
 def test_what_cannot_be_written_ends_in_a_line(script, model, images, tmp_path):
-    """A limit on the size of files stands for a full disk."""
+    """Simulates a full disk with a limit on file sizes."""
     result = run_script(
         f"export/{script}.py",
         *arguments(script, model, images, tmp_path),

@@ -1,4 +1,4 @@
-"""export/to_android.py, as a user runs it."""
+"""Tests export/to_android.py."""
 
 import json
 import zipfile
@@ -87,7 +87,7 @@ def test_what_is_in_the_folder(tflite, photo, tmp_path):
 
 @pytest.fixture
 def half_red(folder, tmp_path):
-    """A photograph: red above blue once it is turned, else side by side."""
+    """A photograph: red above blue if upright, else side by side."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, :45, 0] = 200
     pixels[:, 45:, 2] = 200
@@ -113,7 +113,7 @@ def test_images_are_turned_as_the_file_says(folder, half_red, tmp_path, said):
         expected = argument or said or "exif"
         assert known["orientation"] == expected
         image = upright if expected == "exif" else stored
-        # What the app reads, which turns it or not.
+        # The pixels that the app reads, with or without rotation.
         with Image.open(assets / "golden.png") as golden:
             assert golden.getexif()[0x0112] == 6
             read = ImageOps.exif_transpose(golden)
@@ -158,7 +158,7 @@ def test_large_images_are_made_smaller(tflite, tmp_path):
         assert ImageOps.exif_transpose(smaller).size == (1024, 7)
 
 
-# Keras says so, too.
+# Keras agrees.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are using a softmax")
 def test_models_that_the_app_can_not_take(photo, tmp_path):
@@ -171,12 +171,12 @@ def test_models_that_the_app_can_not_take(photo, tmp_path):
         ((8, 8, 3), "softmax", False, "ab", "classifies confidently"),
     ):
         model = ConvMixer(
-            *(4, 1, 3, 4, "swish"),  # Whose sigmoid is in the file, too.
+            *(4, 1, 3, 4, "swish"),  # Its sigmoid is also in the file.
             input_shape=shape,
             classes=len(names),
             classifier_activation=activation,
         )
-        # It finds both classes equally likely, of whatever image.
+        # Both classes have the same probability for any image.
         for weight in model.get_layer("predictions").weights:
             weight.assign(0 * weight)
         export_tflite(
@@ -253,7 +253,7 @@ def test_bad_images_and_arguments(tflite, photo, tmp_path):
 def test_mediapipe_finds_what_the_self_test_expects(
     folder, photo, quantization, tmp_path
 ):
-    """The app's library in Python, on the pixels that the app gives it."""
+    """Runs the app's library in Python on the app's pixels."""
     model = load_model(folder / "model.keras")
     images = asymmetric_image(16, 16, batch=20)
     path = tmp_path / "file.tflite"

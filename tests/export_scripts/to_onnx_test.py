@@ -1,4 +1,4 @@
-"""export/to_onnx.py, as a user runs it."""
+"""Tests export/to_onnx.py."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_an_export_that_passes(model, images, tmp_path):
 
 @pytest.mark.slow
 def test_an_export_that_fails_is_not_there(model, images, tmp_path):
-    """No float32 file is as equal as that: the sums have other orders."""
+    """No float32 file is that accurate because sums are reordered."""
     path = tmp_path / "model.onnx"
     path.write_bytes(b"precious")
     result = call_script(

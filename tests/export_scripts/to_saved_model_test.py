@@ -1,4 +1,4 @@
-"""export/to_saved_model.py, as a user runs it."""
+"""Tests export/to_saved_model.py."""
 
 import json
 import re

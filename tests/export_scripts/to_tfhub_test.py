@@ -1,4 +1,4 @@
-"""export/to_tfhub.py, as a user runs it."""
+"""Tests export/to_tfhub.py."""
 
 import json
 

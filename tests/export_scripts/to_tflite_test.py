@@ -1,4 +1,4 @@
-"""export/to_tflite.py, as a user runs it."""
+"""Tests export/to_tflite.py."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_without_verifying(folder, model, tmp_path):
     path, card = sorted((tmp_path / "new").iterdir())
     assert path.name == "toy_float16.tflite"
     assert card.name == f"{path.name}.md"
-    assert read_metadata(path).crop_fraction == 0.96  # As the model's file.
+    assert read_metadata(path).crop_fraction == 0.96  # From the model file.
     assert "**Measured**: not measured." in card.read_text()
     assert f"{path}: {path.stat().st_size:,} bytes" in result.stdout
     images, _ = read_images(open_dataset(str(folder / "images"), "test"), 16, 4)

@@ -1,4 +1,4 @@
-"""export/to_web.py, as a user runs it."""
+"""Tests export/to_web.py."""
 
 import json
 
@@ -27,7 +27,7 @@ def test_a_folder_and_its_report(model, images, tmp_path):
     assert json.loads((tmp_path / "page.json").read_text())["passed"]
     names = {x.name for x in tmp_path.iterdir()}
     assert names == {"page.json", "page.md", "public"}
-    assert list(path.parent.iterdir()) == [path]  # All of it is published.
+    assert list(path.parent.iterdir()) == [path]  # The folder is published.
     again = call_script("export/to_web.py", model, f"--output={path}")
     assert again.returncode == 1
     assert "exists. To replace it" in again.stderr

@@ -1,4 +1,4 @@
-"""export/verify.py, as a user runs it."""
+"""Tests export/verify.py."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Which pixels a classifier gets."""
+"""Tests the pixels that a classifier gets."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which files a user means: files, folders, URLs."""
+"""Tests finding images from files, folders and URLs."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_folders_and_files(folder):
     names = ["scan.tiff", "a.PNG", "b.jpg", "deeper/and deeper/d.jpeg"]
     names.append("odd.webp")
     assert found == [str(folder / name) for name in names]
-    # That one is named itself: it is not skipped.
+    # This file is named explicitly, so it is not skipped.
     names = ["README", "notes.txt"]
     assert skipped == [str(folder / name) for name in names]
 

@@ -9,13 +9,13 @@ from convmixer_tf.layers.initializers import tap_covariance
 
 
 def paper_covariance(size, variance):
-    """The construction of the paper, block by block, for odd sizes."""
+    """Builds the paper's covariance, block by block, for odd sizes."""
     ones = np.ones((size, size))
     far = np.arange(-2 * size, 2 * size + 1)
     wide = np.exp(-(far[:, None] ** 2 + far**2) / (2 * variance))
     middle, half = 2 * size, size // 2
 
-    def at(row, column):  # The Gaussian around a tap, seen from the kernel.
+    def at(row, column):  # The Gaussian around a tap.
         top, left = middle - row, middle - column
         return wide[top : top + size, left : left + size]
 
@@ -57,7 +57,7 @@ def test_the_covariance_of_many_kernels_is_the_closed_form(
 def test_the_center_of_an_even_kernel_is_the_tap_on_the_output():
     variances = np.diag(tap_covariance(4, 4, 0.5)).reshape(4, 4)
     assert np.unravel_index(variances.argmax(), (4, 4)) == (1, 1)
-    # That is the tap which copies an image with "same" padding.
+    # This tap copies an image with "same" padding.
     kernel = np.zeros((4, 4, 1, 1), "float32")
     kernel[1, 1] = 1
     image = np.random.default_rng(0).random((1, 6, 6, 1), "float32")

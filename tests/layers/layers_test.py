@@ -1,4 +1,4 @@
-"""Checks that every layer must pass, and what is particular to each."""
+"""Tests all layers, and properties of single layers."""
 
 import keras
 import numpy as np
@@ -73,7 +73,7 @@ def test_shapes(cls, config, input_shape, output_shape):
 def test_channels_first_computes_the_same(
     cls, config, input_shape, output_shape, as_wide_as_deep
 ):
-    if as_wide_as_deep:  # Where Keras' own layers mistake columns for channels.
+    if as_wide_as_deep:  # Keras' layers would confuse columns and channels.
         columns = output_shape[3] * (input_shape[2] // output_shape[2])
         input_shape = (*input_shape[:2], columns, input_shape[3])
     x = np.random.normal(size=input_shape).astype("float32")
@@ -183,11 +183,11 @@ def test_drop_path_leaves_the_input_of_a_dropped_image():
     x = np.random.normal(size=(64, 5, 5, 4)).astype("float32")
     block.build(x.shape)
     block.pointwise.kernel.assign(np.eye(4)[None, None])
-    block.depthwise_norm.beta.assign([100.0] * 4)  # Shows who kept the branch.
+    block.depthwise_norm.beta.assign([100.0] * 4)  # Marks kept branches.
     y = ops.convert_to_numpy(block(x, training=True))
     dropped = y.mean((1, 2, 3)) < 0
     assert 15 < dropped.sum() < 49
-    # What is left of a dropped image is its input, shifted and scaled alike.
+    # A dropped image is only its input, shifted and scaled.
     x, y = x[dropped][..., 0].ravel(), y[dropped][..., 0].ravel()
     slope, offset = np.polyfit(x, y, 1)
     np.testing.assert_allclose(y, slope * x + offset, atol=1e-3)

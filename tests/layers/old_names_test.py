@@ -1,4 +1,4 @@
-"""What files of before name as ours is Keras' own."""
+"""Tests old layer names in files. They are now Keras' layers."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Recomputation must change memory, and nothing else."""
+"""Tests that recomputation changes only the memory."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every wrong argument is one clear error, before anything is built."""
+"""Tests that wrong arguments raise clear errors before building."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Converting files, between Keras and timm."""
+"""Tests the conversion of files between Keras and timm."""
 
 import dataclasses
 import os
@@ -169,7 +169,7 @@ def test_quantized_source(tmp_path, name, mode):
 
 
 def test_source_with_more_than_a_convmixer(tmp_path):
-    """Both are found; what is left out is said once."""
+    """Both are found, and the warning about other entries appears once."""
     content = {f"a.{name}": x for name, x in random_state_dict().items()}
     other = random_state_dict(seed=1)
     content |= {f"b.{name}": x for name, x in other.items()}

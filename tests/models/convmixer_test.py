@@ -44,7 +44,7 @@ def test_logits_are_those_of_an_independent_implementation(
     assert relative_difference(model.predict(images, verbose=0), expected) < (
         1e-5
     )
-    # The same would show for each of the defects that other ports have.
+    # This test would detect each of the known defects of other ports.
     for wrong in (images[:, :, ::-1], images / 255, images[..., ::-1]):
         assert relative_difference(model(wrong), expected) > 1e-3
 
@@ -282,7 +282,7 @@ def test_kernels_with_the_covariance_of_trained_ones_grow_wider(tmp_path):
     depths = [block.depthwise_initializer.depth for block in blocks]
     assert depths == [0, 0.5, 1]
     kernels = [np.array(block.depthwise.kernel) for block in blocks]
-    # The samples differ from block to block, and the last ones are wider.
+    # The samples differ between blocks, and the last ones are wider.
     corners = [np.abs(kernel[0, 0]).mean() for kernel in kernels]
     assert corners[0] < corners[1] / 3
     assert not np.allclose(kernels[1], kernels[2])
@@ -303,7 +303,7 @@ def test_dropout_acts_on_the_features_in_training_only():
     model = tiny(dropout=0.5, input_shape=(45, 31, 3))
     images = asymmetric_image()
     for layer in model.layers:
-        layer.trainable = False  # Batch norm then does the same in training.
+        layer.trainable = False  # Then batch norm is the same in training.
     once, again = (model(images, training=True) for _ in range(2))
     assert not np.allclose(once, again)
     np.testing.assert_array_equal(model(images), model(images))

@@ -1,4 +1,4 @@
-"""Batch normalization that stays as it is."""
+"""Tests frozen batch normalization."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ def norms_and_others(model):
 
 
 def check_frozen(model, count=5):
-    """Trains it: the normalizations stay, all other weights move."""
+    """Checks that training changes all weights except normalizations."""
     assert of_norms(model.trainable_weights) == []
     assert len(of_norms(model.non_trainable_weights)) == 2 * count
     before, others = norms_and_others(model)

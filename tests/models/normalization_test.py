@@ -1,4 +1,4 @@
-"""The layer that normalizes pixels: in files, old ones too, and in ONNX."""
+"""Tests the layer that normalizes pixels: in files, old files and ONNX."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def _model(shape=(12, 8, 3), **arguments):
 
 
 def _old_layer():
-    """The layer that was in models before."""
+    """The layer of earlier versions."""
     return layers.Normalization(
         mean=[255 * mean for mean in MEAN],
         variance=[(255 * std) ** 2 for std in STD],
@@ -34,7 +34,7 @@ def _old_layer():
 
 
 def _with(preprocess, model):
-    """Copies a model, with another layer as its first."""
+    """Copies a model with another first layer."""
     copy = keras.models.clone_model(
         model,
         clone_function=lambda layer: (
@@ -56,7 +56,7 @@ def _channels_first():
 def _onnx_outputs(model, images, path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    model(images)  # Keras' exporter refuses a model that was never called.
+    model(images)  # Keras' exporter requires a model that was called.
     model.export(path, format="onnx", verbose=False)
     session = onnxruntime.InferenceSession(str(path))
     assert len(session.get_inputs()) == 1
@@ -64,7 +64,7 @@ def _onnx_outputs(model, images, path):
     return outputs
 
 
-# By tf2onnx, of names that NumPy is to get.
+# From tf2onnx, about future NumPy names.
 @pytest.mark.filterwarnings("ignore:In the future:FutureWarning")
 @pytest.mark.parametrize(
     ("channels", "options"),
@@ -98,7 +98,7 @@ def test_onnx_files_of_keras_own_exporter_channels_first(tmp_path):
 def test_each_channel_has_its_own_scale_and_offset(channels, data_format):
     keras.config.set_image_data_format(data_format)
     mean, std = np.linspace(0.1, 0.9, channels), np.linspace(0.5, 2, channels)
-    # As many columns as channels: no axis can be mistaken for another.
+    # As many columns as channels, to detect confused axes.
     images = asymmetric_image(5, channels, channels)
     expected = (images / 255 - mean) / std
     shape = images.shape[1:]
@@ -110,7 +110,7 @@ def test_each_channel_has_its_own_scale_and_offset(channels, data_format):
     np.testing.assert_allclose(
         statistics_in(layer.get_config()), [mean, std], rtol=1e-12
     )
-    # A file says all; a global setting changes nothing.
+    # A file is complete: global settings change nothing.
     keras.config.set_image_data_format("channels_first")
     again = keras.layers.Rescaling.from_config(layer.get_config())
     np.testing.assert_array_equal(again(images), layer(images))

@@ -1,4 +1,4 @@
-"""Opening files of weights: what the published variant like them tells."""
+"""Tests opening weights files with the settings of published variants."""
 
 import gzip
 import pathlib

@@ -1,4 +1,4 @@
-"""The one rule for what outputs mean."""
+"""Tests the conversion of outputs to probabilities."""
 
 import keras
 import numpy as np
@@ -62,14 +62,14 @@ def test_half_precision(dtype):
 
 
 def test_what_is_not_finite_is_no_probability():
-    """Without a warning of NumPy's, which is an error here."""
+    """Without a NumPy warning, which is an error here."""
     for value in (np.nan, np.inf):
         outputs = np.array([[0.0, value], [0.0, 1.0]])
         found = probabilities(outputs, "linear")
         assert np.isnan(found[0]).any()
         np.testing.assert_allclose(found[1], special.softmax([0, 1]))
         assert np.isnan(probabilities([[np.nan]], "linear")).all()
-    # Such logits leave out a class.
+    # Such logits exclude a class.
     outputs = np.array([[0.0, 0.0, -np.inf]])
     np.testing.assert_array_equal(
         probabilities(outputs, "linear"), [[0.5, 0.5, 0.0]]
@@ -81,7 +81,7 @@ def test_probes_tell_what_is_not_known():
     assert resolve_activation("unknown", shares) == "softmax"
     assert resolve_activation("unknown", LOGITS) == "linear"
     assert resolve_activation("sigmoid", LOGITS) == "sigmoid"
-    # One image's logits add up to 1 by accident, and all are in [0, 1].
+    # One image's logits happen to add up to 1, and all are in [0, 1].
     outputs = np.array([[0.2, 0.3, 0.5], [0.9, 0.9, 0.9]])
     with pytest.raises(ValueError, match="Cannot determine whether"):
         resolve_activation("unknown", outputs)
@@ -106,7 +106,7 @@ def dense(activation=None):
         ([dense(), layers.Softmax()], "softmax"),
         ([dense(), layers.Rescaling(0.5)], "unknown"),
         ([dense(), layers.Rescaling(0.5), layers.Softmax()], "softmax"),
-        # As guides to mixed precision end models.
+        # As recommended in guides to mixed precision.
         (
             [dense("softmax"), layers.Activation("linear", dtype="float32")],
             "softmax",

@@ -82,7 +82,7 @@ def test_weights_of_a_model_that_computes_otherwise(tmp_path, options, message):
     ConvMixer(**arguments, classes=4, weights=path)
     with pytest.raises(ValueError, match=message):
         ConvMixer(**{**arguments, **options}, classes=4, weights=path)
-    # Of images that are normalized elsewhere, or of other channels.
+    # Without normalization, or with other channels.
     del arguments["mean"], arguments["std"]
     ConvMixer(**arguments, include_preprocessing=False, classes=4, weights=path)
     arguments["input_shape"] = (20, 24, 1)

@@ -1,4 +1,4 @@
-"""What is read off a model's layers."""
+"""Tests the inspection of a model's layers."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The published variants: none is missing, every number is exact."""
+"""Tests that all published variants exist with exact numbers."""
 
 import functools
 import inspect
@@ -71,7 +71,7 @@ VARIANTS = {
 
 @pytest.fixture(autouse=True)
 def _zeros(monkeypatch):
-    """No weight is looked at; random ones take seconds."""
+    """Avoids random weights, which take seconds and are not used."""
 
     def zeros(self, shape, dtype=None):
         return keras.ops.zeros(shape, dtype)
@@ -130,7 +130,7 @@ def test_signature_is_that_of_keras_applications(name):
     assert f"{name}(weights=None)" in getattr(models, name).__doc__
 
 
-# Every variant is made by one function.
+# One function builds all variants.
 @pytest.mark.parametrize("name", ["ConvMixer256_8", "ConvMixer512_16"])
 def test_what_keras_applications_are_tested_for(name):
     build = functools.partial(

@@ -1,4 +1,4 @@
-"""Which output of a model belongs to which class of the data."""
+"""Tests matching a model's outputs with the data's classes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The picture of the subpackages shows the imports of the source."""
+"""Tests that the diagram of subpackages matches the imports."""
 
 import re
 
@@ -30,7 +30,7 @@ def test_arrows_are_the_imports():
             names = [imported_module(*x) for x in imports_of(path)]
             others = {x.split(".")[1] for x in names if "." in x}
             graph[room] |= others & rooms - {room}
-    # An arrow is left out if another path leads to the same place.
+    # An arrow is omitted if there is another path.
     needed = {
         (room, other)
         for room, others in graph.items()

@@ -1,4 +1,4 @@
-"""The changelog speaks of this version and of files that are there."""
+"""Tests that the changelog has this version and names existing files."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""No command in the documents is wrong or left without a test."""
+"""Tests that documented commands are valid and covered by tests."""
 
 import argparse
 import ast
@@ -24,7 +24,7 @@ PREPARES = re.compile(
 
 
 def _scripts():
-    """What each script is told: in the documents, in the tests, on its top."""
+    """Collects each script's flags in documents, tests and docstrings."""
     lines = []
     for line in FOUND:
         how = COMMANDS.get(line)
@@ -49,16 +49,16 @@ def test_every_block_is_one_that_is_run():
         text = documents.read(name)
         assert text.count("\n```") == 2 * len(documents.blocks(name))
         for block in documents.blocks(name):
-            # Besides what is run, only what is shown.
+            # Other blocks are only shown, not run.
             languages = ("python", "shell", "json", "text", "mermaid")
             assert block.language in languages, block.place
-        # Indented blocks would escape.
+        # Indented blocks would not be checked.
         assert not re.search(r"\n\n    \S", text)
 
 
 def test_every_command_is_covered():
-    """A new one needs a line in coverage.py; an old one loses it."""
-    # Those that only install or run tests are checked below.
+    """A new command needs a line in coverage.py."""
+    # Commands that only install or run tests are checked below.
     found = {line for line in FOUND if not PREPARES.match(line)}
     missing = [f"{FOUND[line]}: {line}" for line in found - set(COMMANDS)]
     assert not missing
@@ -71,7 +71,7 @@ def functions(source):
 
 
 def test_tests_that_run_commands_are_there():
-    """Under that name, and of the same script."""
+    """The test exists and runs the same script."""
     for line, where in COMMANDS.items():
         if not isinstance(where, Elsewhere):
             continue
@@ -83,7 +83,7 @@ def test_tests_that_run_commands_are_there():
 
 
 def test_what_the_ci_runs():
-    """It takes whole lines of the README, the first that have some words."""
+    """It uses whole lines of the README."""
     words = re.findall(r"readme_command '(.+?)'", documents.read(".ci/run"))
     lines = documents.read("README.md").splitlines()
     taken = {next(line for line in lines if x in line) for x in words}
@@ -107,7 +107,7 @@ def test_tests_that_the_ci_names_are_there():
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS))
 def test_scripts_take_their_flags(load_script, path):
-    """Names, types, choices and what is required; nothing is run."""
+    """Checks names, types, choices and required flags; runs nothing."""
     with load_script(path):
         for arguments in SCRIPTS[path]:
             with flagsaver.flagsaver():

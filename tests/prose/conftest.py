@@ -1,4 +1,4 @@
-"""Scripts as modules, to test their flags and parts."""
+"""Imports scripts as modules, to test their flags and parts."""
 
 import contextlib
 import importlib
@@ -12,12 +12,12 @@ from tests.helpers import script_forgotten
 
 @contextlib.contextmanager
 def loaded(script):
-    """Imports a script, and forgets it and its flags afterwards."""
+    """Imports a script and forgets it and its flags afterwards."""
     with script_forgotten(script):
         yield importlib.import_module(pathlib.Path(script).stem)
 
 
 @pytest.fixture(scope="session")
 def load_script():
-    """Gives the context manager."""
+    """Returns the context manager."""
     return loaded

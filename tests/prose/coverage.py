@@ -1,7 +1,7 @@
-"""Where each command of the documents is run. None may be missing here.
+"""Lists the test of every command in the documents.
 
-In this order `running_test.py` runs those that are a `Run`: what one makes, a
-later one needs.
+`running_test.py` runs those that are a `Run`, in this order: later commands
+need the outputs of earlier ones.
 """
 
 import dataclasses
@@ -9,14 +9,14 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Run as it stands, in a copy of the checkout with small stand-ins.
+    """Run unchanged, in a copy of the checkout with small data.
 
     Attributes:
-        more: What is appended, to keep it small.
-        makes: A file or folder that must be there afterwards.
-        given: What is copied before: from a path, to a path.
+        more: Flags that are appended to make it small.
+        makes: A file or folder that must exist afterwards.
+        given: Files that are copied first: from a path, to a path.
         tier: The markers of its test.
-        needs: What must be installed beyond the extra `dev`.
+        needs: Required packages beyond the extra `dev`.
     """
 
     more: str = ""
@@ -28,7 +28,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Elsewhere:
-    """Run by another test: of the same script, with flags of its own.
+    """Covered by another test of the same script with other flags.
 
     Attributes:
         file: The test's.
@@ -41,7 +41,7 @@ class Elsewhere:
 
 @dataclasses.dataclass(frozen=True)
 class InCI:
-    """Run by `.ci/run`, as it stands in the README."""
+    """Run by `.ci/run`, unchanged from the README."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class NotRun:
 
 _PEER = {"tier": ("peer", "large")}
 _SHORT = "--epochs 1 --steps_per_epoch 2 --batch_size 4 --notensorboard"
-# What two updates teach wavers between classes, in 8 bits. Other formats keep
+# After only two updates, 8-bit predictions are unstable. Other formats keep
 # their limits.
 _ANY_RESULT = (
     "--min_agreement 0 --max_mean_difference 1 "
@@ -261,12 +261,12 @@ COMMANDS = {
         "tests/serve/server_test.py",
         "test_it_answers_as_the_model_until_it_is_told_to_stop",
     ),
-    # This replaces the packaged weights by poor ones, so none may follow that
-    # needs good ones.
+    # This replaces the packaged weights with poor ones, so later commands must
+    # not need good ones.
     "python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER": Run(
         "--overwrite", "convmixer_tf/weights/packaged/convmixer_256_8.md"
     ),
-    # Fine-tuning for small files: in an environment of its own.
+    # Quantization-aware training, in a separate environment.
     "python recipes/finetune_qat.py --model runs/mine/model.keras "
     "--data FOLDER --output runs/qat": Elsewhere(
         "tests/recipes/finetune_qat_test.py",

@@ -1,4 +1,4 @@
-"""Reads the code blocks and commands of the documents that people follow."""
+"""Reads the code blocks and commands of the documents."""
 
 import ast
 import dataclasses
@@ -41,7 +41,7 @@ _STARTS = re.compile(rf"(?:\w+=\S+ +)*(?:{'|'.join(_PROGRAMS)})\d?\b(?![.\-/])")
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A fenced block: where it is, its language, what is in it."""
+    """A fenced block: its place, language and content."""
 
     place: str
     language: str
@@ -65,7 +65,7 @@ def commands():
     """Finds all command lines, in blocks and in running text.
 
     Returns:
-        Dictionary from the line to the first place where it stands.
+        Dictionary from the line to the first place where it appears.
     """
     found = {}
     for name in DOCUMENTS:
@@ -88,7 +88,7 @@ def commands_on_top(path):
 
 
 def _plain(line):
-    """Leaves out a comment and the space around."""
+    """Removes a comment and surrounding space."""
     return re.sub(r"(^|\s)#\s.*", "", line).strip()
 
 
@@ -106,7 +106,7 @@ def parts(command):
 
 
 def script_of(words):
-    """Finds the script of ours that a program runs, and what it is told.
+    """Finds the repository's script that a program runs, and its arguments.
 
     Returns:
         Path of the script in the repository and the list of its arguments, or

@@ -1,7 +1,7 @@
-"""The documents' commands, run as they stand on small stand-ins.
+"""Runs the documents' commands unchanged on small data.
 
 They run in a copy of the checkout, in the order of `coverage.py`. FOLDER has
-photographs of 40 x 48 pixels, cut from two that scikit-learn ships.
+photographs of 40 x 48 pixels, cropped from scikit-learn's two.
 """
 
 import os
@@ -47,7 +47,7 @@ def write_photographs(folder):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the checkout with what the documents take for granted."""
+    """A copy of the checkout with the data that the documents assume."""
     folder = tmp_path_factory.mktemp("checkout")
     names = ("__pycache__", "node_modules", "results", "public", "dist")
     for name in ("convmixer_tf", "recipes", "export"):
@@ -111,7 +111,7 @@ def run(checkout, hub):
 def test_command(run, checkout, line):
     how = RUNS[line]
     for package in how.needs:
-        # It may be there and not fit what else is there.
+        # It may be installed but incompatible with other packages.
         code = f"import {package}"
         if subprocess.run([sys.executable, "-c", code]).returncode:
             pytest.skip(f"needs {package}")

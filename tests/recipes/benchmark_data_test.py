@@ -1,4 +1,4 @@
-"""recipes/benchmark_data.py; the documents' tests run it beside timm."""
+"""Tests recipes/benchmark_data.py. tests/prose runs it with timm."""
 
 import pytest
 from absl import app

@@ -1,4 +1,4 @@
-"""The ways that the benchmark of fine-tuning compares, on a few images."""
+"""Tests the fine-tuning methods of the benchmark on a few images."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The benchmark: its command line, its sums, short runs."""
+"""Tests the benchmark: command line, statistics, short runs."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def test_a_gpu_has_several_steps_a_turn_and_its_own_threads(benchmark):
 
 
 class FakeWorker:
-    """Takes 1, 2, 3 ... times `seconds` a step."""
+    """Takes 1, 2, 3 ... times `seconds` per step."""
 
     def __init__(self, module, log, name, seconds, fail_after=99):
         self.error, self.log, self.name = module.WorkerError, log, name
@@ -99,7 +99,7 @@ def test_rounds_alternate_and_a_failure_stops_one_only(benchmark):
     }
     settings = benchmark.Settings("cpu", 1, "wall", 4, 1)
     result = benchmark.measure(workers, CASE, settings)
-    # A step to warm up, then the rounds.
+    # A warm-up step, then the rounds.
     assert log[:3] == log[3:6] == ["ours", "timm", "bad"]
     assert log[6:9] == ["bad", "timm", "ours"]
     assert log[9:] == ["ours", "timm", "timm", "ours"]
@@ -144,7 +144,7 @@ def test_what_is_timed_is_the_published_model(benchmark, load_recipe, name):
 
 
 class FakePackage:
-    """Notes what a model is built of, and stops there."""
+    """Records the arguments of a model and stops there."""
 
     def __init__(self, built):
         self.built = built
@@ -154,7 +154,7 @@ class FakePackage:
         raise StopIteration
 
 
-# timm has to be imported in another process as `import_timm` does it.
+# Another process must import timm like `import_timm`.
 CUSTOMIZE = """
 import sys
 
@@ -191,7 +191,7 @@ def run_benchmark(run_recipe, tmp_path, monkeypatch):
 
 @pytest.mark.large
 def test_another_checkout_takes_turns_with_this_one(run_benchmark, tmp_path):
-    # The package alone, changed so that it can be told from this one.
+    # Only the package, with a change that identifies it.
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "convmixer_tf").symlink_to(ROOT / "convmixer_tf")
     content = run_benchmark(f"--against={tmp_path / 'other'}")

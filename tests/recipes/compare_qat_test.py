@@ -1,4 +1,4 @@
-"""The comparison of fine-tuning for small files: what it makes of figures."""
+"""Tests the statistics of the comparison of quantization-aware training."""
 
 import pytest
 from absl import flags

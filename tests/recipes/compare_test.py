@@ -1,4 +1,4 @@
-"""The comparison: its models, its checks, its tables, tiny runs."""
+"""Tests the comparison: models, checks, tables, tiny runs."""
 
 import functools
 import importlib.util
@@ -42,7 +42,7 @@ def settings_of(row):
 
 
 def check_model(compare, name):
-    """Holds a model against the committed results, and does what all must."""
+    """Compares a model with the committed results and common properties."""
     row = ROWS[name]
     model = build(compare, name, **settings_of(row))
     assert compare.trainable_parameters(model) == row["parameters"]
@@ -89,7 +89,7 @@ def test_mixer(compare):
 
 
 def numpy_mixer(weights, images, patch, depth):
-    """MLP-Mixer as the paper has it, in plain NumPy, float64."""
+    """The paper's MLP-Mixer in NumPy and float64."""
 
     def norm(x, name):
         x = x - x.mean(-1, keepdims=True)
@@ -158,7 +158,7 @@ def test_each_trend_changes_one_thing(compare):
     flags.FLAGS(["compare.py", *base, "--trend=kernel_size=3,9"])
     assert compare.trends() == {"depth": [1, 4, 8], "kernel_size": [3, 5, 9]}
     found = compare.entries(10)
-    # The one that both trends start from is trained once.
+    # The common start of both trends is trained once.
     assert [entry.name for entry in found] == [
         "convmixer_64_1_k5_p2",
         "convmixer_64_4_k5_p2",

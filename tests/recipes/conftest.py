@@ -1,4 +1,4 @@
-"""Recipes as modules, to test their parts."""
+"""Imports recipes as modules, to test their parts."""
 
 import importlib
 import pathlib
@@ -17,7 +17,7 @@ CLASSES = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder of 24 images to train on and 9 to test, of 32 pixels."""
+    """A folder of 24 training and 9 test images of 32 pixels."""
     folder = tmp_path_factory.mktemp("images")
     write_images(folder / "train", CLASSES, 8, 32)
     write_images(folder / "test", CLASSES, 3, 32)
@@ -26,14 +26,14 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def load_recipe():
-    """Imports a recipe, and forgets it and its flags after the test."""
+    """Imports a recipe and forgets it and its flags after the test."""
     with script_forgotten("recipes/launch.py"):
         yield importlib.import_module
 
 
 @pytest.fixture
 def run_recipe():
-    """Runs a recipe as a user does: exit code, what it printed, its log."""
+    """Runs a recipe; returns exit code, stdout and log."""
 
     def run(recipe, *arguments):
         result = subprocess.run(

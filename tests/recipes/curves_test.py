@@ -1,4 +1,4 @@
-"""The learning curves of runs."""
+"""Tests the learning curves of runs."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Fine-tuning for small files, as a user runs it."""
+"""Tests the recipe for quantization-aware training."""
 
 import importlib.util
 import json
@@ -94,8 +94,8 @@ def test_it_ends_in_a_file_that_is_verified(folder, tmp_path):
 @pytest.mark.peer
 @needs_extra
 def test_a_file_outside_the_limits_does_not_appear(folder, tmp_path):
-    """A network of random weights wavers between classes in 4 bits."""
-    # Enough images that the interval of the agreement is outside, too.
+    """The classes of a random network are unstable in 4 bits."""
+    # Enough images for the agreement's interval to be outside.
     write_images(tmp_path / "data" / "train", CLASSES, 14, 16)
     write_images(tmp_path / "data" / "test", CLASSES, 60, 18)
     arguments = (
@@ -119,7 +119,7 @@ def known():
 
 @pytest.fixture
 def recipe(load_recipe, monkeypatch, known):
-    """The recipe, up to where another process would start."""
+    """The recipe, up to the start of the worker process."""
     recipe = load_recipe("finetune_qat")
     read_images_once(monkeypatch, known)
     monkeypatch.setattr(tuning, "check_installed", lambda: None)
@@ -129,7 +129,7 @@ def recipe(load_recipe, monkeypatch, known):
 
 @pytest.fixture(scope="module")
 def places(folder):
-    """Has what is wrong with the model or with the data, too."""
+    """Has invalid models and invalid data."""
     write_images(folder / "other" / "train", ("cat", "dog", "red"), 4, 16)
     write_images(folder / "other" / "test", ("cat", "dog", "red"), 4, 16)
     write_images(folder / "few" / "train", CLASSES, 14, 16)

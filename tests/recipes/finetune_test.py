@@ -1,4 +1,4 @@
-"""The script that fine-tunes, as it is called."""
+"""Tests the fine-tuning script."""
 
 import json
 

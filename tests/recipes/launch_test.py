@@ -1,4 +1,4 @@
-"""How scripts end when something is wrong."""
+"""Tests how scripts end on errors."""
 
 import importlib
 import json
@@ -35,7 +35,7 @@ def test_an_error_of_ours_ends_in_one_line(launch, caplog):
     assert ended.value.code == (
         "ValueError: Argument `dim` must be a positive integer. Received: dim=0"
     )
-    # With --verbosity=1 it shows where it is from.
+    # --verbosity=1 shows the traceback.
     (record,) = caplog.records
     assert record.exc_info[0] is ValueError
 

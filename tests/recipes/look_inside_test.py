@@ -1,4 +1,4 @@
-"""The recipes that look inside a model, as a user runs them."""
+"""Tests the recipes that look inside a model."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_look_inside(run, model, tmp_path, capsys):
     stem, block = 16 * 48 * 4, 16 * (9 * 4 + 16)
     assert total["macs"] == stem + 2 * block + 4 * 3
 
-    # A folder without classes; nothing is replaced unasked.
+    # A folder without classes. Files are replaced only on request.
     images = tmp_path / "data" / "test" / "a"
     with pytest.raises(FileExistsError, match="pass `--overwrite`"):
         run("look_inside", *flags, f"--images={images}")
@@ -89,7 +89,7 @@ def test_segment(run, model, tmp_path, capsys):
     assert len(found) == 3
     for recall in found.values():
         assert list(recall) == ["sky", "water", "trees", "tower", "mean"]
-        # Even of random weights: chance is a quarter.
+        # Even with random weights. Chance is a quarter.
         assert 0.4 < recall["mean"] <= 1
     assert len(np.unique(Image.open(output / "segment.png").convert("L"))) > 99
     assert "| patches and last block |" in capsys.readouterr().out

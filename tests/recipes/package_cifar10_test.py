@@ -1,4 +1,4 @@
-"""From a run's folder to the weights of the package."""
+"""Tests packaging the weights of a run."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def model():
 
 @pytest.fixture
 def finished(model, tmp_path):
-    """A folder as `train_cifar10.py` leaves it."""
+    """A run folder like from `train_cifar10.py`."""
     run = tmp_path / "run"
     run.mkdir()
     save_model(model, run / "model.keras", CIFAR10_CLASSES, 1.0)

@@ -1,4 +1,4 @@
-"""The contact sheet, as a user draws it."""
+"""Tests the script that draws contact sheets."""
 
 import pytest
 

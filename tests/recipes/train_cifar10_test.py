@@ -1,4 +1,4 @@
-"""Parts of the recipe; training_recipes_test.py runs it."""
+"""Tests parts of the recipe. training_recipes_test.py runs it."""
 
 import pytest
 from absl import flags

@@ -1,4 +1,4 @@
-"""The quickstart, as a user runs it."""
+"""Tests the quickstart."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""The training recipes, as a user runs them, on images made up here.
+"""Tests the training recipes on synthetic images.
 
-They run in this process; tests/prose runs each in one of its own.
+They run in this process. tests/prose runs each in a separate process.
 """
 
 import csv
@@ -42,7 +42,7 @@ TINY = ("--dim=8", "--depth=1", "--batch_size=8", "--log_every=1")
 def cifar_run(images, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "output"
     with pytest.MonkeyPatch.context() as patch:
-        # Its fifteen operations take longer to trace than all the rest.
+        # Its 15 operations take longer to trace than everything else.
         batches = importlib.import_module("convmixer_tf.data.training")
         patch.setattr(batches, "rand_augment_with", lambda draws, x, how: x)
         result = succeed(
@@ -122,7 +122,7 @@ def test_the_fast_preset_with_a_teacher(cifar_run, images, tmp_path):
 def test_evaluate_takes_what_was_exported(cifar_run, images, tmp_path, kind):
     model = keras.saving.load_model(cifar_run / "model.keras")
     path = tmp_path / "exported"
-    if kind == "TFLite":  # Which says how it was evaluated.
+    if kind == "TFLite":  # Its file has the crop and the orientation.
         path, crop = path.with_suffix(".tflite"), []
         export_tflite(model, path, crop_fraction=1.0)
     else:
@@ -157,7 +157,7 @@ def test_wrong_flags_end_it_at_once(images, tmp_path):
 
 @pytest.mark.large
 def test_imagenet_goes_through_kill_resume_and_evaluate(images, tmp_path):
-    """The largest patch, on images of two by two of them."""
+    """The largest patch, on images of 2 x 2 patches."""
     output = tmp_path / "run"
     arguments = (
         *(f"--data={images}", "--eval_split=test", "--model=1024_20"),
@@ -173,7 +173,7 @@ def test_imagenet_goes_through_kill_resume_and_evaluate(images, tmp_path):
     assert config["learning_rate"] == pytest.approx(0.01 * 8 / 640)
     assert (config["epsilon"], config["weight_decay"]) == (1e-3, 2e-5)
     assert config["augmentation"]["mixing"]["cutmix_alpha"] == 0.5
-    # As if it had been killed before the last checkpoint.
+    # As if the run was killed before the last checkpoint.
     (output / "summary.json").unlink()
     result = succeed("train_imagenet.py", *arguments)
     assert "Resuming from step 6" in result.stderr

@@ -1,4 +1,4 @@
-"""Wrong command lines: one clear line before anything is built or written."""
+"""Tests that wrong flags give one clear line before any work."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from tests.helpers import run_python
 
 RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
 
-# Runs a recipe's `main` for one command line after the other.
+# Runs a recipe's `main` for several command lines.
 DRIVER = """
 import importlib, json, sys
 sys.path.insert(0, sys.argv[1])

@@ -126,7 +126,7 @@ def test_nothing_but_damage_is_an_error(tmp_path, variable, checkpoint):
     truncate(pathlib.Path(store.path(checkpoint_name(1, False))))
     with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
         store.restore(checkpoint)
-    # Nor does asking again make it start from the beginning.
+    # Another attempt does not start from the beginning either.
     with pytest.raises(OSError, match=r"All checkpoints in .* are damaged"):
         store.restore(checkpoint)
 
@@ -158,7 +158,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, variable, checkpoint):
 
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, variable, checkpoint):
-    """What is written before it arrives, in the middle of a write; no more."""
+    """Writes until the signal arrives in the middle of a write."""
     store = CheckpointStore(tmp_path)
     save(store, variable, 1)
     message = "Cannot write the checkpoint step_0000000002"
@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, variable, checkpoint):
 
 
 def test_what_a_killed_write_left_is_removed(tmp_path, checkpoint):
-    for name in ("tmp_123", "step_0000000007"):  # Of old versions, and now.
+    for name in ("tmp_123", "step_0000000007"):  # Old and new names.
         (tmp_path / name).mkdir()
         (tmp_path / name / "state.index").write_text("half")
     assert CheckpointStore(tmp_path, writes=False).names() == []
@@ -189,7 +189,7 @@ def test_lost_records_take_no_checkpoint_away(tmp_path, variable):
 
 
 def test_an_object_store_keeps_its_promise(variable, checkpoint):
-    """Killed, damaged and pruned, as on a disk."""
+    """Tests kills, damage and pruning, as on a disk."""
     folder = "ram://checkpoints/run"
     store = CheckpointStore(folder, keep=2)
     for step in range(1, 5):

@@ -34,7 +34,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def batches(digits):
-    """Those to evaluate on."""
+    """The evaluation images."""
     return list(data.evaluation_batches(digits[1], SIZE, 50))
 
 
@@ -233,7 +233,7 @@ def test_class_names_survive_in_the_file(tmp_path):
 
 
 def test_functions_are_evaluated_by_their_own_classes(digits, batches):
-    """A function that knows the digits under other numbers, and two more."""
+    """A function with other indices for the digits and two more classes."""
     indices = np.array([3, 1, 4, 0, 5, 9, 2, 6, 11, 8])
     answers = iter(np.array(digits[1].labels))
 
@@ -262,7 +262,7 @@ def test_logits_and_probabilities_score_alike(batches, shift):
 
 
 def test_a_run_that_does_not_say_its_orientation(tmp_path, caplog):
-    """It was begun when pixels were taken as stored."""
+    """It was started by a version that read pixels as stored."""
     assert orientation_of_run(tmp_path, "exif") == "exif"
     path = tmp_path / "config.json"
     path.write_text('{"orientation": "exif"}')
@@ -274,7 +274,7 @@ def test_a_run_that_does_not_say_its_orientation(tmp_path, caplog):
 
 
 def test_logits_that_look_like_probabilities(batches):
-    """All are in [0, 1]; they say nothing, so the loss is near log(10)."""
+    """All logits are in [0, 1], so the loss is near log(10)."""
     rng = np.random.default_rng(0)
     logits = np.float32(rng.uniform(0, 1, (50, 10)))
     for options in ({}, {"activation": "linear"}):

@@ -1,4 +1,4 @@
-"""Views of images in memory, and the batches made of them."""
+"""Tests views of images in memory and their batches."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_random_views_are_inside_and_half_are_mirrored():
 
 
 def test_passes_follow_each_other_and_lose_no_image(images):
-    """Seven images in batches of four: each comes once in seven."""
+    """Seven images in batches of four: each appears once in seven."""
     inputs = crop_inputs(CONFIG, Crops(images, 16), np.eye(7, dtype="f"), True)
     context = tf.distribute.InputContext()
     rows = [list(inputs(epoch, 0, context)) for epoch in range(2)]

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is kept, what is reported, and what is refused."""
+"""Tests fine-tuning: selection, report and errors."""
 
 import csv
 import json
@@ -87,7 +87,7 @@ def test_the_folder_holds_model_card_report_and_list(result):
 
 
 def test_the_head_is_fitted_to_the_validation_images_at_last(result):
-    """The figures are of before, as the file of probabilities is."""
+    """The figures and the probabilities are from before the final fit."""
     assert result.report["refitted"]
     found = read_validation(result.path.removesuffix("/model.keras"))
     validation = result.splits.validation
@@ -119,7 +119,7 @@ def test_another_run_is_not_replaced(result, source, folder, tmp_path):
 def test_all_weights_are_trained_from_the_head_and_resumed(
     source, tmp_path, monkeypatch
 ):
-    """Stopped in the middle, the run ends with the same weights."""
+    """A run that was stopped and resumed ends with the same weights."""
     write_images(tmp_path / "images", CLASSES, 50, 16)
     settings = {"epochs": 3, "batch_size": 16, "learning_rate": 1e-2}
     splits = open_splits(tmp_path / "images")
@@ -140,7 +140,7 @@ def test_all_weights_are_trained_from_the_head_and_resumed(
 
 
 def _stop_at_9(run, batches):
-    """Updates as `Run.update`, saves after 8 updates, and stops at 9."""
+    """Updates like `Run.update`, saves after 8 updates and stops at 9."""
     if run.step == 8:
         run.save()
         raise KeyboardInterrupt
@@ -151,7 +151,7 @@ def _stop_at_9(run, batches):
 
 @pytest.mark.slow
 def test_all_weights_are_kept_where_they_are_better(tmp_path):
-    """Of images whose class the features of a random model don't tell."""
+    """Images whose class a random model's features do not separate."""
     rng = np.random.default_rng(0)
     for name in ("left", "right"):
         (tmp_path / name).mkdir()
@@ -206,7 +206,7 @@ def test_several_labels_an_image(source, tmp_path):
 
 @pytest.mark.slow
 def test_rare_classes_count_as_much_as_others(source, tmp_path):
-    """Of noise, where the frequent class would be the answer to all."""
+    """Noise, for which always predicting the frequent class is best."""
     rng = np.random.default_rng(0)
     for name, count in (("often", 80), ("rare", 10)):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""`model.fit` goes on where it was killed."""
+"""Tests that `model.fit` resumes after a kill."""
 
 import os
 import random
@@ -20,7 +20,7 @@ EPOCHS, STEPS = 3, 4
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process, or the fit, before a batch."""
+    """Ends the process or the fit before a batch."""
 
     def __init__(self, at, with_signal=False):
         super().__init__()
@@ -35,7 +35,7 @@ class Kill(keras.callbacks.Callback):
 
 
 def fit(model, folder, batches_of, callbacks):
-    """Trains as the docstring shows; returns all that the model keeps."""
+    """Trains as in the docstring; returns the complete state."""
     checkpoints = FitCheckpoints(model, folder, save_every=3)
     for epoch, skip_steps in checkpoints.epochs(EPOCHS):
         model.fit(
@@ -50,7 +50,7 @@ def fit(model, folder, batches_of, callbacks):
 
 
 def fit_dense(folder, *callbacks):
-    """A model with dropout, on batches that are a function of the epoch."""
+    """A model with dropout, on batches that depend on the epoch."""
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dropout(0.5), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((5,)), *layers])
@@ -91,7 +91,7 @@ def test_an_interrupted_fit_goes_on_to_the_bit(tmp_path):
     weights = fit_dense(tmp_path / "killed")
     for actual, value in zip(weights, expected, strict=True):
         np.testing.assert_array_equal(actual, value)
-    # All is done: nothing is trained again.
+    # The run is finished: nothing is trained again.
     again = fit_dense(tmp_path / "killed", Kill(0))
     np.testing.assert_array_equal(again[0], expected[0])
 

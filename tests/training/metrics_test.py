@@ -1,4 +1,4 @@
-"""Figures of a classifier, against scikit-learn's and known values."""
+"""Compares metrics with scikit-learn's and known values."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_intervals_are_wilsons():
 
 def test_figures_are_scikit_learns():
     rng = np.random.default_rng(0)
-    labels = rng.choice(4, 60, p=(0.6, 0.2, 0.2, 0))  # The last has no image.
+    labels = rng.choice(4, 60, p=(0.6, 0.2, 0.2, 0))  # The last has no images.
     logits = rng.normal(size=(60, 4)) + 2 * np.eye(4)[labels] - [0, 0, 0, 9]
     found = classification_metrics(logits, np.eye(4)[labels])
     answers = logits.argmax(1)

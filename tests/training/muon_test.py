@@ -114,7 +114,7 @@ def test_singular_values_become_nearly_one(shape, scale):
     matrix = scale * np.random.default_rng(0).normal(size=shape)
     x = orthogonalize(tf.constant(matrix, tf.float32)).numpy()
     found = np.linalg.svd(x, compute_uv=False)
-    # Of the square matrix, the least is below a hundredth of the norm.
+    # The smallest of the square matrix is below 1 % of the norm.
     assert found.max() < 1.25
     assert found.min() > (0.5 if shape[0] != shape[1] else 0.2)
     left, _, right = np.linalg.svd(matrix, full_matrices=False)

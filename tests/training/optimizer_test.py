@@ -13,7 +13,7 @@ RATES = [0.01, 0.02, 0.005, 0.0, 0.01] * 6
 
 def gradients(seed=1):
     rng = np.random.default_rng(seed)
-    # Over many orders of magnitude, so that epsilon matters for some.
+    # Many orders of magnitude, so that epsilon matters for some.
     scale = 10.0 ** rng.uniform(-6, 0, len(RATES))
     return [
         [(s * rng.normal(size=shape)).astype(np.float32) for shape in SHAPES]

@@ -1,4 +1,4 @@
-"""Twenty steps of ours and of PyTorch's, from the same weights."""
+"""Compares twenty steps with PyTorch's, from the same weights."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def batches():
 
 
 def rate_of(step):
-    """The authors' schedule, with all its pieces in five short "epochs"."""
+    """The authors' schedule with all its pieces in five short "epochs"."""
     time = (step + 1) / STEPS_PER_EPOCH
     return np.interp(time, [0, 2, 4, 5], [0, PEAK, PEAK / 20, 0])
 
@@ -106,7 +106,7 @@ def test_twenty_steps_are_those_of_timms_model_in_pytorch(one_device):
 
 
 def check_states(ours, theirs):
-    """Both are state dicts of timm's, after all steps."""
+    """Compares timm state dicts after all steps."""
     steps = EPOCHS * STEPS_PER_EPOCH
     count = BATCH * (SIZE // PATCH) ** 2  # values per channel and batch
     for name, actual in ours.items():
@@ -116,7 +116,7 @@ def check_states(ours, theirs):
             continue
         if name.endswith("running_var"):
             # PyTorch's variance is that of a sample, Keras's of the batch.
-            rest = 0.9**steps  # of the ones that it starts from
+            rest = 0.9**steps  # remaining weight of the initial ones
             expected = rest + (expected - rest) * (count - 1) / count
         difference = np.linalg.norm(actual - expected)
         assert difference < 1e-5 * np.linalg.norm(expected), name

@@ -1,4 +1,4 @@
-"""The linear classifier, against scikit-learn's."""
+"""Compares the linear classifier with scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from convmixer_tf.training.probe import minimize
 
 @pytest.fixture(scope="module")
 def blobs():
-    """Features of three classes that overlap, of unequal scale."""
+    """Features of three overlapping classes with unequal scales."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), (40, 30, 20))
     centers = rng.normal(0, 1, (3, 8))
@@ -68,7 +68,7 @@ def test_cross_validation_chooses_by_what_the_features_tell():
 
 
 def test_views_of_an_image_stay_in_one_fold():
-    """Or else copies of noise would foretell each other."""
+    """Otherwise, copies of noise would predict each other."""
     rng = np.random.default_rng(0)
     noise = np.repeat(rng.normal(size=(60, 1, 80)), 2, axis=1)
     targets = np.eye(2)[np.arange(60) % 2]

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: killed, restarted, several at once."""
+"""Tests runs in separate processes: killed, resumed, several workers."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def start(*arguments, tf_config=None):
 
 
 def finish(processes):
-    """Waits for all of them, but never for long."""
+    """Waits for all of them, with a time limit."""
     try:
         outputs = [
             process.communicate(timeout=TIMEOUT)[0] for process in processes
@@ -95,7 +95,7 @@ def assert_equal(left, right, tolerance=0.0):
 
 
 def kill_and_rerun(tmp_path, kills, *options):
-    """Kills one run several times, and compares it with one left alone."""
+    """Kills a run several times and compares it with an uninterrupted one."""
     code, output = run(tmp_path / "whole", *options)
     assert code == 0, output
     for where, step in kills:
@@ -119,14 +119,14 @@ def test_a_run_killed_at_five_random_steps(tmp_path):
     steps = sorted(random.SystemRandom().choices(range(1, 12), k=4))
     print("killed at", steps)
     kills = [("update", step) for step in steps]
-    # And once between an evaluation and its checkpoint.
+    # Once between an evaluation and its checkpoint.
     kills.append(("finish_epoch", 12))
     kill_and_rerun(tmp_path, kills, "--digits")
 
 
 @pytest.mark.large
 def test_deterministic_operations_are_all_there(tmp_path):
-    """On a CPU they compute what the others do."""
+    """On a CPU, they compute the same as the others."""
     for name in ("--digits", "--deterministic"):
         code, output = run(tmp_path / name, "--digits", name)
         assert code == 0, output
@@ -135,7 +135,7 @@ def test_deterministic_operations_are_all_there(tmp_path):
 
 
 def check_that_two_end_as_one(tmp_path, said):
-    """Starts two workers, be it again, and compares with one process."""
+    """Starts or resumes two workers and compares with one process."""
     codes, outputs = finish(start_two(tmp_path / "two"))
     assert codes == [0, 0], "\n".join(outputs)
     assert said in outputs[0]
@@ -158,8 +158,8 @@ def test_a_lost_worker_ends_clearly_and_all_go_on(tmp_path, victim):
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] not in (0, -signal.SIGKILL), outputs[1 - victim]
     if victim:
-        # The first worker hosts the service that tells of losses, so what
-        # the others say of its end is TensorFlow's.
+        # The first worker hosts the service that reports lost workers, so the
+        # others' message about its end is TensorFlow's.
         assert "Another worker was lost after step" in outputs[0]
     check_that_two_end_as_one(tmp_path, "Resuming from step")
 
@@ -169,7 +169,7 @@ def test_all_workers_save_and_stop_when_one_is_told_to(tmp_path):
     options = ["", f"--kill_at=5 --signal={signal.SIGTERM}"]
     codes, outputs = finish(start_two(tmp_path / "two", options))
     assert codes == [128 + signal.SIGTERM] * 2, "\n".join(outputs)
-    # Three updates after the last time, see tiny.config().
+    # Three updates after the last report, see tiny.config().
     assert all("Saved step 6. Run the same" in output for output in outputs)
     check_that_two_end_as_one(tmp_path, "Resuming from step 6 of 12")
 

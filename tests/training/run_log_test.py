@@ -33,8 +33,8 @@ def test_a_line_has_the_mean_loss_and_the_time_left(
     tmp_path, caplog, monkeypatch
 ):
     log = RunLog(tmp_path, tiny.config(log_every=3), 0)
-    # The first step, with the building of the graph, takes 9,000 seconds, all
-    # others 400.
+    # The first step, which builds the graph, takes 9,000 seconds, all others
+    # 400.
     monkeypatch.setattr(
         run_log.time,
         "perf_counter",
@@ -52,7 +52,7 @@ def test_a_line_has_the_mean_loss_and_the_time_left(
 
 
 def lines_of(log, monkeypatch, caplog, seconds):
-    """Reports on steps that take so long; returns what is left, by line."""
+    """Reports steps of given durations; returns the remaining times."""
     clock = [0.0]
     monkeypatch.setattr(run_log.time, "perf_counter", lambda: clock[0])
     log._restart_clock()
@@ -66,14 +66,14 @@ def lines_of(log, monkeypatch, caplog, seconds):
 
 
 def test_the_time_left_does_not_jump(tmp_path, caplog, monkeypatch):
-    """The first step of a run or an epoch says nothing of the others."""
+    """The first step of a run or an epoch is not representative."""
     log = RunLog(tmp_path, tiny.config(log_every=1), 0)
     left = lines_of(log, monkeypatch, caplog, [9000, 60, 60])
     assert left == ["", ", 6 min left", ", 5 min left"]
     log.add_epoch([EPOCH])
     left = lines_of(log, monkeypatch, caplog, [4000, 60])
     assert left == [", 4 min left", ", 3 min left"]
-    # What is slower for once counts half, and is soon forgotten.
+    # A single slow step has half the weight and is soon forgotten.
     left = lines_of(log, monkeypatch, caplog, [180, 60])
     assert left == [", 4 min left", ", 2 min left"]
 
@@ -200,7 +200,7 @@ def test_a_run_that_ends_early_still_gets_its_profile(tmp_path, monkeypatch):
     steps(log, 1)
     log.close()
     assert calls == ["start", "stop"]
-    # One that goes on behind the window has nothing to stop.
+    # A run that resumes after the window has nothing to stop.
     log = RunLog(tmp_path, tiny.config(profile_steps=(2, 4)), 2)
     steps(log, 3)
     assert calls == ["start", "stop"]
@@ -229,7 +229,7 @@ def test_a_run_is_told_of_other_devices(tmp_path, caplog):
 
 
 def test_a_run_of_an_older_version_goes_on(tmp_path):
-    """It has no word for what it could not be told otherwise."""
+    """Its settings lack an option that did not exist."""
     config = tiny.config()
     augmentation = dataclasses.asdict(get_augmentation("none"))
     open_run(tmp_path, config, {"augmentation": augmentation})

@@ -8,14 +8,14 @@ from convmixer_tf.training.schedule import make_schedule
 from convmixer_tf.training.schedule import piecewise_linear
 
 
-# Runs too short for all three pieces are among them: 1, 2 and 3 epochs.
+# Includes runs that are too short for all three pieces: 1, 2 and 3 epochs.
 @pytest.mark.parametrize(
     ("epochs", "steps"),
     [(150, 2001), (300, 100), (25, 7), (7, 13), (3, 10), (2, 10), (1, 10)],
 )
 def test_piecewise_linear_is_the_authors(epochs, steps):
     peak = 0.01
-    # As the authors' timm fork does, before each update.
+    # As in the authors' timm fork, before each update.
     corners = [0, epochs * 2 // 5, epochs * 4 // 5, epochs]
     times = np.arange(1, epochs * steps + 1) / steps
     expected = np.interp(times, corners, [0, peak, peak / 20, 0])

@@ -1,4 +1,4 @@
-"""One replica, two, and accumulated batches: the same training."""
+"""Tests that one replica, two and accumulated batches train the same."""
 
 import functools
 

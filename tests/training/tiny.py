@@ -1,4 +1,4 @@
-"""A model and data small enough that a test trains them in seconds."""
+"""A model and data that a test can train in seconds."""
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +42,7 @@ def build_model(dropout=0.0, frozen_norms=False):
 
 
 def examples():
-    """Images of one color per class, with noise, so there is what to learn."""
+    """Noisy images of one color per class, which can be learned."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
     colors = rng.uniform(50, 200, (CLASSES, 1, 1, 3))
@@ -51,7 +51,7 @@ def examples():
 
 
 def train_batches(batch_size=16, augment=True, seed=0):
-    """Data as a function of the epoch and of the first batch, and no more."""
+    """Returns data that depends only on the epoch and the first batch."""
     images, labels = examples()
 
     def batches(epoch, first_batch, context):
@@ -74,7 +74,7 @@ def train_batches(batch_size=16, augment=True, seed=0):
 
 
 def eval_batches(count=61, batch_size=16):
-    """Every image once: 61 is no multiple of the batch or of the replicas."""
+    """Every image once: 61 is no multiple of the batch or the replicas."""
     images, labels = (x[:count] for x in examples())
     missing = -count % batch_size
     images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
@@ -98,7 +98,7 @@ def weights_of(model):
 
 
 def worst_difference(left, right):
-    """The largest difference, relative to the largest value of a tensor."""
+    """Returns the largest difference relative to a tensor's largest value."""
     assert left.keys() == right.keys()
     return max(
         np.max(np.abs(left[name] - right[name]))

@@ -1,7 +1,7 @@
-"""All that a run does under a `TPUStrategy`, without a TPU.
+"""Tests a run with a `TPUStrategy`, without a TPU.
 
-Logical CPUs take the place of its cores: functions are traced as for a TPU,
-and what happens between them is done.
+Logical CPUs replace the cores: functions are traced as for a TPU, and the code
+between them runs.
 """
 
 import numpy as np
@@ -22,12 +22,12 @@ from tests.training import tiny
 CONFIG = tiny.config(
     accumulation_steps=2, batch_size=32, ema_decay=0.9, clip_norm=0.3
 )
-# Of the host: a TPU would have to wait for it, or refuses it.
+# Host operations: a TPU would have to wait for them or rejects them.
 HOST_OPERATIONS = {"EagerPyFunc", "PyFunc", "PrintV2", "Assert"}
 
 
 def trace(function, *arguments):
-    """Traces a function and returns its operations, which a TPU can run."""
+    """Traces a function and returns its operations; a TPU must support them."""
     graph = function.get_concrete_function(*arguments).graph
     operations = graph.get_operations()
     assert any(op.type == "TPUReplicateMetadata" for op in operations)
@@ -39,7 +39,7 @@ def trace(function, *arguments):
 
 
 def trace_instead(strategy, function):
-    """Takes the place of `on_replicas`, whose result can't be run."""
+    """Replaces `on_replicas`, whose result can't be run."""
 
     def call():
         trace(on_replicas(strategy, function))
@@ -59,10 +59,10 @@ def strategy():
 
 @pytest.fixture(scope="module")
 def run(strategy, tmp_path_factory):
-    """A run, built as `train` builds it."""
+    """A run, built like in `train`."""
     directory = tmp_path_factory.mktemp("tpu")
     with pytest.MonkeyPatch.context() as patch:
-        # What is fast on a CPU is not for a TPU.
+        # Fast CPU operations must not be used for a TPU.
         patch.setattr(tensorflow_cpu, "only_cpus", lambda: False)
         for module in (step, trainer):
             patch.setattr(module, "on_replicas", trace_instead)

@@ -100,7 +100,7 @@ def test_the_model_returned_is_the_average(finished, one_device):
     model = tiny.build_model()
     top1 = tiny_top1(model, weights)
     assert top1 == pytest.approx(summary["last"]["top1"])
-    # Run again, there is nothing left to do, and the same is returned.
+    # A second call does nothing and returns the same.
     again, same_summary = run(directory, one_device)
     assert tiny.worst_difference(weights, tiny.weights_of(again)) == 0
     assert same_summary == summary
@@ -132,7 +132,7 @@ def test_a_run_that_crashed_ends_as_if_it_had_not(
 
 @pytest.mark.slow
 def test_a_run_in_an_object_store_goes_on(finished, one_device, monkeypatch):
-    """It is told to stop, and then what it saved is damaged."""
+    """The run is stopped, and then its checkpoint is damaged."""
     folder = "ram://runs/stopped"
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5, terminate)
@@ -163,7 +163,7 @@ def test_a_run_with_muon_resumes_to_the_bit(one_device, tmp_path, monkeypatch):
 def test_several_updates_a_call_are_the_same_to_the_bit(
     finished, one_device, tmp_path, monkeypatch
 ):
-    """In calls of 2, 1 and 1 updates, and crashed in between."""
+    """In calls of 2, 1 and 1 updates, with a crash in between."""
     with monkeypatch.context() as patch:
         interrupt_at(patch, 6, crash)
         with pytest.raises(CrashError):
@@ -196,7 +196,7 @@ def test_sigterm_saves_and_exits(
     assert [resumed["last"]["epoch"]] == [2]
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    # The first epoch's speed is unknown if all of it was before the stop.
+    # The first epoch's speed is unknown if it was complete before the stop.
     known = [bool(row["images_per_second"]) for row in rows]
     assert known == [step != 4, True]
     assert resumed["images_per_second"] > 0
@@ -297,7 +297,7 @@ def test_other_settings_need_another_folder(finished, one_device):
     message = "rate was 0.01 and is 0.1. Take another folder .`--output`"
     with pytest.raises(ValueError, match=message):
         run(finished[0], one_device, learning_rate=0.1)
-    # What the result does not depend on may change.
+    # Settings that do not affect the result may change.
     run(finished[0], one_device, keep=5, log_every=1)
 
 

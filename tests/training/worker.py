@@ -1,4 +1,4 @@
-"""A small run in a process of its own, which can be told to die.
+"""A small run in a separate process that can kill itself.
 
 python -m tests.training.worker FOLDER [--strategy S] [--kill_at STEP] ...
 """
@@ -23,7 +23,7 @@ from tests.training import tiny
 
 
 def die_after(run_class, name, step, number=signal.SIGKILL):
-    """Makes the process signal itself in a method, from a step on."""
+    """Makes the process send itself a signal in a method, from a step on."""
     method = getattr(run_class, name)
 
     def dying(self, *args):
@@ -36,7 +36,7 @@ def die_after(run_class, name, step, number=signal.SIGKILL):
 
 
 def train_digits(folder, strategy):
-    """On real images, with all the augmentation of the authors' run."""
+    """On real images, with the authors' full augmentation."""
     model, _ = train_classifier(
         tiny.config(epochs=3, ema_decay=0.9),
         lambda activation: ConvMixer(

@@ -18,7 +18,7 @@ from tests.helpers import ROOT
 
 
 def run_page(folder, paths):
-    """What the page reads and finds of images, a dictionary for each."""
+    """Returns the page's pixels and results for images, as dictionaries."""
     with tempfile.TemporaryDirectory() as directory:
         results = os.path.join(directory, "results.json")
         finished = subprocess.run(
@@ -37,10 +37,10 @@ def run_page(folder, paths):
 def compare(folder, paths):
     """Compares the page with this package and LiteRT.
 
-    Differences of pixels are in gray levels, those of predictions between
-    probabilities: with LiteRT on the page's own pixels, and on those that this
-    package reads of the files. That of maps is on the page's pixels, a
-    fraction of their whole range.
+    Differences of pixels are in gray levels. Differences of predictions are
+    between probabilities, with LiteRT on the page's own pixels and on the
+    pixels that this package reads. The difference of maps is on the page's
+    pixels, as a fraction of their range.
     """
     folder = pathlib.Path(folder)
     known = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The web page in headless Chromium: `pytest -m web`.
+"""Tests the web page in headless Chromium: `pytest -m web`.
 
 Needs Node.js, npm, the npm registry and Chromium, whose path may be in the
 environment's CHROMIUM. The page's pictures go to the folder in SCREENSHOTS.
@@ -52,7 +52,7 @@ def run(*command, **environment):
 
 @pytest.fixture(scope="module", autouse=True)
 def _page():
-    """Builds it from the locked packages."""
+    """Builds the page from the locked packages."""
     for program in ("node", "npm", CHROMIUM):
         if not shutil.which(program):
             pytest.skip(f"the web page's tests need {program}")
@@ -163,7 +163,7 @@ def test_photos_are_turned_as_in_python(models, turned, tmp_path, orientation):
 
 
 def unusual_files():
-    """Yields files whose EXIF is unusual, malformed, cut off or damaged."""
+    """Yields files with unusual, malformed, truncated or damaged EXIF."""
     tag = (0x0112, 3, 1, 6)
     for content in (
         *(b"", exif(OTHER_TAG), exif((0x0112, 3, 1, 0)), exif(tag, tag)),

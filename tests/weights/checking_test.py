@@ -1,4 +1,4 @@
-"""Reading the architecture off the shapes."""
+"""Tests inferring the architecture from shapes."""
 
 import dataclasses
 

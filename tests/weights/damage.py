@@ -1,16 +1,16 @@
-"""Damage to files of weights."""
+"""Damages weights files."""
 
 from convmixer_tf.weights import read_weights
 
 
 def count_found(path, offsets, mask, check):
-    """Flips bits of a byte at a time, and counts how often it is found.
+    """Flips bits of one byte at a time and counts detections.
 
     Args:
         path: `pathlib.Path` of a file of weights, which is changed.
         offsets: Iterable of integers, the bytes to damage, one at a time.
         mask: Integer, the bits that are flipped.
-        check: Function that checks the weights where none is found.
+        check: Function that checks the weights if there is no error.
     """
     content = path.read_bytes()
     found = 0
@@ -28,11 +28,11 @@ def count_found(path, offsets, mask, check):
 
 
 def check_flipped_bytes(path, step, names):
-    """Checks that each flipped byte is found, or leaves weights of `names`.
+    """Checks that flipped bytes are detected or leave weights of `names`.
 
     Args:
         path: `pathlib.Path` of a file of weights, which is changed.
-        step: Integer, from one byte that is flipped to the next.
+        step: Integer, the distance between flipped bytes.
         names: Set of the names that weights may have.
     """
 

@@ -1,4 +1,4 @@
-"""The weights that a quantized or LoRA layer computes with."""
+"""Tests the effective weights of quantized and LoRA layers."""
 
 import keras
 import numpy as np
@@ -24,9 +24,9 @@ def randomize(layer):
 
 
 def assert_computes_with(layer, kernel, bias):
-    """Reads the kernel off the layer, one input after the other.
+    """Measures the kernel of a layer, one input after the other.
 
-    0 and 1 stay what they are where a layer rounds its inputs.
+    A layer that rounds its inputs does not change 0 and 1.
     """
     rows = np.asarray(layer(np.eye(INPUTS, dtype="float32")))
     none = np.asarray(layer(np.zeros((1, INPUTS), "float32")))
@@ -54,7 +54,7 @@ def test_quantized_dense(units, use_bias, mode, config):
     kernel, bias = effective_weights(layer)
     assert (bias is None) == (not use_bias)
     assert_computes_with(layer, kernel, bias)
-    # A step is a 15th of the range, and two of them can be lost.
+    # A step is 1/15 of the range, and the error can be two steps.
     np.testing.assert_allclose(kernel, before, atol=np.ptp(before) / 7)
 
 

@@ -1,4 +1,4 @@
-"""Finding the ConvMixer in a checkpoint, whatever is around it."""
+"""Tests finding the ConvMixer in a checkpoint."""
 
 import pytest
 
@@ -15,7 +15,7 @@ NAMINGS = {"timm": lambda name: name, "authors": flat_names().get}
 
 
 def prefixed(prefix, naming="timm", seed=0):
-    """A state dict with something before each name."""
+    """A state dict with a prefix before each name."""
     state_dict = random_state_dict(seed=seed)
     return {f"{prefix}{NAMINGS[naming](n)}": v for n, v in state_dict.items()}
 

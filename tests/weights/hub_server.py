@@ -1,8 +1,8 @@
 """A Hugging Face hub on the loopback interface, for the real client.
 
-It speaks the part of the protocol that fetching a file needs: metadata by
-HEAD, a redirect to another host that holds the content, ranges, and errors;
-and the part that a commit of small files needs.
+It implements the part of the protocol for downloading a file (metadata with
+HEAD, a redirect to another host with the content, ranges, and errors) and for a
+commit of small files.
 """
 
 import base64
@@ -20,16 +20,17 @@ class HubServer:
     """A hub and, on a second port, the content network it redirects to.
 
     Attributes:
-        files: Dictionary from (repository, file name) to content. That of a
-            revision other than `main` is of (repository@revision, file name).
-        requests: List of `(host, method, path, headers)` as they came in,
-            `host` being `"hub"` or `"cdn"`.
-        status: What the hub answers to everything, such as 503, or `None`
-            to answer as it should.
-        cuts: How many bytes each of the next downloads sends before the
-            connection breaks; once the list is empty, downloads are whole.
-        announce_cuts: Whether a cut download looks whole (its Content-Length
-            is what it sends) instead of breaking off.
+        files: Dictionary from (repository, file name) to content. For a
+            revision other than `main`, the key is (repository@revision, file
+            name).
+        requests: List of `(host, method, path, headers)` in order. `host` is
+            `"hub"` or `"cdn"`.
+        status: The status of all answers, such as 503, or `None` for correct
+            answers.
+        cuts: Number of bytes that each of the next downloads sends before the
+            connection breaks. Downloads are complete when the list is empty.
+        announce_cuts: Whether a truncated download looks complete (its
+            Content-Length is what it sends) instead of breaking off.
         corrupt: Whether one bit of each download is wrong.
     """
 
@@ -44,12 +45,12 @@ class HubServer:
 
     @property
     def url(self):
-        """Address of the hub, for `HF_ENDPOINT`."""
+        """URL of the hub, for `HF_ENDPOINT`."""
         return _url(self._servers[0])
 
     @property
     def cdn_url(self):
-        """Address of the content network."""
+        """URL of the content network."""
         return _url(self._servers[1])
 
     def count(self, host, method):
@@ -57,7 +58,7 @@ class HubServer:
         return sum(r[:2] == (host, method) for r in self.requests)
 
     def close(self):
-        """Goes down: connections are refused from now on."""
+        """Shuts down: connections are refused from now on."""
         while self._servers:
             server = self._servers.pop()
             server.shutdown()
@@ -66,7 +67,7 @@ class HubServer:
 
 @contextlib.contextmanager
 def running_hub():
-    """Runs a `HubServer` and takes it down."""
+    """Runs a `HubServer` and shuts it down."""
     server = HubServer()
     try:
         yield server
@@ -91,7 +92,7 @@ def point_client_at(hub, cache, monkeypatch):
 def _serve(hub, handler):
     bound = type(handler.__name__, (handler,), {"hub": hub})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), bound)
-    # The default interval of 0.5 s would be waited for at each shutdown.
+    # Each shutdown would wait for the default interval of 0.5 s.
     thread = threading.Thread(
         target=server.serve_forever, args=(0.01,), daemon=True
     )
@@ -171,7 +172,7 @@ class _Hub(_Handler):
         self.wfile.write(body)
 
     def _changed(self, lines):
-        """Does what a POST asks for; returns the answer."""
+        """Handles a POST and returns the answer."""
         if self.path == "/api/repos/create":
             name = f"{lines[0].get('organization')}/{lines[0]['name']}"
             return {"url": f"{self.hub.url}/{name}"}

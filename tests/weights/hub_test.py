@@ -1,4 +1,4 @@
-"""Fetching with the real huggingface_hub client, from a hub on loopback."""
+"""Tests downloads with the real huggingface_hub client and a local hub."""
 
 import os
 import pathlib
@@ -79,7 +79,7 @@ def test_second_call_downloads_nothing(hub):
     first = fetch_weights("convmixer_small")
     assert fetch_weights("convmixer_small") == first
     assert hub.count("cdn", "GET") == 1
-    assert hub.count("hub", "HEAD") == 2  # It asks whether it has changed.
+    assert hub.count("hub", "HEAD") == 2  # It checks for changes.
 
 
 def test_offline_mode_uses_the_cache_and_asks_nobody(hub, monkeypatch):
@@ -301,7 +301,7 @@ def test_model_loads_what_it_fetches(hub):
         assert same != path.startswith("predictions"), path
 
 
-# The package without its __init__: importing TensorFlow would take seconds.
+# The package without its __init__, because importing TensorFlow is slow.
 SCRIPT = """
 import sys
 import types
@@ -323,7 +323,7 @@ print(weights.read_weights(path)["patch_embed/conv/kernel"][0, 0, 0, 0])
 
 
 def run(**environment):
-    """Fetches in a process that knows nothing but its environment."""
+    """Downloads in a process that only has its environment variables."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -366,6 +366,6 @@ def test_environment_without_a_network(tmp_path):
     assert result.returncode == 1
     assert "Error: Cannot fetch the published weights" in result.stderr
     assert "Unset HF_HUB_OFFLINE" in result.stderr
-    # What the hub's client raised on the way says nothing more.
+    # The hub client's exception has no more information.
     assert result.stderr.count("Traceback") == 1
     assert len(result.stderr.splitlines()) < 16

@@ -1,6 +1,6 @@
-"""Reading the files of keras-cv's ConvMixer, whole, damaged and of others.
+"""Tests reading keras-cv's ConvMixer files: valid, damaged and other files.
 
-`keras_cv_model.py` made the files. Its model computed their outputs.
+`keras_cv_model.py` wrote the files and computed their outputs.
 """
 
 import gzip
@@ -150,7 +150,7 @@ def test_converts_to_timm(path, tmp_path, outputs):
 
 
 def replace(path, name, value):
-    """Replaces an array in the file, by `None` for nothing."""
+    """Replaces an array in the file, or removes it with `None`."""
     with h5py.File(path, "a") as h5:
         del h5[name]
         if value is not None:

@@ -1,4 +1,4 @@
-"""Writes a ConvMixer of keras-cv with random weights, and what it computes.
+"""Writes keras-cv's ConvMixer with random weights, and its outputs.
 
     TF_USE_LEGACY_KERAS=1 python tests/weights/keras_cv_model.py FOLDER \
         DIM DEPTH KERNEL_SIZE PATCH_SIZE CLASSES HEIGHT WIDTH
@@ -54,7 +54,7 @@ def main(folder, *numbers):
 
 
 def random(weight, rng):
-    """Draws values at which signals neither die nor explode.
+    """Draws values that keep the magnitude of activations.
 
     Some variances are as small as the epsilons, so that these matter.
     """

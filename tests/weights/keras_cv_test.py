@@ -1,4 +1,4 @@
-"""Against keras-cv's ConvMixer, which runs in a process with Keras 2."""
+"""Compares with keras-cv's ConvMixer in a process with Keras 2."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.peer
 
 
 def run_keras_cv(folder, *numbers):
-    """Lets keras-cv write a model and its outputs, as `keras_cv_model` says."""
+    """Makes keras-cv write a model and its outputs."""
     for package in ("keras_cv", "tf_keras"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f'needs {package}: pip install -e ".[keras-cv]"')

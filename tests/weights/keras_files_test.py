@@ -1,4 +1,4 @@
-"""Reading .weights.h5 and .keras files, whole, damaged and hostile."""
+"""Tests reading .weights.h5 and .keras files: valid, damaged, malicious."""
 
 import io
 import pathlib
@@ -199,7 +199,7 @@ def test_array_of_another_rank(h5):
 
 
 def replace_bias(path, make):
-    """Replaces one dataset by what `make(group)` puts in its place."""
+    """Replaces one dataset with the result of `make(group)`."""
     with h5py.File(path, "a") as file:
         del file[BIAS]
         make(file)
@@ -284,7 +284,7 @@ def test_quantized_classifier(tmp_path, mode, classes, suffix):
 
 
 def test_calibrated_classifier_is_refused(tmp_path):
-    """Keras 3.15 saves it without its zeros, and can't load it either."""
+    """Keras 3.15 saves it without its zeros and can't load it either."""
     layer = keras.layers.Dense(
         5, dtype="gptq/8/-1_from_float32", name="predictions"
     )
@@ -317,7 +317,7 @@ def test_lora_is_merged(tmp_path, suffix):
 
 
 class Wrapper(keras.Model):
-    """A model that is not functional, with a ConvMixer for a part."""
+    """A subclassed model that contains a ConvMixer."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Loading into a model: all or nothing."""
+"""Tests that weights are loaded completely or not at all."""
 
 import dataclasses
 
@@ -295,7 +295,7 @@ def test_layers_in_front_keep_their_values(tmp_path):
 
 
 class Encoder(keras.layers.Layer):
-    """Builds a ConvMixer when it is built itself."""
+    """A layer whose `build` builds a ConvMixer."""
 
     def build(self, input_shape):
         self.body = small_model()

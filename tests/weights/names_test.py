@@ -1,4 +1,4 @@
-"""Names and layouts, PyTorch to Keras and back."""
+"""Tests names and layouts, from PyTorch to Keras and back."""
 
 import numpy as np
 import pytest

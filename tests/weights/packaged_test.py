@@ -1,4 +1,4 @@
-"""The weights in the package: whole, damaged, missing."""
+"""Tests the packaged weights: valid, damaged, missing."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def model():
 
 @pytest.fixture
 def folder(model, tmp_path, monkeypatch):
-    """As `recipes/package_cifar10.py` fills it."""
+    """A folder like from `recipes/package_cifar10.py`."""
     write_packaged(model, tmp_path)
     monkeypatch.setattr(packaged, "FOLDER", tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Against timm's ConvMixer and the authors', the real modules."""
+"""Compares with the real modules of timm and of the authors."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def timm_model():
 
 
 def randomize(module):
-    """Gives every parameter and statistic another value."""
+    """Sets every parameter and statistic to a different value."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

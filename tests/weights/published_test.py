@@ -1,4 +1,4 @@
-"""The table of published weights."""
+"""Tests the table of published weights."""
 
 from convmixer_tf.weights import PUBLISHED_WEIGHTS
 from convmixer_tf.weights.checking import Architecture
@@ -53,7 +53,7 @@ def test_file_and_license():
 
 
 def test_files_on_the_web_have_a_hash():
-    """Addresses and hashes as in keras-cv 0.9.0."""
+    """URLs and hashes as in keras-cv 0.9.0."""
     entry = PUBLISHED_WEIGHTS["convmixer_512_16"]
     base = "https://storage.googleapis.com/keras-cv/models/convmixer_512_16"
     assert entry.file == PublishedFile(

@@ -1,4 +1,4 @@
-"""Reading .safetensors files, whole and damaged."""
+"""Tests reading .safetensors files, valid and damaged."""
 
 import zipfile
 
@@ -103,7 +103,7 @@ def test_any_flipped_byte_of_the_header_is_found_or_harmless(tmp_path):
     path.write_bytes(content)
 
     def check(weights):
-        # Metadata, a counter that isn't read, or a name now missing.
+        # Metadata, a counter that isn't read, or a missing name.
         assert set(weights) <= set(random_weights())
 
     found = count_found(path, range(0, header, 7), 0x11, check)

@@ -1,4 +1,4 @@
-"""Random weights of a small ConvMixer, in every form the tests need."""
+"""Random weights of a small ConvMixer in all formats of the tests."""
 
 import warnings
 
@@ -15,7 +15,7 @@ SMALL = Architecture(
 
 
 def random_weights(architecture=SMALL, seed=0, dtype="float32"):
-    """Weights by Keras path; no two values are equal."""
+    """Weights by Keras path. All values are different."""
     rng = np.random.default_rng(seed)
     return {
         path: rng.uniform(0.5, 1.5, shape).astype(dtype)
@@ -61,7 +61,7 @@ def quantized(model, mode):
         ),
         "int4 in blocks": keras.quantizers.Int4QuantizationConfig(block_size=4),
     }
-    with warnings.catch_warnings(action="ignore"):  # Of each other layer.
+    with warnings.catch_warnings(action="ignore"):  # About other layers.
         model.quantize(mode.partition(" ")[0], config=configs.get(mode))
     return model
 

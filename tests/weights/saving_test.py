@@ -1,4 +1,4 @@
-"""Writing a model for timm."""
+"""Tests writing weights for timm."""
 
 import json
 import os
@@ -117,12 +117,12 @@ def test_result_is_readable_by_others_as_any_new_file(model, tmp_path):
 
 
 def predictions(model):
-    """What a model says of two random images."""
+    """Returns a model's outputs for two random images."""
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 12, 3))
     return np.asarray(model(images.astype("float32")))
 
 
-# What is lost is the rounding of the features, in 8 bits, per image.
+# The difference is the rounding of features to 8 bits, per image.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "lora"),
@@ -143,9 +143,9 @@ def test_quantized_model(tmp_path, mode, lora):
     expected = predictions(model)
     tolerance = 0.02 * np.abs(expected).max()
     if mode == "float8":
-        tolerance *= 3  # Of a mantissa of three bits.
+        tolerance *= 3  # For a mantissa of three bits.
     np.testing.assert_allclose(predictions(again), expected, atol=tolerance)
-    # An update is far larger than that.
+    # An update is much larger.
     if lora:
         assert np.abs(float_model - expected).max() > 5 * tolerance
 
@@ -166,7 +166,7 @@ def test_model_with_lora(tmp_path):
 
 
 class Listed(keras.layers.Layer):
-    """A layer whose parts stand in a list."""
+    """A layer with its sublayers in a list."""
 
     def __init__(self, *parts):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reading PyTorch checkpoints, honest, damaged and hostile."""
+"""Tests reading PyTorch checkpoints: valid, damaged and malicious."""
 
 import argparse
 import collections
@@ -35,7 +35,7 @@ def test_without_pytorch(tmp_path, monkeypatch):
 
 @pytest.fixture
 def torch():
-    """PyTorch; tests that use it are marked `peer`."""
+    """PyTorch. Tests that use it are marked `peer`."""
     import torch
 
     return torch
@@ -86,7 +86,7 @@ def test_training_checkpoint_of_timm(torch, tmp_path):
     }
     torch.save(checkpoint, path)
     assert_same(read_weights(path), random_weights(seed=1))
-    # The averaged weights, where there are any, as timm does it.
+    # Like timm, the averaged weights are preferred.
     torch.save({**checkpoint, "state_dict_ema": tensors(torch)}, path)
     assert_same(read_weights(path), random_weights())
 
@@ -147,7 +147,7 @@ def test_malicious_checkpoint_is_refused_and_not_run(torch, tmp_path, zipped):
     ):
         read_weights(path)
     assert not trace.exists()
-    torch.load(path, weights_only=False)  # What it would have done.
+    torch.load(path, weights_only=False)  # Shows the attack.
     assert trace.exists()
 
 
@@ -253,7 +253,7 @@ def test_what_stands_beside_is_said_once(torch, tmp_path):
 @pytest.mark.peer
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_modules_around_a_model(torch, tmp_path):
-    """As PyTorch's own averaging and compiling modules name parameters."""
+    """Names from PyTorch's averaging and compiling modules."""
     import_timm()
     from timm.models.convmixer import ConvMixer
 
@@ -327,7 +327,7 @@ def test_harmless_metadata(torch, tmp_path, value, zipped):
 
 
 class AttributeDict(dict):
-    """As Lightning has it, which writes one into each checkpoint."""
+    """As in Lightning's checkpoints."""
 
 
 @pytest.mark.peer
@@ -349,7 +349,7 @@ def test_hyperparameters_of_lightning(torch, tmp_path, monkeypatch, package):
 
 
 class Settings:
-    """A class that only the program that trained knows."""
+    """A class that exists only in the training program."""
 
 
 @pytest.mark.peer
@@ -396,7 +396,7 @@ def test_content_that_contains_itself(torch, tmp_path):
     path = tmp_path / "small.pt"
     content = {"model": tensors(torch)}
     content["again"] = content
-    content["last"] = content["model"]  # One and the same is no second one.
+    content["last"] = content["model"]  # The same object is not counted twice.
     torch.save(content, path)
     assert_same(read_weights(path), random_weights())
 

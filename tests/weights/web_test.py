@@ -1,4 +1,4 @@
-"""Fetching with the real `keras.utils.get_file`, from a server on loopback."""
+"""Tests downloads with the real `keras.utils.get_file` and a local server."""
 
 import contextlib
 import hashlib
@@ -27,11 +27,11 @@ class Storage(http.server.ThreadingHTTPServer):
 
     Attributes:
         files: Dictionary from names to content.
-        requests: List of the paths that were asked for.
-        cut: How many bytes a download sends before the connection breaks, or
-            `None` for all.
-        announced: Whether a cut download looks whole.
-        status: What it answers to everything, or `None`.
+        requests: List of the requested paths.
+        cut: Number of bytes that a download sends before the connection breaks,
+            or `None` for all.
+        announced: Whether a truncated download looks complete.
+        status: Status of all answers, or `None`.
     """
 
     def __init__(self):
@@ -126,7 +126,7 @@ def test_fetches_through_the_redirect(storage, cache, capsys):
     assert names(cache) == ["convmixer_small_top.h5"]
     assert storage.requests == ["/top.h5", "/moved/top.h5"]
     written = capsys.readouterr()
-    assert written.out == ""  # There the output of a command belongs.
+    assert written.out == ""  # Stdout is for a command's output.
     assert storage.url in written.err
 
 
@@ -256,7 +256,7 @@ def test_model_loads_what_it_fetches(
     )
     assert storage.requests == [f"/{fetched}", f"/moved/{fetched}"]
     if not arguments:
-        # Its mean and deviation are 0 and 1 without being told.
+        # Its default mean and deviation are 0 and 1.
         logits = model.predict(outputs["images"], verbose=0)
         assert relative_difference(logits, outputs["logits"]) < 1e-5
 

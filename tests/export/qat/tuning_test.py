@@ -1,4 +1,4 @@
-"""What is checked before another process starts."""
+"""Tests the checks before the worker process starts."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ INT8 = {"calibration_images": IMAGES}
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Pretends the extra to be there; no other process is started."""
+    """Pretends that the extra is installed; no process is started."""
     monkeypatch.setattr(tuning, "check_installed", lambda: None)
 
     def refuse(folder):
@@ -82,7 +82,7 @@ def test_errors_leave_no_folder(tmp_path):
     custom = convmixer(activation=keras.ops.erfinv)
     raw = convmixer(include_preprocessing=False)
     integers = convmixer()
-    with warnings.catch_warnings(action="ignore"):  # Of what it leaves out.
+    with warnings.catch_warnings(action="ignore"):  # About skipped layers.
         integers.quantize("int8")
     adapted = convmixer()
     adapted.get_layer("block_0").pointwise.enable_lora(2)
@@ -178,7 +178,7 @@ def test_a_folder_of_another_run(tmp_path):
             config(),
             **settings,
         )
-    # How often it is saved does not matter.
+    # The checkpoint interval does not matter.
     with pytest.raises(AssertionError, match="A process was started"):
         fine_tune(
             model, folder, IMAGES, LABELS, config(save_every=7), **settings

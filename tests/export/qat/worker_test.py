@@ -1,4 +1,4 @@
-"""Fine-tuning for real, in a process with Keras 2."""
+"""Tests real fine-tuning in a process with Keras 2."""
 
 import fcntl
 import os
@@ -98,7 +98,7 @@ def test_training_lowers_the_loss_and_leaves_the_stem(tmp_path):
     np.testing.assert_array_equal(old["patch_embed"][0], new["patch_embed"][0])
     moved = [n for n in old if np.any(old[n][0] != new[n][0])]
     assert set(moved) == set(old) - {"patch_embed"}
-    # The model that was given is as it was.
+    # The given model is unchanged.
     np.testing.assert_array_equal(
         deploy(model, "litert_int8").predict(IMAGES, verbose=0),
         before.predict(IMAGES, verbose=0),
@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     for name in others:
         for left, right in zip(weights[name], others[name], strict=True):
             np.testing.assert_allclose(left, right, atol=1e-6)
-    # Once it is finished, no process is needed.
+    # A finished run needs no process.
     shutil.rmtree(checkpoints)
     again, _ = tune(folder, settings)
     assert not checkpoints.exists()
@@ -175,7 +175,7 @@ def test_a_keras_2_model_that_computes_something_else(tmp_path, monkeypatch):
 def test_one_process_at_a_time_and_one_that_fails(tmp_path, monkeypatch):
     run = tuning._run_worker
     monkeypatch.setattr(tuning, "_run_worker", lambda folder: None)
-    with pytest.raises(FileNotFoundError):  # It wrote what a worker reads.
+    with pytest.raises(FileNotFoundError):  # The inputs were written.
         tune(tmp_path, config())
     with open(tmp_path / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

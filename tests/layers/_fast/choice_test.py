@@ -1,4 +1,4 @@
-"""What is faster than Keras is used where it belongs, and nowhere else."""
+"""Tests where the fast operations are used."""
 
 import numpy as np
 import pytest

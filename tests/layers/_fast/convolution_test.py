@@ -1,4 +1,4 @@
-"""The gradients of convolutions on a CPU: right, and matrix products."""
+"""Tests convolution gradients on a CPU, computed as matrix products."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tests.helpers import relative_difference
 
 tf = pytest.importorskip("tensorflow")
 
-SHAPE = (4, 32, 32, 6)  # As many locations as betray a sum in bfloat16.
+SHAPE = (4, 32, 32, 6)  # Enough locations to detect sums in bfloat16.
 LAYERS = {
     "1 x 1": lambda **kwargs: Conv2D(5, 1, **kwargs),
     "patches": lambda **kwargs: Conv2D(5, 2, strides=2, **kwargs),
@@ -44,7 +44,7 @@ def _data(layer):
     rng = np.random.default_rng(0)
     x = rng.normal(0.3, size=SHAPE)
     dy = rng.normal(0.1, size=layer.compute_output_shape(SHAPE))
-    # Numbers that half precision has.
+    # Values that half precision can represent.
     return [np.float64(tf.cast(values, "bfloat16")) for values in (x, dy)]
 
 
@@ -66,7 +66,7 @@ def _step(layer, x, dy, training=True):
 @pytest.mark.parametrize("name", LAYERS)
 def test_outputs_and_gradients(name, policy, tolerance, training, graph):
     layer, exact = _layer(name, dtype=policy), _layer(name, dtype="float64")
-    # Numbers that half precision has.
+    # Values that half precision can represent.
     exact.set_weights(
         [tf.cast(weight, layer.compute_dtype) for weight in layer.weights]
     )
@@ -80,7 +80,7 @@ def test_outputs_and_gradients(name, policy, tolerance, training, graph):
 
 
 def test_keras_own_bias_gradient_is_wrong_in_bfloat16():
-    """Where this fails, `convolve` has one difference less to make."""
+    """If this fails, `convolve` needs one case less."""
     layer = keras.layers.Conv2D(5, 1, dtype="mixed_bfloat16")
     layer.build(SHAPE)
     x, dy = _data(layer)

@@ -1,4 +1,4 @@
-"""The fast gradients must be the gradients, wherever they are computed."""
+"""Tests the fast depthwise gradients."""
 
 import collections
 
@@ -34,7 +34,7 @@ def _layer(kernel_size, dim=3, **kwargs):
 
 
 def _data(height, width, dim=3, batch=2, dtype="float32"):
-    # The same for a test, whichever ran before it.
+    # The same for a test regardless of the previous tests.
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(2, batch, height, width, dim))
     return tf.constant(x, dtype), tf.constant(dy, dtype)
@@ -50,7 +50,7 @@ def _gradients(layer, x, dy, training=True):
 
 
 def _exact_gradients(x, dy, kernel):
-    """The same in float64, from the definition."""
+    """Computes the same in float64, from the definition."""
     x, dy, kernel = (np.float64(a) for a in (x, dy, kernel))
     (height, width), (rows, columns) = x.shape[1:3], kernel.shape[:2]
     above, left = (rows - 1) // 2, (columns - 1) // 2
@@ -67,7 +67,7 @@ def _exact_gradients(x, dy, kernel):
 
 
 def _ops(function, *arguments):
-    """Counts the operations of a traced function, and of all it calls."""
+    """Counts the operations of a traced function and its callees."""
     graph = tf.function(function).get_concrete_function(*arguments).graph
     nodes = graph_nodes(graph.as_graph_def())
     return collections.Counter(node.op for node in nodes)
@@ -160,7 +160,7 @@ def test_frozen_layer_computes_no_kernel_gradient():
         y = _convolve(layer, x)
     np.testing.assert_allclose(tape.gradient(y, x, dy), expected, rtol=1e-5)
     ops = _ops(lambda x: _convolve(layer, x), x)
-    assert ops["IdentityN"] == 0  # That is how a custom gradient shows.
+    assert ops["IdentityN"] == 0  # It would indicate a custom gradient.
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_images_go_in_groups_that_fit_the_cache(
     values_in_cache, images, monkeypatch
 ):
     monkeypatch.setattr(tf_depthwise, "_VALUES_IN_CACHE", values_in_cache)
-    layer, (x, dy) = _layer(5), _data(6, 7, batch=12)  # 126 values an image
+    layer, (x, dy) = _layer(5), _data(6, 7, batch=12)  # 126 values per image
     filters = []
     depthwise_conv2d = tf.nn.depthwise_conv2d
 

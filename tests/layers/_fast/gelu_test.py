@@ -1,4 +1,4 @@
-"""The fast GELU must be the exact one, with TensorFlow on a CPU."""
+"""Tests that TensorFlow's fast GELU on a CPU is the exact GELU."""
 
 import keras
 import numpy as np

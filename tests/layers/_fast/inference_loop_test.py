@@ -1,4 +1,4 @@
-"""One loop over memory in inference: same numbers, and never in a file."""
+"""Tests the fused inference loop: same results, never in a file."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ saved_model_pb2 = pytest.importorskip(
 )
 
 SHAPE = (2, 8, 8, 6)
-LOOPS = 2  # of a block
+LOOPS = 2  # per block
 GELU = keras.activations.gelu
 
 
@@ -37,14 +37,14 @@ def _network():
 
 
 def _compiled(graph):
-    """Counts the functions that a graph, or its definition, asks of XLA."""
+    """Counts the functions that a graph compiles with XLA."""
     if not hasattr(graph, "node"):
         graph = graph.as_graph_def()
     return sum(n.attr["_XlaMustCompile"].b for n in graph_nodes(graph))
 
 
 def _in_run(function):
-    """The graph in which a strategy runs a function of a tensor."""
+    """Returns the graph in which a strategy runs a function of a tensor."""
     run = tf.distribute.get_strategy().run
     step = tf.function(lambda x: run(function, (x,)))
     return step.get_concrete_function(tf.TensorSpec(SHAPE)).graph
@@ -196,7 +196,7 @@ def test_a_base_in_inference_mode_is_trained(policy):
 
 
 def test_nan_in_the_weights_stays():
-    """The NaN of a GPU, all ones, which careless rounding makes a zero."""
+    """A GPU's NaN has all bits set, and simple rounding turns it to zero."""
     nan = np.array([0x7FFFFFFF], "uint32").view("float32")
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         block = _block(dtype="mixed_bfloat16")

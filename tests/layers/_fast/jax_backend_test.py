@@ -1,4 +1,4 @@
-"""What is computed otherwise in JAX must be the same numbers, in files too."""
+"""Tests that the fast JAX operations give the same results."""
 
 import json
 
@@ -138,7 +138,7 @@ def test_batches_are_normalized_as_in_double_precision():
     errors = run(NORM)
     limits = {
         "float32 3.0": 2e-5,
-        "float32 1000.0": 1e-3,  # Digits that the input has not.
+        "float32 1000.0": 1e-3,  # The input's precision.
         "mixed_float16 3.0": 3e-3,
         "mixed_bfloat16 3.0": 2e-2,
     }

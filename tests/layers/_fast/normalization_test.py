@@ -1,4 +1,4 @@
-"""The fused batch normalization must be Keras' own in every number."""
+"""Tests that the fused batch normalization equals Keras'."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def _layer(shape, data_format="channels_last", dtype="float32"):
 
 
 def _pair(shape, **config):
-    """The same layer twice: for us, and to be computed by Keras."""
+    """Builds the layer twice, for the fast operation and for Keras."""
     return _layer(shape, **config), _layer(shape, **config)
 
 
@@ -34,7 +34,7 @@ def _keras(layer, x):
 
 
 def _two_steps(compute, layer, x, dy):
-    """Output, gradients and running statistics after two steps."""
+    """Returns output, gradients and running statistics after two steps."""
     weights = [weight.value for weight in layer.trainable_weights]
     for _ in range(2):
         with tf.GradientTape() as tape:
@@ -122,7 +122,7 @@ def test_one_value_per_channel_has_no_variance():
 def test_elsewhere_it_is_keras_own(config, shape):
     synchronized = config.pop("synchronized", False)
     layer, stock = _pair(shape, **config)
-    # As training with `sync_batch_norm` sets it.
+    # As in training with `sync_batch_norm`.
     layer.synchronized = stock.synchronized = synchronized
     x, dy = tf.constant(RNG.normal(size=(2, *shape)), layer.compute_dtype)
     assert not _is_fused(layer, x)

@@ -1,4 +1,4 @@
-"""What XLA makes fewer passes of, with TensorFlow: the exact numbers."""
+"""Tests the XLA operations of TensorFlow for exact results."""
 
 import keras
 import numpy as np
@@ -57,7 +57,7 @@ def test_gelu_and_its_slope_are_exact(dtype, tolerance):
 
 
 def test_statistics_of_one_pass_lose_no_digits():
-    """Of values that are far from zero and close to each other."""
+    """For values that are far from zero and close to each other."""
     x = np.random.default_rng(0).normal(300, 0.1, (4, 6, 6, 8))
     x = x.astype("float32")
     norm = batch_norm("channels_last", "float32", None)
