@@ -1,4 +1,4 @@
-"""Class activation maps: which patches a class score comes from."""
+"""Class activation maps, which show the patches behind a class score."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from convmixer_tf.weights.effective import effective_weights
 
 @dataclasses.dataclass(frozen=True)
 class ActivationMaps:
-    """How much each patch of some images adds to a class's logit.
+    """The contribution of each patch to a class's logit.
 
     Attributes:
         maps: Float array, (images, height, width), in patches. The mean of a
-            map is the logit of its class less the classifier's bias.
-        classes: Integer array, (images,), the class that a map is for.
-        logits: Float array, (images, classes), what the classifier computes
-            before its activation.
-        probabilities: Float array, (images, classes), what it makes of them:
-            by its activation, by softmax if it has none.
+            map is the logit of its class minus the classifier's bias.
+        classes: Integer array, (images,), the class of each map.
+        logits: Float array, (images, classes), the outputs before the
+            classifier's activation.
+        probabilities: Float array, (images, classes), the outputs after its
+            activation, or after softmax if it has none.
     """
 
     maps: np.ndarray
@@ -38,12 +38,12 @@ class ActivationMaps:
 def class_activation_map(
     model: keras.Model, images: np.ndarray, class_index: int | None = None
 ) -> ActivationMaps:
-    """Splits the logit of a class into what each patch adds to it.
+    """Splits the logit of a class into contributions of the patches.
 
-    A ConvMixer ends in average pooling and a linear classifier, so its logit
-    is the mean over all patches of their own scores, plus the bias. No
-    gradient and no approximation is needed. What is not said: a patch's
-    features depend on all of its receptive field, see `receptive_fields`.
+    A ConvMixer ends in average pooling and a linear classifier, so its logit is
+    the mean of all patches' scores plus the bias. No gradient or approximation
+    is needed. Note that a patch's features depend on its whole receptive field;
+    see `receptive_fields`.
 
     Reference: Zhou et al., "Learning Deep Features for Discriminative
     Localization", https://arxiv.org/abs/1512.04150
@@ -51,15 +51,15 @@ def class_activation_map(
     Args:
         model: A classifier that ends in global average pooling and a linear
             layer, such as a ConvMixer.
-        images: Batch of what `model` takes; it is computed at once.
-        class_index: Integer, the class; or a list of one for each image.
-            Defaults to the class that the model finds in each.
+        images: Batch of images for `model`, computed at once.
+        class_index: Integer, the class; or a list with a class for each image.
+            Defaults to the predicted classes.
 
     Returns:
         An `ActivationMaps`.
 
     Raises:
-        ValueError: If `model` does not end so, or if it has no such class.
+        ValueError: If `model` ends differently or has no such class.
 
     Example:
 
@@ -89,7 +89,7 @@ def class_activation_map(
 def _activation(classifier, outputs):
     if classifier.activation is not keras.activations.linear:
         return classifier.activation
-    # As `models.probabilities` has it; here an output is one class.
+    # Like `models.probabilities`, but here each output is a class.
     activations = keras.activations
     return activations.sigmoid if outputs == 1 else activations.softmax
 
@@ -118,12 +118,12 @@ def save_activation_maps(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Draws images, and over each of them its class activation map.
+    """Draws images with their class activation maps.
 
-    Red patches speak for the class, blue ones against it, those that say
-    little show the image. Each map has its own scale, symmetric about 0, whose
-    end stands below it, and is enlarged smoothly. Above stands the class, with
-    its probability.
+    Red patches are evidence for the class, blue ones against it. Patches with
+    little effect show the image. Each map is upsampled smoothly and has its own
+    scale, symmetric about 0. The limit of the scale is below the map. The class
+    and its probability are above it.
 
     Args:
         path: Path of the PNG to write.

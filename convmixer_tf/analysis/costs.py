@@ -1,4 +1,4 @@
-"""What each layer of a ConvMixer costs."""
+"""Computes the costs of each layer of a ConvMixer."""
 
 import csv
 import dataclasses
@@ -22,25 +22,26 @@ from convmixer_tf.files import replaced
 from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers import PatchEmbed
 
-# How many convolutions or matrix products a layer consists of.
+# Number of convolutions or matrix products in a layer.
 _PRODUCTS = {PatchEmbed: 1, ConvMixerBlock: 2, layers.Dense: 1}
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerCosts:
-    """What a layer, or a whole model, costs for one image.
+    """The costs of a layer or a whole model for one image.
 
     Attributes:
         name: The layer's name, or `"total"`.
         output_shape: Tuple, the shape of its output without the batch.
-        receptive_field: Integer, the side of what its output can depend on,
-            in pixels; `None` for what is not a patch embedding or a block.
-        parameters: Integer, the trainable weights, frozen ones too.
-        statistics: Integer, the running means and variances.
-        macs: Integer, the multiply-accumulates, as `count_macs` has them.
-        depthwise_macs: Integer, those of them in depthwise convolutions.
-        activations: Integer, how many values its convolutions, depthwise ones
-            too, and dense layers give.
+        receptive_field: Integer, the side of the receptive field, in pixels;
+            `None` for layers other than patch embeddings and blocks.
+        parameters: Integer, the number of trainable weights, including frozen
+            ones.
+        statistics: Integer, the number of running means and variances.
+        macs: Integer, the multiply-accumulates, as in `count_macs`.
+        depthwise_macs: Integer, the part of them in depthwise convolutions.
+        activations: Integer, the number of outputs of its convolutions and
+            dense layers.
         activation_bytes: Integer, the memory of these values.
     """
 
@@ -58,32 +59,32 @@ class LayerCosts:
 def layer_costs(
     model: keras.Model, input_shape: tuple[int | None, ...] | None = None
 ) -> list[LayerCosts]:
-    """Measures what each layer of a ConvMixer costs for one image.
+    """Computes the costs of each layer of a ConvMixer for one image.
 
-    The multiply-accumulates are counted in the graph, layer by layer, by what
-    `count_macs` counts in the whole model. timm's published figures leave out
-    `depthwise_macs`; the rest is theirs if one counts two operations for each
-    value of a batch normalization.
+    The multiply-accumulates are counted in the graph of each layer, like
+    `count_macs` for the whole model. timm's published figures do not include
+    `depthwise_macs`. The rest equals timm's if two operations are added for
+    each value of a batch normalization.
 
     Activations are counted as in Radosavovic et al., "Designing Network
     Design Spaces", https://arxiv.org/abs/2003.13678: the outputs of
-    convolutions and dense layers. They are what memory goes with: inference
-    holds two or three of these maps at a time, while a training step keeps
-    about three for each, as activation and normalization keep theirs.
+    convolutions and dense layers. They determine the memory. Inference holds
+    two or three of these maps at a time. A training step keeps about three for
+    each because activations and normalizations keep theirs.
 
     Args:
         model: A ConvMixer.
-        input_shape: Shape of the image. Defaults to the model's, and is
-            needed where that leaves a size open.
+        input_shape: Shape of the image. Defaults to the model's. Required if
+            the model takes any size.
 
     Returns:
-        List of a `LayerCosts` for each layer that computes, and at last one
-        of the whole model, named `"total"`.
+        List with a `LayerCosts` for each layer that computes, and a last one
+        for the whole model, named `"total"`.
 
     Raises:
         RuntimeError: If Keras' backend is not TensorFlow.
-        ValueError: If `model` is no ConvMixer, or no chain of layers, or if
-            the shape of the image is open.
+        ValueError: If `model` is not a ConvMixer or not a chain of layers, or
+            if the shape of the image is unknown.
 
     Example:
 
@@ -137,7 +138,7 @@ def _measure(layer, spec, field, counted):
 
 
 def _macs(layer, spec, counted):
-    """Counts once for all blocks of a kind: `counted` remembers."""
+    """Counts equal blocks only once, with the cache `counted`."""
     call = functools.partial(layer, training=False)
     if not isinstance(layer, ConvMixerBlock):
         return function_macs(call, spec), 0
@@ -178,7 +179,7 @@ def save_costs(
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         FileNotFoundError: If its directory doesn't exist.
-        ValueError: If it has another suffix.
+        ValueError: If the suffix is none of these.
     """
     check_destination(path, tuple(_WRITERS), overwrite)
     suffix = os.path.splitext(path)[1]
@@ -200,7 +201,7 @@ def costs_table(rows: Sequence[LayerCosts]) -> str:
     """
     lines = [
         "| layer | output | receptive field, pixels | parameters | MACs "
-        "| of them depthwise | activations, kB |",
+        "| depthwise MACs | activations, kB |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -1,4 +1,4 @@
-"""A classifier that answers at every place of an image of any size."""
+"""A dense classifier, which scores each patch of an image of any size."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ from convmixer_tf.weights.effective import effective_weights
 def dense_classifier(model: keras.Model) -> keras.Model:
     """Builds a copy of a classifier that scores each patch.
 
-    The classifier's matrix becomes a 1 x 1 convolution, and the pooling goes.
-    As both are linear, the mean of the scores over all patches is what the
-    model's classifier computes before its activation: its logits.
+    The classifier's matrix becomes a 1 x 1 convolution, and the pooling is
+    removed. Because both are linear, the mean of the scores over all patches
+    equals the model's logits.
 
     Args:
         model: A classifier that ends in global average pooling and a linear
@@ -27,12 +27,12 @@ def dense_classifier(model: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` with its own copy of the weights. It takes images of
-        any size from one patch up and gives logits, (batch, height, width,
-        classes), in patches; for `"channels_first"`, (batch, classes, height,
-        width).
+        any size of at least one patch and returns logits, (batch, height,
+        width, classes), in patches; for `"channels_first"`, (batch, classes,
+        height, width).
 
     Raises:
-        ValueError: If `model` does not end so, or has several inputs.
+        ValueError: If `model` ends differently or has several inputs.
 
     Example:
 
@@ -86,7 +86,7 @@ def save_label_map(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Draws an image beside the class of each of its patches.
+    """Draws an image and the class of each of its patches side by side.
 
     Args:
         path: Path of the PNG to write.
@@ -108,7 +108,7 @@ def save_label_map(
         from matplotlib.patches import Patch
 
         colors = np.array(colormaps["tab20"](np.arange(20)))[:, :3]
-        # Strong ones first, which are at the even places.
+        # Saturated colors first, which have even indices.
         colors = np.concatenate([colors[::2], colors[1::2]])
         chosen = colors[np.arange(len(seen)) % len(colors)]
         picture = chosen[places.reshape(labels.shape)]

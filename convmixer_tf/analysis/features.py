@@ -1,4 +1,4 @@
-"""Feature maps, block by block."""
+"""Feature maps of each block."""
 
 import numbers
 from collections.abc import Sequence
@@ -16,27 +16,28 @@ from convmixer_tf.validation import check_positive_integer
 def feature_extractor(
     model: keras.Model, blocks: Sequence[int] | None = None
 ) -> keras.Model:
-    """Builds a model that gives feature maps of a ConvMixer.
+    """Builds a model that returns feature maps of a ConvMixer.
 
-    All maps of a ConvMixer have the same height, width and number of
-    channels, so they can be added or concatenated as they are.
+    All feature maps of a ConvMixer have the same height, width and number of
+    channels, so they can be added or concatenated without resizing.
 
     Args:
         model: A ConvMixer, with or without classifier.
-        blocks: A block or a list of them: each an integer, counted from 0, or
-            from the last with -1 and so on; or a name, `"block_0"` and so on,
-            or `"patch_embed"`. Defaults to all blocks, without `patch_embed`.
+        blocks: A block or a list of blocks. Each one is an integer, counted
+            from 0 or, with negative numbers, from the end; or a name, such as
+            `"block_0"` or `"patch_embed"`. Defaults to all blocks, without
+            `patch_embed`.
 
     Returns:
-        A `keras.Model` of the same layers and weights. It takes what `model`
-        takes and gives a dictionary from names to feature maps, (batch,
-        height, width, dim), in patches; for `"channels_first"`, (batch, dim,
-        height, width). Its attribute `feature_info` is what a detector or
-        segmenter needs: a dictionary from the names to `"channels"`, and
-        `"stride"` in pixels.
+        A `keras.Model` with the same layers and weights. It takes the same
+        input as `model` and returns a dictionary from names to feature maps,
+        (batch, height, width, dim), in patches; for `"channels_first"`, (batch,
+        dim, height, width). Its attribute `feature_info` is for detectors and
+        segmenters: a dictionary from the names to `"channels"` and `"stride"`,
+        in pixels.
 
     Raises:
-        ValueError: If `model` is no ConvMixer or has no such block.
+        ValueError: If `model` is not a ConvMixer or has no such block.
 
     Example:
 
@@ -85,10 +86,10 @@ def save_feature_maps(
     columns: int = 8,
     overwrite: bool = False,
 ) -> None:
-    """Draws the feature maps of one image, a row for each block.
+    """Draws the feature maps of one image, with a row for each block.
 
-    A row shows the channels that vary most over the image, the first most,
-    each from its smallest value, dark, to its largest.
+    A row shows the channels that vary most over the image, in descending order.
+    The colors range from the smallest value, dark, to the largest.
 
     Args:
         path: Path of the PNG to write.
@@ -96,7 +97,7 @@ def save_feature_maps(
             width, 1).
         maps: Dictionary from names to feature maps of that image, (height,
             width, dim), in patches.
-        columns: Integer, the most channels in a row.
+        columns: Integer, the maximum number of channels in a row.
         overwrite: Boolean, whether an existing file may be replaced.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Pictures of what a ConvMixer's kernels look for."""
+"""Pictures of a ConvMixer's kernels."""
 
 from collections.abc import Sequence
 
@@ -22,8 +22,8 @@ def save_patch_filters(
 ) -> None:
     """Draws the kernels of the patch embedding, the strongest first.
 
-    Gray is 0, and each kernel has its own scale. Kernels of three input
-    channels are in color, of others the mean over the channels is shown.
+    Gray is 0, and each kernel has its own scale. Kernels with three input
+    channels are in color; for others, the mean over channels is shown.
 
     Args:
         path: Path of the PNG to write.
@@ -34,8 +34,8 @@ def save_patch_filters(
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         ImportError: If matplotlib is missing.
-        ValueError: If `model` is no ConvMixer, or `columns` no positive
-            integer.
+        ValueError: If `model` is not a ConvMixer, or `columns` is not a
+            positive integer.
     """
     check_positive_integer("columns", columns)
     kernel = _array(find_body(model)[0].conv.kernel)
@@ -65,23 +65,23 @@ def save_depthwise_filters(
     rows: int = 2,
     overwrite: bool = False,
 ) -> None:
-    """Draws depthwise kernels, the strongest of each block.
+    """Draws the strongest depthwise kernels of each block.
 
-    Red is positive, blue negative, white 0; each kernel has its own scale.
+    Red is positive, blue negative, white 0. Each kernel has its own scale.
 
     Args:
         path: Path of the PNG to write.
         model: A ConvMixer.
-        blocks: List of integers, the blocks, counted from 0. Defaults to all,
-            or to eight of them, evenly spread.
+        blocks: List of integers, the blocks, counted from 0. Defaults to all
+            blocks, or to eight evenly spaced ones.
         columns: Integer, how many kernels are in a row.
-        rows: Integer, the most rows of a block.
+        rows: Integer, the maximum number of rows per block.
         overwrite: Boolean, whether an existing file may be replaced.
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         ImportError: If matplotlib is missing.
-        ValueError: If `model` is no ConvMixer or has no such block, or if a
+        ValueError: If `model` is not a ConvMixer or has no such block, or if a
             number is not a positive integer.
     """
     check_positive_integer("columns", columns)
@@ -123,12 +123,12 @@ def _array(variable):
 
 
 def _strongest(kernels):
-    """Sorts kernels, the first axis, by their norm, falling."""
+    """Sorts kernels along the first axis by norm, in descending order."""
     norms = np.linalg.norm(kernels.reshape(len(kernels), -1), axis=1)
     return kernels[np.argsort(-norms, kind="stable")]
 
 
 def _scaled(kernels):
-    """Scales each kernel, of the first axis, to a largest value of 1."""
+    """Scales each kernel along the first axis to a maximum of 1."""
     largest = np.abs(kernels).max(tuple(range(1, kernels.ndim)), keepdims=True)
     return kernels / np.maximum(largest, 1e-12)

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of any Keras model, counted in its graph."""
+"""Counts the multiply-accumulates of any Keras model in its graph."""
 
 import itertools
 import math
@@ -7,7 +7,7 @@ import re
 import keras
 import tensorflow as tf
 
-# Operations that call a function once, so that its body counts once.
+# Operations that call a function exactly once.
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _LOOKS_LIKE_ONE = re.compile(r"conv|matmul|einsum|dot|attention|rnn|lstm|gru")
 
@@ -15,26 +15,25 @@ _LOOKS_LIKE_ONE = re.compile(r"conv|matmul|einsum|dot|attention|rnn|lstm|gru")
 def count_macs(
     model: keras.Model, input_shape: tuple[int | None, ...] | None = None
 ) -> int:
-    """Counts the multiply-accumulates of inference on one image.
+    """Counts the multiply-accumulates of inference for one image.
 
-    The model's graph is traced, so it counts what is computed, whatever layers
-    the model consists of: convolutions, depthwise ones too, and matrix
-    products, those of attention too. Biases, activations, normalizations,
-    pooling and resizing are not counted.
+    The model's graph is traced, so the count does not depend on the types of
+    layers. It includes convolutions, depthwise convolutions and matrix
+    products, also in attention. Biases, activations, normalizations, pooling
+    and resizing are not counted.
 
     Args:
         model: A `keras.Model` with one input.
         input_shape: Shape of the input without the batch. Defaults to the
-            model's, and is needed where that leaves a size open.
+            model's. Required if the model takes any size.
 
     Returns:
         Integer.
 
     Raises:
         RuntimeError: If Keras' backend is not TensorFlow.
-        ValueError: If the shape of the input is open, or if the model has an
-            operation of which the number is not known: nothing is left out
-            without a word.
+        ValueError: If the shape of the input is unknown, or if the model has an
+            unsupported operation. No operation is skipped silently.
 
     Example:
 
@@ -51,7 +50,7 @@ def function_macs(function, spec):
 
     Args:
         function: Function of a tensor.
-        spec: The `tf.TensorSpec` of that tensor, without an open size.
+        spec: The `tf.TensorSpec` of that tensor, with known sizes.
 
     Returns:
         Integer.
@@ -66,7 +65,7 @@ def function_macs(function, spec):
 
 
 def input_spec(model, input_shape=None):
-    """Describes the batch of one image on which a model's cost is counted.
+    """Describes the batch of one image for which costs are counted.
 
     Args:
         model: A `keras.Model`.
@@ -77,13 +76,13 @@ def input_spec(model, input_shape=None):
 
     Raises:
         RuntimeError: If Keras' backend is not TensorFlow.
-        ValueError: If the model has several inputs, or the shape is open.
+        ValueError: If the model has several inputs, or the shape is unknown.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            "Multiply-accumulates are counted in TensorFlow's graph: set "
-            "KERAS_BACKEND=tensorflow. "
-            f"Received: backend={keras.backend.backend()!r}"
+            "Counting multiply-accumulates needs Keras' TensorFlow backend. "
+            "Set KERAS_BACKEND=tensorflow. Received: "
+            f"backend={keras.backend.backend()!r}"
         )
     if len(model.inputs) != 1:
         raise ValueError(
@@ -94,19 +93,19 @@ def input_spec(model, input_shape=None):
     shape = tuple(image.shape[1:] if input_shape is None else input_shape)
     if None in shape:
         raise ValueError(
-            "Argument `input_shape` must say what the model leaves open, such "
-            f"as (224, 224, 3). Received: {shape}"
+            "Argument `input_shape` is required because the model takes any "
+            f"size, for example (224, 224, 3). Received: {shape}"
         )
     return tf.TensorSpec((1, *shape), image.dtype)
 
 
 def _count(nodes, arguments, functions):
-    """Counts in a graph, or in the body of a function.
+    """Counts in a graph or in the body of a function.
 
     Args:
         nodes: List of `NodeDef`.
-        arguments: Dictionary from the function's arguments to a list of one
-            shape each.
+        arguments: Dictionary from each argument of the function to a list with
+            its shape.
         functions: Dictionary from names to `FunctionDef`.
 
     Returns:
@@ -130,15 +129,15 @@ def _node_macs(node, shapes, functions):
         output = _shapes(node)[0]
         if any(size < 0 for size in itertools.chain(output, *inputs)):
             raise ValueError(
-                "Can't count the multiply-accumulates of a shape that depends "
-                f"on the data: `{node.name}`, an operation {node.op}."
+                "Cannot count multiply-accumulates for a shape that depends on "
+                f"the data: `{node.name}`, an operation {node.op}."
             )
         return _COUNTERS[node.op](node.attr, inputs, output)
     if called or _LOOKS_LIKE_ONE.search(node.op.lower()):
         raise ValueError(
-            f"Can't count the multiply-accumulates of `{node.name}`, an "
-            f"operation {node.op}. Known are {', '.join(_COUNTERS)}, also "
-            f"within {' and '.join(_CALLS)}."
+            f"Cannot count the multiply-accumulates of `{node.name}`, an "
+            f"operation {node.op}. Supported operations are "
+            f"{', '.join(_COUNTERS)}, also within {' and '.join(_CALLS)}."
         )
     return 0
 
@@ -152,7 +151,7 @@ def _body_macs(function, functions):
 
 
 def _called(node):
-    """Names the functions that an operation calls, in any way."""
+    """Lists the names of the functions that an operation calls."""
     for value in node.attr.values():
         for function in (value.func, *value.list.func):
             if function.name:
@@ -160,7 +159,7 @@ def _called(node):
 
 
 def _shapes(node):
-    """Lists the shapes of a node's outputs; -1 is an open size."""
+    """Lists the shapes of a node's outputs. -1 is an unknown size."""
     return [
         [-1] if shape.unknown_rank else [d.size for d in shape.dim]
         for shape in node.attr["_output_shapes"].list.shape
@@ -168,13 +167,13 @@ def _shapes(node):
 
 
 def _find(name, shapes):
-    """Finds a shape by what a node calls its input: `node[:output][:0]`."""
+    """Finds a shape by the name of a node's input: `node[:output][:0]`."""
     node, *rest = name.split(":")
     return shapes[node][int(rest[-1]) if rest else 0]
 
 
 def _convolution(attributes, inputs, output):
-    # The kernel's third axis is a group's input channels.
+    # The kernel's third axis has the input channels of a group.
     return math.prod(inputs[1][:-1]) * math.prod(output)
 
 
@@ -192,7 +191,7 @@ def _einsum(attributes, inputs, output):
     left = equation.split("->")[0].split(",")
     if "." in equation or len(left) != 2:
         raise ValueError(
-            "Can't count the multiply-accumulates of an Einsum other than of "
+            "Cannot count the multiply-accumulates of an Einsum unless it has "
             f"two tensors with named axes. Received: {equation}"
         )
     sizes = {}

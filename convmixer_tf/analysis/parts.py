@@ -1,4 +1,4 @@
-"""The parts of a ConvMixer that one looks at, found in a model."""
+"""Finds the parts of a ConvMixer in a model."""
 
 import keras
 from keras import layers
@@ -8,7 +8,7 @@ from convmixer_tf.layers import PatchEmbed
 
 
 def find_body(model):
-    """Finds the layers that make a model's feature maps.
+    """Finds the layers that compute a model's feature maps.
 
     Args:
         model: A `keras.Model`.
@@ -17,7 +17,7 @@ def find_body(model):
         List of layers: the `PatchEmbed`, then each `ConvMixerBlock`.
 
     Raises:
-        ValueError: If the model is no ConvMixer.
+        ValueError: If the model is not a ConvMixer.
     """
     body = [
         layer
@@ -27,14 +27,14 @@ def find_body(model):
     if len(body) < 2 or not isinstance(body[0], PatchEmbed):
         raise ValueError(
             "Argument `model` must be a ConvMixer, with the layers "
-            "`patch_embed`, `block_0` and so on; pass the ConvMixer itself "
-            f"where it is one layer of another model. Received: {model!r}"
+            "`patch_embed`, `block_0` and so on. If it is a layer of another "
+            f"model, pass the ConvMixer itself. Received: {model!r}"
         )
     return body
 
 
 def find_head(model):
-    """Finds the layers that make class scores of the last feature map.
+    """Finds the layers that compute class scores from the last feature map.
 
     Args:
         model: A `keras.Model`.
@@ -43,8 +43,8 @@ def find_head(model):
         The `GlobalAveragePooling2D` and the `Dense` layer.
 
     Raises:
-        ValueError: If the model does not end in these two, but for dropout
-            between them.
+        ValueError: If the model does not end in these two, with only dropout in
+            between.
     """
     tail = [
         layer
@@ -69,10 +69,10 @@ def last_features(model):
     """Builds the part of a classifier before its pooling.
 
     Args:
-        model: A `keras.Model` that `find_head` takes.
+        model: A `keras.Model`, as for `find_head`.
 
     Returns:
-        A `keras.Model` of the same layers, from images to feature maps.
+        A `keras.Model` with the same layers, from images to feature maps.
     """
     pool, _ = find_head(model)
     return keras.Model(model.input, pool.input)

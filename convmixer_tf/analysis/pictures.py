@@ -1,4 +1,4 @@
-"""Pictures for people, drawn by matplotlib."""
+"""Helpers for pictures with matplotlib."""
 
 import contextlib
 
@@ -7,14 +7,14 @@ import numpy as np
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
 
-# Least side of an enlarged image, and what is between two, in pixels.
+# Minimum side of an enlarged image, and the gap between two, in pixels.
 _TILE = 36
 _GAP = 5
 
 
 @contextlib.contextmanager
 def new_picture(path, size, overwrite=False):
-    """Opens a figure, which is written as a PNG once it is drawn.
+    """Opens a figure and writes it as a PNG after drawing.
 
     Args:
         path: Path of the PNG to write.
@@ -45,23 +45,23 @@ def new_picture(path, size, overwrite=False):
 
 
 def hide_ticks(axes):
-    """Leaves pixels unnumbered, and a picture without a frame."""
+    """Hides the ticks and the frame of a picture."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
 
 
 def tile(images, columns, fill):
-    """Lays equal images out in rows, enlarged, with narrow gaps.
+    """Arranges images of equal size in rows, enlarged, with narrow gaps.
 
     Args:
         images: Array of shape (images, height, width, ...).
-        columns: Integer, the most images in a row.
-        fill: What is between them, and in place of those that are missing.
+        columns: Integer, the maximum number of images in a row.
+        fill: Value of the gaps and of missing images.
 
     Returns:
-        Array of shape (height, width, ...), in which a pixel has become a
-        square of several.
+        Array of shape (height, width, ...), in which each pixel is a square of
+        several pixels.
     """
     scale = -(-_TILE // images.shape[1])
     images = images.repeat(scale, 1).repeat(scale, 2)

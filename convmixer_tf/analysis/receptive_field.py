@@ -1,4 +1,4 @@
-"""How far a block sees."""
+"""Receptive fields of the blocks."""
 
 import keras
 import numpy as np
@@ -10,11 +10,11 @@ from convmixer_tf.files import PathLike
 
 
 def receptive_fields(model: keras.Model) -> dict[str, int]:
-    """Computes the side of what each layer's patches can depend on.
+    """Computes the side of each layer's receptive field.
 
-    This is the theoretical receptive field: the square of pixels outside of
-    which nothing can change a value. A patch sees itself; a depthwise kernel
-    of side k adds k - 1 patches. Beyond the image is padding.
+    This is the theoretical receptive field: pixels outside of this square
+    cannot change a value. The patch embedding sees one patch. A depthwise
+    kernel of size k adds k - 1 patches. The field may extend into the padding.
 
     Args:
         model: A ConvMixer.
@@ -24,7 +24,7 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
         integers, in pixels.
 
     Raises:
-        ValueError: If `model` is no ConvMixer.
+        ValueError: If `model` is not a ConvMixer.
 
     Example:
 
@@ -40,18 +40,18 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
 
 
 def reaches(model):
-    """Computes how far each layer's patches see, in patches.
+    """Computes the reach of each layer's patches, in patches.
 
     Args:
         model: A ConvMixer.
 
     Returns:
-        Dictionary from names, as `receptive_fields` has them, to two integers:
-        how many patches up and left of itself a patch sees, and how many down
-        and right. A depthwise kernel of even side looks one further ahead.
+        Dictionary from names, as in `receptive_fields`, to two integers: the
+        number of visible patches up and left of a patch, and down and right. An
+        even depthwise kernel reaches one further down and right.
 
     Raises:
-        ValueError: If `model` is no ConvMixer.
+        ValueError: If `model` is not a ConvMixer.
     """
     embed, *blocks = find_body(model)
     found = {embed.name: (0, 0)}
@@ -73,22 +73,22 @@ def save_receptive_fields(
 ) -> None:
     """Draws the receptive field of each block around an image's center.
 
-    It is that of the patch in the center. Kernels of even side see further
-    down and right than up and left, which moves the squares.
+    The field is that of the central patch. Even kernels reach further down and
+    right than up and left, which shifts the squares.
 
     Args:
         path: Path of the PNG to write.
         model: A ConvMixer.
         image: Array of pixels in [0, 255], (height, width, 3) or (height,
             width, 1).
-        most: Integer, how many layers are drawn, if there are more evenly
-            spread ones, the first and the last among them.
+        most: Integer, the maximum number of layers. If there are more, evenly
+            spaced layers are drawn, including the first and the last.
         overwrite: Boolean, whether an existing file may be replaced.
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
         ImportError: If matplotlib is missing.
-        ValueError: If `model` is no ConvMixer.
+        ValueError: If `model` is not a ConvMixer.
     """
     size = find_body(model)[0].patch_size
     fields = list(reaches(model).items())

@@ -64,7 +64,7 @@ def test_open_sizes_and_both_orders(data_format):
         model, (3, 24, 16) if first else (24, 16, 3)
     )
     assert total.activations == 144 + 3 * 288 + 9
-    with pytest.raises(ValueError, match="`input_shape` must say what the mod"):
+    with pytest.raises(ValueError, match="`input_shape` is required because"):
         layer_costs(model)
 
 
