@@ -58,7 +58,7 @@ def test_absolute_paths_stay(folder):
         (
             b"path,label\na.jpg,x\nno.jpg,x\n",
             FileNotFoundError,
-            r"Line 3 .* not there: '.*no.jpg'",
+            r"Line 3 .* not exist: '.*no.jpg'",
         ),
         (
             b"path,label\na.jpg,x\na.jpg,y\n",

@@ -331,7 +331,7 @@ def test_only_a_saved_model_is_replaced_and_only_on_request(tmp_path):
     assert outputs["predictions"].shape == (5, 3)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.jpg").write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match=r"no `saved_model.pb` in it"):
+    with pytest.raises(FileExistsError, match=r"has no `saved_model.pb`"):
         export_saved_model(model, tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "1.jpg").read_bytes() == b"precious"
 

@@ -86,5 +86,5 @@ def test_errors_leave_no_folder(tmp_path):
         export_web(convmixer(), folder, NAMES, orientation="upright")
     assert list(tmp_path.iterdir()) == []
     (folder / "mine").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match=r"no `model\.json` in it"):
+    with pytest.raises(FileExistsError, match=r"has no `model\.json`"):
         export_web(convmixer(), folder, NAMES, overwrite=True)

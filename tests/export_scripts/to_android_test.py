@@ -242,7 +242,7 @@ def test_bad_images_and_arguments(tflite, photo, tmp_path):
         export_android(tflite, assets, tmp_path / "none.png")
     assert not assets.exists()
     (assets / "mine").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match=r"no `model\.json` in it"):
+    with pytest.raises(FileExistsError, match=r"has no `model\.json`"):
         export_android(tflite, assets, photo, overwrite=True)
 
 
