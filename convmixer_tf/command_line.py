@@ -1,9 +1,9 @@
-"""What the commands do before TensorFlow is imported.
+"""The part of the commands that runs before TensorFlow is imported.
 
-They are `convmixer`, `python -m convmixer_tf` and `python -m
-convmixer_tf.predict`. Python imports a package before a module in it, and
-TensorFlow writes to the standard error while it is imported. So the package
-imports this module first of all. In every other process it does nothing.
+The commands are `convmixer`, `python -m convmixer_tf` and `python -m
+convmixer_tf.predict`. Python imports a package before its modules, and
+TensorFlow writes to stderr while it is imported. Therefore the package imports
+this module first. In every other process, it does nothing.
 """
 
 import argparse
@@ -18,22 +18,22 @@ import threading
 from convmixer_tf.validation import ORIENTATIONS
 
 COMMAND = "convmixer_tf.predict"
-# What `convmixer` does: the module of each command, and a line of help.
+# The commands of `convmixer` with a line of help.
 COMMANDS = {
-    "phone": "from photographs to verified files for phones, and a report",
+    "phone": "train on photographs and write verified files for phones",
     "predict": "classify image files",
-    "finetune": "teach a model the classes of your images",
-    "evaluate": "measure a model on labeled images",
-    "export": "write a model as tflite, onnx, saved_model, tfhub, web, android",
+    "finetune": "fine-tune a model on your images",
+    "evaluate": "evaluate a model on labeled images",
+    "export": "export to tflite, onnx, saved_model, tfhub, web or android",
     "verify": "compare an exported file with its model",
     "push": "upload a model to the Hugging Face hub",
-    "serve": "answer over HTTP: an image in, its classes out",
+    "serve": "serve a classifier over HTTP",
 }
-# As `models.variants` and `inference.FORMATS` have them.
+# The same as `models.variants` and `inference.FORMATS`.
 VARIANTS = ("1536_20", "768_32", "1024_20", "512_16", "256_8")
 FORMATS = ("table", "json", "csv")
-# TensorFlow's log, but for what is fatal, and what the libraries that decode
-# images say of damaged files, whose names they don't know.
+# TensorFlow's log, except fatal errors, and messages of image libraries about
+# damaged files, without file names.
 _NOISE = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl"
     rb"|INFO: Created TensorFlow Lite|To enable the following instructions:"
@@ -43,11 +43,11 @@ _NOISE = re.compile(
 
 
 def parse(arguments=None, program=f"python -m {COMMAND}"):
-    """Reads the command line of `predict`.
+    """Parses the command line of `predict`.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
-        program: String, what the command is called.
+        program: String, the name of the command.
 
     Returns:
         An `argparse.Namespace`.
@@ -59,37 +59,36 @@ def parse(arguments=None, program=f"python -m {COMMAND}"):
     )
     add = parser.add_argument
     add("images", nargs="*", help="files, folders or file:// URLs")
-    add("--list", help="file with an image a line; - for the standard input")
+    add("--list", help="file with one image path a line; - for stdin")
     add(
         "--model",
         default="256_8",
-        help="a .keras or .tflite file, the folder of a SavedModel, of a TF "
-        "Hub module or of a run, hf://USER/REPOSITORY, or one of "
-        f"{', '.join(VARIANTS)}",
+        help="a .keras or .tflite file, a SavedModel, TF Hub module or run "
+        f"folder, hf://USER/REPOSITORY, or one of {', '.join(VARIANTS)}",
     )
-    add("--labels", help="file with the name of a class a line")
-    add("--top", type=_positive, default=5, help="classes to name an image")
-    add("--format", choices=FORMATS, default="table", help="what to write")
-    add("--output", help="file to write to, in place of the standard output")
-    add("--overwrite", action="store_true", help="replace that file")
-    add("--batch_size", type=_positive, default=64, help="images at a time")
+    add("--labels", help="file with one class name a line")
+    add("--top", type=_positive, default=5, help="number of top classes")
+    add("--format", choices=FORMATS, default="table", help="output format")
+    add("--output", help="file to write to, instead of stdout")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    add("--batch_size", type=_positive, default=64, help="images per batch")
     add("--image_size", type=_positive, help="side, in pixels, of the model's")
     add(
         "--crop_fraction",
         type=float,
-        help="part of an image's side to keep, in place of the model's",
+        help="fraction of an image's side to keep, instead of the model's",
     )
     add(
         "--orientation",
         choices=ORIENTATIONS,
-        help="turn images as their EXIF says, or take pixels as stored, in "
-        "place of the model's",
+        help="rotate images as their EXIF says, or read pixels as stored, "
+        "instead of the model's setting",
     )
     return parser.parse_args(arguments)
 
 
 def parse_phone(arguments=None):
-    """Reads the command line of `convmixer phone`.
+    """Parses the command line of `convmixer phone`.
 
     Args:
         arguments: List of strings. Defaults to the process' own, without the
@@ -100,31 +99,33 @@ def parse_phone(arguments=None):
     """
     parser = argparse.ArgumentParser(
         prog="convmixer phone",
-        description="Makes of photographs a classifier for phones: "
-        "model.keras, verified float16 and int8 .tflite files with labels, "
-        "and report.html with pictures. A run that was stopped is resumed by "
-        "the same command.",
+        description="Trains a classifier on photographs and exports it for "
+        "phones: model.keras, verified float16 and int8 .tflite files with "
+        "class names, and report.html with pictures. To resume a stopped "
+        "run, run the same command.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add(
         "photos",
-        help="a folder with a folder of photographs for each class, or these "
-        "in train, validation and test; or a CSV with the columns path, label",
+        help="a folder with a folder of photographs for each class, or with "
+        "these in train, validation and test; or a CSV table with the "
+        "columns path and label",
     )
     add("--output", required=True, help="folder to write")
     add(
         "--model",
         default="256_8",
-        help="where to start: a ConvMixer's .keras file, the folder of a run, "
-        f"or one of {', '.join(VARIANTS)}. 256_8 is part of the package, for "
-        "images of 32 pixels; the others, for 224, are fetched",
+        help="pretrained model: a ConvMixer's .keras file, a run folder, or "
+        f"one of {', '.join(VARIANTS)}. 256_8 ships with the package and "
+        "takes images of 32 pixels; the others, for 224 pixels, are "
+        "downloaded",
     )
     add("--image_size", type=_positive, help="side, in pixels, of the model's")
-    add("--frozen", action="store_true", help="fit the classifier only")
-    add("--android", action="store_true", help="write the app's assets, too")
-    add("--web", action="store_true", help="write the page's model, too")
-    add("--overwrite", action="store_true", help="replace another result")
+    add("--frozen", action="store_true", help="train only the classifier")
+    add("--android", action="store_true", help="also write the app's assets")
+    add("--web", action="store_true", help="also write the web page's model")
+    add("--overwrite", action="store_true", help="replace an existing result")
     return parser.parse_args(sys.argv[2:] if arguments is None else arguments)
 
 
@@ -137,8 +138,8 @@ def _positive(text):
 
 
 def prepare():
-    """Answers `--help`, and keeps libraries quiet, if this is a command."""
-    # While Python looks for the module, `-m` stands in the place of its path.
+    """Handles `--help` and silences libraries if this is a command."""
+    # While Python searches for the module, `-m` is in place of its path.
     if sys.argv[:1] == ["-m"] and COMMAND in sys.orig_argv:
         parse(sys.argv[1:])
     elif (
@@ -154,31 +155,31 @@ def prepare():
 
 def _is_console_script():
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
-    # On Windows it is an .exe, or a script beside it.
+    # On Windows, it is an .exe or a script beside it.
     return name in ("convmixer", "convmixer.exe", "convmixer-script.py")
 
 
 def choose(arguments):
-    """Finds the command that a command line of `convmixer` names.
+    """Finds the command in a command line of `convmixer`.
 
     Args:
         arguments: List of strings.
 
     Returns:
-        String, the command. Where there is none, or an unknown one, the
-        program ends with help.
+        String, the command. If it is missing or unknown, the program ends with
+        a help text.
     """
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help", "help"):
         try:
             print(_usage(), flush=True)
-        except BrokenPipeError:  # Whoever reads has seen enough.
+        except BrokenPipeError:  # The reader closed the pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     if command not in COMMANDS:
         known = difflib.get_close_matches(command, COMMANDS, 1)
         advice = f" Did you mean {known[0]}?" if known else ""
-        print(f"There is no command {command!r}.{advice}", file=sys.stderr)
+        print(f"Unknown command {command!r}.{advice}", file=sys.stderr)
         print(_usage(), file=sys.stderr)
         sys.exit(2)
     if command == "predict":
@@ -196,19 +197,19 @@ def _usage():
             "",
             *lines,
             "",
-            "convmixer COMMAND --help says more.",
+            "Run convmixer COMMAND --help for details.",
         ]
     )
 
 
 def filter_standard_error():
-    """Drops the noise that libraries in C write to the standard error.
+    """Drops messages that C libraries write to stderr.
 
-    What Python writes there goes its own way.
+    Python's own messages are not affected.
     """
     try:
         original = os.dup(2)
-    except OSError:  # There is none.
+    except OSError:  # There is no stderr.
         return
     sys.stderr = os.fdopen(
         os.dup(2), "w", buffering=1, errors="backslashreplace"
@@ -217,13 +218,13 @@ def filter_standard_error():
     os.dup2(write, 2)
     os.close(write)
     with contextlib.suppress(AttributeError, OSError):  # Not on all systems.
-        os.set_blocking(2, False)  # Nobody must wait for who reads.
+        os.set_blocking(2, False)  # Must not wait for a slow reader.
     thread = threading.Thread(target=_pass_on, args=(read, original))
     thread.daemon = True
     thread.start()
 
     def restore():
-        os.dup2(original, 2)  # The pipe's last end to write to is closed.
+        os.dup2(original, 2)  # Closes the pipe's last write end.
         thread.join(timeout=1)
 
     atexit.register(restore)

@@ -1,16 +1,16 @@
-"""Makes a finished CIFAR-10 run the weights that ship with the package.
+"""Packages the weights of a finished CIFAR-10 run.
 
     python recipes/package_cifar10.py --run runs/cifar10 --data FOLDER
 
-The run is one of `train_cifar10.py`, of ConvMixer-256/8 with 5 x 5 kernels on
+The run must be from `train_cifar10.py`, with ConvMixer-256/8, 5 x 5 kernels and
 2 x 2 patches. If it started from the model of another run (`--weights`), repeat
-`--run`: the first run first. Writes to `convmixer_tf/weights/packaged/` the
-weights in float16, a JSON file of what was measured, and a model card; and to
-`recipes/results/train_cifar10/1`, `2`, ... the log, the settings and the
-environment of each run. The accuracy is measured on all test images, before
-and after rounding to float16.
+`--run` with the first run first. The script writes the weights in float16, a
+JSON file of measurements and a model card to `convmixer_tf/weights/packaged/`.
+It writes the log, the settings and the environment of each run to
+`recipes/results/train_cifar10/1`, `2`, ... The accuracy is measured on all test
+images, before and after rounding to float16.
 
-Time: two forward passes over the test images, a minute on a core.
+Time: two forward passes over the test images, a minute on one core.
 """
 
 import hashlib
@@ -94,14 +94,14 @@ weight decay {weight_decay},
 and Keras {keras}"""
 
 _RUN = flags.DEFINE_multi_string(
-    "run", ["runs/cifar10"], "Folder of the run; of several, the last counts."
+    "run", ["runs/cifar10"], "Run folder; if repeated, the last has the model."
 )
 _DATA = flags.DEFINE_string(
     "data", "cifar10", "Folder, or name in tensorflow-datasets."
 )
 _SPLIT = flags.DEFINE_string("split", "test", "Which part of it to measure on.")
 _REMARK = flags.DEFINE_string(
-    "remark", "", "A sentence about the images, to stand beside the accuracy."
+    "remark", "", "A sentence about the images, shown with the accuracy."
 )
 _OUTPUT = flags.DEFINE_string(
     "output", str(FOLDER), "Folder for weights, figures and card."
@@ -111,42 +111,43 @@ _RECORD = flags.DEFINE_string(
     str(pathlib.Path(__file__).parent / "results" / "train_cifar10"),
     "Folder for the runs' own files.",
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace existing files.")
 
 
 def check_run(run):
-    """Raises unless a run has ended and is of the model that is packaged."""
+    """Raises an error unless a run is finished and has the right model."""
     missing = [x for x in ("model.keras", *RECORDS) if not (run / x).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"The run in `{run}` has not ended: there is no "
-            f"{', '.join(missing)}. The command that started it resumes it."
+            f"The run in `{run}` is not finished: {', '.join(missing)} is "
+            "missing. Run the same command to resume it."
         )
     names = open_model(run).class_names
     if names != CIFAR10_CLASSES:
         raise ValueError(
-            f"The run must be of the classes {', '.join(CIFAR10_CLASSES)}. "
+            f"The run must have the classes {', '.join(CIFAR10_CLASSES)}. "
             f"Received: {', '.join(names or ['no names'])}"
         )
-    # Raises if its architecture, mean or standard deviation is another.
+    # Raises if the architecture, mean or standard deviation differ.
     ConvMixer256_8(weights=run / "model.keras")
 
 
 def check_start(run, before):
-    """Raises unless a run started from the run before it, or from nothing."""
+    """Raises an error unless a run started from the previous run."""
     start = json.loads((run / "config.json").read_text()).get("weights")
     expected = before and before / "model.keras"
     paths = [x and pathlib.Path(x).resolve() for x in (start, expected)]
     if paths[0] != paths[1]:
         raise ValueError(
             f"The run in `{run}` must have started from "
-            f"{expected or 'random weights'}; pass the run before it as the "
-            f"`--run` before. Received: {start or 'random weights'}"
+            f"{expected or 'random weights'}. Pass the run that it started "
+            "from as the previous `--run`. Received: "
+            f"{start or 'random weights'}"
         )
 
 
 def measure(model, dataset):
-    """Measures a model on all images."""
+    """Evaluates a model on all images and returns `Scores`."""
     batches = data.evaluation_batches(
         dataset, FACTS.image_size, 250, crop_fraction=FACTS.crop_fraction
     )
@@ -154,7 +155,7 @@ def measure(model, dataset):
 
 
 def write_weights(model, path):
-    """Writes a model's weights in float16; raises if one is too large."""
+    """Writes a model's weights in float16. Large weights are an error."""
     with np.errstate(over="ignore"):
         rounded = {
             name: value if value.dtype.kind == "i" else value.astype("float16")
@@ -162,12 +163,12 @@ def write_weights(model, path):
         }
     large = [name for name, x in rounded.items() if not np.isfinite(x).all()]
     if large:
-        raise ValueError(f"float16 can't hold {', '.join(large[:5])}.")
+        raise ValueError(f"Too large for float16: {', '.join(large[:5])}.")
     save_file(rounded, path, metadata={"format": "pt"})
 
 
 def describe_training(run):
-    """Collects how a run trained, for the JSON file."""
+    """Collects the training settings of a run for the JSON file."""
     summary, config, environment = (
         json.loads((run / name).read_text()) for name in RECORDS[1:]
     )
@@ -184,7 +185,7 @@ def describe_training(run):
 
 
 def write_card(path, facts):
-    """Writes the model card of what the JSON file has."""
+    """Writes the model card from the JSON file."""
     training = enumerate(facts["training"], 1)
     text = CARD.format(
         **{
@@ -203,7 +204,7 @@ def write_card(path, facts):
 
 
 def keep_records(run, folder):
-    """Copies a run's log and settings, without its machine's paths."""
+    """Copies a run's log and settings without absolute paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
         shutil.copyfile(run / name, folder / name)
@@ -218,7 +219,7 @@ def keep_records(run, folder):
 
 
 def _shorten(argument):
-    """Cuts an absolute path, after `--flag=` or not; all else stays."""
+    """Shortens an absolute path, also after `--flag=`."""
     flag, separator, value = argument.rpartition("=")
     path = pathlib.PurePath(value)
     if not path.is_absolute():
@@ -228,7 +229,7 @@ def _shorten(argument):
 
 
 def main(argv):
-    """Packages the run that the flags name."""
+    """Packages the run."""
     launch.start(argv)
     runs, output = [*map(pathlib.Path, _RUN.value)], pathlib.Path(_OUTPUT.value)
     for before, run in zip([None, *runs], runs, strict=False):
@@ -237,7 +238,7 @@ def main(argv):
     (dataset,) = run_flags.open_datasets(_DATA.value, _SPLIT.value)
     if dataset.class_names != CIFAR10_CLASSES:
         raise ValueError(
-            f"--data must be of the classes {', '.join(CIFAR10_CLASSES)}. "
+            f"--data must have the classes {', '.join(CIFAR10_CLASSES)}. "
             f"Received: {', '.join(dataset.class_names)}"
         )
     output.mkdir(parents=True, exist_ok=True)

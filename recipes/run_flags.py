@@ -1,4 +1,4 @@
-"""Flags that all training recipes have: data, devices, files."""
+"""Common flags of the training recipes: data, devices, files."""
 
 from absl import flags
 
@@ -6,55 +6,57 @@ from convmixer_tf import data
 from convmixer_tf.training import make_strategy
 
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where tensorflow-datasets keeps its data."
+    "data_dir", None, "Data directory of tensorflow-datasets."
 )
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "auto",
     ["auto", "one", "mirrored", "multiworker", "tpu"],
-    "On which devices to train.",
+    "Distribution strategy.",
 )
 _TPU = flags.DEFINE_string(
-    "tpu", None, "Name of a Cloud TPU. Default: this machine's, if it has one."
+    "tpu", None, "Name of a Cloud TPU. Default: this machine's, if any."
 )
 _TPU_ZONE = flags.DEFINE_string("tpu_zone", None, "Zone of that TPU.")
-_TPU_PROJECT = flags.DEFINE_string("tpu_project", None, "Its project.")
+_TPU_PROJECT = flags.DEFINE_string("tpu_project", None, "Project of that TPU.")
 _PRECISION = flags.DEFINE_enum(
     "precision",
     "auto",
     ["auto", "float32", "bfloat16", "float16"],
-    "What to compute in.",
+    "Precision of the computation.",
 )
 _ACCUMULATION = flags.DEFINE_integer(
-    "accumulation_steps", 1, "Batches per update; each is that much smaller."
+    "accumulation_steps", 1, "Batches per update; divides the batch size."
 )
 _SYNC = flags.DEFINE_bool(
-    "sync_batch_norm", False, "Normalize over all replicas, not over each."
+    "sync_batch_norm", False, "Synchronize batch norm over replicas."
 )
 _EMA = flags.DEFINE_float(
-    "ema_decay", None, "Evaluate the weights' running mean of this decay."
+    "ema_decay", None, "Decay of the weights' running mean; evaluates the mean."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all randomness.")
 _DETERMINISTIC = flags.DEFINE_bool(
-    "deterministic", False, "Repeat to the bit on a GPU, too, more slowly."
+    "deterministic",
+    False,
+    "Make runs on a GPU reproducible to the bit; slower.",
 )
 _STEPS = flags.DEFINE_integer(
     "steps_per_epoch", None, "Updates per epoch. Default: all images once."
 )
 _JIT = flags.DEFINE_bool(
-    "jit_compile", None, "Let XLA compile the step. Default: on GPUs."
+    "jit_compile", None, "Compile the step with XLA. Default: on GPUs."
 )
 _SAVE_EVERY = flags.DEFINE_integer(
     "save_every", 1000, "Updates between checkpoints."
 )
 _STEPS_PER_CALL = flags.DEFINE_integer(
-    "steps_per_call", 1, "Updates that the devices make without Python."
+    "steps_per_call", 1, "Updates per call from Python."
 )
-_KEEP = flags.DEFINE_integer("keep", 3, "Checkpoints to keep, and the best.")
+_KEEP = flags.DEFINE_integer("keep", 3, "Checkpoints to keep, plus the best.")
 _LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Updates between log lines.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", True, "Write event files.")
 _PROFILE = flags.DEFINE_list(
-    "profile_steps", None, "First update to profile, and the first not to."
+    "profile_steps", None, "First update to profile, and first one after."
 )
 
 
@@ -62,15 +64,15 @@ def open_datasets(name, *splits):
     """Opens labeled images.
 
     Args:
-        name: What `data.open_dataset` takes.
+        name: As for `data.open_dataset`.
         *splits: The splits to open.
 
     Returns:
         List of a data set for each split.
 
     Raises:
-        FileNotFoundError: If the data are not there.
-        ValueError: If a split is not.
+        FileNotFoundError: If the data does not exist.
+        ValueError: If a split does not exist.
     """
     return [_open_dataset(name, split) for split in splits]
 
@@ -86,16 +88,16 @@ def _open_dataset(name, split):
 
 
 def strategy():
-    """Makes the strategy that the flags name, before TensorFlow is touched.
+    """Creates the strategy in the flags, before other TensorFlow operations.
 
-    Several machines can only be joined at the start of a process, so call it
-    before data are opened or a model is built.
+    Several machines can only be connected at the start of a process, so call it
+    before data is opened or a model is built.
 
     Returns:
         A `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: If the machine lacks what the strategy needs.
+        ValueError: If the machine does not support the strategy.
     """
     return make_strategy(
         _STRATEGY.value,
@@ -107,10 +109,10 @@ def strategy():
 
 
 def settings(default_steps):
-    """Collects the arguments of `TrainConfig` that the flags here give.
+    """Collects the arguments of `TrainConfig` from these flags.
 
     Args:
-        default_steps: Integer, updates per epoch if no flag says otherwise.
+        default_steps: Integer, updates per epoch without the flag.
 
     Returns:
         Dictionary.
@@ -136,7 +138,7 @@ def given(flag, default):
     """Returns the value of a flag, or the default if the flag is not given.
 
     Args:
-        flag: What `flags.DEFINE_...` returns, of a flag that may be `None`.
+        flag: A flag from `flags.DEFINE_...` that may be `None`.
         default: Any value.
     """
     return default if flag.value is None else flag.value

@@ -1,4 +1,4 @@
-"""What the recipes for quantization-aware training share: data and files."""
+"""Common data and files of the recipes for quantization-aware training."""
 
 import dataclasses
 import pathlib
@@ -21,17 +21,17 @@ MIN_IMAGES = 10  # `verify` needs as many.
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "A ConvMixer's .keras file, or a run's folder.",
+    "A ConvMixer's .keras file or a run folder.",
     required=True,
 )
 _DATA = flags.DEFINE_string(
     "data", None, "Folder, or name in tensorflow-datasets.", required=True
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where tensorflow-datasets keeps its data."
+    "data_dir", None, "Data directory of tensorflow-datasets."
 )
-_TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "To train on.")
-_EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
+_TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "Training split.")
+_EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "Eval split.")
 _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
@@ -40,26 +40,26 @@ _CROP = flags.DEFINE_float(
     1,
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(
-    "train_images", 5000, "The most images to train on; they are in memory.", 1
+    "train_images", 5000, "Maximum number of training images, in memory.", 1
 )
 _CALIBRATION_IMAGES = flags.DEFINE_integer(
     "calibration_images",
     300,
-    "Images of --train_split to measure the ranges of int8 on. They are not "
-    "trained on.",
+    "Number of images of --train_split for the calibration of int8. They are "
+    "not used for training.",
     10,
 )
 _EVAL_IMAGES = flags.DEFINE_integer(
-    "eval_images", 2000, "The most images to evaluate on.", MIN_IMAGES
+    "eval_images", 2000, "Maximum number of evaluation images.", MIN_IMAGES
 )
 _EPOCHS = flags.DEFINE_integer("epochs", 1, "Passes over the images.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per update.", 1)
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", 1e-4, "Initial learning rate of Adam."
 )
-_FLIP = flags.DEFINE_bool("flip", True, "Whether to mirror half of the images.")
+_FLIP = flags.DEFINE_bool("flip", True, "Whether to flip half of the images.")
 _THREADS = flags.DEFINE_integer(
-    "threads", 0, "Threads to train with; 0 for one per core.", 0
+    "threads", 0, "Training threads; 0 for one per core.", 0
 )
 _SAVE_EVERY = flags.DEFINE_integer(
     "save_every", 100, "Updates between checkpoints.", 1
@@ -68,7 +68,7 @@ _SAVE_EVERY = flags.DEFINE_integer(
 
 @dataclasses.dataclass(frozen=True)
 class TuningData:
-    """The model and the images that the flags name.
+    """The model and the images in the flags.
 
     Attributes:
         model: The `keras.Model`.
@@ -78,7 +78,7 @@ class TuningData:
         test: uint8 array of pixels and integer array of labels, of a third
             set of images.
         crop_fraction: Fraction of an image's side that was kept.
-        orientation: How images were turned, as in `data.decode_image`.
+        orientation: As in `data.decode_image`.
     """
 
     model: object
@@ -90,7 +90,7 @@ class TuningData:
     orientation: str
 
     def counts(self):
-        """Returns how many images each set has."""
+        """Returns the number of images in each set."""
         return {
             "train": len(self.train[0]),
             "calibration": len(self.calibration),
@@ -109,7 +109,7 @@ class TuningData:
         )
 
     def export(self, path, model, quantization):
-        """Writes a model, tuned or not, as a TFLite file; replaces any."""
+        """Writes a model as a TFLite file, replacing an existing one."""
         export_tflite(
             model,
             path,
@@ -125,7 +125,7 @@ class TuningData:
         return self.calibration if quantization == "int8" else None
 
     def compare(self, outputs, expected):
-        """Returns the top-1 of outputs, and their agreement with others'."""
+        """Returns the top-1 of outputs and their agreement with others."""
         classes, (_, labels) = outputs.argmax(axis=-1), self.test
         return {
             "top1": float(np.mean(classes == labels)),
@@ -134,7 +134,7 @@ class TuningData:
 
 
 def config(method, seed):
-    """Returns the `TuningConfig` that the flags describe."""
+    """Returns the `TuningConfig` from the flags."""
     return TuningConfig(
         method=method,
         epochs=_EPOCHS.value,
@@ -164,7 +164,7 @@ def define_quantization(define, default, text):
 
 
 def start(argv, output):
-    """Checks the command line, and turns the log of the recipes on.
+    """Checks the command line and enables the log of the recipes.
 
     Args:
         argv: The command line after the flags were parsed.
@@ -174,7 +174,7 @@ def start(argv, output):
         A `pathlib.Path`, the folder.
 
     Raises:
-        app.UsageError: If there are arguments that are no flags.
+        app.UsageError: If there are arguments that are not flags.
         NotADirectoryError: If the folder is a file.
     """
     if len(argv) > 1:
@@ -182,7 +182,7 @@ def start(argv, output):
     folder = pathlib.Path(output)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(
-            f"--output must be a folder. Received the file `{folder}`"
+            f"--output must be a folder. Received: the file `{folder}`"
         )
     logging.set_verbosity(logging.INFO)
     here = pathlib.Path(__file__).parent
@@ -199,13 +199,13 @@ def start(argv, output):
 
 
 def read():
-    """Reads the model and the images that the flags name.
+    """Reads the model and the images in the flags.
 
     Returns:
         A `TuningData`.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
+        FileNotFoundError: If the file or folder does not exist.
         ValueError: If the model does not take square images of a static size,
             if it does not know the data's classes, or if there are too few
             images.
@@ -286,13 +286,13 @@ def _open(flag):
 
 
 def _shuffled_without(images, others):
-    """Returns the indices of images that are not among others, shuffled."""
+    """Returns shuffled indices of images that are not in another set."""
     known = {image.tobytes() for image in others}
     new = [i for i, image in enumerate(images) if image.tobytes() not in known]
     if len(new) < len(images):
         logging.warning(
-            "%d of %d images of --train_split are in --eval_split, too. They "
-            "are left out of the training.",
+            "%d of %d images of --train_split are also in --eval_split. They "
+            "are not used for training.",
             *(len(images) - len(new), len(images)),
         )
     return np.random.default_rng(0).permutation(new).astype(int)

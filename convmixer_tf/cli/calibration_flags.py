@@ -1,4 +1,4 @@
-"""Flags for the images that int8 files take their ranges from."""
+"""Flags for the calibration images of int8 files."""
 
 from absl import flags
 
@@ -7,31 +7,31 @@ from convmixer_tf.cli import export_flags
 from convmixer_tf.export.tflite import check_calibration
 
 _CALIBRATION = flags.DEFINE_string(
-    "calibration", None, "Real images for int8, not those of --images."
+    "calibration", None, "Real images for int8, different from --images."
 )
 _SPLIT = flags.DEFINE_string(
-    "calibration_split", "train", "Which part of them."
+    "calibration_split", "train", "Split of these images."
 )
 _LIMIT = flags.DEFINE_integer(
-    "calibration_limit", 300, "The most of them to take.", 1
+    "calibration_limit", 300, "Maximum number of these images.", 1
 )
 
 
 def load_images(model, samples=None):
-    """Reads the images that the flags name, as the model takes them.
+    """Reads the images in the flags, in the model's input size.
 
     Args:
         model: A `keras.Model`.
-        samples: What `export_flags.load_images` returns, the images to
-            compare on, or `None`.
+        samples: Images for the comparison, from `export_flags.load_images`, or
+            `None`.
 
     Returns:
         uint8 array of pixels.
 
     Raises:
         FileNotFoundError: If there are no images.
-        ValueError: If there is no `--calibration`, if there are too few, or
-            if an image is among those to compare on.
+        ValueError: If `--calibration` is missing, if there are too few images,
+            or if an image is also used for the comparison.
     """
     if not _CALIBRATION.value:
         raise ValueError("int8 needs --calibration, a folder of real images.")
@@ -49,6 +49,6 @@ def load_images(model, samples=None):
         if shared:
             raise ValueError(
                 f"{shared} of the {len(images)} images of --calibration are "
-                "among --images: the comparison would flatter the file."
+                "also in --images, so the comparison would be biased."
             )
     return images

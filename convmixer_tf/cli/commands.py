@@ -1,4 +1,4 @@
-"""Which module runs which command of `convmixer`."""
+"""Maps the commands of `convmixer` to modules."""
 
 import importlib
 import sys
@@ -13,12 +13,12 @@ FORMATS = {
     "web": "to_web",
     "android": "to_android",
 }
-# Those whose errors are not put into a line by themselves.
+# Commands that need `guarded` for one-line errors.
 _GUARDED = ("evaluate", "finetune")
 
 
 def main(arguments=None):
-    """Runs the command that the command line names.
+    """Runs the command on the command line.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
@@ -48,5 +48,5 @@ def main(arguments=None):
 
 
 def _module(name):
-    """Imports a module; not above, as other commands define its flags too."""
+    """Imports a module lazily, because commands define the same flags."""
     return importlib.import_module(name)

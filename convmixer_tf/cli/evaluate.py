@@ -1,13 +1,13 @@
-"""Measures a classifier in a file: top-1, top-5, classes, confusion.
+"""Evaluates a classifier: top-1, top-5, per-class accuracy, confusion.
 
     convmixer evaluate --model runs/mine/model.keras --data FOLDER
 
-`--model` is a `.keras` or `.tflite` file, the folder of a SavedModel, a TF Hub
-module or a run, or the name of a pretrained variant: 1536_20, 768_32, 1024_20,
-512_16, 256_8. Prints the accuracy and writes `scores.json` and `confusion.png`,
-beside the model unless `--output` names another folder.
+`--model` is a `.keras` or `.tflite` file, a SavedModel, TF Hub module or run
+folder, or the name of a pretrained variant: 1536_20, 768_32, 1024_20, 512_16,
+256_8. The command prints the accuracy and writes `scores.json` and
+`confusion.png` beside the model, or to the folder in `--output`.
 
-Time: that of the forward pass; recipes/results/README.md has times an image.
+Time: the forward pass. recipes/results/README.md has times per image.
 """
 
 import json
@@ -33,23 +33,23 @@ from convmixer_tf.training import evaluate_function
 from convmixer_tf.validation import ORIENTATIONS
 from convmixer_tf.validation import check_positive_integer
 
-_MODEL = flags.DEFINE_string("model", None, "What to measure.", required=True)
+_MODEL = flags.DEFINE_string("model", None, "Model.", required=True)
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where tensorflow-datasets keeps its data."
+    "data_dir", None, "Data directory of tensorflow-datasets."
 )
 _DATA = flags.DEFINE_string(
     "data", "imagenet2012", "Folder, or name in tensorflow-datasets."
 )
-_SPLIT = flags.DEFINE_string("split", "validation", "Which part of the data.")
+_SPLIT = flags.DEFINE_string("split", "validation", "Split of the data.")
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "Side, in pixels. Default: the model's, or else 224.",
+    "Image size, in pixels. Default: the model's, or else 224.",
 )
 _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Part of an image's side to keep. Default: the model's, or else "
+    "Fraction of an image's side to keep. Default: the model's, or else "
     f"{CROP_FRACTION}.",
 )
 _ORIENTATION = flags.DEFINE_enum(
@@ -62,22 +62,22 @@ _ORIENTATION = flags.DEFINE_enum(
 _FLIP = flags.DEFINE_bool(
     "flip",
     False,
-    "Predict the mean of an image and its mirror image, in twice the time.",
+    "Average the predictions of an image and its mirror image (2 x the time).",
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per batch.")
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Folder for the figures. Default: evaluation in a run's folder, "
+    "Folder for the results. Default: evaluation in a run folder, "
     "NAME_evaluation beside another file, runs/evaluation for a variant.",
 )
 
 
 def output_folder(model):
-    """Names the folder for the figures of a model, if no flag does.
+    """Returns the default folder for the results of a model.
 
     Args:
-        model: What `--model` may be.
+        model: Value of `--model`.
 
     Returns:
         A `pathlib.Path`.
@@ -85,7 +85,7 @@ def output_folder(model):
     if model in VARIANTS:
         return pathlib.Path("runs", "evaluation")
     path = pathlib.Path(find_model(model))
-    runs = ("config.json", "finetune.json")  # Of `train` and of `finetune`.
+    runs = ("config.json", "finetune.json")  # From `train` and `finetune`.
     if path.name == "model.keras" and any(
         (path.parent / name).is_file() for name in runs
     ):
@@ -94,7 +94,7 @@ def output_folder(model):
 
 
 def import_matplotlib():
-    """Imports matplotlib, or raises an `ImportError` that says what to do."""
+    """Imports matplotlib, or raises `ImportError` with instructions."""
     try:
         import matplotlib.figure
     except ImportError as error:
@@ -106,7 +106,7 @@ def import_matplotlib():
 
 
 def draw_confusion(confusion, class_names, title):
-    """Draws which classes are taken for which, as a matplotlib figure."""
+    """Draws the confusion matrix as a matplotlib figure."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     figure = import_matplotlib().figure.Figure(
         figsize=(8, 7), layout="constrained"
@@ -128,20 +128,20 @@ def draw_confusion(confusion, class_names, title):
 
 
 def averaged_over_flips(predict):
-    """Makes a function predict the mean of images and their mirror images.
+    """Makes a function average the predictions of images and mirror images.
 
     Args:
         predict: Function from images (batch, height, width, channels) to
             probabilities (batch, classes).
 
     Returns:
-        A function of the same kind.
+        A function with the same signature.
     """
     return lambda images: (predict(images) + predict(images[:, :, ::-1])) / 2
 
 
 def check_flags(output):
-    """Raises an error for what can't work."""
+    """Raises an error for invalid flags."""
     import_matplotlib()
     if _IMAGE_SIZE.value is not None:
         check_positive_integer("image_size", _IMAGE_SIZE.value)
@@ -152,7 +152,7 @@ def check_flags(output):
 
 
 def main(argv):
-    """Evaluates as the flags say."""
+    """Evaluates the model."""
     start(argv)
     output = _OUTPUT.value or output_folder(_MODEL.value)
     check_flags(output)
@@ -178,7 +178,7 @@ def main(argv):
             if _FLIP.value
             else model.predict,
             *(batches, model.classes, outputs),
-            activation="softmax",  # It gives probabilities.
+            activation="softmax",  # It returns probabilities.
         )
     except ValueError as error:
         raise ValueError(f"{_MODEL.value}: {error}") from error
@@ -208,7 +208,7 @@ def main(argv):
     )
     with replaced(picture) as unfinished:
         figure.savefig(unfinished, dpi=110, bbox_inches="tight")
-    if model.classes > 5:  # Of fewer, it would always be 100 %.
+    if model.classes > 5:  # With fewer, it is always 100 %.
         measured += f", top-5 {scores.top5:.2%}"
     flipped = ", each image and its mirror image" if _FLIP.value else ""
     print(
@@ -227,7 +227,7 @@ def _open_dataset():
 
 
 def _by_name(names, values):
-    """NaN, the accuracy of a class without images, is none of JSON's."""
+    """Replaces NaN, the accuracy of a class without images, for JSON."""
     return {
         name: None if np.isnan(value) else float(value)
         for name, value in zip(names, values, strict=True)

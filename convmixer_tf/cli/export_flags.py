@@ -1,4 +1,4 @@
-"""What all export scripts share: which model, on which images it is checked."""
+"""Common flags and functions of the export commands."""
 
 import contextlib
 import os
@@ -37,49 +37,49 @@ DATASETS = {"imagenet": "ImageNet-1k", "cifar10": "CIFAR-10"}
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "A .keras file, the folder of a run, a file of weights, or a variant: "
+    "A .keras file, a run folder, a weights file, or a variant: "
     f"{', '.join(VARIANTS)}.",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "Of a variant: imagenet, cifar10, or a file. Default: the variant's own.",
+    "For a variant: imagenet, cifar10 or a file. Default: its published ones.",
 )
 _ACTIVATION = flags.DEFINE_string(
     "activation",
     None,
-    "Of a file of weights, if no published variant is like it: gelu, relu.",
+    "For a weights file of an unpublished architecture: gelu or relu.",
 )
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "File with the name of a class a line, or `imagenet`. Default: the names "
-    "in the .keras file; of a variant, those of its weights.",
+    "File with one class name a line, or `imagenet`. Default: the names in the "
+    ".keras file, or of the variant's weights.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
+    "image_size", None, "Image size, pixels. Default: the model's, or 224.", 1
 )
 _PIXEL_RANGE = flags.DEFINE_string(
     "pixel_range",
     None,
-    "Pixels that a model takes that is no ConvMixer: 0..255, 0..1, -1..1, or "
+    "Pixel range of a model that is not a ConvMixer: 0..255, 0..1, -1..1, or "
     "MEAN/STD of pixels in [0, 255].",
 )
-OUTPUT = flags.DEFINE_string("output", None, "What to write.")
+OUTPUT = flags.DEFINE_string("output", None, "File or folder to write.")
 OVERWRITE = flags.DEFINE_bool(
-    "overwrite", False, "Whether to replace what is there."
+    "overwrite", False, "Whether to replace an existing output."
 )
 VERIFY = flags.DEFINE_bool(
-    "verify", True, "Whether to compare with the model, before it appears."
+    "verify", True, "Whether to compare the output with the model."
 )
 _IMAGES = flags.DEFINE_string(
     "images",
     None,
-    "Real images to compare on: a folder split/class/*.jpg, a name in "
-    "tensorflow-datasets, or a folder of images that nobody labeled.",
+    "Real images for the comparison: a folder split/class/*.jpg, a name in "
+    "tensorflow-datasets, or a folder of unlabeled images.",
 )
-_SPLIT = flags.DEFINE_string("split", "validation", "Which part of the images.")
-_LIMIT = flags.DEFINE_integer("limit", 2000, "The most images to take.", 1)
+_SPLIT = flags.DEFINE_string("split", "validation", "Split of the images.")
+_LIMIT = flags.DEFINE_integer("limit", 2000, "Maximum number of images.", 1)
 CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
@@ -94,17 +94,17 @@ ORIENTATION = flags.DEFINE_enum(
     "model's, if its file says it, else exif.",
 )
 _LIMITS = {
-    "min_agreement": "Least fraction of images with the same best class.",
-    "max_difference": "Largest difference of probabilities.",
-    "max_mean_difference": "Largest mean difference of probabilities.",
-    "max_accuracy_loss": "Most that the accuracy may fall, a fraction.",
-    "max_total_variation": "Largest mean total variation distance of an "
-    "image's probabilities.",
+    "min_agreement": "Minimum fraction of images with the same top class.",
+    "max_difference": "Maximum difference of probabilities.",
+    "max_mean_difference": "Maximum mean difference of probabilities.",
+    "max_accuracy_loss": "Maximum drop in accuracy, a fraction.",
+    "max_total_variation": "Maximum mean total variation distance of the "
+    "probabilities.",
 }
 for _name, _text in _LIMITS.items():
     flags.DEFINE_float(_name, None, f"{_text} Default: by number format.", 0, 1)
 _TRAINED_ON = flags.DEFINE_string(
-    "dataset", None, "What the weights were trained on, for the model card."
+    "dataset", None, "Training data of the weights, for the model card."
 )
 _LICENSE = flags.DEFINE_string(
     "license", None, "License of the weights, for the model card."
@@ -113,7 +113,7 @@ _THREADS = flags.DEFINE_integer("threads", 1, "Threads for the artifact.", 1)
 
 
 def begin(argv):
-    """Checks the command line and turns the log on.
+    """Checks the command line and enables the log.
 
     Args:
         argv: What is left of the command line after the flags.
@@ -130,7 +130,7 @@ def begin(argv):
 
 
 def _is_worth_reading(record):
-    """Whether a line of the log is a script's, or more than information."""
+    """Returns whether a log record is a script's, or a warning or error."""
     folder = pathlib.Path(record.pathname).parent
     ours = {
         pathlib.Path(file).resolve().parent for file in (__file__, sys.argv[0])
@@ -140,13 +140,13 @@ def _is_worth_reading(record):
 
 @contextlib.contextmanager
 def errors_end_it(output=None):
-    """Ends the program with a line where something is wrong.
+    """Ends the program with a one-line message on errors.
 
-    The status is 1; 130, as is usual, if it was Ctrl-C. The folder that the
-    output is to lie in is made, and goes again if nothing comes into it.
+    The exit status is 1, or 130 for Ctrl-C, as usual. The parent folder of the
+    output is created, and removed if it stays empty.
 
     Args:
-        output: Path of what is written. Default: `--output`.
+        output: Path of the output. Defaults to `--output`.
     """
     try:
         with (
@@ -157,28 +157,28 @@ def errors_end_it(output=None):
     except (ImportError, OSError, ValueError, tf.errors.OpError) as error:
         sys.exit(f"Error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        print("Interrupted. What was unfinished is gone.", file=sys.stderr)
+        print("Interrupted. Incomplete output was removed.", file=sys.stderr)
         sys.exit(130)
 
 
 def load_model(name=None, any_size=False):
-    """Loads the model that the flags name.
+    """Loads the model in the flags.
 
-    Where the model says how images are cropped and turned for it, that
-    becomes the default of `--crop_fraction` and `--orientation`.
+    If the model's file has a crop fraction and an orientation, they become the
+    defaults of `--crop_fraction` and `--orientation`.
 
     Args:
-        name: What `--model` may be, which is the default.
-        any_size: Whether a model that doesn't say for which size it is, a
-            variant or weights, is to take all; otherwise `--image_size`.
+        name: Like `--model`, which is the default.
+        any_size: Whether a variant or a weights file, which fit any size, takes
+            images of any size instead of `--image_size`.
 
     Returns:
-        A `keras.Model`, and the names of its classes or `None`.
+        A `keras.Model`, and its class names or `None`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no model, or `--labels` or `--image_size`
-            doesn't fit it.
+        ValueError: If it holds no model, or if `--labels` or `--image_size`
+            does not fit it.
     """
     name = name or _MODEL.value
     logging.info("Loading %s", name)
@@ -209,13 +209,13 @@ def _check_names(model, names):
     allowed = (classes, num_classes(classes))
     if names and classifier_of(model) and len(names) not in allowed:
         raise ValueError(
-            f"The model has {classes} outputs, and there are names for "
-            f"{len(names)}. Pass --labels, a file with a name a line."
+            f"The model has {classes} outputs, but there are {len(names)} "
+            "class names. Pass --labels, a file with one name a line."
         )
 
 
 def _check_size(model):
-    """Refuses `--image_size` for a model that takes another."""
+    """Raises an error if `--image_size` differs from the model's size."""
     size, shape = _IMAGE_SIZE.value, model.input_shape
     if size and isinstance(shape, tuple) and set(shape[1:3]) - {None, size}:
         raise ValueError(
@@ -225,54 +225,55 @@ def _check_size(model):
 
 
 def side(model):
-    """Gives the side to bring images to: the model's, or `--image_size`."""
+    """Returns the image size: the model's, or `--image_size`."""
     height, width = model.input_shape[1:3]
     default = default_image_size(_MODEL.value)
     return height or width or _IMAGE_SIZE.value or default
 
 
 def image_size(model, way_out):
-    """Gives the side of the model's images, in pixels.
+    """Returns the size of the model's images, in pixels.
 
     Args:
         model: A `keras.Model`.
-        way_out: String, what to pass where that is none, for the message.
+        way_out: String, an alternative to pass, for the error message.
 
     Returns:
-        Integer: the model's own; where that is open, `--image_size` or 224.
+        Integer: the model's size if it is fixed, else `--image_size` or 224.
 
     Raises:
-        ValueError: If its images are not square or not in three colors.
+        ValueError: If its images are not square or do not have 3 channels.
     """
     height, width, channels = model.input_shape[1:]
     size = side(model)
     if {height, width} - {None, size} or channels != 3:
         raise ValueError(
-            "Photos are cut to squares of three colors. The model takes "
-            f"images of shape {model.input_shape[1:]}; pass {way_out}."
+            "The model must take square images with three channels, like the "
+            f"photos. It takes images of shape {model.input_shape[1:]}. Pass "
+            f"{way_out}."
         )
     return size
 
 
 def crop_fraction():
-    """Gives the part of an image's side to keep, said or by default."""
+    """Returns the crop fraction in the flags, or the default."""
     return CROP_FRACTION if CROP.value is None else CROP.value
 
 
 def load_images(model, names):
-    """Reads the images that the flags name, as the model takes them.
+    """Reads the images in the flags, in the model's input size.
 
     Args:
         model: A `keras.Model`.
         names: Names of its classes, or `None`.
 
     Returns:
-        uint8 array of pixels, and integer array of the model's outputs that
-        are right for them, -1 where that isn't known.
+        uint8 array of pixels, and integer array of the correct outputs of the
+        model, -1 if unknown.
 
     Raises:
         FileNotFoundError: If there are no images.
-        ValueError: If there are too few, or their classes are not the model's.
+        ValueError: If there are too few, or if their classes do not match.
     """
     size = image_size(model, "--noverify")
     if not _IMAGES.value:
@@ -291,7 +292,7 @@ def load_images(model, names):
     if len(images) < MIN_IMAGES:
         raise ValueError(
             f"Verifying needs at least {MIN_IMAGES} images. Received: "
-            f"{len(images)}; pass other --images, or --noverify."
+            f"{len(images)}. Pass other --images, or --noverify."
         )
     if classifier_of(model) is None:
         labels = np.full(len(images), -1)
@@ -312,10 +313,10 @@ def open_images(name, split):
     Args:
         name: Path of a folder split/class/*.jpg or of a folder of images, or
             a name in tensorflow-datasets.
-        split: Which part of them.
+        split: The split to open.
 
     Returns:
-        What `data.read_images` takes.
+        A data set for `data.read_images`.
     """
     folder = pathlib.Path(name)
     if folder.is_dir() and not (folder / split).is_dir():
@@ -325,14 +326,14 @@ def open_images(name, split):
 
 
 def check(path, model, samples, **arguments):
-    """Verifies an artifact as the flags say.
+    """Verifies an artifact.
 
     Args:
         path: Path of the artifact.
-        model: The `keras.Model`; if it is no classifier, features are
+        model: The `keras.Model`. If it is not a classifier, features are
             compared.
-        samples: What `load_images` returns.
-        **arguments: Further ones of `verify`.
+        samples: Images and labels from `load_images`.
+        **arguments: Other arguments of `verify`.
 
     Returns:
         A `Report`.
@@ -353,7 +354,7 @@ def check(path, model, samples, **arguments):
 
 
 def _verification():
-    """Collects the arguments of `verify` that the flags give."""
+    """Collects the arguments of `verify` from the flags."""
     chosen = {name: flags.FLAGS[name].value for name in _LIMITS}
     return {
         "limits": {k: v for k, v in chosen.items() if v is not None},
@@ -364,24 +365,24 @@ def _verification():
 def finish(
     kind, write, model, names=None, *, path=None, samples=None, **arguments
 ):
-    """Publishes an artifact as the flags say.
+    """Publishes an artifact.
 
     Args:
-        kind: What it is, such as `"an ONNX file"`.
-        write: Function of a path, which writes the artifact there.
+        kind: Name of the format, such as `"an ONNX file"`.
+        write: Function of a path that writes the artifact.
         model: The `keras.Model` to compare with.
         names: Names of its classes, or `None`.
-        path: Where it is to appear. Default: `--output`.
-        samples: What `load_images` returns, to verify on; it is called if
-            this is `None`, but for `--noverify`.
-        **arguments: Further ones of `publish`.
+        path: Path of the artifact. Defaults to `--output`.
+        samples: Images and labels for the verification, from `load_images`. If
+            it is `None` and without `--noverify`, they are loaded.
+        **arguments: Other arguments of `publish`.
 
     Returns:
         A `Report`, or `None` with `--noverify`.
 
     Raises:
-        FileExistsError: As `publish`.
-        ValueError: As `publish`.
+        FileExistsError: As for `publish`.
+        ValueError: As for `publish`.
     """
     path = os.path.normpath(path or OUTPUT.value)
     if VERIFY.value and samples is None:
@@ -406,7 +407,7 @@ def finish(
 
 
 def card():
-    """Collects what the flags and the published table say for a card."""
+    """Collects a card's content from the flags and published weights."""
     published = published_weights()
     trained_on = _TRAINED_ON.value
     if published and not trained_on:
@@ -420,14 +421,14 @@ def card():
 
 
 def published_weights():
-    """Gives the `PublishedWeights` that were loaded, or `None` for others."""
+    """Returns the loaded `PublishedWeights`, or `None` for other weights."""
     found = PUBLISHED_WEIGHTS.get(f"convmixer_{_MODEL.value}")
     ours = found and _WEIGHTS.value in (None, found.dataset)
     return found if ours else None
 
 
 def published_accuracy():
-    """Says how good the published weights are, and where that is known from.
+    """Describes the accuracy of the published weights and its source.
 
     Returns:
         String, a paragraph.
@@ -455,7 +456,7 @@ def print_table(rows):
     """Prints a Markdown table.
 
     Args:
-        rows: Lists of strings, the first of which are the titles.
+        rows: Lists of strings. The first list has the titles.
     """
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, f"|{len(rows[0]) * '---|'}")

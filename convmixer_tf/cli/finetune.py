@@ -1,17 +1,18 @@
-"""Fine-tunes a ConvMixer on images of one's own.
+"""Fine-tunes a ConvMixer on your own images.
 
     convmixer finetune --data FOLDER --model 256_8 --output runs/mine
 
-FOLDER has a folder of images for each class, or `train/CLASS/*.jpg` and, if
-there are, `validation` and `test`. `--data` may also be a table (CSV) with the
+FOLDER has a folder of images for each class, or `train/CLASS/*.jpg` and
+optionally `validation` and `test`. `--data` can also be a CSV table with the
 columns `path` and `label`, or the name of a data set in tensorflow-datasets.
-`--model` is a variant with its published weights, or a `.keras` file or the
-folder of a run. The weights of `256_8`, for images of 32 pixels, are in this
-package; those of the others, for 224, are downloaded.
+`--model` is a variant with published weights, a `.keras` file or a run folder.
+The weights of `256_8`, for images of 32 pixels, ship with this package. The
+weights of the other variants, for 224 pixels, are downloaded.
 
-A linear classifier is fitted to the features of the model as it is; then,
-unless `--frozen`, all weights are trained from there. The validation images
-decide which of the two becomes `model.keras`. `finetune.json` is the report.
+First, a linear classifier is fitted to the features of the pretrained model.
+Then, unless `--frozen` is passed, all weights are trained. The validation
+images decide which of the two becomes `model.keras`. `finetune.json` is the
+report.
 
 """
 
@@ -29,27 +30,33 @@ _DATA = flags.DEFINE_string(
     "data", None, "Folder, CSV file, or name of a data set.", required=True
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where tensorflow-datasets keeps its data."
+    "data_dir", None, "Data directory of tensorflow-datasets."
 )
 _MODEL = flags.DEFINE_string(
     "model",
     "512_16",
-    f"{', '.join(VARIANTS)} (256_8 is part of the package, the others are "
-    "downloaded), a ConvMixer's .keras file or the folder of a run.",
+    f"{', '.join(VARIANTS)} (256_8 ships with the package, the others are "
+    "downloaded), a ConvMixer's .keras file or a run folder.",
 )
 _OUTPUT = flags.DEFINE_string("output", "runs/finetune", "Folder of the run.")
-_FROZEN = flags.DEFINE_bool("frozen", False, "Train the classifier only.")
+_FROZEN = flags.DEFINE_bool("frozen", False, "Train only the classifier.")
 _EPOCHS = flags.DEFINE_integer(
-    "epochs", None, "Passes over the images. Default: by their number.", 1
+    "epochs",
+    None,
+    "Passes over the images. Default: depends on their number.",
+    1,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "Images per update. Default: by their number.", 1
+    "batch_size",
+    None,
+    "Images per update. Default: depends on their number.",
+    1,
 )
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Peak, for all weights. Default: 2e-3."
+    "learning_rate", None, "Peak rate for all weights. Default: 2e-3."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side, in pixels. Default: the model's.", 1
+    "image_size", None, "Image size, in pixels. Default: the model's.", 1
 )
 _CROP = flags.DEFINE_float(
     "crop_fraction",
@@ -62,27 +69,27 @@ _ORIENTATION = flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
-    "Turn images as their EXIF says, or take pixels as stored. Default: the "
+    "Rotate images as their EXIF says, or read pixels as stored. Default: the "
     "model's.",
 )
 _VALIDATION = flags.DEFINE_float(
     "validation_fraction",
     0.2,
-    "Fraction of the images to validate on, if there is no such split.",
+    "Fraction of the images for validation, if there is no such split.",
     0.01,
     0.9,
 )
 _STRATEGY = flags.DEFINE_enum(
-    "strategy", "auto", STRATEGIES, "On which devices to train."
+    "strategy", "auto", STRATEGIES, "Distribution strategy."
 )
 _PRECISION = flags.DEFINE_enum(
-    "precision", "auto", PRECISIONS, "What to compute in."
+    "precision", "auto", PRECISIONS, "Precision of the computation."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all randomness.", 0)
 
 
 def main(argv):
-    """Fine-tunes as the flags say."""
+    """Fine-tunes the model."""
     start(argv)
     result = finetune(
         _DATA.value,

@@ -1,4 +1,4 @@
-"""Ends a command in one line where its user can help it."""
+"""Ends commands with a one-line message for errors that users can fix."""
 
 import os
 import pathlib
@@ -16,18 +16,18 @@ from convmixer_tf.data.unreadable import why_unreadable
 
 _PACKAGE = pathlib.Path(convmixer_tf.__file__).parent
 _OF_USERS = (ArithmeticError, ImportError, OSError, RuntimeError, ValueError)
-# How `data.evaluation_batches` fails, in the middle of TensorFlow's words.
+# The error of `data.evaluation_batches` within TensorFlow's message.
 _UNREADABLE = re.compile(r"\[Unreadable image\..*?\] \[(.+)\]$", re.MULTILINE)
 
 
 def run_command(module, program, arguments, guard):
-    """Runs a command whose flags are those of absl.
+    """Runs a command that uses absl flags.
 
     Args:
-        module: The module: its docstring is the help, its flags are the
-            flags, its `main` runs.
-        program: String, what the command is called.
-        arguments: List of strings, the command line after that.
+        module: The module of the command, with its docstring as the help, its
+            flags and its `main`.
+        program: String, the name of the command.
+        arguments: List of strings, the rest of the command line.
         guard: Boolean, whether `main` needs `guarded`.
     """
     if {"-h", "--help", "-help"} & set(arguments):
@@ -39,7 +39,7 @@ def run_command(module, program, arguments, guard):
 
 
 def start(argv):
-    """Checks the command line and turns the log on, for a command's `main`.
+    """Checks the command line and enables the log, for a command's `main`.
 
     Args:
         argv: What is left of the command line after the flags.
@@ -51,24 +51,23 @@ def start(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
-    # How long TensorFlow took to name the one part of each checkpoint.
+    # Suppress TensorFlow's log line at each checkpoint.
     logging.get_absl_logger().addFilter(
         lambda record: record.filename != "functional_saver.py"
     )
 
 
 def guarded(main, *folders):
-    """Lets errors that a user can help end a program in one line.
+    """Ends a program with one line for errors that users can fix.
 
-    An error that code of ours raises says itself what is wrong and how to fix
-    it, so it ends the program in one line, and so do an image that can't be
-    read and Ctrl-C; `--verbosity=1` shows where an error is from. One from
-    elsewhere, or a failed assumption, comes with its traceback. Where `main`
-    says nothing for long, a line says what it is at.
+    Errors from this package explain what is wrong and how to fix it, so they
+    end the program with one line. Unreadable images and Ctrl-C do the same.
+    `--verbosity=1` shows the traceback. Other errors and failed assertions show
+    their traceback. If `main` is silent for long, progress lines are written.
 
     Args:
         main: Function of what is left of the command line after the flags.
-        *folders: Paths of folders of code of ours, besides this package.
+        *folders: Paths of other folders with code of this project.
 
     Returns:
         A function of the same argument.
@@ -86,22 +85,22 @@ def guarded(main, *folders):
             line = line_of(error, ours)
             if line is None:
                 raise
-            logging.debug("From here:", exc_info=True)
+            logging.debug("Traceback:", exc_info=True)
             sys.exit(line)
 
     return run
 
 
 def line_of(error, ours=(_PACKAGE,)):
-    """Writes an error that its user can help as one line, or gives `None`."""
+    """Formats an error that users can fix as one line, or returns `None`."""
     unreadable = _UNREADABLE.search(str(error))
     if unreadable:
         name = unreadable[1]
-        # Of several, whose names only spaces divide, nothing more is said.
+        # Several names cannot be separated, so they get no explanation.
         why = f" {why_unreadable(name)}" if os.path.lexists(name) else ""
         return (
-            f"Unreadable image: {name}.{why} Repair or remove it, and give "
-            "the same command again."
+            f"Unreadable image: {name}.{why} Repair or remove it, and run the "
+            "same command again."
         )
     if isinstance(error, _OF_USERS) and _is_of(ours, error):
         return f"{type(error).__name__}: {error}"

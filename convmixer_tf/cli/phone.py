@@ -30,7 +30,7 @@ from convmixer_tf.export.web import MODEL_FILE
 from convmixer_tf.training import finetune
 
 QUANTIZATIONS = ("float16", "int8")
-# What the folder is known by, and what its results were made of.
+# Identifies a result folder and describes its inputs.
 SETTINGS_FILE = "phone.json"
 REPORT_FILE = "report.html"
 _RUN_REPORT = "finetune.json"
@@ -40,21 +40,21 @@ _TIMED_RUNS = 21
 
 
 def main(arguments=None):
-    """Makes what the command line of `convmixer phone` asks for.
+    """Runs `convmixer phone`.
 
     Args:
         arguments: List of strings. Defaults to the process' own.
 
     Returns:
-        Integer, the exit status: 0; 1 if a file broke a limit, as the report
-        says; 2 if nothing can be done; 130 after Ctrl-C.
+        Integer, the exit status: 0 on success, 1 if a file broke a limit (see
+        the report), 2 if the arguments are invalid, 130 after Ctrl-C.
     """
     options = command_line.parse_phone(arguments)
     try:
         findings = make(options)
     except KeyboardInterrupt:
         print(
-            "\nInterrupted. The same command goes on from here.",
+            "\nInterrupted. Run the same command to resume.",
             file=sys.stderr,
         )
         return 130
@@ -72,22 +72,22 @@ def main(arguments=None):
 
 
 def make(options):
-    """Makes the files and the report.
+    """Creates the files and the report.
 
     Args:
-        options: What `command_line.parse_phone` returns.
+        options: Options from `command_line.parse_phone`.
 
     Returns:
         `Findings`, the content of the report.
 
     Raises:
-        FileExistsError: If the folder holds something else.
-        FileNotFoundError: If there are no such photographs, or no such model.
-        ValueError: If they can't be learned.
+        FileExistsError: If the folder has other content.
+        FileNotFoundError: If the photographs or the model do not exist.
+        ValueError: If the photographs are not suitable for training.
     """
     names = [
         "Read the photographs",
-        "Learn the classes",
+        "Train the classifier",
         *(f"Write and verify the {x} file" for x in QUANTIZATIONS),
         *(["Write the app's assets"] if options.android else []),
         *(["Write and verify the page's model"] if options.web else []),
@@ -131,7 +131,7 @@ def make(options):
 
 @contextlib.contextmanager
 def _noted(failures, name):
-    """Notes what is not right, as the rest may be."""
+    """Records an error and continues with the other files."""
     try:
         yield
     except ValueError as error:
@@ -139,14 +139,14 @@ def _noted(failures, name):
 
 
 def _check_folder(folder):
-    """Refuses a folder of anything else, before time is spent."""
+    """Raises an error early if the folder has other content."""
     if folder.is_file():
         raise NotADirectoryError(f"`{folder}` is a file. Pass a folder.")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / SETTINGS_FILE).is_file():
         raise FileExistsError(
-            f"`{folder}` has other things in it. Pass another --output."
+            f"`{folder}` has other content. Pass another --output."
         )
 
 
@@ -154,20 +154,20 @@ def _check_number(splits):
     counts = splits.counts()
     if len(splits.class_names) < 2:
         raise ValueError(
-            "There must be two classes or more, each in a folder of its own. "
+            "There must be at least two classes, each in a separate folder. "
             f"Received: {', '.join(splits.class_names)}"
         )
     needed = max(MIN_IMAGES, MIN_CALIBRATION_IMAGES)
     if counts["train"] < needed:
         raise ValueError(
-            f"There must be at least {needed} photographs to learn from, and "
-            "a few more to choose by. Received: "
+            f"There must be at least {needed} training photographs, and a few "
+            "more for validation. Received: "
             f"{', '.join(f'{n} for {name}' for name, n in counts.items())}"
         )
 
 
 def _prepare_folder(folder, splits, options):
-    """Makes the folder say what it is of; empties it of other results."""
+    """Writes the folder's inputs to it and removes other results."""
     settings = {
         "photographs": _digest(splits),
         "model": options.model,
@@ -180,8 +180,8 @@ def _prepare_folder(folder, splits, options):
             return
         if not options.overwrite:
             raise FileExistsError(
-                f"`{folder}` holds a result of other photographs or options. "
-                "To replace it, pass --overwrite; or another --output."
+                f"`{folder}` holds a result for other photographs or options. "
+                "To replace it, pass --overwrite. Or pass another --output."
             )
         for name in ("training", "android", "web"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -192,7 +192,7 @@ def _prepare_folder(folder, splits, options):
 
 
 def _digest(splits):
-    """Identifies the photographs by what is in them, and by their classes."""
+    """Returns a hash of the photographs' contents and classes."""
     digest = hashlib.sha256(repr(splits.class_names).encode())
     for name in splits.counts():
         part = getattr(splits, name)
@@ -207,7 +207,7 @@ def _digest(splits):
 
 
 def _learn(folder, splits, options):
-    """Fine-tunes, or takes what a former call has finished."""
+    """Fine-tunes the model, or loads the result of an earlier call."""
     path, report_file = folder / "model.keras", folder / _RUN_REPORT
     text = "\n".join(splits.class_names) + "\n"
     files.write_text(folder / "labels.txt", text)
@@ -219,21 +219,22 @@ def _learn(folder, splits, options):
             frozen=options.frozen,
             image_size=options.image_size,
         )
-    # As after a stop, so that a run that was stopped gives the same.
+    # As after a stop, so that a resumed run gives the same result.
     report = json.loads(report_file.read_text(encoding="utf-8"))
     return models.load_model(path), report
 
 
 class _Samples:
-    """The photographs that files are made and judged with, as pixels.
+    """The photographs for export and verification, as pixels.
 
     Attributes:
-        shown: Pixels, labels and names of files of the photographs that were
-            not learned from.
-        verified: Pixels and labels to compare files on: those, and where they
-            are few, those that were learned from. What the final model learned
-            from has no labels: it would flatter the accuracy of the files.
-        calibration: Pixels that int8 files take their ranges from.
+        shown: Pixels, labels and file names of the photographs that were not
+            used for training.
+        verified: Pixels and labels for the verification: the same photographs
+            and, if they are few, training photographs. Photographs that the
+            final model learned from have no labels, because they would bias the
+            accuracy.
+        calibration: Pixels for the calibration of int8 files.
     """
 
     def __init__(self, splits, report):
@@ -282,7 +283,7 @@ def _export(path, quantization, model, samples, report):
 
 
 def _forget_unfinished(path):
-    """Removes what a process that was killed left behind."""
+    """Removes the temporary files of a killed process."""
     for rest in path.parent.glob(f".*.{path.name}"):
         if rest.is_dir():
             shutil.rmtree(rest)
@@ -291,7 +292,7 @@ def _forget_unfinished(path):
 
 
 def _learned_from(report):
-    """Counts the photographs that the final model learned from."""
+    """Returns the number of photographs that the final model learned from."""
     images = report["images"]
     return images["train"] + report["refitted"] * images["validation"]
 
@@ -316,10 +317,10 @@ def _published(path, write, model, samples, report, quantization, **arguments):
 
 
 def _write_android(folder, findings, samples):
-    """Writes the app's assets, with the photograph the model is surest of."""
+    """Writes the app's assets with the most confident photograph."""
     name = next((x for x in reversed(findings.reports)), None)
     if name is None:
-        raise ValueError("There is no file for the app: none was right.")
+        raise ValueError("No file for the app passed the verification.")
     paths = samples.shown[3]
     order = [i for i in findings.surest() if os.path.isfile(paths[i])]
     error = None
@@ -335,8 +336,8 @@ def _write_android(folder, findings, samples):
         except ValueError as problem:
             error = problem
     raise ValueError(
-        "The app's self-test needs a photograph of which the model is sure, "
-        f"and there is none. {error or ''}"
+        "The app's self-test needs a photograph that the model classifies "
+        f"confidently, but there is none. {error or ''}"
     )
 
 
@@ -369,7 +370,7 @@ def _write_web(folder, model, samples, report):
 
 
 def _time(path, image):
-    """Measures the time of an image on one thread, in milliseconds."""
+    """Measures the time per image on one thread, in milliseconds."""
     batch = np.float32(image)[None]
     with open_runtime(path) as runtime:
         seconds = [runtime.run(batch)[1] for _ in range(_TIMED_RUNS)]

@@ -1,4 +1,4 @@
-"""The report of `convmixer phone`: one HTML file, pictures included."""
+"""The report of `convmixer phone`, one HTML file with pictures."""
 
 import base64
 import dataclasses
@@ -15,25 +15,25 @@ from convmixer_tf.files import write_text
 from convmixer_tf.intervals import wilson_interval
 from convmixer_tf.training.finetune import read_validation
 
-_SIDE = 144  # Of a picture, in pixels.
+_SIDE = 144  # Side of a picture, in pixels.
 _MOST_MISTAKES = 12
 _MOST_EXAMPLES = 8
-_MOST_CLASSES = 20  # In the table of confusions.
+_MOST_CLASSES = 20  # In the confusion matrix.
 _FOR, _AGAINST = (178, 24, 43), (33, 102, 172)
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A photograph that was not learned from, and what the model says of it.
+    """A photograph that was not used for training, and its prediction.
 
     Attributes:
         name: Path of the file.
-        index: Integer, its place among these photographs.
+        index: Integer, its index among these photographs.
         truth: Name of its class.
-        answer: Name of the class that the model finds.
-        probability: Of that class.
+        answer: Name of the predicted class.
+        probability: Probability of the predicted class.
         image: uint8 array of shape (height, width, 3).
-        overlay: The same, with the activation map of that class over it.
+        overlay: The same, with the class's activation map over it.
     """
 
     name: str
@@ -47,21 +47,22 @@ class Picture:
 
 @dataclasses.dataclass
 class Findings:
-    """What the report says.
+    """The content of the report.
 
     Attributes:
-        folder: Path of the folder that the files are in.
+        folder: Path of the folder with the files.
         run: Dictionary, the content of `finetune.json`.
-        split: `"test"` or `"validation"`, what the figures are of.
+        split: `"test"` or `"validation"`, the split of the results.
         probabilities: Array of shape (photographs, classes).
-        labels: Integer array of shape (photographs,), or of several labels,
-            (photographs, classes).
-        counts: Dictionary from splits to arrays, photographs of each class.
-        mistakes: List of `Picture`, the most confident first.
-        examples: List of `Picture` that were classified correctly.
-        reports: Dictionary from names of files to `Report`s.
-        failures: Dictionary from names of files to why they are not there.
-        milliseconds: Dictionary from names of files to the time of an image.
+        labels: Integer array of shape (photographs,), or (photographs, classes)
+            for multi-label data.
+        counts: Dictionary from splits to arrays, the number of photographs of
+            each class.
+        mistakes: List of wrong `Picture`s, the most confident first.
+        examples: List of correct `Picture`s.
+        reports: Dictionary from file names to `Report`s.
+        failures: Dictionary from names of missing files to reasons.
+        milliseconds: Dictionary from file names to the time per image.
     """
 
     folder: str
@@ -81,14 +82,14 @@ class Findings:
         """Collects the findings.
 
         Args:
-            folder: As the attribute.
+            folder: See the attribute.
             model: The `keras.Model`.
             splits: What `data.open_splits` returns.
             run: Dictionary, the content of `finetune.json`.
-            shown: The data set of photographs that were not learned from,
+            shown: The data set of photographs that were not used for training,
                 their pixels, labels and names.
-            reports: As the attribute.
-            failures: As the attribute.
+            reports: See the attribute.
+            failures: See the attribute.
         """
         dataset, pixels, labels, names = shown
         if splits.test is None:
@@ -127,18 +128,18 @@ class Findings:
 
     @property
     def measured(self):
-        """The figures of the photographs that were not learned from."""
+        """The metrics on the photographs that were not used for training."""
         return self.run[self.split]
 
     def confusion(self):
-        """Counts, (classes, classes): rows are labels, columns answers."""
+        """Returns counts, (classes, classes), by label and by prediction."""
         counts = np.zeros(2 * [len(self.class_names)], int)
         answers = self.probabilities.argmax(axis=-1)
         np.add.at(counts, (self.labels, answers), 1)
         return counts
 
     def surest(self):
-        """Orders correct photographs by how sure the model is, surest first."""
+        """Lists correct photographs, the most confident first."""
         best = np.sort(self.probabilities, axis=-1)
         margin = best[:, -1] - best[:, -2]
         answers = self.probabilities.argmax(axis=-1)
@@ -147,31 +148,33 @@ class Findings:
         return [int(i) for i in order if right[i]]
 
     def summary(self):
-        """Says in a sentence or two how good the model is."""
+        """Summarizes the accuracy in one or two sentences."""
         found, count = self.measured, len(self.labels)
         if self.run["multi_label"]:
             return (
-                f"Mean average precision {found['mean_average_precision']:.1%} "
-                f"on {count:,} photographs that it did not learn from."
+                "The mean average precision is "
+                f"{found['mean_average_precision']:.1%} on {count:,} "
+                "photographs that were not used for training."
             )
         low, high = found["interval"]
         return (
-            f"{found['top1']:.1%} of {count:,} photographs that it did not "
-            f"learn from are classified correctly (95 % interval {low:.1%} to "
-            f"{high:.1%}). Always answering the most frequent class would be "
-            f"right for {found['chance']:.1%}."
+            f"The accuracy is {found['top1']:.1%} on {count:,} photographs "
+            f"that were not used for training (95 % interval {low:.1%} to "
+            f"{high:.1%}). Always predicting the most frequent class would "
+            f"give {found['chance']:.1%}."
         )
 
     def advice(self):
-        """Lists what to do next, from what was found."""
+        """Lists suggestions, based on the results."""
         lines = []
         fewest = int(self.counts["train"].argmin())
         number = int(self.counts["train"][fewest])
         if number < 100:
             lines.append(
-                f"Take more photographs, first of “{self.class_names[fewest]}”"
-                f", of which there are {number} to learn from. More than 100 "
-                "of each class make all weights worth training."
+                "Take more photographs, first of "
+                f"“{self.class_names[fewest]}”, which has {number} training "
+                "photographs. With more than 100 per class, training all "
+                "weights is worthwhile."
             )
         if self.labels.ndim == 1:
             confusion = self.confusion()
@@ -181,43 +184,45 @@ class Findings:
                     confusion.argmax(), confusion.shape
                 )
                 lines.append(
-                    f"“{self.class_names[row]}” is most often taken for "
-                    f"“{self.class_names[column]}” "
-                    f"({confusion[row, column]} times). Look at these "
-                    "photographs below: is a label wrong, or is there more "
-                    "than one class in the picture?"
+                    "The most frequent mistake is to classify "
+                    f"“{self.class_names[row]}” as "
+                    f"“{self.class_names[column]}” ({confusion[row, column]} "
+                    "times). Check these photographs below for wrong labels "
+                    "and for pictures with more than one class."
                 )
             low, high = self.measured["interval"]
             if high - low > 0.1:
                 lines.append(
-                    f"The accuracy is known to {100 * (high - low):.0f} points "
-                    f"only, as {len(self.labels)} photographs measure it. Set "
-                    "more aside, in a folder `test` beside `train`."
+                    "The 95 % interval of the accuracy is "
+                    f"{100 * (high - low):.0f} points wide because it was "
+                    f"measured on only {len(self.labels)} photographs. Add "
+                    "more photographs in a folder `test` beside `train`."
                 )
         if self.split == "validation":
             lines.append(
-                "The same photographs chose the model and measure it, which "
-                "flatters it a little. A folder `test` would not."
+                "The same photographs were used to select and to measure the "
+                "model, so the accuracy is slightly too high. To avoid this, "
+                "add a folder `test`."
             )
         if self.run["image_size"] <= 64:
             lines.append(
-                f"The model sees {self.run['image_size']} x "
-                f"{self.run['image_size']} pixels. Where details count, pass "
-                "`--model 512_16`, which sees 224 x 224, is 9 times as large "
-                "and takes far longer."
+                f"The model's input has {self.run['image_size']} x "
+                f"{self.run['image_size']} pixels. If details are important, "
+                "pass `--model 512_16`. It takes 224 x 224 pixels, is 9 times "
+                "as large and much slower."
             )
         lines += [
             "Try it on other photographs: `convmixer predict --model "
             f"{os.path.join(self.folder, 'model_int8.tflite')} FOLDER`.",
             "Use it on a phone: `--android` writes the assets of the app in "
-            "export/android of the repository; any app with MediaPipe's "
-            "ImageClassifier takes the .tflite files as they are.",
+            "export/android of the repository. Any app with MediaPipe's "
+            "ImageClassifier can use the .tflite files.",
         ]
         return lines
 
 
 def _choose(scores, labels):
-    """Chooses the most confident mistakes, and correct ones of each class."""
+    """Selects the most confident mistakes and correct images per class."""
     answers, best = scores.argmax(axis=-1), scores.max(axis=-1)
     order = np.argsort(-best, kind="stable")
     mistakes = [i for i in order if answers[i] != labels[i]]
@@ -234,7 +239,7 @@ def _choose(scores, labels):
 
 
 def _pictures(model, run, dataset, pixels, labels, names, indices):
-    """Makes pictures of some photographs, with their activation maps."""
+    """Creates pictures of some photographs with their activation maps."""
     if not indices:
         return []
     indices = np.array(indices)
@@ -261,7 +266,7 @@ def _pictures(model, run, dataset, pixels, labels, names, indices):
 
 
 def _overlay(image, values):
-    """Lays a map over an image: red for the class, blue against it."""
+    """Draws a map over an image: red for the class, blue against it."""
     sides = image.shape[:2]
     values = values / max(float(np.abs(values).max()), 1e-12)
     values = tf.image.resize(values[..., None], sides, "bicubic").numpy()
@@ -314,20 +319,20 @@ def _page(findings):
     ]
     if findings.labels.ndim == 1:
         sections += [
-            _section("What is taken for what", _confusion(findings)),
-            _section("The most confident mistakes", _mistakes(findings)),
+            _section("Confusion matrix", _confusion(findings)),
+            _section("Most confident mistakes", _mistakes(findings)),
         ]
         if findings.examples:
             sections.append(
                 _section(
                     "Classified correctly",
                     _figures(
-                        findings.examples, "The most certain of each class."
+                        findings.examples, "The most confident of each class."
                     ),
                 )
             )
     sections += [
-        _section("How it was learned", _candidates(findings)),
+        _section("Training", _candidates(findings)),
         _section("Photographs", _counts(findings)),
     ]
     return (
@@ -339,7 +344,7 @@ def _page(findings):
 
 
 def _text(value):
-    """Escapes text; what stands in backticks becomes code."""
+    """Escapes text and converts backticks to code."""
     parts = html.escape(printable_name(str(value))).split("`")
     return "".join(
         f"<code>{part}</code>" if i % 2 else part
@@ -356,7 +361,7 @@ def _list(lines):
 
 
 def _table(titles, rows):
-    """Writes a table, of which all columns but the first are numbers."""
+    """Formats a table. All columns except the first have numbers."""
 
     def row(cells, tag):
         kinds = ["", *(' class="n"' for _ in cells[1:])]
@@ -397,15 +402,15 @@ def _files(findings):
         "file",
         "size",
         "accuracy",
-        "as model.keras (95 % interval)",
-        "time of an image",
+        "agreement with model.keras (95 % interval)",
+        "time per image",
     )
     text = (
         "The .tflite files were run in LiteRT, as on a phone, on "
         f"{next((r.images for r in findings.reports.values()), 0):,} "
-        "photographs, and compared with `model.keras`. Times are of one "
-        "thread of the computer that wrote this report. `labels.txt` has the "
-        "names of the classes, which are in the files, too."
+        "photographs and compared with `model.keras`. Times are for one thread "
+        "on the computer that wrote this report. `labels.txt` has the class "
+        "names, which are also in the files."
     )
     failed = [
         f"{name} was not written. {reason}"
@@ -439,15 +444,15 @@ def _confusion(findings):
             f"<tr><th>{_text(name)}</th>{cells}<td>{_text(right)}</td></tr>"
         )
     return (
-        "<p>A row for each label, a column for each answer; at the end how "
-        "many of the label are right, with the 95 % interval.</p>"
-        f'<table class="confusion"><tr><th></th>{head}<th>right</th></tr>'
+        "<p>Rows are labels and columns are predictions. The last column is "
+        "the accuracy of the label with its 95 % interval.</p>"
+        f'<table class="confusion"><tr><th></th>{head}<th>accuracy</th></tr>'
         f"{''.join(rows)}</table>"
     )
 
 
 def _pairs(counts, names):
-    """Lists the largest confusions of many classes."""
+    """Lists the most frequent confusions if there are many classes."""
     counts = counts.copy()
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:_MOST_CLASSES]
@@ -457,17 +462,18 @@ def _pairs(counts, names):
         for i, j in pairs
         if counts[i, j]
     ]
-    return _table(("label", "answer", "photographs"), rows)
+    return _table(("label", "prediction", "photographs"), rows)
 
 
 def _mistakes(findings):
     if not findings.mistakes:
-        return "<p>There is none among these photographs.</p>"
+        return "<p>There are no mistakes.</p>"
     wrong = len(findings.labels) - int(np.trace(findings.confusion()))
     return _figures(
         findings.mistakes,
-        f"{len(findings.mistakes)} of {wrong}. The right one of two pictures "
-        "shows which parts speak for the answer (red) and against it (blue).",
+        f"{len(findings.mistakes)} of {wrong}. The right picture of each pair "
+        "shows the evidence for the predicted class (red) and against it "
+        "(blue).",
     )
 
 
@@ -499,7 +505,7 @@ def _encoded(image):
 def _candidates(findings):
     run = findings.run
     titles = {
-        "head": "classifier on the features of the model as it is",
+        "head": "classifier on the pretrained features",
         "all": "all weights",
     }
     figure = "mean_average_precision" if run["multi_label"] else "top1"
@@ -511,20 +517,20 @@ def _candidates(findings):
         )
         for name, found in run["candidates"].items()
     ]
-    text = f"It started from {run['model']}. "
+    text = f"The training started from {run['model']}. "
     if run["head_only_because"]:
-        text += f"Not all weights were trained: {run['head_only_because']}."
+        text += f"Only the head was trained: {run['head_only_because']}."
     else:
         text += (
-            "The validation photographs decided which is kept: all weights if "
-            "their loss is lower and their accuracy not lower."
+            "The model with all weights trained is kept if its loss on the "
+            "validation photographs is lower and its accuracy is not lower."
         )
     kind = "mean average precision" if run["multi_label"] else "accuracy"
     return f"<p>{_text(text)}</p>" + _table(
         (
-            "learned",
+            "trained",
             f"{kind} on {run['images']['validation']:,} photographs",
-            "loss, lower is better",
+            "loss (lower is better)",
         ),
         rows,
     )
@@ -536,5 +542,5 @@ def _counts(findings):
         (name, *(int(counts[i]) for counts in findings.counts.values()))
         for i, name in enumerate(findings.class_names)
     ]
-    text = "`images.csv` says which photograph is in which part."
+    text = "`images.csv` lists the split of each photograph."
     return _table(titles, rows) + f"<p>{_text(text)}</p>"

@@ -2,11 +2,11 @@
 
     convmixer push --model runs/mine --repository USER/REPOSITORY
 
-The repository gets `model.keras`, `model.safetensors` and `config.json` in the
-layout that timm reads, and a model card. `open_model("hf://USER/REPOSITORY")`
-opens it. Log in before: `hf auth login`, or set HF_TOKEN.
+The repository gets `model.keras`, `model.safetensors` and `config.json` in
+timm's layout, and a model card. `open_model("hf://USER/REPOSITORY")` opens it.
+First log in with `hf auth login`, or set HF_TOKEN.
 
-Time: seconds, and the upload.
+Time: seconds, plus the upload.
 """
 
 from absl import flags
@@ -16,14 +16,14 @@ from convmixer_tf.export import push_to_hub
 
 flags.adopt_module_key_flags(export_flags)
 _REPOSITORY = flags.DEFINE_string(
-    "repository", None, "USER/REPOSITORY. It is made if it isn't there."
+    "repository", None, "USER/REPOSITORY. It is created if it doesn't exist."
 )
-_PRIVATE = flags.DEFINE_bool("private", False, "Make it a private one.")
+_PRIVATE = flags.DEFINE_bool("private", False, "Create it as private.")
 flags.mark_flags_as_required(["model", "repository"])
 
 
 def main(argv):
-    """Uploads the model that the flags name."""
+    """Uploads the model."""
     export_flags.begin(argv)
     with export_flags.errors_end_it():
         model, names = export_flags.load_model()

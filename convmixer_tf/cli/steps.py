@@ -1,4 +1,4 @@
-"""A progress bar of steps that are known from the start."""
+"""A progress bar with a known list of steps."""
 
 import contextlib
 import shutil
@@ -9,19 +9,19 @@ import time
 from convmixer_tf import progress
 
 _WIDTH = 20
-_SECONDS = 0.5  # Between two drawings.
+_SECONDS = 0.5  # Between two updates.
 
 
 class Steps:
-    """Shows which step of how many is at work, and for how long already.
+    """Shows the current step, the number of steps and the elapsed time.
 
-    The bar counts the steps that are done, and never what is only expected.
-    On a terminal it is one line, drawn anew; elsewhere each step is a line,
-    and after a long silence a line says what is at work.
+    The bar counts only finished steps. On a terminal, it is one line that is
+    updated. Elsewhere, each step is a line, and there is a progress line after
+    a long silence.
 
     Args:
-        names: List of strings, the steps in their order.
-        file: Where to write. Defaults to the standard error.
+        names: List of strings, the steps in order.
+        file: File to write to. Defaults to stderr.
     """
 
     def __init__(self, names, file=None):
@@ -33,7 +33,7 @@ class Steps:
 
     @contextlib.contextmanager
     def shown(self):
-        """Shows the bar while the steps are done."""
+        """Shows the bar during the steps."""
         if not self._file.isatty():
             with progress.told(self._say):
                 yield
@@ -50,7 +50,7 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self):
-        """Does the next step."""
+        """Runs the next step."""
         name = self._names[self._done]
         progress.note("%s", name)
         if not self._file.isatty():

@@ -1,10 +1,11 @@
-"""Fills the Android app in `export/android` with a TFLite file.
+"""Writes a TFLite file and its metadata to the Android app.
 
     convmixer export android --model model.tflite --image photo.jpg
 
-`--model` is a file of `to_tflite.py`, with labels; `--image` one of which it
-is sure, for the app's self-test. What LiteRT finds in it here is what the
-phone has to find. `export/android/README.md` says how to build the app.
+`--model` is a file from `convmixer export tflite` with class names. `--image`
+is an image that the model classifies confidently, for the app's self-test: the
+phone must get the same result as LiteRT here. See `export/android/README.md`
+for how to build the app.
 
 Time: seconds.
 """
@@ -20,30 +21,30 @@ from convmixer_tf.validation import ORIENTATIONS
 
 _MODEL = flags.DEFINE_string("model", None, "A .tflite file.", required=True)
 _IMAGE = flags.DEFINE_string(
-    "image", None, "A JPEG or PNG file that the model knows.", required=True
+    "image", None, "A JPEG or PNG file of one of the classes.", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write.", required=True)
 _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Part of an image's side to keep, as the model was evaluated. Default: "
-    "what the file says, or 0.96.",
+    "Fraction of an image's side to keep, as in the model's evaluation. "
+    "Default: the file's value, or 0.96.",
 )
 _ORIENTATION = flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
-    "Turn photos as their EXIF says, or take pixels as stored. Default: what "
-    "the file says, or exif.",
+    "Rotate photos as their EXIF says, or read pixels as stored. Default: the "
+    "file's value, or exif.",
 )
-_TOP = flags.DEFINE_integer("top", 5, "How many classes to compare.", 1)
+_TOP = flags.DEFINE_integer("top", 5, "Number of classes to compare.", 1)
 _OVERWRITE = flags.DEFINE_bool(
-    "overwrite", False, "Whether to replace what is there."
+    "overwrite", False, "Whether to replace an existing output."
 )
 
 
 def main(argv):
-    """Writes the app's assets, and prints what the phone has to find."""
+    """Writes the app's assets and prints the expected results."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     try:

@@ -1,14 +1,14 @@
-"""Exports a ConvMixer as an ONNX file, compared in onnxruntime.
+"""Exports a ConvMixer as an ONNX file and verifies it in onnxruntime.
 
     convmixer export onnx --model runs/mine/model.keras \
         --output runs/mine/model.onnx --images FOLDER
 
-`--images` are real ones to compare on: a folder `split/class/*.jpg`, a name in
-tensorflow-datasets, or a folder of images. The file appears, with its report
-beside it, only if it does what the model does. `--quantization int8` takes
-ranges from `--calibration`, other images than those.
+`--images` are real images for the comparison: a folder `split/class/*.jpg`, a
+name in tensorflow-datasets, or a folder of images. The file appears, with a
+report beside it, only if its outputs match the model's. `--quantization int8`
+needs other images for the ranges, `--calibration`.
 
-Time: seconds, and a forward pass of each over the images.
+Time: seconds, plus a forward pass of each over the images.
 """
 
 from absl import flags
@@ -24,20 +24,20 @@ from convmixer_tf.files import check_destination
 flags.adopt_module_key_flags(export_flags)
 flags.adopt_module_key_flags(calibration_flags)
 _DYNAMIC = flags.DEFINE_bool(
-    "dynamic_batch", True, "Whether any number of images, or one, at a time."
+    "dynamic_batch", True, "Whether the file takes any batch size, or only 1."
 )
 _PIXELS = flags.DEFINE_enum("pixels", "float32", PIXELS, "Type of the input.")
 _QUANTIZATION = flags.DEFINE_enum(
     "quantization", "float32", ONNX_QUANTIZATIONS, "Number format."
 )
 _PLAIN = flags.DEFINE_bool(
-    "plain", False, "Convert the model as it is, be it no ConvMixer."
+    "plain", False, "Convert the model unchanged; for any Keras model."
 )
 flags.mark_flags_as_required(["model", "output"])
 
 
 def main(argv):
-    """Exports the model that the flags name."""
+    """Exports the model."""
     export_flags.begin(argv)
     with export_flags.errors_end_it():
         check_destination(

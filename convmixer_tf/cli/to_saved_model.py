@@ -1,15 +1,15 @@
-"""Exports a model as a SavedModel for TensorFlow Serving and the like.
+"""Exports a model as a SavedModel, for example for TensorFlow Serving.
 
     convmixer export saved_model --model runs/mine/model.keras \
         --output runs/mine/saved_model --images FOLDER
 
-Signatures for float pixels, uint8 pixels and encoded JPEG or PNG files, see
-`convmixer_tf.export.export_saved_model`. `--images` are real ones to compare
-on: a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
-images. The SavedModel appears, with its report beside it, only if it does what
-the model does, in a process that does not know this package.
+It has signatures for float pixels, uint8 pixels and encoded JPEG or PNG files;
+see `convmixer_tf.export.export_saved_model`. `--images` are real images for the
+comparison: a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a
+folder of images. The SavedModel appears, with a report beside it, only if its
+outputs match the model's in a process without this package.
 
-Time: seconds, and a forward pass of each over the images.
+Time: seconds, plus a forward pass of each over the images.
 """
 
 import numpy as np
@@ -24,25 +24,25 @@ from convmixer_tf.export.saved_model import SAVED_MODEL_FILE
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 
-# Largest difference, as a fraction of the largest output, at which two runs
-# of one float32 graph are taken for the same.
+# Maximum difference of two runs of one float32 graph, as a fraction of the
+# largest output.
 TOLERANCE = 1e-5
-# Images for the signatures that verifying leaves out.
+# Number of images for the signatures that `verify` does not check.
 IMAGES = 32
 
 flags.adopt_module_key_flags(export_flags)
-_TOP = flags.DEFINE_integer("top", 5, "How many of the best classes to name.")
+_TOP = flags.DEFINE_integer("top", 5, "Number of top classes to return.")
 flags.mark_flags_as_required(["model", "output"])
 
 
 def encode(images):
-    """Makes a file of each image, JPEG and PNG by turns."""
+    """Encodes each image, alternating JPEG and PNG."""
     kinds = (tf.io.encode_jpeg, tf.io.encode_png)
     return [kinds[i % 2](image).numpy() for i, image in enumerate(images)]
 
 
 def pixels_of(encoded, size):
-    """Brings files to the model's size, outside of the SavedModel."""
+    """Resizes files to the model's size, outside of the SavedModel."""
     fraction = export_flags.crop_fraction()
     return np.stack(
         [
@@ -59,12 +59,12 @@ def compare(name, signature, inputs, expected):
 
     Args:
         name: Name of the signature.
-        signature: Function, of one argument by keyword.
+        signature: Function of one keyword argument.
         inputs: Array or list, a batch for the signature.
         expected: Array, the model's outputs.
 
     Returns:
-        Float, the largest difference as a fraction of the largest output.
+        Float, the maximum difference as a fraction of the largest output.
 
     Raises:
         ValueError: If it is above `TOLERANCE`.
@@ -90,11 +90,11 @@ def compare_others(model, path, images):
         images: uint8 array of pixels.
 
     Returns:
-        Dictionary from a signature's name to the largest difference.
+        Dictionary from each signature's name to the maximum difference.
     """
     model = in_float32(model)
     signatures = tf.saved_model.load(path).signatures
-    # As many as the model takes, if it takes no other number.
+    # The model's batch size, if it is fixed.
     images = images[: model.input_shape[0] or IMAGES]
     encoded = encode(images)
     inputs = {
@@ -113,7 +113,7 @@ def compare_others(model, path, images):
 
 
 def main(argv):
-    """Exports the model that the flags name."""
+    """Exports the model."""
     export_flags.begin(argv)
     differences = {}
     with export_flags.errors_end_it():
@@ -149,7 +149,7 @@ def main(argv):
     if differences:
         export_flags.print_table(
             [
-                ("signature", "difference, of the largest output"),
+                ("signature", "difference relative to the largest output"),
                 *((name, f"{x:.2g}") for name, x in differences.items()),
             ]
         )

@@ -3,13 +3,13 @@
     convmixer export tfhub --model runs/mine/model.keras \
         --output runs/mine/module --images FOLDER --kind feature_vector
 
-Writes a folder with `saved_model/`, `model.tar.gz` and `README.md`, see
-`convmixer_tf.export.export_tfhub`. `--images` are real ones to compare on: a
-folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
-images. The module appears, with its report beside it, only if it does what the
-model does, in a process that does not know this package.
+The command writes a folder with `saved_model/`, `model.tar.gz` and `README.md`;
+see `convmixer_tf.export.export_tfhub`. `--images` are real images for the
+comparison: a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a
+folder of images. The module appears, with a report beside it, only if its
+outputs match the model's in a process without this package.
 
-Time: seconds, and a forward pass of each over the images.
+Time: seconds, plus a forward pass of each over the images.
 """
 
 import os
@@ -31,18 +31,19 @@ from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 from convmixer_tf.files import size_of
 
-# What TF Hub calls them.
+# TF Hub's names of the data sets.
 _DATASETS = {"imagenet": "imagenet-ilsvrc-2012-cls", "cifar10": "cifar-10"}
 
 flags.adopt_module_key_flags(export_flags)
-_KIND = flags.DEFINE_enum(
-    "kind", "classifier", KINDS, "What the module returns."
-)
+_KIND = flags.DEFINE_enum("kind", "classifier", KINDS, "Kind of the module.")
 _MAX_PIXEL = flags.DEFINE_enum(
-    "max_pixel", "255", ["255", "1"], "What white is; 1 is TF Hub's convention."
+    "max_pixel",
+    "255",
+    ["255", "1"],
+    "Value of white. 1 is TF Hub's convention.",
 )
 _PUBLISHER = flags.DEFINE_string(
-    "publisher", "convmixer_tf", "Who publishes the module."
+    "publisher", "convmixer_tf", "Publisher of the module."
 )
 _VERSION = flags.DEFINE_integer("module_version", 1, "Version of the module.")
 _ASSET_PATH = flags.DEFINE_string(
@@ -52,14 +53,13 @@ flags.mark_flags_as_required(["model", "output"])
 
 
 def module_card(model):
-    """Collects what the module's page says.
+    """Collects the content of the module's page.
 
     Args:
         model: The `keras.Model`.
 
     Returns:
-        A `HubCard`. If the weights are a fetched variant's, with what is
-        published about them.
+        A `HubCard`. For published weights, it has their published description.
     """
     common = {
         "handle": f"{_PUBLISHER.value}/{model.name}/{_KIND.value}/"
@@ -81,7 +81,7 @@ def module_card(model):
 
 
 def reference(model):
-    """Builds the Keras model of what the module gives: logits, or features."""
+    """Builds a Keras model with the module's output, logits or features."""
     classifier = classifier_of(model)
     if _KIND.value == "classifier":
         return rebuilt(
@@ -95,7 +95,7 @@ def reference(model):
 
 
 def main(argv):
-    """Exports the model that the flags name."""
+    """Exports the model."""
     export_flags.begin(argv)
     path = export_flags.OUTPUT.value
     max_pixel = int(_MAX_PIXEL.value)

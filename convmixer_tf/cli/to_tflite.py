@@ -1,13 +1,14 @@
-"""Exports a ConvMixer as TFLite files, compared in LiteRT.
+"""Exports a ConvMixer as TFLite files and verifies them in LiteRT.
 
     convmixer export tflite --model runs/mine/model.keras \
         --output runs/mine --images FOLDER --calibration FOLDER \
         --quantization float16 --quantization dynamic --quantization int8
 
-`--images` are real ones to compare on, `--calibration` others for int8: each
-a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a folder of
-images. A file for each number format appears in `--output`, named after the
-model and the format, with its report beside it, if it does what the model does.
+`--images` are real images for the comparison, `--calibration` other images for
+int8. Each is a folder `split/class/*.jpg`, a name in tensorflow-datasets, or a
+folder of images. A file for each number format appears in `--output`, named
+after the model and the format, with a report beside it, if its outputs match
+the model's.
 
 Time: for each format the conversion (seconds; minutes for the large variants)
 and a forward pass over the images. Results: `results/tflite_cifar10_*.json`.
@@ -30,23 +31,26 @@ _QUANTIZATION = flags.DEFINE_multi_enum(
     "quantization",
     ["float16", "dynamic"],
     QUANTIZATIONS,
-    "Number format; repeat.",
+    "Number format; repeatable.",
 )
 _OUTPUT_DTYPE = flags.DEFINE_enum(
-    "output_dtype", "float32", ["float32", "uint8"], "What int8 files return."
+    "output_dtype",
+    "float32",
+    ["float32", "uint8"],
+    "Output type of int8 files.",
 )
 _DESCRIPTION = flags.DEFINE_string(
-    "description", "", "What the model does, for the file's metadata."
+    "description", "", "Description of the model, for the file's metadata."
 )
 _PLAIN = flags.DEFINE_bool(
-    "plain", False, "Convert the model as it is, to compare with."
+    "plain", False, "Convert the model unchanged, as a baseline."
 )
 flags.DEFINE_alias("scheme", "quantization")  # Its deprecated name.
 flags.mark_flags_as_required(["model", "output"])
 
 
 def export(quantization, path, model, names, samples, images):
-    """Writes, verifies and moves into place one file.
+    """Writes and verifies one file.
 
     Returns:
         A `Report`, or `None` with `--noverify`.
@@ -91,7 +95,7 @@ def print_table(reports):
 
 
 def main(argv):
-    """Exports the model that the flags name, in every number format."""
+    """Exports the model in all requested number formats."""
     export_flags.begin(argv)
     folder = export_flags.OUTPUT.value
     with export_flags.errors_end_it(os.path.join(folder, "file")):
@@ -116,7 +120,7 @@ def main(argv):
                 report = export(
                     quantization, path, model, names, samples, images
                 )
-            except ValueError as error:  # The others may be right.
+            except ValueError as error:  # Continue with the other formats.
                 failures.append(str(error))
                 continue
             if report:

@@ -1,14 +1,14 @@
-"""Exports a ConvMixer for the web page, compared in LiteRT.
+"""Exports a ConvMixer for the web page and verifies it in LiteRT.
 
     convmixer export web --model runs/mine/model.keras \
         --output export/web/dist/model --images FOLDER --quantization dynamic
 
-`--images` are real ones to compare on: a folder `split/class/*.jpg`, a name
-in tensorflow-datasets, or a folder of images; `--calibration` are others, for
-int8. A folder of `model.tflite` and `model.json` appears if the file does what
-the model does. `export/web/README.md` says how to build the page. The report
-and the card lie beside the folder, or beside `public` or `dist` if it is in one
-of these, which are published.
+`--images` are real images for the comparison: a folder `split/class/*.jpg`, a
+name in tensorflow-datasets, or a folder of images. `--calibration` are other
+images for int8. A folder with `model.tflite` and `model.json` appears if the
+outputs match the model's. See `export/web/README.md` for how to build the page.
+The report and the card are written beside the folder. If it is in `public` or
+`dist`, which are published, they are written beside these.
 
 Time: the conversion (seconds; minutes for the large variants) and a forward
 pass over the images.
@@ -27,28 +27,28 @@ from convmixer_tf.export.web import MODEL_FILE
 from convmixer_tf.files import check_folder_destination
 from convmixer_tf.files import replaced_folder
 
-# Vite copies the one into the other, which is what a web server gets.
+# Vite copies the first into the second, which a web server publishes.
 _PUBLISHED = ("public", "dist")
 
 _QUANTIZATION = flags.DEFINE_enum(
     "quantization", "dynamic", QUANTIZATIONS, "Number format."
 )
 _DESCRIPTION = flags.DEFINE_string(
-    "description", "", "What the model does, for the page to show."
+    "description", "", "Description of the model that the page shows."
 )
 flags.DEFINE_alias("scheme", "quantization")  # Its deprecated name.
 flags.mark_flags_as_required(["model", "output"])
 
 
 def unpublished(path):
-    """Returns a path of that name that is not in a published folder."""
+    """Returns a path of the same name outside of published folders."""
     path = pathlib.Path(path).absolute()
     folder = path.parent
     return (folder.parent if folder.name in _PUBLISHED else folder) / path.name
 
 
 def main(argv):
-    """Exports the model that the flags name."""
+    """Exports the model."""
     export_flags.begin(argv)
     with export_flags.errors_end_it():
         check_folder_destination(

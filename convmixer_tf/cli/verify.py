@@ -1,12 +1,12 @@
-"""Compares an exported file with its model, in the runtime that it is for.
+"""Compares an exported file with its model in the file's runtime.
 
     convmixer verify MODEL ARTIFACT --images FOLDER --output report.json
 
-MODEL is a `.keras` file, the folder of a run, a file of weights or a variant
-(1536_20, 768_32, 1024_20, 512_16, 256_8), ARTIFACT a SavedModel's folder or a
-`.tflite`, `.onnx` or `.keras` file. If MODEL is no classifier, features are
-compared. Prints a table, and ends with status 1 if a limit is broken, which it
-names. Without flags the limits are those of the number format, see
+MODEL is a `.keras` file, a run folder, a weights file or a variant (1536_20,
+768_32, 1024_20, 512_16, 256_8). ARTIFACT is a SavedModel folder or a `.tflite`,
+`.onnx` or `.keras` file. If MODEL is not a classifier, features are compared.
+The command prints a table. If a limit is broken, it names the limit and exits
+with status 1. The default limits depend on the number format; see
 `convmixer_tf.export.Limits`.
 
 Time: a forward pass of each over the images.
@@ -28,29 +28,29 @@ from convmixer_tf.models.rebuilding import find_model
 
 flags.adopt_module_key_flags(export_flags)
 _RUNTIME = flags.DEFINE_enum(
-    "runtime", None, RUNTIMES, "What runs it. Default: by its kind."
+    "runtime", None, RUNTIMES, "Runtime. Default: depends on the format."
 )
 _SIGNATURE = flags.DEFINE_string(
-    "signature", None, "Of a SavedModel. Default: serving_default."
+    "signature", None, "Signature of a SavedModel. Default: serving_default."
 )
 _MAX_PIXEL = flags.DEFINE_enum(
-    "max_pixel", "255", ["255", "1"], "What the file takes for white."
+    "max_pixel", "255", ["255", "1"], "Value of white in the file."
 )
 
 
 def check_order(name):
-    """Refuses what was exported in place of the model."""
+    """Raises an error if the exported file is passed as the model."""
     folder = os.path.isdir(name) and find_model(name) == name
     if folder or name.endswith((".tflite", ".onnx")):
         raise ValueError(
-            "The Keras model comes first, a .keras file, the folder of a run, "
-            "a file of weights or a variant, and then what was exported. "
-            f"Received first: {name}"
+            "The first argument must be the Keras model (a .keras file, a run "
+            "folder, a weights file or a variant), the second the exported "
+            f"file. Received first: {name}"
         )
 
 
 def main(argv):
-    """Verifies as the command line says."""
+    """Verifies the artifact."""
     if len(argv) != 3:
         raise app.UsageError("Expected two arguments: MODEL ARTIFACT.")
     _, name, artifact = argv

@@ -75,15 +75,15 @@ def test_files_are_verified_and_have_labels(mine, quantization):
 
 def test_the_report_stands_alone(mine):
     text = (mine / "report.html").read_text(encoding="utf-8")
-    assert re.search(r"[\d.]+% of 12 photographs that it did not learn", text)
+    assert re.search(r"[\d.]+% on 12 photographs that were not used", text)
     assert "(95 % interval " in text
-    assert "Always answering the most frequent class" in text
+    assert "Always predicting the most frequent class" in text
     for title in (
         "What to do next",
         "Files",
-        "What is taken for what",
-        "The most confident mistakes",
-        "How it was learned",
+        "Confusion matrix",
+        "Most confident mistakes",
+        "Training",
         "Photographs",
     ):
         assert f"<h2>{title}</h2>" in text
@@ -120,7 +120,7 @@ def test_after_a_stop_it_goes_on_to_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(phone, "export_tflite", stop)
         assert main([*arguments, output]) == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "Run the same command to resume" in capsys.readouterr().err
     assert not (tmp_path / "mine" / "report.html").exists()
     assert main([*arguments, output]) == 0
     for quantization in phone.QUANTIZATIONS:
@@ -159,11 +159,11 @@ def test_another_result_is_not_replaced(mine, arguments, capsys, tmp_path):
     write_images(tmp_path / "others", ("left", "right"), 20, 24)
     others = ["phone", str(tmp_path / "others"), *arguments[2:]]
     assert main([*others, f"--output={mine}"]) == 2
-    assert "of other photographs or options" in capsys.readouterr().err
+    assert "for other photographs or options" in capsys.readouterr().err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
     assert main([*arguments, f"--output={tmp_path / 'full'}"]) == 2
-    assert "has other things in it" in capsys.readouterr().err
+    assert "has other content" in capsys.readouterr().err
     assert [x.name for x in (tmp_path / "full").iterdir()] == ["letter.txt"]
 
 
@@ -192,8 +192,8 @@ def test_a_file_that_is_not_right_is_reported(
 @pytest.mark.parametrize(
     ("classes", "count", "message"),
     [
-        (("one",), 20, "two classes or more"),
-        (("left", "right"), 5, "at least 10 photographs"),
+        (("one",), 20, "at least two classes"),
+        (("left", "right"), 5, "at least 10 training photographs"),
     ],
 )
 def test_too_little_is_said_before_learning(

@@ -66,7 +66,7 @@ def test_models_and_images(answer, folder, model, tmp_path):
     copied.save_weights(weights)
     body = ConvMixer(4, 1, 3, 4, include_top=False, input_shape=(16, 16, 3))
     body.save(tmp_path / "body.keras")
-    known = "ValueError The model has 3 outputs, and there are names for "
+    known = "ValueError The model has 3 outputs, but there are "
     calibration = f"--calibration={folder / 'calibration'}"
     same = f"--calibration={folder / 'images'}"
     cases = {
@@ -110,7 +110,7 @@ def test_models_and_images(answer, folder, model, tmp_path):
         ),
         (model, *twelve, same, "--calibration_split=test"): (
             "12 .*",
-            "ValueError 12 of the 36 images of --calibration are among",
+            "ValueError 12 of the 36 images of --calibration are also in",
         ),
         (model, *twelve, "--calibration="): (
             "12 .*",

@@ -80,7 +80,7 @@ def test_an_export_that_is_interrupted(script, model, images, tmp_path):
     flags = arguments(script, model, images, tmp_path)
     code, lines = hit(script, VERIFYING, signal.SIGINT, flags)
     assert code == 130, lines
-    assert lines[-1] == "Interrupted. What was unfinished is gone.\n"
+    assert lines[-1] == "Interrupted. Incomplete output was removed.\n"
     assert "Traceback (most recent call last):\n" not in lines
     assert list(tmp_path.iterdir()) == []
 

@@ -42,7 +42,7 @@ def test_the_model_comes_first(folder, tmp_path, name):
         f"--output={tmp_path / 'new' / 'report.json'}",
     )
     assert result.returncode == 1
-    assert "Error: The Keras model comes first" in result.stderr
+    assert "Error: The first argument must be the" in result.stderr
     assert not (tmp_path / "new").exists()
 
 

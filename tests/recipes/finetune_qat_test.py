@@ -192,7 +192,7 @@ def places(folder):
         ("--model={}/integers.keras", "must not be quantized and"),
         ("--model={}/raw.keras", "include_preprocessing=True"),
         ("--learning_rate=2", "`learning_rate` must be a number between 0"),
-        ("--output={}/file", "--output must be a folder. Received the file"),
+        ("--output={}/file", "--output must be a folder. Received: the file"),
         ("--quantization=int7", "value should be one of <int8|int4>"),
         ("--scheme=dynamic", "value should be one of <int8|int4>"),
         ("--method=prune", "value should be one of <quantize|float>"),

@@ -52,7 +52,7 @@ def test_an_unreadable_image_ends_in_one_line(launch, tmp_path, count):
     names = " ".join(map(str, paths))
     why = " It is empty." if count == 1 else ""
     assert ended.value.code == (
-        f"Unreadable image: {names}.{why} Repair or remove it, and give the "
+        f"Unreadable image: {names}.{why} Repair or remove it, and run the "
         "same command again."
     )
 
