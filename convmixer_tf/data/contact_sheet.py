@@ -24,9 +24,8 @@ def stages(augmentation):
         augmentation: An `Augmentation`.
 
     Returns:
-        Dictionary from the name of a stage to an `Augmentation` whose last
-        stage it is.
-        The random numbers of a stage do not depend on later stages.
+        Dictionary from the name of a stage to an `Augmentation` that ends with
+        it. The random numbers of a stage do not depend on later stages.
     """
     fields = ("rand_augment", "color_jitter", "mixing", "erasing", "keras_cv")
     current = dataclasses.replace(augmentation, **dict.fromkeys(fields))

@@ -14,9 +14,9 @@ def classification_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
 
     Returns:
         Dictionary: `"images"`; `"top1"` and its `"interval"`;
-            `"balanced_accuracy"`, the mean accuracy over classes; `"chance"`,
-            the top-1 of always predicting the most frequent class; `"loss"`,
-            the mean cross-entropy.
+        `"balanced_accuracy"`, the mean accuracy over classes; `"chance"`, the
+        top-1 of always predicting the most frequent class; `"loss"`, the mean
+        cross-entropy.
     """
     labels = targets.argmax(axis=-1)
     right = logits.argmax(axis=-1) == labels
@@ -43,8 +43,8 @@ def multi_label_metrics(logits: np.ndarray, targets: np.ndarray) -> dict:
 
     Returns:
         Dictionary: `"images"`; `"mean_average_precision"`, over the classes
-            with at least one image; `"chance"`, the value for random outputs;
-            `"loss"`, the binary cross-entropy averaged over images and classes.
+        with at least one image; `"chance"`, the value for random outputs;
+        `"loss"`, the binary cross-entropy averaged over images and classes.
     """
     known = targets.sum(axis=0) > 0
     precisions = [

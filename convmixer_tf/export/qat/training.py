@@ -52,8 +52,8 @@ def train(model, images, labels, config, folder):
 
     Returns:
         Dictionary: `"loss"` and `"top1"`, the means over the last updates of
-            this process, at most one epoch; and `"updates"`, the total number
-            of updates.
+        this process, at most one epoch; and `"updates"`, the total number of
+        updates.
     """
     steps_per_epoch = len(images) // config.batch_size
     steps = config.epochs * steps_per_epoch
