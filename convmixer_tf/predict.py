@@ -39,7 +39,7 @@ def images_of(options):
     Skipped files in folders are reported on stderr.
 
     Args:
-        options: What `parse` returns.
+        options: Options from `parse`.
 
     Returns:
         List of paths, some of which may not exist.
@@ -81,7 +81,7 @@ def classifier_of(options):
     """Loads the classifier of the command line.
 
     Args:
-        options: What `parse` returns.
+        options: Options from `parse`.
 
     Returns:
         A `Classifier`.

@@ -19,8 +19,8 @@ def read_log(folder):
         folder: Path of the run's folder.
 
     Returns:
-        Dictionary from the names of the columns to lists of numbers; what is
-        unknown is NaN.
+        Dictionary from the names of the columns to lists of numbers. Unknown
+        values are NaN.
 
     Raises:
         FileNotFoundError: If there is no log.

@@ -1,4 +1,4 @@
-"""Starts a recipe, and ends it in one line where its user can help it."""
+"""Starts a recipe and reports errors that users can fix in one line."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ def run(main):
     """Runs a recipe's `main` with the command line's flags.
 
     Args:
-        main: Function of what is left of the command line after the flags.
-            Its errors end the program as `guarded` says.
+        main: Function of the remaining arguments after the flags. Its errors
+            are handled by `guarded`.
     """
     app.run(guarded(main, pathlib.Path(__file__).parent))

@@ -173,7 +173,7 @@ def save_costs(
     Args:
         path: Path of the file to write: `.json`, `.csv` or, with fewer
             columns, `.md`.
-        rows: What `layer_costs` returns.
+        rows: Rows from `layer_costs`.
         overwrite: Boolean, whether an existing file may be replaced.
 
     Raises:
@@ -194,7 +194,7 @@ def costs_table(rows: Sequence[LayerCosts]) -> str:
     """Formats costs as a Markdown table.
 
     Args:
-        rows: What `layer_costs` returns.
+        rows: Rows from `layer_costs`.
 
     Returns:
         String.

@@ -116,10 +116,10 @@ def begin(argv):
     """Checks the command line and enables the log.
 
     Args:
-        argv: What is left of the command line after the flags.
+        argv: Remaining arguments of the command line after the flags.
 
     Raises:
-        app.UsageError: If that is anything.
+        app.UsageError: If there are any.
     """
     start(argv)
     if not flags.FLAGS["verbosity"].present:

@@ -42,10 +42,10 @@ def start(argv):
     """Checks the command line and enables the log, for a command's `main`.
 
     Args:
-        argv: What is left of the command line after the flags.
+        argv: Remaining arguments of the command line after the flags.
 
     Raises:
-        app.UsageError: If that is anything.
+        app.UsageError: If there are any.
     """
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
@@ -66,7 +66,7 @@ def guarded(main, *folders):
     their traceback. If `main` is silent for long, progress lines are written.
 
     Args:
-        main: Function of what is left of the command line after the flags.
+        main: Function of the remaining arguments after the flags.
         *folders: Paths of other folders with code of this project.
 
     Returns:

@@ -48,7 +48,7 @@ def artifact_card(
         license: String, the license of the weights.
         crop_fraction: Fraction of an image's side kept for evaluation.
         orientation: As for `data.decode_image`, or `None`.
-        max_pixel: What white is, 1 or 255.
+        max_pixel: Value of a white pixel, 1 or 255.
 
     Returns:
         A `ModelCard`.
@@ -151,7 +151,7 @@ class HubCard:
         Args:
             model: The `keras.Model` that was exported.
             kind: `"classifier"` or `"feature_vector"`.
-            max_pixel: What white is, 1 or 255.
+            max_pixel: Value of a white pixel, 1 or 255.
             class_names: Names of the classes, or `None`.
 
         Returns:

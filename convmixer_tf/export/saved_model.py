@@ -173,7 +173,7 @@ def write_saved_model(module, directory, signatures):
     """Writes a SavedModel.
 
     Args:
-        module: Trackable object, what is to be saved.
+        module: Trackable object to save.
         directory: Path of an existing, empty folder.
         signatures: Dictionary of functions.
 

@@ -200,10 +200,12 @@ def checkpoint_name(step, evaluated):
 
     Args:
         step: Integer, the number of updates so far.
-        evaluated: Boolean, whether the epoch that ends there was evaluated.
+        evaluated: Boolean, whether the epoch that ends at this step was
+            evaluated.
 
     Returns:
-        String. An epoch's end has two, before its evaluation and after.
+        String. The end of an epoch has two names, before and after its
+        evaluation.
     """
     return f"step_{step:010d}" + ("_evaluated" if evaluated else "")
 

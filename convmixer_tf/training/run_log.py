@@ -82,11 +82,11 @@ class RunLog:
         """Registers updates without waiting for them and reports some.
 
         Args:
-            results: What `Engine.update` returns.
+            results: Results from `Engine.update`.
 
         Returns:
-            Boolean, whether the last was an update at which it reported (and
-            so waited for it).
+            Boolean, whether it reported (and therefore waited for) the last
+            update.
         """
         count = len(results["loss"])
         self.step += count
@@ -247,7 +247,7 @@ def check_run(directory, config, notes=None):
         directory: Path of the folder. It may hold a stopped run with the same
             settings.
         config: The run's `TrainConfig`.
-        notes: Dictionary of what else the result depends on.
+        notes: Dictionary of all other settings that the result depends on.
 
     Raises:
         ImportError: If TensorBoard's files are wanted and can't be written.
@@ -295,7 +295,7 @@ def open_run(directory, config, notes=None):
     Args:
         directory: Path of the folder, which `check_run` has checked.
         config: The run's `TrainConfig`.
-        notes: Dictionary of what else the result depends on.
+        notes: Dictionary of all other settings that the result depends on.
     """
     gfile.makedirs(directory)
     for name, content in (

@@ -34,7 +34,7 @@ class Engine:
 
     Args:
         config: A `TrainConfig`.
-        model: A `keras.Model` that gives logits.
+        model: A `keras.Model` that returns logits.
         strategy: The `tf.distribute.Strategy` in whose scope `model` was built.
         teacher: A `keras.Model` that returns logits for the same images, also
             built in the scope of `strategy`, or `None`. It is not trained.
@@ -79,11 +79,11 @@ class Engine:
         """Updates the weights `count` times in one call.
 
         Args:
-            batches: Iterator of batches, as a distributed dataset yields them:
-                images and labels. These are integers, of shape (batch,), or
-                shares of all classes, of shape (batch, classes). Each update
-                takes `config.accumulation_steps` of them.
-            count: Integer, how often to update.
+            batches: Iterator of batches from a distributed dataset: images and
+                labels. Labels are integers of shape (batch,), or target
+                distributions of shape (batch, classes). Each update uses
+                `config.accumulation_steps` batches.
+            count: Integer, the number of updates.
 
         Returns:
             Dictionary of tensors (count,): the "loss" (mean over the augmented

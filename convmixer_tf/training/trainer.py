@@ -34,7 +34,7 @@ from convmixer_tf.training.strategy import resolve_precision
 if TYPE_CHECKING:
     from convmixer_tf.training.config import TrainConfig
 
-# What TensorFlow raises in a worker when another one is gone.
+# Errors of TensorFlow in a worker when another worker is lost.
 LOSSES = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,

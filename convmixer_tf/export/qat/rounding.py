@@ -22,7 +22,7 @@ class Rounding:
     """Rounds the same tensors as `quantization.quantize`.
 
     Args:
-        nodes: What `graph.describe` returns.
+        nodes: Layers from `graph.describe`.
         quantization: `"int8"` or `"int4"`.
     """
 
@@ -65,7 +65,7 @@ def plan_rounding(nodes, quantization):
     range of the result.
 
     Args:
-        nodes: What `graph.describe` returns.
+        nodes: Layers from `graph.describe`.
         quantization: `"int8"` or `"int4"`.
 
     Returns:

@@ -34,7 +34,7 @@ class Runtime:
     """An exported file that is loaded in a runtime.
 
     Attributes:
-        name: What runs it, with its version.
+        name: Name and version of the runtime.
         description: The applicable entries of `describe_tflite`.
         batch_size: Integer, images per call.
         timed: Function of a batch of pixels that returns the outputs and the

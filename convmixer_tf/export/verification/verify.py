@@ -310,7 +310,7 @@ def _difference(actual, expected):
 
 
 def compare_classifiers(actual, expected, labels, activation="unknown"):
-    """Compares the outputs of a file with those of its model.
+    """Compares the outputs of a file with its model's.
 
     Args:
         actual: The file's outputs, of shape (images, outputs).
