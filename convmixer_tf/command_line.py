@@ -72,7 +72,11 @@ def parse(arguments=None, program=f"python -m {COMMAND}"):
     add("--output", help="file to write to, instead of stdout")
     add("--overwrite", action="store_true", help="replace an existing file")
     add("--batch_size", type=_positive, default=64, help="images per batch")
-    add("--image_size", type=_positive, help="side, in pixels, of the model's")
+    add(
+        "--image_size",
+        type=_positive,
+        help="image size of the model, in pixels",
+    )
     add(
         "--crop_fraction",
         type=float,
@@ -121,7 +125,11 @@ def parse_phone(arguments=None):
         "takes images of 32 pixels; the others, for 224 pixels, are "
         "downloaded",
     )
-    add("--image_size", type=_positive, help="side, in pixels, of the model's")
+    add(
+        "--image_size",
+        type=_positive,
+        help="image size of the model, in pixels",
+    )
     add("--frozen", action="store_true", help="train only the classifier")
     add("--android", action="store_true", help="also write the app's assets")
     add("--web", action="store_true", help="also write the web page's model")

@@ -116,14 +116,14 @@ def run_card(
         title=f"{model.name}, a run of {last['epoch']} epochs",
         about=f"`{model.name}` ({model.count_params():,} weights), trained by "
         "convmixer_tf: `model.keras`.",
-        input=f"pixels in [0, 255], {height} x {width}, three colors. Images "
-        f"were cut for evaluation to\n{kept_part(crop)}, bicubic, and were "
-        f"{turned(orientation)}.",
+        input=f"pixels in [0, 255], {height} x {width}, RGB. For "
+        f"evaluation, images were cropped to\n{kept_part(crop)}, resized "
+        f"(bicubic) and {turned(orientation)}.",
         output="probabilities of the classes, which add up to 1.",
         class_names=tuple(class_names),
-        trained_on=f"{train_images:,} images an epoch. `config.json` and "
-        "`environment.json` have the settings\nand the command, `log.csv` "
-        "every epoch.",
+        trained_on=f"{train_images:,} images per epoch. `config.json` and "
+        "`environment.json` have the settings\nand the command, `log.csv` has "
+        "the results of every epoch.",
         figures=figures,
         measured=measured,
     )
@@ -153,8 +153,8 @@ def turned(orientation):
         String.
     """
     if orientation == "stored":
-        return "read as stored, whatever their EXIF orientation"
-    return "turned upright by their EXIF orientation"
+        return "read as stored, without EXIF orientation"
+    return "rotated by their EXIF orientation"
 
 
 def _listed(names):

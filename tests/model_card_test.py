@@ -49,6 +49,6 @@ def test_the_best_five_of_five_are_left_out():
 def test_the_crop(crop, text):
     assert kept_part(crop) == text
     assert (
-        f"cut for evaluation to\n{text}, bicubic, and were turned upright"
+        f"images were cropped to\n{text}, resized (bicubic) and rotated by"
         in card(crop=crop)
     )

@@ -100,8 +100,8 @@ def _measured(report):
     labeled = f"{report.labeled:,}" if report.labeled else "none"
     return (
         f"on {report.images:,} images, {labeled} of them labeled, in "
-        f"{report.runtime}, against the\nKeras model that it was made from. "
-        "The report in JSON lies beside this card."
+        f"{report.runtime}, compared with the\nexported Keras model. "
+        "The JSON report is beside this card."
     )
 
 

@@ -54,7 +54,7 @@ def open_interpreter(path, num_threads=1):
         )
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"`{path}` is not a whole TFLite file: {error}"
+            f"`{path}` is not a complete TFLite file: {error}"
         ) from error
 
 
@@ -200,7 +200,7 @@ def compiled_predict(path, num_threads=1):
         )
     except RuntimeError as error:
         raise ValueError(
-            f"`{path}` is not a whole TFLite file: {error}"
+            f"`{path}` is not a complete TFLite file: {error}"
         ) from error
     (key, tensors), *_ = model.get_signature_list().items()
     if len(tensors["outputs"]) != 1:

@@ -171,7 +171,7 @@ def _from_weights(path, size, activation, settings):
         activation = published.activation
     if activation is None:
         raise ValueError(
-            f"The file `{path}` does not say the activation of its ConvMixer, "
+            f"The file `{path}` has no activation of its ConvMixer, "
             "and no published variant has this architecture. Pass "
             "`activation` (`--activation`), such as gelu or relu."
         )

@@ -363,7 +363,7 @@ def check_same(directory, old, new):
     if changed:
         raise ValueError(
             f"The folder {directory} holds a run with other settings: "
-            f"{'; '.join(changed)}. Take another folder (`--output`), where "
+            f"{'; '.join(changed)}. Choose another folder (`--output`), where "
             "a new run can start from this one's model.keras, or the old "
             "settings."
         )

@@ -78,7 +78,7 @@ def test_what_is_pushed_opens_to_the_bit(hub):
     outputs = opened.model.predict(IMAGES, verbose=0)
     np.testing.assert_allclose(outputs, expected, atol=1e-6)
     del hub.files[REPOSITORY, "config.json"]
-    with pytest.raises(ValueError, match="does not say the activation"):
+    with pytest.raises(ValueError, match="has no activation of its"):
         open_model(f"hf://{REPOSITORY}")
 
 

@@ -140,9 +140,9 @@ def test_other_files(path):
         content[: len(content) // 2],
     ):
         path.write_bytes(bad)
-        with pytest.raises(ValueError, match="not a whole TFLite file"):
+        with pytest.raises(ValueError, match="not a complete TFLite file"):
             write_metadata(path, METADATA)
-        with pytest.raises(ValueError, match="not a whole TFLite file"):
+        with pytest.raises(ValueError, match="not a complete TFLite file"):
             read_metadata(path)
         assert path.read_bytes() == bad
     path.unlink()

@@ -479,7 +479,7 @@ def test_running_what_is_no_file_or_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         LiteRTModel(tmp_path / "missing.tflite")
     (tmp_path / "text.tflite").write_text("not a model")
-    with pytest.raises(ValueError, match=r"text.tflite` is not a whole TFL"):
+    with pytest.raises(ValueError, match=r"text.tflite` is not a complete TFL"):
         LiteRTModel(tmp_path / "text.tflite")
 
 

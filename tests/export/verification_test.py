@@ -380,7 +380,7 @@ def test_litert_compiled_model_computes_the_same(model, tflite, tmp_path):
     assert report.runtime.endswith("CompiledModel")
     assert report.differences == ours.differences
     (tmp_path / "text.tflite").write_text("not a model")
-    with pytest.raises(ValueError, match="is not a whole TFLite file"):
+    with pytest.raises(ValueError, match="is not a complete TFLite file"):
         verify(
             *(model, tmp_path / "text.tflite", IMAGES),
             runtime="litert_compiled",
@@ -405,7 +405,7 @@ def test_mediapipe(model, tmp_path):
     assert report.differences == ours.differences
     assert report.agreement == ours.agreement > 0.5
     (tmp_path / "text.tflite").write_text("not a model")
-    with pytest.raises(ValueError, match="is not a whole TFLite file"):
+    with pytest.raises(ValueError, match="is not a complete TFLite file"):
         verify(model, tmp_path / "text.tflite", IMAGES, runtime="mediapipe")
 
 
@@ -451,8 +451,8 @@ def test_an_operator_that_the_runtime_lacks(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("model.tflite", "is not a whole TFLite file"),
-        ("model.onnx", "is not a whole ONNX file"),
+        ("model.tflite", "is not a complete TFLite file"),
+        ("model.onnx", "is not a complete ONNX file"),
         ("model.keras", "Cannot read a model from"),
     ],
 )

@@ -97,7 +97,7 @@ def test_models_and_images(answer, folder, model, tmp_path):
         (model, images, "--image_size=32"): "ValueError The model takes "
         "images of 16 x 16 pixels. Received: --image_size=32",
         (f"--model={weights}", *twelve): "ValueError The file "
-        "`.*toy.weights.h5` does not say the activation of its ConvMixer",
+        "`.*toy.weights.h5` has no activation of its ConvMixer",
         (
             *(f"--model={weights}", "--activation=gelu"),
             *("--image_size=16", *twelve),

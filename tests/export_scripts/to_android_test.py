@@ -217,7 +217,7 @@ def test_files_that_the_app_can_not_take(tflite, photo, tmp_path):
             content.replace(b"TFLITE_METADATA", b"ANOTHER_PROGRAM"),
             "no metadata",
         ),
-        (b"no such thing", "not a whole TFLite file"),
+        (b"no such thing", "not a complete TFLite file"),
     ):
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=message):

@@ -43,7 +43,7 @@ def test_weights_are_opened_with_their_pixel_statistics(
 def test_a_file_of_keras_cv_is_opened_as_it_was_trained(tmp_path, monkeypatch):
     path = tmp_path / "top.h5"
     path.write_bytes(gzip.decompress((FIXTURES / "top.h5.gz").read_bytes()))
-    with pytest.raises(ValueError, match="does not say the activation"):
+    with pytest.raises(ValueError, match="has no activation of its"):
         open_model(path)
     entry = PublishedWeights(
         "imagenet",

@@ -281,7 +281,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(run_recipe, tmp_path):
         assert old["top1"] == new["top1"]
     code, _, log = run_recipe("compare.py", *flags, "--learning_rate=0.1")
     assert code != 0
-    assert "learning_rate was 0.002 and is 0.1. Take another folder" in log
+    assert "learning_rate was 0.002 and is 0.1. Choose another folder" in log
 
 
 def test_wrong_flags_end_it_at_once(tmp_path):

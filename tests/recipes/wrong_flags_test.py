@@ -106,7 +106,7 @@ WRONG = {
         "--split=nowhere": "Received: split='nowhere' (`--split`)",
         "--model=/no/model.keras": "The model must be a .keras or .tflite file",
         "--model={BAD}": "Cannot read a model from",
-        "--model={BAD_TFLITE}": "is not a whole TFLite file",
+        "--model={BAD_TFLITE}": "is not a complete TFLite file",
         "--model={EMPTY}": "Cannot read a model from",
         "--model={DENSE}": "must take images of 3 channels",
         "--model={GRAY}": "must take images of 3 channels",

@@ -294,7 +294,7 @@ def test_a_disk_still_full_at_the_end_is_an_error(
 
 
 def test_other_settings_need_another_folder(finished, one_device):
-    message = "rate was 0.01 and is 0.1. Take another folder .`--output`"
+    message = "rate was 0.01 and is 0.1. Choose another folder .`--output`"
     with pytest.raises(ValueError, match=message):
         run(finished[0], one_device, learning_rate=0.1)
     # Settings that do not affect the result may change.

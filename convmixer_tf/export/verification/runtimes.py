@@ -253,7 +253,7 @@ def _open_onnx(path, threads):
         )
     except Exception as error:  # Of many kinds, in both libraries.
         raise ValueError(
-            f"`{path}` is not a whole ONNX file: {error}"
+            f"`{path}` is not a complete ONNX file: {error}"
         ) from error
     (pixels,) = session.get_inputs()
 
