@@ -162,18 +162,18 @@ def open_dataset(
         name: One of
 
             - `"digits"`: scikit-learn's 1,797 handwritten digits of 8 x 8
-                pixels, for offline experiments;
-            - a folder with `split/class/*.jpg`, also in folders inside
-                `class`, with one of the suffixes in `EXTENSIONS`;
+              pixels, for offline experiments;
+            - a folder with `split/class/*.jpg`, also in folders inside `class`,
+              with one of the suffixes in `EXTENSIONS`;
             - a folder that tensorflow-datasets prepared;
-            - a folder of TFRecords, compressed or not, whose names contain
-                the split as a word (see `records.find_record_files`). The
-                features are `image` and `label`, or `image/encoded` and
-                `image/class/label`. A file `labels.txt` has the class names,
-                one a line, in the order of the labels;
+            - a folder of TFRecords, compressed or not, whose names contain the
+              split as a word (see `records.find_record_files`). The features
+              are `image` and `label`, or `image/encoded` and
+              `image/class/label`. A file `labels.txt` has the class names, one
+              a line, in the order of the labels;
             - one of the latter two in an object store, such as
-                `gs://bucket/folder`. Unless tensorflow-datasets prepared the
-                records, they are counted by reading them;
+              `gs://bucket/folder`. Unless tensorflow-datasets prepared the
+              records, they are counted by reading them;
             - the name of a data set in tensorflow-datasets, with the features
               `image` and `label`, such as `"cifar10"` or `"imagenet2012"`.
         split: Name of the split, such as `"train"` or `"test"`.

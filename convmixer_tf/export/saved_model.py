@@ -51,20 +51,19 @@ def export_saved_model(
     consists of stock TensorFlow operations. Its signatures are:
 
     - `serving_default`: from `images`, float32 pixels in [0, 255], to
-        `predictions`, the model's output; it is named `features` if the model
-        has no classifier.
+      `predictions`, the model's output; it is named `features` if the model has
+      no classifier.
     - `serve_uint8`: the same for uint8 pixels.
     - `serve_encoded`: from `image_bytes`, strings of shape (batch,), the
-        contents of JPEG, PNG, WebP, GIF or BMP files of any size, to the same
-        output. A classifier also returns its top classes, most probable first:
-        `top_indices`, int32, `top_probabilities`, float32, and `top_labels`,
-        strings, if there are class names, each of shape (batch, top). A single
-        output is treated as two classes: 0, the negative, and 1, the positive
-        class. The files are decoded and resized with
-        `data.resize_and_center_crop`. If a file can't be decoded, the error
-      names
-        its position in the batch. Only models of square images with three
-        channels have this signature.
+      contents of JPEG, PNG, WebP, GIF or BMP files of any size, to the same
+      output. A classifier also returns its top classes, most probable first:
+      `top_indices`, int32, `top_probabilities`, float32, and `top_labels`,
+      strings, if there are class names, each of shape (batch, top). A single
+      output is treated as two classes: 0, the negative, and 1, the positive
+      class. The files are decoded and resized with
+      `data.resize_and_center_crop`. If a file can't be decoded, the error names
+      its position in the batch. Only models of square images with three
+      channels have this signature.
 
     The object from `tf.saved_model.load` has `serve(images)`, which is the
     model itself, `variables`, and `class_names()` if there are class names.

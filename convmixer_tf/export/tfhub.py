@@ -54,15 +54,13 @@ def export_tfhub(
     The folder `path` then holds
 
     - `saved_model/`, a "reusable SavedModel". It is called with `images` and
-        `training`. It has the lists `variables`, `trainable_variables`
-      (including
-        frozen ones) and `regularization_losses`, the signature
-        `serving_default`, and `class_names()` if there are class names. Its
-        `assets.extra/evaluation.json` has the crop fraction and the
-      orientation,
-        if given, and `max_pixel`, if it is 1;
+      `training`. It has the lists `variables`, `trainable_variables` (including
+      frozen ones) and `regularization_losses`, the signature `serving_default`,
+      and `class_names()` if there are class names. Its
+      `assets.extra/evaluation.json` has the crop fraction and the orientation,
+      if given, and `max_pixel`, if it is 1;
     - `model.tar.gz`, the same as an archive to serve over HTTP, with the
-        SavedModel at its root;
+      SavedModel at its root;
     - `README.md`, the module's page in TF Hub's format.
 
     It loads without this package and without Keras, with `hub.load`,
