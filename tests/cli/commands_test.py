@@ -41,7 +41,7 @@ def run(script, *arguments):
         (("predict", "--help"), 0, "usage: convmixer predict [-h]"),
         (("phone", "--help"), 0, "usage: convmixer phone [-h] --output"),
         (("phone", "photos"), 2, "arguments are required: --output"),
-        (("evalute",), 2, "no command 'evalute'. Did you mean evaluate?"),
+        (("evalute",), 2, "Unknown command 'evalute'. Did you mean evaluate?"),
     ],
 )
 def test_help_comes_before_tensorflow(script, arguments, status, expected):
