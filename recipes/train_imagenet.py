@@ -2,24 +2,25 @@
 
     python recipes/train_imagenet.py --data imagenet2012 --model 1536_20
 
-Without further flags this is the authors' run: 640 images per update (theirs
+The default flags reproduce the authors' training: 640 images per update (theirs
 were 64 on each of 10 GPUs), 150 epochs (300 for 768/32), AdamW with epsilon
 1e-3, the three-piece schedule, RandAugment, Mixup or CutMix, random erasing.
-`data.get_augmentation("imagenet")` and `TrainConfig` have every number.
+`data.get_augmentation("imagenet")` and `TrainConfig` have all values.
 
-On fewer devices, keep the update and divide it: `--accumulation_steps 10`
-runs 64 images at a time on one GPU, and normalizes over 64 as they did.
-`--remat` halves the memory once more. Another `--batch_size` scales the
-learning rate in proportion, 0.01 x batch_size / 640, unless `--learning_rate`
-is given; that rule is common, and not tried here.
+On fewer devices, keep the batch size and accumulate gradients:
+`--accumulation_steps 10` runs 64 images at a time on one GPU, with batch
+normalization over 64 images as in the authors' training. `--remat` halves the
+memory again. Another `--batch_size` scales the learning rate in proportion,
+0.01 x batch_size / 640, unless `--learning_rate` is passed. This rule is common
+but was not tested here.
 
-A run that was stopped goes on with the same command. See README.md in
-this folder for how long it takes to start, and for several machines.
+To resume a stopped run, run the same command. README.md in this folder has the
+start-up time and the setup for several machines.
 
-Time: about 9 days on 10 RTX 8000 for 1536/20, 8 days for 768/32, as the
-authors report. Result, theirs: 81.4 % (1536/20), 80.2 % (768/32), 76.9 %
-(1024/20) top-1. Not run here to the end: see README.md in this
-folder for what was.
+Time: about 9 days on 10 RTX 8000 for 1536/20, 8 days for 768/32, as the authors
+report. Result of the authors: 81.4 % (1536/20), 80.2 % (768/32), 76.9 %
+(1024/20) top-1. It was not run to the end here. README.md in this folder
+describes what was run.
 """
 
 import os
@@ -39,7 +40,7 @@ from convmixer_tf.training import steps_per_epoch
 from convmixer_tf.training import train_classifier
 from convmixer_tf.validation import ORIENTATIONS
 
-MODELS = {  # and how many epochs the authors trained them
+MODELS = {  # with the authors' number of epochs
     "1536_20": (ConvMixer1536_20, 150),
     "768_32": (ConvMixer768_32, 300),
     "1024_20": (ConvMixer1024_20, 150),
@@ -49,31 +50,31 @@ flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
     "data", "imagenet2012", "Folder, or name in tensorflow-datasets."
 )
-_TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "To train on.")
-_EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "To evaluate on.")
+_TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "Training split.")
+_EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "Eval split.")
 _MODEL = flags.DEFINE_enum("model", "1536_20", MODELS, "Which ConvMixer.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder of the run. Default: runs/imagenet_MODEL."
 )
-_EPOCHS = flags.DEFINE_integer("epochs", None, "Default: as many as theirs.")
+_EPOCHS = flags.DEFINE_integer("epochs", None, "Default: the authors'.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 640, "Images per update.")
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "The peak. Default: 0.01 x batch_size / 640."
+    "learning_rate", None, "Peak rate. Default: 0.01 x batch_size / 640."
 )
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Image size, in pixels.")
 _ORIENTATION = flags.DEFINE_enum(
     "orientation",
     "stored",
     ORIENTATIONS,
-    "Pixels as stored, as in the authors' run, or turned as EXIF says.",
+    "Read pixels as stored, as the authors did, or rotate as EXIF says.",
 )
 _REMAT = flags.DEFINE_bool(
-    "remat", False, "Compute activations again instead of keeping them."
+    "remat", False, "Recompute activations to save memory."
 )
 
 
 def main(argv):
-    """Trains as the flags say."""
+    """Trains the model."""
     launch.start(argv)
     strategy = run_flags.strategy()
     build, epochs = MODELS[_MODEL.value]

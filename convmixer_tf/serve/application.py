@@ -1,8 +1,9 @@
-"""The ASGI application: an image comes in, its best classes go out.
+"""The ASGI application, which returns the top classes of an image.
 
-What a client can make large has a limit: the body, the pixels it decodes to,
-the time it takes to arrive and to be answered, how many are worked on at once.
-What is beyond a limit is refused at once, and nothing of it is kept.
+Everything that a client controls has a limit: the size of the body, the number
+of pixels, the time for the request and the answer, and the number of concurrent
+images. A request beyond a limit is rejected immediately, and its data is
+discarded.
 """
 
 import asyncio
@@ -30,23 +31,23 @@ from convmixer_tf.serve.batching import give_way
 # Query parameters of a prediction.
 _PARAMETERS = ("top",)
 _ROUTES = "There are POST /predict, GET /health and GET /health/ready."
-# Counted only: nobody is there to read it. The number is nginx's.
+# Only counted, because the client is gone. The number is from nginx.
 _GONE = Response(status_code=499)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What clients may ask for.
+    """The limits for clients.
 
     Attributes:
-        max_bytes: The longest body.
-        max_buffered: Bytes of all bodies together.
-        max_pixels: The most pixels of an image.
-        max_pending: Images that are decoded or classified at once.
-        max_connections: Connections at once.
-        body_seconds: How long a header, a body or the next request of a
-            connection may take to arrive.
-        answer_seconds: How long the answer may take from there.
+        max_bytes: Maximum size of a body, in bytes.
+        max_buffered: Maximum size of all bodies together, in bytes.
+        max_pixels: Maximum number of pixels of an image.
+        max_pending: Maximum number of images that are processed at once.
+        max_connections: Maximum number of connections.
+        body_seconds: Time limit for receiving a header, a body or the next
+            request of a connection, in seconds.
+        answer_seconds: Time limit for the answer after that, in seconds.
     """
 
     max_bytes: int = 25_000_000
@@ -62,15 +63,14 @@ class Service:
     """Answers requests.
 
     Args:
-        decode: Function from a file's bytes to an image; raises
+        decode: Function from a file's bytes to an image. It raises
             `HTTPException`.
         classifier: A `BatchedClassifier`.
         limits: A `Limits`.
         name: Name of the model.
         class_names: Names of its classes, or `None`.
-        top: Integer, how many of the best classes to name unless a request
-            says otherwise.
-        threads: Integer, images that are decoded at once.
+        top: Integer, the default number of top classes.
+        threads: Integer, the number of images that are decoded at once.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class Service:
                 ClientDisconnect: _leave,
             },
         )
-        routes.router.redirect_slashes = False  # curl doesn't follow.
+        routes.router.redirect_slashes = False  # curl doesn't follow redirects.
         busy = _response(self._busy())
 
         async def application(scope, receive, send):
-            # What happens most when too much happens must cost least.
+            # The most frequent answers under overload must be the cheapest.
             if scope["path"] == "/predict" and self._is_full():
                 self._answers[busy.status_code] += 1
                 await busy(scope, receive, send)
@@ -121,7 +121,7 @@ class Service:
         return application
 
     async def predict(self, request):
-        """Answers with the best classes of the image in the body."""
+        """Returns the top classes of the image in the body."""
         body = bytearray()
         try:
             top = _read_top(request.query_params.multi_items(), self._top)
@@ -144,7 +144,7 @@ class Service:
         return response
 
     async def health(self, request):
-        """Answers that this process lives, and what it has done."""
+        """Returns that this process is alive, and its counters."""
         return JSONResponse(
             {
                 "status": "live",
@@ -158,7 +158,7 @@ class Service:
         )
 
     async def ready(self, request):
-        """Answers whether the model does, by running an image through it."""
+        """Runs an image through the model and returns whether it works."""
         await self._in_time(request, self._ask(self._classifier.blank))
         return JSONResponse({"status": "ready", "model": self._name})
 
@@ -222,7 +222,7 @@ class Service:
         return scores
 
     async def _in_time(self, request, work):
-        """Awaits work, or gives it up: what has not begun never will."""
+        """Awaits work with a time limit. Work that has not started is dropped."""
         seconds = self._limits.answer_seconds
         work = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_hang_up(request))
@@ -251,7 +251,7 @@ class Service:
 
 
 def _read_top(parameters, default):
-    """Reads the query, in which nothing may be that is not known."""
+    """Parses the query and rejects unknown parameters."""
     for name, _ in parameters:
         if name not in _PARAMETERS:
             raise HTTPException(

@@ -1,4 +1,4 @@
-"""A classifier that many requests may await, and that runs in batches."""
+"""An asynchronous classifier that runs requests in batches."""
 
 import asyncio
 import collections
@@ -13,27 +13,27 @@ import numpy as np
 def give_way() -> None:
     """Lowers the priority of this thread below that of the event loop.
 
-    Otherwise refusals wait for the computation when all cores are busy.
+    Otherwise rejections wait for the computation when all cores are busy.
     """
-    if sys.platform == "linux":  # Elsewhere it would be the whole process.
+    if sys.platform == "linux":  # Elsewhere it would affect the whole process.
         os.nice(5)
 
 
 class BatchedClassifier:
     """Gathers images into batches.
 
-    The images that arrive while a batch is computed form the next one.
+    Images that arrive while a batch is computed form the next batch.
 
     Args:
         classifier: A `Classifier`. It is called by one thread at a time.
-        max_batch: Integer, the most images of a batch.
-        max_wait: Seconds that an image waits for others while nothing is being
+        max_batch: Integer, the maximum number of images in a batch.
+        max_wait: Seconds that an image waits for others while nothing is
             computed.
 
     Attributes:
-        batches: Integer, how many have been computed.
-        images: Integer, of how many images.
-        blank: An image, to see whether there is an answer.
+        batches: Integer, the number of computed batches.
+        images: Integer, the number of classified images.
+        blank: An image for health checks.
     """
 
     def __init__(
@@ -52,8 +52,7 @@ class BatchedClassifier:
     async def __call__(self, image):
         """Classifies an image.
 
-        If the caller is canceled before the batch begins, the image is left
-        out.
+        If the caller is canceled before the batch starts, the image is skipped.
 
         Args:
             image: uint8 array of shape (image_size, image_size, 3).
@@ -95,7 +94,7 @@ class BatchedClassifier:
         batch = []
         while self._waiting and len(batch) < self._max_batch:
             image, scores = self._waiting.popleft()
-            if not scores.done():  # Or whoever asked has gone.
+            if not scores.done():  # Otherwise the caller is gone.
                 batch.append((image, scores))
         return batch
 

@@ -1,4 +1,4 @@
-"""How uvicorn listens: no connection waits forever for its client."""
+"""Time limits for uvicorn's connections."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _MAX_HEADER = 65_536
 
 
 class ImpatientProtocol(HttpToolsProtocol):
-    """Closes a connection on which no complete header arrives in time.
+    """Closes a connection if no complete header arrives in time.
 
-    uvicorn starts its keep-alive clock after an answer, and stops it at the
-    next byte. Here it also runs before the first request, and until a header
-    is complete. A client whose body was refused, and which still sends it,
-    has as much time: it would not see why if the connection was closed at once.
+    uvicorn starts its keep-alive timer after an answer and stops it at the next
+    byte. Here it also runs before the first request, and until a header is
+    complete. A client that still sends a rejected body has the same time; if
+    the connection was closed immediately, it would not see the reason.
     """
 
-    _header = None  # Bytes of it so far, while one is arriving.
+    _header = None  # Number of bytes so far while a header is arriving.
 
     def connection_made(self, transport):
         super().connection_made(transport)
@@ -55,8 +55,8 @@ class ImpatientProtocol(HttpToolsProtocol):
 
 
 def uvicorn_server(service: Service, limits: Limits) -> uvicorn.Server:
-    """Makes the `uvicorn.Server` of a `Service` and its `Limits`."""
-    # They would write a line for each request that is refused.
+    """Creates the `uvicorn.Server` of a `Service` and its `Limits`."""
+    # They would write a line for each rejected request.
     for name in ("uvicorn.error", "python_multipart"):
         logging.getLogger(name).setLevel("ERROR")
     return uvicorn.Server(

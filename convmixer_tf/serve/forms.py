@@ -1,7 +1,7 @@
-"""Takes the file out of a multipart form, `curl -F file=@photo.jpg URL`.
+"""Reads the file in a multipart form, `curl -F file=@photo.jpg URL`.
 
-The form is parsed in memory, by python-multipart: it was received within the
-limits of every body, and nothing is written to a disk.
+python-multipart parses the form in memory. The limits of bodies apply to it,
+and nothing is written to disk.
 """
 
 import re
@@ -15,27 +15,27 @@ _SEND = "Send one file and nothing else: curl -F file=@photo.jpg URL"
 
 
 def is_form(content_type):
-    """Says whether a body of this `Content-Type` is a multipart form."""
+    """Returns whether a `Content-Type` is that of a multipart form."""
     return content_type.strip().lower().startswith("multipart/")
 
 
 def read_file(content_type, body):
-    """Takes the only part out of a form, whatever its name.
+    """Returns the only part of a form, which may have any name.
 
     Args:
-        content_type: The request's header, which has the boundary.
+        content_type: The request's header with the boundary.
         body: Bytes of the form.
 
     Returns:
         Bytes of the file.
 
     Raises:
-        HTTPException: If the body is no such form; with status 400.
+        HTTPException: If the body is not such a form, with status 400.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise _not_a_form("its Content-Type has no boundary.")
-    # The parser would look at what follows these byte by byte.
+    # The parser would process the rest byte by byte.
     delimiter = b"--" + boundary
     if body.count(delimiter) > 100:
         raise _not_a_form("it has too many parts.")

@@ -1,4 +1,4 @@
-"""From the bytes that a client sent to pixels, if they are an image."""
+"""Checks and decodes the images that clients send."""
 
 import struct
 
@@ -9,28 +9,28 @@ from convmixer_tf.data import decode_image
 from convmixer_tf.data.cropping import resize_and_center_crop
 from convmixer_tf.data.unreadable import why_unreadable
 
-# Encoders write 1 to about 12. Each is a pass over all pixels, and a file of
-# a few kilobytes has room for thousands.
+# Encoders write 1 to about 12. Each scan is a pass over all pixels, and a file
+# of a few kilobytes can have thousands.
 MAX_SCANS = 50
-# Of a GIF, each with up to 255 bytes. Each takes memory of its own.
+# Blocks of a GIF, with up to 255 bytes each. Each one allocates memory.
 MAX_GIF_BLOCKS = 200_000
 
 _SEND = "Send the file itself: curl --data-binary @photo.jpg URL"
 
-# What JPEG, PNG, WebP and GIF files begin with in base64, and a data URL.
+# The start of JPEG, PNG, WebP and GIF files in base64, and of a data URL.
 _BASE64 = (b"/9j/", b"iVBORw0K", b"UklGR", b"R0lGOD", b"data:")
 
 
 def check_image(encoded, max_pixels):
-    """Reads the header of an image, before any pixel is decoded.
+    """Checks the header of an image before decoding.
 
     Args:
         encoded: Bytes of a file.
-        max_pixels: Integer, the most pixels it may have. All frames of a GIF
-            count, because all are decoded.
+        max_pixels: Integer, the maximum number of pixels. All frames of a GIF
+            are counted because all are decoded.
 
     Raises:
-        HTTPException: If it is not to be decoded; with status 413, 415 or 422.
+        HTTPException: If it is rejected, with status 413, 415 or 422.
     """
     found = [x for start, x in _FORMATS.items() if encoded.startswith(start)]
     if not found:
@@ -51,7 +51,7 @@ def check_image(encoded, max_pixels):
 
 
 def _measure_jpeg(encoded):
-    # Within coded data no byte FF is followed by DA, so markers can be counted.
+    # In coded data, DA never follows a byte FF, so markers can be counted.
     if encoded.count(b"\xff\xda") > MAX_SCANS:
         raise HTTPException(413, f"The JPEG has more than {MAX_SCANS} scans.")
     height, width = tf.io.extract_jpeg_shape(encoded).numpy()[:2].tolist()
@@ -69,7 +69,7 @@ def _measure_webp(encoded):
     """Reads RFC 9649, sections 2.5 to 2.7."""
     (size,) = struct.unpack_from("<I", encoded, 4)
     kind, content = encoded[8:16], encoded[20:30]
-    if not kind.startswith(b"WEBP"):  # A sound or a film.
+    if not kind.startswith(b"WEBP"):  # Audio or video.
         raise HTTPException(415, _why_not(encoded))
     if len(encoded) < 8 + size:
         raise struct.error
@@ -100,7 +100,7 @@ def _measure_bmp(encoded):
 
 
 def _measure_gif(encoded):
-    """Walks through all blocks: a later frame may be larger than the first."""
+    """Checks all blocks, because a later frame may be larger."""
     width, height, flags = struct.unpack_from("<HHB", encoded, 6)
     pixels, blocks = 0, 0
     position = 13 + _size_of_colors(flags)
@@ -130,7 +130,7 @@ def _size_of_colors(flags):
     return 3 << (1 + (flags & 7)) if flags & 0x80 else 0
 
 
-# By the bytes that TensorFlow's decoders go by, too.
+# By the same first bytes as TensorFlow's decoders.
 _FORMATS = {
     b"\xff\xd8\xff": ("JPEG", _measure_jpeg),
     b"\x89PNG\r\n\x1a\n": ("PNG", _measure_png),
@@ -141,7 +141,7 @@ _FORMATS = {
 
 
 def _why_not(encoded):
-    """Says in a sentence or two why a body is not accepted."""
+    """Explains in one or two sentences why a body is rejected."""
     text = encoded[:64].lstrip()
     if not encoded:
         return f"There is no image: the body is empty. {_SEND}"
@@ -158,13 +158,13 @@ def _why_not(encoded):
 
 
 class Decoder:
-    """Decodes images and brings them to a model's size, as in evaluation.
+    """Decodes images and applies the evaluation transform.
 
     Args:
         size: Side of the result, in pixels.
-        crop_fraction: Part of the shorter side that is kept.
+        crop_fraction: Fraction of the shorter side that is kept.
         orientation: As for `data.decode_image`.
-        max_pixels: Integer, the most pixels an image may have.
+        max_pixels: Integer, the maximum number of pixels of an image.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Decoder:
         ).get_concrete_function()
 
     def warm_up(self, image):
-        """Decodes a file of each kind.
+        """Decodes a file of each format.
 
         Args:
             image: uint8 array of shape (height, width, 3).
@@ -198,7 +198,7 @@ class Decoder:
             uint8 array of shape (size, size, 3).
 
         Raises:
-            HTTPException: If it is not accepted, or can't be decoded.
+            HTTPException: If it is rejected or can't be decoded.
         """
         check_image(encoded, self._max_pixels)
         try:

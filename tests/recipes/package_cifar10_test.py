@@ -144,7 +144,7 @@ def test_a_run_that_started_from_another(package, finished, tmp_path):
     shutil.copytree(finished, first)
     start = {"epochs": 12, "weights": str(first / "model.keras")}
     (finished / "config.json").write_text(json.dumps({**CONFIG, **start}))
-    with pytest.raises(ValueError, match="started from random weights. Pass"):
+    with pytest.raises(ValueError, match="started from random weights"):
         package()
     _, record = package(f"--run={first}", "--overwrite")
     pattern = r"\n1\. .*\n *25 epochs .*\n.*\n2\. .*\n *12 "

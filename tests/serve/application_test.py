@@ -1,4 +1,4 @@
-"""The server within its limits, at them and beyond, with real sockets."""
+"""Tests the server within, at and beyond its limits, with real sockets."""
 
 import base64
 import importlib
@@ -30,7 +30,7 @@ RED, GREEN, BLUE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 
 
 def png(width, height):
-    """Returns the bytes of a PNG whose header says that it is so large."""
+    """Returns the bytes of a PNG with a given size in its header."""
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
         (b"IDAT", zlib.compress(bytes(1000))),
@@ -75,7 +75,7 @@ def test_a_photograph_is_turned_as_the_model_says(kind, orientation):
 LOSSY, LOSSLESS = {"quality": 90}, {"lossless": True}
 EXIF = Image.Exif()
 EXIF[0x0112] = 1
-TAGGED = {**LOSSY, "exif": EXIF}  # Which makes a header VP8X.
+TAGGED = {**LOSSY, "exif": EXIF}  # EXIF causes a VP8X header.
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def frames(kind, *sizes):
 
 
 def declared(kind, width, height):
-    """Returns a file whose header says that it is so large."""
+    """Returns a file with a given size in its header."""
     file = bytearray(FILES[kind])
     if kind == "VP8":
         struct.pack_into("<HH", file, 26, width, height)
@@ -199,7 +199,7 @@ def test_pixels_are_limited_before_they_are_decoded(server, kind):
         status, _, content = client.post(declared(kind, width, height))
         assert status == 413
         pixels = f"{width} x {height} pixels"
-        if kind == "GIF":  # Its frames lie on a screen.
+        if kind == "GIF":  # Its frames are placed on a screen.
             pixels = f"{width} x {max(height, 90)} pixels"
         assert pixels in content["error"]
 
@@ -241,7 +241,7 @@ def test_a_form_is_taken(server):
     found = client.post(body, kind=kind)
     assert found[0] == 200
     assert found[2] == client.post(PHOTO[1])[2]
-    # What only looks like a boundary belongs to the file.
+    # Data that only looks like a boundary belongs to the file.
     body, kind = form((PHOTO[0], PHOTO[1] + b"\r\n--xx--\r"))
     assert client.post(body, kind=kind)[2] == found[2]
     name = b'name="%s"; filename="x"' % (2000 * b"n")
@@ -254,7 +254,7 @@ def test_a_form_is_taken(server):
     chunks = [b"%x\r\n%s\r\n" % (len(x), x) for x in (body[:50], body[50:])]
     with client.connect(start, *chunks, b"0\r\n\r\n") as opened:
         assert opened.recv(4000).startswith(b"HTTP/1.1 200 ")
-    # curl's own type of a plain body.
+    # curl's default type of a plain body.
     kind = "application/x-www-form-urlencoded"
     assert client.post(PHOTO[1], kind=kind)[2] == found[2]
 
@@ -396,14 +396,14 @@ def test_images_that_wait_form_batches():
             for color in (GREEN, BLUE, RED, GREEN, BLUE, RED)
         ]
         client.wait(lambda: gate.asked() == 7)
-        time.sleep(0.2)  # From being asked to being in the queue.
+        time.sleep(0.2)  # Until the requests are in the queue.
         gate.open.set()
         found = []
         for thread, answers in [first, *others]:
             thread.join()
             found.append(best(answers[0][2]))
         assert found == [CLASSES[i % 3] for i in range(7)]
-        assert gate.sizes[0] == 1  # While it was computed, the others came.
+        assert gate.sizes[0] == 1  # The others arrived during its computation.
         assert max(gate.sizes) == 4
         assert len(gate.sizes) <= 4
         health = client.health()
@@ -481,7 +481,7 @@ def test_a_request_has_its_time():
         request = head(len(photo)) + photo
         with client.connect(request) as opened:
             assert opened.recv(4000).startswith(b"HTTP/1.1 200 ")
-            opened.sendall(b"POST /predict")  # And no more.
+            opened.sendall(b"POST /predict")  # And nothing else.
             assert opened.recv(100) == b""
         with client.connect(head(10**8), bytes(10**5)) as opened:
             answer = b""
@@ -512,7 +512,7 @@ def test_who_hangs_up_spoils_nothing(caplog):
             thread.join()
             assert (answers[0][0], best(answers[0][2])) == (200, name)
         client.until(pending=0, buffered_bytes=0)
-        assert sum(gate.sizes) == 2  # What had not begun was left out.
+        assert sum(gate.sizes) == 2  # Images that had not started were skipped.
     assert "Exception" not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""A server in this process, with a classifier that waits to be told."""
+"""A server in this process, with a classifier that waits for a gate."""
 
 import contextlib
 import functools
@@ -25,14 +25,14 @@ PATIENCE = 20
 
 
 def encoded(color, size=(12, 10), kind="PNG", **options):
-    """Returns the bytes of a file of one color."""
+    """Returns the bytes of an image file of one color."""
     file = io.BytesIO()
     Image.new("RGB", size, color).save(file, kind, **options)
     return file.getvalue()
 
 
 class Gate:
-    """Says how much red, green and blue there is, when the gate is open."""
+    """Returns the amounts of red, green and blue when the gate is open."""
 
     def __init__(self):
         self.open = threading.Event()
@@ -52,7 +52,7 @@ class Gate:
 
 
 class CountedClassifier(BatchedClassifier):
-    """Knows of how many images it has been asked."""
+    """Records the batch sizes."""
 
     def __init__(self, *arguments):
         self.asked = 0
@@ -64,7 +64,7 @@ class CountedClassifier(BatchedClassifier):
 
 
 class Client:
-    """Talks to a server of this machine."""
+    """A client of a local server."""
 
     def __init__(self, port):
         self.port = port
@@ -100,7 +100,7 @@ class Client:
         return self.get("/health")[1]
 
     def until(self, **expected):
-        """Waits until the server's health has these entries."""
+        """Waits until the server's health report has these entries."""
         self.wait(lambda: expected.items() <= self.health().items())
 
     def connect(self, *pieces):
@@ -129,7 +129,7 @@ def head(length, more=""):
 
 @functools.cache
 def decoder(orientation="exif"):
-    """Makes one for all tests: its graph takes a second to build."""
+    """One for all tests, because building its graph takes a second."""
     made = Decoder(SIZE, 1.0, orientation, max_pixels=10_000)
     made.warm_up(np.zeros((SIZE, SIZE, 3), np.uint8))
     return made

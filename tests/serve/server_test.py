@@ -1,4 +1,4 @@
-"""export/serve/server.py as a user runs it, with a SavedModel."""
+"""Tests export/serve/server.py with a SavedModel."""
 
 import importlib.util
 import json

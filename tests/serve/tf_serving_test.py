@@ -1,7 +1,8 @@
-"""What the README sends to TensorFlow Serving, read as that reads it.
+"""Tests the README's requests to TensorFlow Serving.
 
-Its REST interface: https://www.tensorflow.org/tfx/serving/api_rest. It does
-not run here; a stand-in does, with a real SavedModel behind it.
+Its REST interface is described in
+https://www.tensorflow.org/tfx/serving/api_rest. The server does not run here; a
+substitute runs a real SavedModel.
 """
 
 import base64
@@ -42,7 +43,7 @@ def signatures(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("serving") / "1"
     export_saved_model(model, path, class_names=NAMES, top=3)
     loaded = tf.saved_model.load(path)
-    return {**loaded.signatures, "": loaded}  # Which keeps the variables.
+    return {**loaded.signatures, "": loaded}  # Keeps the variables alive.
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def photo(tmp_path, monkeypatch):
 
 
 def expected(model, photo):
-    """The best three classes of the photograph, and their probabilities."""
+    """The top three classes of the photograph and their probabilities."""
     pixels = resize_and_center_crop(decode_image(photo), 32)
     scores = model(pixels[None]).numpy()[0]
     best = np.argsort(-scores)[:3]
@@ -62,7 +63,7 @@ def expected(model, photo):
 
 
 def from_json(value):
-    """Reads a tensor as REST has it: nested lists, bytes as objects."""
+    """Parses a REST tensor: nested lists, with bytes as objects."""
     if isinstance(value, list):
         return [from_json(x) for x in value]
     if isinstance(value, dict):
@@ -72,7 +73,7 @@ def from_json(value):
 
 
 def to_json(name, tensor):
-    """Writes one; strings are text unless the name says that they are not."""
+    """Formats a tensor. Binary strings would need a name with _bytes."""
     values = tensor.numpy()
     if values.dtype == object:
         assert not name.endswith("_bytes")
@@ -81,7 +82,7 @@ def to_json(name, tensor):
 
 
 def answer_rest(signatures, body):
-    """Answers a request to `:predict`, by rows or by columns."""
+    """Answers a request to `:predict` in row or column format."""
     request = json.loads(body)
     assert set(request) - {"signature_name"} in ({"instances"}, {"inputs"})
     signature = signatures[request.get("signature_name", "serving_default")]
@@ -90,7 +91,7 @@ def answer_rest(signatures, body):
     given = request["instances" if by_rows else "inputs"]
 
     def value(x):
-        # Of one input, the name may be left out.
+        # The name of a single input may be omitted.
         return x[name] if isinstance(x, dict) and set(x) != {"b64"} else x
 
     given = [value(x) for x in given] if by_rows else value(given)
@@ -107,7 +108,7 @@ def answer_rest(signatures, body):
 
 
 def _unnamed(outputs):
-    """Leaves the name of a single output out."""
+    """Omits the name of a single output."""
     (first, *others) = outputs.values()
     return outputs if others else first
 
@@ -136,7 +137,7 @@ def rest_server(signatures):
 
 
 def run(code):
-    """Runs code of the README; returns its names and what it printed."""
+    """Runs code of the README; returns its variables and stdout."""
     names, printed = {}, io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), names)
