@@ -222,7 +222,7 @@ class Service:
         return scores
 
     async def _in_time(self, request, work):
-        """Awaits work with a time limit. Work that has not started is dropped."""
+        """Awaits work with a time limit. Drops work that has not started."""
         seconds = self._limits.answer_seconds
         work = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_hang_up(request))
