@@ -34,7 +34,7 @@ __all__ = [
 def __getattr__(name):
     if name != "predict_images":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Not above: whoever builds models needs none of it.
+    # Imported lazily, because building models does not need it.
     try:
         from convmixer_tf.inference import predict_images
     except ModuleNotFoundError as error:

@@ -1,13 +1,12 @@
-"""Draws what a trained ConvMixer sees, and tables what it costs.
+"""Draws what a trained ConvMixer sees and writes tables of its costs.
 
     python recipes/look_inside.py --model runs/cifar10 \
         --images FOLDER --split test --output runs/look_inside
 
-`--model` is a `.keras` file, the folder of a run or a pretrained variant:
-1536_20, 768_32, 1024_20, 512_16, 256_8. `--images` is a folder
-split/class/*.jpg, a name in tensorflow-datasets, or a folder of images that
-nobody labeled. Writes PNGs and `costs.{md,csv,json}` to `--output`, and prints
-the costs.
+`--model` is a `.keras` file, a run folder or a pretrained variant: 1536_20,
+768_32, 1024_20, 512_16, 256_8. `--images` is a folder split/class/*.jpg, a name
+in tensorflow-datasets, or a folder of unlabeled images. The script writes PNGs
+and `costs.{md,csv,json}` to `--output` and prints the costs.
 
 Time: ten seconds for a CIFAR-10 network. Result: `recipes/results/look_inside`.
 """
@@ -23,34 +22,35 @@ from convmixer_tf import analysis
 from convmixer_tf import data
 from convmixer_tf import models
 
-_MODEL = flags.DEFINE_string("model", None, "What to look into.", required=True)
+_MODEL = flags.DEFINE_string("model", None, "Model.", required=True)
 _IMAGES = flags.DEFINE_string(
     "images", None, "Folder, or name in tensorflow-datasets.", required=True
 )
-_SPLIT = flags.DEFINE_string("split", "validation", "Which part of the images.")
-_LIMIT = flags.DEFINE_integer("limit", 8, "How many images to take.", 2, 32)
+_SPLIT = flags.DEFINE_string("split", "validation", "Split of the images.")
+_LIMIT = flags.DEFINE_integer("limit", 8, "Number of images.", 2, 32)
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
+    "image_size", None, "Image size, pixels. Default: the model's, or 224.", 1
 )
 _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Part of an image's side to keep. Default: the model's, or else 0.96.",
+    "Fraction of an image's side to keep. Default: the model's, or else 0.96.",
 )
 _OUTPUT = flags.DEFINE_string("output", "runs/look_inside", "Folder to write.")
 _OVERWRITE = flags.DEFINE_bool(
-    "overwrite", False, "Whether to replace what is there."
+    "overwrite", False, "Whether to replace existing files."
 )
 
 
 def read_images(model, crop_fraction, orientation):
-    """Reads the images that the flags name, as the model takes them."""
+    """Reads the images in the flags, in the model's input size."""
     height, width, channels = model.input_shape[1:]
     size = _IMAGE_SIZE.value or height or 224
     if (height or size, width or size, channels) != (size, size, 3):
         raise ValueError(
-            "Images are cut to squares of three colors. Received: a model "
-            f"with input_shape={model.input_shape}, and --image_size={size}"
+            "The model must take square images with three channels. Received: "
+            f"a model with input_shape={model.input_shape}, and "
+            f"--image_size={size}"
         )
     folder = pathlib.Path(_IMAGES.value)
     if folder.is_dir() and not (folder / _SPLIT.value).is_dir():

@@ -1,4 +1,4 @@
-"""What a model sees, and what it costs."""
+"""Pictures of what a model sees, and its costs."""
 
 from convmixer_tf.analysis.activation_maps import class_activation_map
 from convmixer_tf.analysis.costs import layer_costs

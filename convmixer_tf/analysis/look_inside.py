@@ -1,4 +1,4 @@
-"""Everything there is to see of a model, in one folder."""
+"""Writes all pictures and cost tables of a model to a folder."""
 
 import pathlib
 from collections.abc import Sequence
@@ -43,19 +43,19 @@ def look_inside(
     *,
     overwrite: bool = False,
 ) -> list[pathlib.Path]:
-    """Draws what a ConvMixer sees in some images, and tables what it costs.
+    """Draws what a ConvMixer sees in images and writes tables of its costs.
 
-    Writes `feature_maps.png` and `receptive_fields.png`, of the first image;
-    `activation_maps.png`, see `class_activation_map`, and `dense_classes.png`,
-    see `dense_classifier`, of all images; `patch_filters.png` and
+    It writes `feature_maps.png` and `receptive_fields.png` for the first image;
+    `activation_maps.png` (see `class_activation_map`) and `dense_classes.png`
+    (see `dense_classifier`) for all images; `patch_filters.png` and
     `depthwise_filters.png`, the kernels; and `costs.md`, `costs.csv` and
-    `costs.json`, what `layer_costs` returns.
+    `costs.json`, the result of `layer_costs`.
 
     Args:
         model: A ConvMixer with its classifier.
         images: Array of pixels in [0, 255], (images, height, width, 3) or
             (images, height, width, 1), as `data.read_images` returns them.
-        folder: Path of the folder to write to, which is made if need be.
+        folder: Path of the folder to write to. It is created if necessary.
         class_names: List of names, or `None` for numbers.
         overwrite: Boolean, whether existing files may be replaced.
 
@@ -66,7 +66,7 @@ def look_inside(
         FileExistsError: If a file exists and `overwrite` is `False`.
         ImportError: If matplotlib is missing.
         RuntimeError: If Keras' backend is not TensorFlow.
-        ValueError: If `model` is no ConvMixer with a classifier.
+        ValueError: If `model` is not a ConvMixer with a classifier.
 
     Example:
 
@@ -117,7 +117,7 @@ def look_inside(
 
 
 def _feature_maps(model, image):
-    """Computes maps of an image: the stem's and five blocks'."""
+    """Computes feature maps of the stem and of five blocks."""
     depth = len(receptive_fields(model)) - 1
     blocks = np.unique(np.linspace(0, depth - 1, 5).round().astype(int))
     names = ["patch_embed", *blocks.tolist()]
@@ -126,11 +126,11 @@ def _feature_maps(model, image):
 
 
 def _dense_classes(model, images):
-    """Classifies each patch of all images laid side by side.
+    """Classifies each patch of all images, arranged side by side.
 
     Returns:
-        The large image, and the best class of each patch, by its scores' mean
-        over a window around it, whose side is half an image's.
+        The large image, and the top class of each patch. Scores are averaged
+        over a window with half an image's side.
     """
     half = len(images) // 2
     halves = (images[:half], images[-half:]) if half else (images,)

@@ -1,4 +1,4 @@
-"""The command `convmixer`, over the same functions as the scripts."""
+"""The command `convmixer`. The scripts use the same functions."""
 
 from convmixer_tf.cli.commands import main
 

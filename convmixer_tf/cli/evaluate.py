@@ -56,8 +56,8 @@ _ORIENTATION = flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
-    "Turn images as their EXIF says, or take pixels as stored, as published "
-    f"ImageNet accuracies do. Default: the model's, else {ORIENTATION}.",
+    "Rotate images as their EXIF says, or read pixels as stored, as for "
+    f"published ImageNet accuracies. Default: the model's, else {ORIENTATION}.",
 )
 _FLIP = flags.DEFINE_bool(
     "flip",

@@ -83,15 +83,15 @@ _LIMIT = flags.DEFINE_integer("limit", 2000, "Maximum number of images.", 1)
 CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Part of an image's side to keep. Default: the model's, if it is a .keras "
-    f"file that says it, or a variant; else {CROP_FRACTION}.",
+    "Fraction of an image's side to keep. Default: the value in the .keras "
+    f"file or of the variant, else {CROP_FRACTION}.",
 )
 ORIENTATION = flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
-    "Turn images as their EXIF says, or take pixels as stored. Default: the "
-    "model's, if its file says it, else exif.",
+    "Rotate images as their EXIF says, or read pixels as stored. Default: the "
+    "value in the model's file, else exif.",
 )
 _LIMITS = {
     "min_agreement": "Minimum fraction of images with the same top class.",

@@ -4,12 +4,12 @@
     curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
     curl -F file=@photo.jpg http://127.0.0.1:8000/predict
 
-`--model` is the folder of a SavedModel, of a TF Hub module or of a run, a
-`.keras` or `.tflite` file, or a variant with its weights. README.md in this
-folder has the limits and what a client sees beyond them.
+`--model` is a SavedModel, TF Hub module or run folder, a `.keras` or `.tflite`
+file, or a variant with published weights. export/serve/README.md describes the
+limits and the responses beyond them.
 
-Starts in seconds; then it runs until SIGTERM or Ctrl-C, and ends when what it
-has begun is answered.
+It starts in seconds and runs until SIGTERM or Ctrl-C. It exits after all
+pending requests are answered.
 """
 
 import pathlib
@@ -30,50 +30,49 @@ from convmixer_tf.serve.batching import give_way
 from convmixer_tf.serve.server import available_cores
 from convmixer_tf.validation import ORIENTATIONS
 
-flags.DEFINE_string("model", None, "What to serve.", required=True)
-flags.DEFINE_string("labels", None, "File with the name of a class a line.")
+flags.DEFINE_string("model", None, "Model to serve.", required=True)
+flags.DEFINE_string("labels", None, "File with one class name a line.")
 flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Part of an image's side to keep. Default: the model's, or 0.96.",
+    "Fraction of an image's side to keep. Default: the model's, or 0.96.",
 )
 flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
-    "Turn images as their EXIF says, or take pixels as stored. Default: the "
-    "model's, if its file says it, else exif.",
+    "Rotate images as their EXIF says, or read pixels as stored. Default: the "
+    "value in the model's file, else exif.",
 )
 flags.DEFINE_integer(
-    "image_size", None, "Side, in pixels. Default: the model's, or 224.", 1
+    "image_size", None, "Image size, pixels. Default: the model's, or 224.", 1
 )
-flags.DEFINE_string("name", None, "Its name. Default: from --model.")
-flags.DEFINE_integer("top", 5, "Classes to name an image.", 1)
+flags.DEFINE_string("name", None, "Name of the model. Default: from --model.")
+flags.DEFINE_integer("top", 5, "Number of top classes.", 1)
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.")
 flags.DEFINE_integer("port", 8000, "Port to listen at; 0 for any.", 0, 65535)
 flags.DEFINE_integer(
     "threads",
     None,
-    "Threads to compute with, and images to decode at once. Default: the "
-    "cores that this process may use.",
+    "Threads of the model, and images to decode at once. Default: the number "
+    "of available cores.",
     1,
 )
-flags.DEFINE_integer("max_batch", 16, "Images of a batch.", 1)
+flags.DEFINE_integer("max_batch", 16, "Maximum images per batch.", 1)
 flags.DEFINE_float(
     "max_wait_ms",
     0.0,
-    "Milliseconds that an image waits for others while nothing else is being "
-    "computed.",
+    "Milliseconds that an image waits for others while nothing is computed.",
     0,
 )
 _LIMITS = {
-    "max_bytes": "The longest body.",
-    "max_buffered": "Bytes of all bodies together.",
-    "max_pixels": "The most pixels of an image.",
-    "max_pending": "Images worked on at once.",
-    "max_connections": "Connections at once.",
-    "body_seconds": "How long a request may take to arrive.",
-    "answer_seconds": "How long the answer may take from there.",
+    "max_bytes": "Maximum bytes of a body.",
+    "max_buffered": "Maximum bytes of all bodies together.",
+    "max_pixels": "Maximum pixels of an image.",
+    "max_pending": "Maximum images in progress.",
+    "max_connections": "Maximum connections.",
+    "body_seconds": "Time limit for receiving a request.",
+    "answer_seconds": "Time limit for the answer after that.",
 }
 for _name, _help in _LIMITS.items():
     _default = getattr(Limits, _name)
@@ -85,18 +84,18 @@ FLAGS = flags.FLAGS
 
 
 def bind(host, port):
-    """Takes the port, before time is spent on the model.
+    """Binds the port before loading the model.
 
     Args:
         host: Name or address.
         port: Integer; 0 for any.
 
     Returns:
-        A socket that does not listen yet: who connects is refused until the
-        model is there.
+        A socket that does not listen yet: connections are refused until the
+        model is loaded.
 
     Raises:
-        OSError: If it can't be had; it says what to do.
+        OSError: If the port is not available, with a remedy.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -107,14 +106,14 @@ def bind(host, port):
         bound.bind(address)
     except OSError as error:
         raise OSError(
-            f"Can't listen at {host}, port {port}: {error.strerror}. Pass "
+            f"Cannot listen at {host}, port {port}: {error.strerror}. Pass "
             "another --host or --port."
         ) from error
     return bound
 
 
 def load_server():
-    """Loads the model that the flags name, and runs it once.
+    """Loads the model and runs it once.
 
     Returns:
         A `uvicorn.Server`.
@@ -125,7 +124,7 @@ def load_server():
     """
     give_way()  # TensorFlow's threads inherit it.
     threads = FLAGS.threads or available_cores()
-    # One for the model, and those that decode.
+    # One thread for the model, plus the decoding threads.
     tf.config.threading.set_inter_op_parallelism_threads(1 + threads)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     logging.info("Loading %s, with %d threads", FLAGS.model, threads)
@@ -141,14 +140,14 @@ def load_server():
 
 
 def run(bound):
-    """Serves until a signal comes, and answers what has been begun.
+    """Serves until a signal arrives, then answers pending requests.
 
     Args:
         bound: Socket.
     """
     with ThreadPoolExecutor(1) as loading:
         server = loading.submit(load_server).result()
-    # uvicorn repeats the signal when all is answered.
+    # uvicorn repeats the signal when all requests are answered.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     bound.listen(socket.SOMAXCONN)
     host, port = bound.getsockname()[:2]
@@ -157,7 +156,7 @@ def run(bound):
 
 
 def main(argv):
-    """Serves the model that the flags name."""
+    """Serves the model."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     logging.set_verbosity(logging.INFO)

@@ -1,4 +1,4 @@
-"""Files on disk in, batches of pixels and labels out."""
+"""Reads image files into batches of pixels and labels."""
 
 from convmixer_tf.data.augmentation import Augmentation
 from convmixer_tf.data.augmentation import get_augmentation

@@ -1,4 +1,4 @@
-"""From a Keras model to files that other runtimes execute."""
+"""Exports Keras models to files for other runtimes."""
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.export.android import export_android

@@ -1,4 +1,4 @@
-"""From image files and whatever classifies them to predictions."""
+"""Classifies image files with models of any supported format."""
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.inference.classification import predict_images

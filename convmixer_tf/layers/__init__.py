@@ -1,4 +1,4 @@
-"""The layers that a ConvMixer is made of, on every Keras backend."""
+"""The layers of a ConvMixer, for every Keras backend."""
 
 from convmixer_tf.layers.convmixer_block import ConvMixerBlock
 from convmixer_tf.layers.initializers import CovarianceInitializer

@@ -1,4 +1,4 @@
-"""ConvMixer and its published variants, as `keras.applications` has them."""
+"""ConvMixer and its published variants, in `keras.applications`' style."""
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.models.conversion import convert_weights

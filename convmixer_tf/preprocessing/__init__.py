@@ -1,4 +1,4 @@
-"""Pixels in, names out: constants of data sets, preprocessing and labels."""
+"""Constants of data sets, preprocessing and labels."""
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.preprocessing.cifar10 import CIFAR10_CLASSES

@@ -1,4 +1,4 @@
-"""An HTTP server for classifiers: an image comes in, its best classes go out.
+"""An HTTP server for classifiers. It returns the top classes of an image.
 
 `export/serve/server.py` starts it; `export/serve/README.md` has its limits.
 """

@@ -1,4 +1,4 @@
-"""From a model to a server that waits for images."""
+"""Creates the server for a model."""
 
 import os
 import pathlib
@@ -25,31 +25,30 @@ def make_server(
     max_wait: float = 0.0,
     **limits: float,
 ) -> uvicorn.Server:
-    """Makes the server of `convmixer serve`: loads a model, and runs it once.
+    """Creates the server of `convmixer serve`. Loads a model and runs it once.
 
     Args:
         model: As for `predict_images`.
-        name: Name of the model in answers. Defaults to that of its file.
-        top: Integer, how many of the best classes to name unless a request
-            says otherwise.
-        threads: Integer, images that are decoded at once. Defaults to the
-            cores that this process may use.
-        max_batch: Integer, the most images of a batch.
+        name: Name of the model in answers. Defaults to the file's name.
+        top: Integer, the default number of top classes.
+        threads: Integer, the number of images that are decoded at once.
+            Defaults to the number of available cores.
+        max_batch: Integer, the maximum number of images in a batch.
         max_wait: Seconds that an image waits for others while nothing is
-            being computed.
-        **limits: As the flags of `convmixer serve`: `max_bytes`,
+            computed.
+        **limits: The same as the flags of `convmixer serve`: `max_bytes`,
             `max_buffered`, `max_pixels`, `max_pending`, `max_connections`,
             `body_seconds` and `answer_seconds`.
 
     Returns:
-        A `uvicorn.Server`. Its `run` takes a list of sockets, listens at port
-        8000 without, and returns when all is answered that had begun at
-        SIGTERM or Ctrl-C.
+        A `uvicorn.Server`. Its `run` takes a list of sockets and listens at
+        port 8000 by default. It returns after SIGTERM or Ctrl-C, when all
+        pending requests are answered.
 
     Raises:
-        FileNotFoundError: If there is no such model.
-        TypeError: If there is no such limit.
-        ValueError: If the model can't be read or is no classifier.
+        FileNotFoundError: If the model does not exist.
+        TypeError: If a limit is unknown.
+        ValueError: If the model can't be read or is not a classifier.
 
     Example:
 
@@ -83,7 +82,7 @@ def make_server(
 
 
 def available_cores():
-    """Counts the cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # On Linux.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Training on one device or many, with TensorFlow underneath Keras."""
+"""Training on one or more devices, with Keras on TensorFlow."""
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.models import save_model

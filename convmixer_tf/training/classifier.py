@@ -1,4 +1,4 @@
-"""From labeled images to a trained classifier in a file."""
+"""Trains a classifier on labeled images and saves it."""
 
 from __future__ import annotations
 
@@ -54,38 +54,38 @@ def train_classifier(
     *,
     open_teacher: Callable[[], OpenedModel] | None = None,
 ) -> tuple[keras.Model, dict]:
-    """Trains a classifier of images, or goes on training it.
+    """Trains an image classifier or resumes its training.
 
-    At the end `directory` holds, beside what `train` leaves there,
-    `model.keras`: the model with probabilities as its output, and with the
-    names of the classes, the crop and the orientation in it, which
-    `models.open_model` reads; and `model.md`, its card.
+    At the end, `directory` holds the files of `train`, `model.keras` and its
+    card `model.md`. The model outputs probabilities. Its file has the class
+    names, the crop fraction and the orientation for `models.open_model`.
 
     Args:
         config: A `TrainConfig`.
         build_model: Function of a `classifier_activation` that builds a
             `keras.Model`.
-        train_set: What `data.open_dataset` returns.
-        eval_set: The same, of the images to evaluate on.
-        augmentation: A `data.Augmentation`, what happens to training images.
+        train_set: Training images, from `data.open_dataset`.
+        eval_set: Evaluation images, from `data.open_dataset`.
+        augmentation: A `data.Augmentation` for the training images.
         image_size: Side of the images, in pixels.
-        directory: Path of the run's folder, as for `train`.
-        strategy: As for `train`. Several machines need what `make_strategy`
-            returned before the data were opened.
-        crop_fraction: Fraction of the side of an image that is evaluated.
-        orientation: As for `data.decode_image`, for training and evaluation.
-            A run whose `config.json` doesn't say it took pixels as stored. It
-            is resumed that way, and a warning is logged.
+        directory: Path of the run folder, as for `train`.
+        strategy: As for `train`. For several machines, pass the result of
+            `make_strategy`, called before the data is opened.
+        crop_fraction: Fraction of an image's side that is evaluated.
+        orientation: As for `data.decode_image`, for training and evaluation. A
+            run of an old version without `orientation` in its `config.json`
+            read pixels as stored. It is resumed that way, and a warning is
+            logged.
         notes: As for `train`, such as the arguments of the model.
-        open_teacher: Function without arguments that gives an `OpenedModel`,
-            such as `models.open_model` does, from which to learn too; or
-            `None`. See `distillation.build_teacher`.
+        open_teacher: Function without arguments that returns the teacher for
+            distillation, an `OpenedModel`, or `None`. See
+            `distillation.build_teacher`.
 
     Returns:
-        The model that was saved, and the summary that `train` returns.
+        The saved model, and the summary from `train`.
 
     Raises:
-        ValueError: If the data, the model and the settings don't go together.
+        ValueError: If data, model and settings do not fit together.
     """
     check_positive_integer("image_size", image_size)
     check_range("crop_fraction", crop_fraction, 0.01, 1)
@@ -144,7 +144,7 @@ def train_classifier(
 
 
 def data_notes(train_set, augmentation, image_size):
-    """Collects what a run's result depends on in its images.
+    """Collects the properties of the images that the result depends on.
 
     Args:
         train_set: What `data.open_dataset` returns.
@@ -165,7 +165,7 @@ def data_notes(train_set, augmentation, image_size):
 def training_inputs(
     config, train_set, augmentation, image_size, orientation=ORIENTATION
 ):
-    """Builds what `train` takes as `train_batches`.
+    """Builds the argument `train_batches` of `train`.
 
     Args:
         config: A `TrainConfig`.
@@ -203,7 +203,7 @@ def evaluation_inputs(
     crop_fraction,
     orientation=ORIENTATION,
 ):
-    """Builds what an `Evaluator` takes as its data.
+    """Builds the evaluation data for an `Evaluator`.
 
     Args:
         eval_set: What `data.open_dataset` returns.
@@ -230,7 +230,7 @@ def evaluation_inputs(
 
 
 def steps_per_epoch(dataset: ImageList | ImageRecords, batch_size: int) -> int:
-    """Counts the updates of an epoch; what fills no batch is left out.
+    """Returns the number of updates in an epoch, without partial batches.
 
     Args:
         dataset: What `data.open_dataset` returns.
@@ -240,8 +240,8 @@ def steps_per_epoch(dataset: ImageList | ImageRecords, batch_size: int) -> int:
         Integer.
 
     Raises:
-        ValueError: If the batch size is not positive, or there is not one
-            whole batch.
+        ValueError: If the batch size is not positive, or there is no full
+            batch.
     """
     check_positive_integer("batch_size", batch_size)
     steps = len(dataset) // batch_size
@@ -254,7 +254,7 @@ def steps_per_epoch(dataset: ImageList | ImageRecords, batch_size: int) -> int:
 
 
 def check_datasets(config, train_set, eval_set):
-    """Raises `ValueError` if data and settings don't go together.
+    """Raises `ValueError` if data and settings do not fit together.
 
     Args:
         config: A `TrainConfig`.
@@ -266,8 +266,9 @@ def check_datasets(config, train_set, eval_set):
     left_out = len(train_set) - most * config.batch_size
     if left_out > len(train_set) / 10:
         logging.warning(
-            "%d of %d training images fill no batch and are left out of each "
-            "epoch, others each time. A smaller `batch_size` uses more.",
+            "%d of %d training images do not fill a batch and are dropped from "
+            "each epoch, different ones each time. Decrease `batch_size` to "
+            "use more.",
             left_out,
             len(train_set),
         )
@@ -282,7 +283,7 @@ def check_datasets(config, train_set, eval_set):
 def check_classes(
     train_set: ImageList | ImageRecords, eval_set: ImageList | ImageRecords
 ) -> None:
-    """Raises `ValueError` unless the images are of the same classes, all known.
+    """Raises `ValueError` unless both sets have the same valid classes.
 
     Args:
         train_set: What `data.open_dataset` returns.
@@ -290,19 +291,19 @@ def check_classes(
     """
     if train_set.class_names != eval_set.class_names:
         raise ValueError(
-            "The training and the evaluation images must be of the same "
+            "The training and the evaluation images must have the same "
             f"classes. Received: {_brief(train_set)} and {_brief(eval_set)}"
         )
     if len(train_set.class_names) < 2:
         raise ValueError(
-            "There must be at least two classes to tell apart, each a folder "
-            f"of its own. Received: {_brief(train_set)}"
+            "There must be at least two classes, each in a separate folder. "
+            f"Received: {_brief(train_set)}"
         )
     _check_all_classes(train_set)
 
 
 def _check_all_classes(dataset):
-    """Raises `ValueError` if the images are known and a class has none."""
+    """Raises `ValueError` if a class has no images, if labels are known."""
     labels = getattr(dataset, "labels", None)
     if labels is None:
         return
@@ -322,13 +323,14 @@ def _check_all_classes(dataset):
         raise ValueError(
             f"There are no training images of {', '.join(missing[:5])}"
             f"{' ...' if missing[5:] else ''}: {len(missing)} of "
-            f"{len(counts)} classes. Add some, or remove the folders of these "
-            f"classes from all splits.{_twins(missing, dataset.class_names)}"
+            f"{len(counts)} classes. Add images, or remove the folders of "
+            "these classes from all splits."
+            f"{_twins(missing, dataset.class_names)}"
         )
 
 
 def _twins(missing, class_names):
-    """Names a class that looks like a missing one, for an error."""
+    """Describes a class that looks like a missing one, for an error."""
 
     def looks(name):
         return unicodedata.normalize("NFKC", name).strip().casefold()
@@ -337,9 +339,9 @@ def _twins(missing, class_names):
         for other in class_names:
             if other != name and looks(other) == looks(name):
                 return (
-                    f" The names {name!a} and {other!a} differ in "
-                    "case, spaces or the form of Unicode: give the folders "
-                    "one name."
+                    f" The names {name!a} and {other!a} differ only in case, "
+                    "spaces or Unicode normalization. Use the same name for "
+                    "both folders."
                 )
     return ""
 
@@ -348,7 +350,7 @@ def _check_classes(model, dataset):
     count = model.output_shape[-1]
     if count != len(dataset.class_names):
         raise ValueError(
-            f"The model has {count} classes, the data have "
+            f"The model has {count} classes, but the data has "
             f"{len(dataset.class_names)}: {_brief(dataset)}. Build the model "
             f"with classes={len(dataset.class_names)}."
         )

@@ -1,4 +1,4 @@
-"""Published weights, and weights in and out of other formats."""
+"""Published weights, and conversion of weights from and to other formats."""
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.weights.loading import load_weights

@@ -52,7 +52,7 @@ class Gate:
 
 
 class CountedClassifier(BatchedClassifier):
-    """Records the batch sizes."""
+    """Counts its images."""
 
     def __init__(self, *arguments):
         self.asked = 0

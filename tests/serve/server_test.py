@@ -178,9 +178,9 @@ def test_what_is_wrong_is_said_in_a_line(exported, tmp_path):
         cases = {
             (): "flag --model=None: Flag --model must have a value",
             ("--model=no/model", "--port=0"): "Error: The model must be a ",
-            (model, f"--port={port}"): f"Error: Can't listen at 127.0.0.1, "
+            (model, f"--port={port}"): f"Error: Cannot listen at 127.0.0.1, "
             f"port {port}: Address already in use. Pass another --host or",
-            (model, "--host=256.0.0.1"): "Error: Can't listen at 256.0.0.1, ",
+            (model, "--host=256.0.0.1"): "Error: Cannot listen at 256.0.0.1, ",
             (model, "--port=70000"): "flag --port=70000: ",
             (model, "--max_batch=0"): "flag --max_batch=0: ",
             (model, "--body_seconds=0"): "flag --body_seconds=0",

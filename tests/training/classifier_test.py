@@ -165,7 +165,7 @@ def test_more_steps_than_images_are_an_error(tmp_path, one_device, digits):
 
 def test_other_classes_are_an_error(tmp_path, one_device, digits):
     eval_set = dataclasses.replace(digits[1], class_names=("a", "b"))
-    message = r"of the same classes. Received: 0, 1, 2 ... \(10\) and a, b"
+    message = r"have the same classes. Received: 0, 1, 2 ... \(10\) and a, b"
     with pytest.raises(ValueError, match=message):
         train_digits(tmp_path, one_device, digits, eval_set=eval_set)
 
@@ -187,7 +187,7 @@ def test_a_class_that_is_spelled_in_two_ways(digits, other):
     train_set, eval_set = (
         dataclasses.replace(x, class_names=names, labels=labels) for x in digits
     )
-    message = re.escape(f"{other!a} and {'café'!a} differ in case")
+    message = re.escape(f"{other!a} and {'café'!a} differ only in case")
     with pytest.raises(ValueError, match=message):
         check_classes(train_set, eval_set)
 
@@ -199,7 +199,9 @@ def test_a_label_without_a_name_is_an_error(tmp_path, one_device, digits):
 
 
 def test_another_number_of_classes_is_an_error(tmp_path, one_device, digits):
-    with pytest.raises(ValueError, match="has 7 classes, the data have 10: 0,"):
+    with pytest.raises(
+        ValueError, match="has 7 classes, but the data has 10: 0,"
+    ):
         train_digits(
             tmp_path,
             one_device,

@@ -1,9 +1,9 @@
 """Quantization-aware training for int8 and int4 TFLite files.
 
-tensorflow-model-optimization runs on Keras 2 only, so the training runs in a
-process of its own. `config`, `exchange`, `graph` and `tuning` belong to the
+tensorflow-model-optimization runs only on Keras 2, so the training runs in a
+separate process. `config`, `exchange`, `graph` and `tuning` belong to the
 caller's process; `worker`, `legacy_model`, `rounding` and `training` to the
-other one.
+worker process.
 """
 
 from convmixer_tf.deprecation import renamed

@@ -1,4 +1,4 @@
-"""Does an exported file compute what its model does? Measured, not assumed."""
+"""Verifies that an exported file computes the same as its model."""
 
 from convmixer_tf.deprecation import renamed
 from convmixer_tf.export.verification.runtimes import Runtime
