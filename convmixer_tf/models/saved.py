@@ -46,7 +46,7 @@ def _differ(path, name, saved, ours):
         saved, ours = saved.tolist(), ours.tolist()
     return ValueError(
         f"The model in `{os.fspath(path)}` has {name}={saved!r}, and its "
-        "weights need the same. Build the model with that, or load the "
+        "weights require this value. Build the model with it, or load the "
         "file with `models.load_model`. "
         f"Received: {name}={ours!r}"
     )

@@ -65,7 +65,7 @@ def test_the_body_comes_back_for_other_classes_and_sizes(tmp_path):
     [
         (
             {"activation": "gelu"},
-            "has activation='relu', and .*that, or load the file with "
+            "has activation='relu', and .*it, or load the file with "
             "`models.load_model`.* Received: activation='gelu'",
         ),
         (
