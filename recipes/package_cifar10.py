@@ -66,7 +66,8 @@ exact GELU |
 {remark}
 
 **Input**: pixels in [0, 255]; the model normalizes them. Images other than
-CIFAR-10's are cropped to a square and resized to 32 x 32 pixels.
+CIFAR-10's are cropped to a square and resized to 32 x 32 pixels, which removes
+most details of a photograph.
 
 **Training**: on CIFAR-10's 50,000 training images, with AdamW:
 
@@ -99,7 +100,7 @@ _RUN = flags.DEFINE_multi_string(
 _DATA = flags.DEFINE_string(
     "data", "cifar10", "Folder, or name in tensorflow-datasets."
 )
-_SPLIT = flags.DEFINE_string("split", "test", "Which part of it to measure on.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split for the evaluation.")
 _REMARK = flags.DEFINE_string(
     "remark", "", "A sentence about the images, shown with the accuracy."
 )
