@@ -2,6 +2,7 @@
 
 import collections
 import os
+import types
 
 # Before libtpu is loaded, lest it asks Google's cloud for its TPU, or locks
 # out other processes.
@@ -22,33 +23,6 @@ _HOST = "/job:localhost/replica:0/task:0/device:"
 _Device = collections.namedtuple("_Device", "name device_type")
 
 
-class _Resolver:
-    """Resolves to the cores of a TPU that is not there."""
-
-    task_type = task_id = tpu_hardware_feature = None
-
-    def __init__(self, replicas):
-        self.replicas = replicas
-
-    def get_tpu_system_metadata(self):
-        devices = [
-            _Device(f"{_HOST}TPU:{i}", "TPU") for i in range(self.replicas)
-        ]
-        return TPUSystemMetadata(
-            num_cores=self.replicas,
-            num_hosts=1,
-            num_of_cores_per_host=self.replicas,
-            topology=None,
-            devices=devices,
-        )
-
-    def master(self):
-        return ""
-
-    def cluster_spec(self):
-        return None
-
-
 def tpu_strategy(replicas):
     """Builds a `TPUStrategy` whose cores are this machine's logical CPUs.
 
@@ -61,7 +35,20 @@ def tpu_strategy(replicas):
     Returns:
         A `tf.distribute.TPUStrategy`.
     """
-    strategy = tf.distribute.TPUStrategy(_Resolver(replicas))
+    metadata = TPUSystemMetadata(
+        num_cores=replicas,
+        num_hosts=1,
+        num_of_cores_per_host=replicas,
+        topology=None,
+        devices=[_Device(f"{_HOST}TPU:{i}", "TPU") for i in range(replicas)],
+    )
+    resolver = types.SimpleNamespace(
+        get_tpu_system_metadata=lambda: metadata,
+        master=str,
+        cluster_spec=lambda: None,
+        **dict.fromkeys(("task_type", "task_id", "tpu_hardware_feature")),
+    )
+    strategy = tf.distribute.TPUStrategy(resolver)
     strategy._enable_packed_variable_in_eager_mode = False
     extended = strategy.extended
     cores = [f"{_HOST}CPU:{i}" for i in range(replicas)]
@@ -164,7 +151,7 @@ def _repeat(op, tensors, handles):
         for value in attributes.values():
             if value.HasField("func"):
                 function = op.graph._get_function(value.func.name)
-                function.add_to_graph(graph)
+                graph._add_function_recursive(function)
         dtypes = [x.dtype for x in op.outputs]
         new = graph._create_op_internal(
             op.type, values, dtypes, attrs=attributes
