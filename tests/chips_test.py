@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf import ConvMixer1024_20
+from convmixer_tf.layers._fast import tensorflow_cpu
 from convmixer_tf.training import step
 from convmixer_tf.training import trainer
 from convmixer_tf.training.evaluation import Evaluator
@@ -23,6 +24,14 @@ from tests.training import tiny
 
 pytestmark = pytest.mark.chips
 REPLICAS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_cpu_paths():
+    """Of the layers: what replicas of a TPU run, which is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorflow_cpu, "only_cpus", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
