@@ -1,21 +1,25 @@
-"""Compiles training for TPUs that are described, not there.
+"""Compiles training for TPUs and GPUs that are described, not there.
 
     python recipes/compile_for_chips.py --model 1024_20 --batch_sizes 64,128
 
-It needs an environment with TensorFlow for TPUs and JAX's compiler for them:
-see BUILD.md. Nothing is run: memory, traffic and cycles are the compiler's
-account of the trainer's own update, on 4 chips, in bfloat16 with a running
-mean of the weights. Time is its cycles at the clock that the chip's peak
-implies, without what the chip waits for: data, the host, other chips.
+It needs an environment with TensorFlow for TPUs and JAX's compiler for them,
+or, for GPUs, with TensorFlow and `jax[cuda13]`: see BUILD.md. Nothing is run:
+memory, traffic and cycles are the compiler's account of the trainer's own
+update, on 4 TPU chips or one GPU, in bfloat16 with a running mean of the
+weights. Time is the cycles at the clock that the chip's peak implies, without
+what the chip waits for: data, the host, other chips. XLA has none for GPUs.
 
-Each combination is a row in the JSON file; rows that are there are replaced.
+Each combination is a row in the JSON file, written when it is compiled. A row
+that is there is not compiled again.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import re
+from unittest import mock
 
 import described_chips
 import keras
@@ -28,6 +32,8 @@ from convmixer_tf import ConvMixer768_32
 from convmixer_tf import ConvMixer1024_20
 from convmixer_tf import ConvMixer1536_20
 from convmixer_tf.files import dump_json
+from convmixer_tf.layers._fast import tensorflow_cpu
+from convmixer_tf.layers._fast.choice import plain_operations
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training.step import Engine
 
@@ -42,30 +48,36 @@ MODELS = {  # and how many epochs the authors trained them
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What libtpu calls 4 of them, and what their maker says of each."""
+    """What its maker says of a chip; of a TPU, what libtpu calls 4 of them."""
 
-    topology: str
     gibibytes: float
     teraflops: float  # in bfloat16
-    multipliers: int  # that work at a time
+    topology: str | None = None
+    multipliers: int = 0  # that work at a time
+    gigabytes_per_second: int = 0
 
-    @property
-    def hertz(self):
-        """The clock at which the peak is reached."""
-        return self.teraflops * 1e12 / (2 * self.multipliers)
+    def devices(self, name):
+        """Describes it to JAX: 4 TPU chips, or one GPU."""
+        if self.topology:
+            return described_chips.described_devices(self.topology)[:REPLICAS]
+        return described_chips.described_gpu(
+            name, self.gibibytes * 2**30, self.gigabytes_per_second * 1e9
+        )
 
 
 CHIPS = {
-    "v5e": Chip("v5e:2x2", 16, 197, 4 * 128**2),
-    "v5p": Chip("v5p:2x2x1", 95, 459, 8 * 128**2),
-    "v6e": Chip("v6e:2x2", 32, 918, 4 * 256**2),
+    "v5e": Chip(16, 197, "v5e:2x2", 4 * 128**2),
+    "v5p": Chip(95, 459, "v5p:2x2x1", 8 * 128**2),
+    "v6e": Chip(32, 918, "v6e:2x2", 4 * 256**2),
+    "H100": Chip(79, 989, gigabytes_per_second=3350),
+    "H200": Chip(141, 989, gigabytes_per_second=4800),
 }
 
 _MODEL = flags.DEFINE_enum("model", "1024_20", MODELS, "Which ConvMixer.")
 _CHIPS = flags.DEFINE_list("chips", ["v5e"], f"Some of {', '.join(CHIPS)}.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64"], "Images per chip.")
 _REMAT = flags.DEFINE_bool("remat", False, "As for training.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side, in pixels.")
+_PLAIN = flags.DEFINE_bool("plain", False, "Keras' own operations only.")
 _OUTPUT = flags.DEFINE_string("output", "compiled_for_tpu.json", "JSON file.")
 
 
@@ -73,74 +85,95 @@ def main(argv):
     """Compiles each combination, and writes after each."""
     del argv
     logging.set_verbosity(logging.INFO)
+    if len({bool(CHIPS[name].topology) for name in _CHIPS.value}) > 1:
+        raise app.UsageError("Compile for TPUs and for GPUs one by one.")
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, REPLICAS * [tf.config.LogicalDeviceConfiguration()]
     )
-    strategy = described_chips.tpu_strategy(REPLICAS)
+    strategy = (
+        described_chips.tpu_strategy(REPLICAS)
+        if CHIPS[_CHIPS.value[0]].topology
+        else tf.distribute.OneDeviceStrategy("/cpu:0")
+    )
     keras.config.set_dtype_policy("mixed_bfloat16")
     build, epochs = MODELS[_MODEL.value]
-    size = _IMAGE_SIZE.value
     with strategy.scope():
         model = build(
-            weights=None,
-            input_shape=(size, size, 3),
-            classifier_activation=None,
-            remat=_REMAT.value,
+            weights=None, classifier_activation=None, remat=_REMAT.value
         )
     for batch_size in map(int, _BATCH_SIZES.value):
-        program = lower_update(strategy, model, batch_size, size)
-        for name in _CHIPS.value:
-            row = {
+        keys = [
+            {
                 "model": _MODEL.value,
                 "chip": name,
                 "images_per_chip": batch_size,
                 "remat": _REMAT.value,
-                **measure(program, CHIPS[name], batch_size, epochs),
+                "plain": _PLAIN.value,
             }
-            write(_OUTPUT.value, row)
+            for name in _CHIPS.value
+        ]
+        keys = [x for x in keys if not any(row | x == row for row in read())]
+        if not keys:
+            continue
+        with plain_operations() if _PLAIN.value else contextlib.nullcontext():
+            program = lower_update(strategy, model, batch_size)
+        for key in keys:
+            row = key | measure(program, key["chip"], batch_size, epochs)
+            write(row)
             logging.info("%s", row)
 
 
-def lower_update(strategy, model, batch_size, size):
-    """Lowers an update of a model's weights for a TPU."""
-    config = TrainConfig(batch_size=batch_size * REPLICAS, ema_decay=0.9999)
+def lower_update(strategy, model, batch_size):
+    """Lowers an update of a model's weights, for TPUs or for a GPU."""
+    tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    config = TrainConfig(
+        batch_size=batch_size * strategy.num_replicas_in_sync,
+        ema_decay=0.9999,
+        jit_compile=not tpu,
+    )
     with strategy.scope():
         engine = Engine(config, model, strategy)
-    batch = (
-        described_chips.per_replica(
-            strategy, (batch_size, size, size, 3), "uint8"
-        ),
-        described_chips.per_replica(
-            strategy, (batch_size, model.output_shape[-1]), "float32"
-        ),
-    )
-    update = tf.function(engine._update).get_concrete_function(batch)
-    return described_chips.Program(update)
+    parts = [  # Images and shares of classes.
+        ((batch_size, *model.input_shape[1:]), "uint8"),
+        ((batch_size, model.output_shape[-1]), "float32"),
+    ]
+    if tpu:
+        update = tf.function(engine._update)
+        batch = [described_chips.per_replica(strategy, *x) for x in parts]
+    else:
+        update, batch = engine._update, [tf.TensorSpec(*x) for x in parts]
+    # The layers shall not take what is fast on this machine's CPU.
+    with mock.patch.object(tensorflow_cpu, "only_cpus", return_value=False):
+        update = update.get_concrete_function(tuple(batch))
+    return described_chips.Program(update, "TPU" if tpu else "GPU")
 
 
-def measure(program, chip, batch_size, epochs):
+def measure(program, name, batch_size, epochs):
     """Compiles a program and reads off what the compiler says of it."""
-    devices = described_chips.described_devices(chip.topology)[:REPLICAS]
+    chip = CHIPS[name]
     try:
-        compiled = described_chips.compile_program(program, devices)
+        compiled = described_chips.compile_program(program, chip.devices(name))
     except Exception as error:  # XLA's, of no public class.
         used = re.search(r"Used ([\d.]+)G of", str(error))
         if not used:
             raise
         return {"fits": False, "gibibytes": float(used[1])}
-    memory, costs = (
-        compiled.get_compiled_memory_stats(),
-        compiled.cost_analysis(),
-    )
     text = compiled.hlo_modules()[0].to_string()
-    seconds = estimated_cycles(text) / chip.hertz
+    memory = compiled.get_compiled_memory_stats().peak_memory_in_bytes / 2**30
+    row = {"fits": memory < chip.gibibytes, "gibibytes": memory}
+    if not chip.topology:
+        moved = bytes_of_kernels(text)
+        row |= {"gigabytes_moved": sum(moved) / 1e9, "kernels": len(moved)}
+        return row
+    costs = compiled.cost_analysis()
+    # The peak implies the clock.
+    seconds = estimated_cycles(text) * 2 * chip.multipliers
+    seconds /= chip.teraflops * 1e12
     hours = epochs * IMAGES / batch_size * seconds / 3600
-    return {
-        "fits": True,
-        "gibibytes": memory.peak_memory_in_bytes / 2**30,
-        "teraflops": costs["flops"] / 1e12,
+    return row | {
         "gigabytes_moved": costs["bytes accessed"] / 1e9,
+        "teraflops": costs["flops"] / 1e12,
         "megabytes_all_reduced": bytes_all_reduced(text) / 1e6,
         "estimated_ms": 1000 * seconds,
         "estimated_share_of_peak": costs["flops"]
@@ -172,25 +205,49 @@ def estimated_cycles(text):
 
 def bytes_all_reduced(text):
     """Adds up what each chip exchanges with the others."""
+    shapes = re.findall(r" = (.*?) all-reduce(?:-start)?\(", text)
+    return sum(map(_bytes, shapes))
+
+
+def bytes_of_kernels(text):
+    """Lists what each kernel of a GPU's program reads and writes, in bytes."""
+    sizes, moved = {}, []
+    pattern = r"\n *(?:ROOT )?%([\w.-]+) = (.*?) ([\w-]+)\((.*?)\)"
+    text = re.sub(
+        r"[su]8\[\d+\]", "", text[text.index("\nENTRY") :]
+    )  # Scratch.
+    for name, shape, kind, inputs in re.findall(pattern, text):
+        sizes[name] = _bytes(shape)
+        if kind not in _NO_KERNELS:
+            sources = re.findall(r"%([\w.-]+)", inputs)
+            moved.append(sizes[name] + sum(map(sizes.get, sources)))
+    return moved
+
+
+_NO_KERNELS = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
+
+
+def _bytes(shape):
     total = 0
-    for shapes in re.findall(r" = (.*?) all-reduce(?:-start)?\(", text):
-        for kind, sides in re.findall(r"([a-z]+\d+)\[([\d,]*)\]", shapes):
-            values = math.prod(int(x) for x in sides.split(",") if x)
-            total += values * int(re.search(r"\d+", kind)[0]) // 8
+    for kind, sides in re.findall(r"([a-z]+\d+)\[([\d,]*)\]", shape):
+        values = math.prod(int(x) for x in sides.split(",") if x)
+        total += values * int(re.search(r"\d+", kind)[0]) // 8
     return total
 
 
-def write(path, row):
-    """Puts a row into the table, in place of an older one."""
-    keys = ("model", "chip", "images_per_chip", "remat")
-    rows = []
-    if os.path.exists(path):
-        with open(path) as file:
-            rows = json.load(file)["results"]
-    rows = [old for old in rows if any(old[key] != row[key] for key in keys)]
-    rows = sorted([*rows, row], key=lambda x: [str(x[key]) for key in keys])
-    title = "Compiled, not run: training on 4 TPU chips"
-    dump_json(path, {"title": title, "results": rows})
+def read():
+    """Reads the rows that there are."""
+    if not os.path.exists(_OUTPUT.value):
+        return []
+    with open(_OUTPUT.value) as file:
+        return json.load(file)["results"]
+
+
+def write(row):
+    """Adds a row to the table."""
+    rows = sorted([*read(), row], key=lambda x: str([*x.values()][:5]))
+    title = "Compiled, not run: training on 4 TPU chips or one GPU"
+    dump_json(_OUTPUT.value, {"title": title, "results": rows})
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 import collections
 import os
+import types
 
-# Before libtpu is loaded, lest it asks Google's cloud for its TPU.
+# Before libtpu is loaded, lest it asks Google's cloud for its TPU, or locks
+# out other processes.
 os.environ |= {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 import numpy as np
@@ -18,33 +21,6 @@ from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 
 _HOST = "/job:localhost/replica:0/task:0/device:"
 _Device = collections.namedtuple("_Device", "name device_type")
-
-
-class _Resolver:
-    """Resolves to the cores of a TPU that is not there."""
-
-    task_type = task_id = tpu_hardware_feature = None
-
-    def __init__(self, replicas):
-        self.replicas = replicas
-
-    def get_tpu_system_metadata(self):
-        devices = [
-            _Device(f"{_HOST}TPU:{i}", "TPU") for i in range(self.replicas)
-        ]
-        return TPUSystemMetadata(
-            num_cores=self.replicas,
-            num_hosts=1,
-            num_of_cores_per_host=self.replicas,
-            topology=None,
-            devices=devices,
-        )
-
-    def master(self):
-        return ""
-
-    def cluster_spec(self):
-        return None
 
 
 def tpu_strategy(replicas):
@@ -59,7 +35,20 @@ def tpu_strategy(replicas):
     Returns:
         A `tf.distribute.TPUStrategy`.
     """
-    strategy = tf.distribute.TPUStrategy(_Resolver(replicas))
+    metadata = TPUSystemMetadata(
+        num_cores=replicas,
+        num_hosts=1,
+        num_of_cores_per_host=replicas,
+        topology=None,
+        devices=[_Device(f"{_HOST}TPU:{i}", "TPU") for i in range(replicas)],
+    )
+    resolver = types.SimpleNamespace(
+        get_tpu_system_metadata=lambda: metadata,
+        master=str,
+        cluster_spec=lambda: None,
+        **dict.fromkeys(("task_type", "task_id", "tpu_hardware_feature")),
+    )
+    strategy = tf.distribute.TPUStrategy(resolver)
     strategy._enable_packed_variable_in_eager_mode = False
     extended = strategy.extended
     cores = [f"{_HOST}CPU:{i}" for i in range(replicas)]
@@ -76,30 +65,31 @@ def per_replica(strategy, shape, dtype):
 
 
 class Program:
-    """What each replica of a `TPUStrategy` runs, lowered for a TPU.
+    """What each replica of a `TPUStrategy` runs, or one GPU, lowered for it.
 
     It is a pure function: variables are arguments, and their new values are
     results.
 
     Args:
         concrete: A concrete function that calls `strategy.run`.
+        platform: `"TPU"` or `"GPU"`.
 
     Attributes:
         resources: Handles of the variables, of the first replica.
         stablehlo: The lowered function, bytes.
 
     Raises:
-        Exception: Of TensorFlow, if a TPU can't run it.
+        Exception: Of TensorFlow, if the platform can't run it.
     """
 
-    def __init__(self, concrete):
+    def __init__(self, concrete, platform="TPU"):
         self._operations = concrete.graph.get_operations()
         # Of what each replica has a copy of, the first stands for all.
         first = {
             op.inputs[0].name
             for op in self._operations
             if op.type == "TPUReplicatedInput"
-        }
+        } or {x.name for x in concrete.graph.inputs}
         captured = {
             inner.name: outer for outer, inner in concrete.graph.captures
         }
@@ -119,7 +109,7 @@ class Program:
         function = tf.function(self._run, jit_compile=True, autograph=False)
         lower = function.experimental_get_compiler_ir(*specs)
         self.stablehlo = lower(
-            stage="stablehlo_serialized", platform_name="TPU"
+            stage="stablehlo_serialized", platform_name=platform
         )
 
     def _run(self, *values):
@@ -161,7 +151,7 @@ def _repeat(op, tensors, handles):
         for value in attributes.values():
             if value.HasField("func"):
                 function = op.graph._get_function(value.func.name)
-                function.add_to_graph(graph)
+                graph._add_function_recursive(function)
         dtypes = [x.dtype for x in op.outputs]
         new = graph._create_op_internal(
             op.type, values, dtypes, attrs=attributes
@@ -211,37 +201,90 @@ def compile_program(program, devices):
         )
         shift = len(kind.results) - len(kind.inputs)
         first = len(kind.inputs) - len(program.resources)
+        # A variable's old value gives its memory to the new one.
+        donated = [
+            i >= first and x == kind.results[i + shift]
+            for i, x in enumerate(kind.inputs)
+        ]
         integer = ir.IntegerType.get_signless(32)
+        attributes = [
+            {"tf.aliasing_output": ir.IntegerAttr.get(integer, i + shift)}
+            if donate
+            else {}
+            for i, donate in enumerate(donated)
+        ]
         main.attributes["arg_attrs"] = ir.ArrayAttr.get(
-            [
-                ir.DictAttr.get(
-                    {
-                        "tf.aliasing_output": ir.IntegerAttr.get(
-                            integer, i + shift
-                        )
-                    }
-                    if i >= first and argument == kind.results[i + shift]
-                    else {}
-                )
-                for i, argument in enumerate(kind.inputs)
-            ]
+            list(map(ir.DictAttr.get, attributes))
         )
         options = compiler.get_compile_options(
             num_replicas=len(devices),
             num_partitions=1,
             device_assignment=np.array([[device.id] for device in devices]),
+            env_options_overrides=_OPTIONS.get(devices[0].platform),
         )
         client = devices[0].client
-        compile_ = (
-            client.compile_and_load
-            if devices[0].platform == "cpu"
-            else client.compile
-        )
-        return compile_(
+        on_cpu = devices[0].platform == "cpu"
+        return (client.compile_and_load if on_cpu else client.compile)(
             module,
             executable_devices=xla_client.DeviceList(tuple(devices)),
             compile_options=options,
         )
+
+
+# To choose by measuring would need the GPU.
+_OPTIONS = {
+    "gpu": {
+        "xla_gpu_autotune_level": "0",
+        "xla_gpu_enable_triton_gemm": "False",
+    }
+}
+# NVIDIA's data sheets and CUDA's tables for compute capability 9.0.
+_GPU = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA {name}"
+dnn_version_info {{ major: 9 minor: 12 }}
+runtime_version {{ major: 13 }}
+gpu_device_info {{
+  cuda_compute_capability {{ major: 9 }}
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  memory_bandwidth: {bytes_per_second:.0f}
+  device_memory_size: {memory:.0f}
+  l2_cache_size: 52428800
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+}}
+"""
+
+
+def described_gpu(name, memory, bytes_per_second):
+    """Describes an NVIDIA GPU of compute capability 9.0.
+
+    Args:
+        name: String, such as `"H200"`.
+        memory: Float, in bytes.
+        bytes_per_second: Float, of its memory.
+
+    Returns:
+        List of one of JAX's devices.
+    """
+    return _describe(
+        platform="cuda",
+        topology="1x1x1",
+        target_config=_GPU.format(
+            name=name, memory=memory, bytes_per_second=bytes_per_second
+        ),
+    )
 
 
 def described_devices(topology):
@@ -253,10 +296,12 @@ def described_devices(topology):
     Returns:
         List of JAX's devices.
     """
+    return _describe(platform="tpu", topology_name=topology)
+
+
+def _describe(**what):
     import jax
     from jax.experimental import topologies
 
     jax.config.update("jax_platforms", "cpu")
-    return topologies.get_topology_desc(
-        platform="tpu", topology_name=topology
-    ).devices
+    return topologies.get_topology_desc(**what).devices

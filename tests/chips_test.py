@@ -3,6 +3,7 @@
 In an environment of its own, which BUILD.md describes: `pytest -m chips`.
 """
 
+import functools
 import pathlib
 
 import keras
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf import ConvMixer1024_20
+from convmixer_tf.layers._fast import tensorflow_cpu
 from convmixer_tf.training import step
 from convmixer_tf.training import trainer
 from convmixer_tf.training.evaluation import Evaluator
@@ -22,6 +24,14 @@ from tests.training import tiny
 
 pytestmark = pytest.mark.chips
 REPLICAS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_cpu_paths():
+    """Of the layers: what replicas of a TPU run, which is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorflow_cpu, "only_cpus", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +57,19 @@ def mirrored():
     )
 
 
-@pytest.fixture(scope="module")
-def engine(strategy):
-    return build_engine(strategy, 0.1)
+@pytest.fixture(scope="module", params=["tiny", "1024_20"])
+def engine(request, strategy):
+    if request.param == "tiny":
+        return build_engine(strategy, tiny.build_model, dropout=0.1)
+    build = functools.partial(
+        ConvMixer1024_20, weights=None, classifier_activation=None
+    )
+    return build_engine(strategy, build, "mixed_bfloat16", dropout=0.1)
 
 
-def build_engine(strategy, dropout=0.0, policy="float32", **changes):
+def build_engine(
+    strategy, build=tiny.build_model, policy="float32", dropout=0.0, **changes
+):
     config = tiny.config(
         **{"batch_size": 64, "accumulation_steps": 2, "ema_decay": 0.9},
         **{"clip_norm": 0.3, "learning_rate": 0.05, **changes},
@@ -60,14 +77,13 @@ def build_engine(strategy, dropout=0.0, policy="float32", **changes):
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(1)
     with strategy.scope():
-        return step.Engine(config, tiny.build_model(dropout), strategy)
+        return step.Engine(config, build(dropout=dropout), strategy)
 
 
-def batch_of(strategy, size=16):
-    return (
-        described_chips.per_replica(strategy, (8, size, size, 3), "uint8"),
-        described_chips.per_replica(strategy, (8,), "int32"),
-    )
+def batch_of(engine):
+    spec = functools.partial(described_chips.per_replica, engine.strategy)
+    images = (8, *engine.model.input_shape[1:])
+    return spec(images, "uint8"), spec((8,), "int32")
 
 
 def lowered(function, *arguments):
@@ -87,7 +103,7 @@ def compiled(devices, function, *arguments):
 
 
 def test_an_update_compiles(engine, devices):
-    batch = batch_of(engine.strategy)
+    batch = batch_of(engine)
     compiled(devices, engine._accumulate, batch)
     # The gradients go in one, not one by one.
     assert compiled(devices, engine._update, batch).count(" all-reduce(") <= 3
@@ -96,7 +112,7 @@ def test_an_update_compiles(engine, devices):
 def test_an_evaluation_compiles(engine, devices):
     weights = described_chips.per_replica(engine.strategy, (8,), "float32")
     evaluator = Evaluator(engine.model, engine.strategy)
-    compiled(devices, evaluator._judge, (*batch_of(engine.strategy), weights))
+    compiled(devices, evaluator._judge, (*batch_of(engine), weights))
 
 
 def test_what_comes_between_updates_compiles(engine, devices, monkeypatch):
@@ -118,14 +134,6 @@ def test_what_comes_between_updates_compiles(engine, devices, monkeypatch):
     assert done == ["spread", "add"]
 
 
-def test_an_update_of_1024_20_compiles(strategy, devices):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    with strategy.scope():
-        model = ConvMixer1024_20(weights=None, classifier_activation=None)
-        engine = step.Engine(tiny.config(batch_size=32), model, strategy)
-    compiled(devices, engine._update, batch_of(strategy, 224))
-
-
 def test_the_table_has_what_the_compiler_says(strategy, devices, monkeypatch):
     folder = pathlib.Path(described_chips.__file__).parent
     monkeypatch.syspath_prepend(folder)
@@ -133,9 +141,8 @@ def test_the_table_has_what_the_compiler_says(strategy, devices, monkeypatch):
 
     with strategy.scope():
         model = tiny.build_model()
-    program = compile_for_chips.lower_update(strategy, model, 8, 16)
-    chip = compile_for_chips.CHIPS["v5e"]
-    row = compile_for_chips.measure(program, chip, 8, 1)
+    program = compile_for_chips.lower_update(strategy, model, 8)
+    row = compile_for_chips.measure(program, "v5e", 8, 1)
     assert row["fits"]
     assert row["estimated_ms"] > 0
     gradients = sum(np.prod(x.shape) for x in model.trainable_variables)
@@ -224,7 +231,9 @@ def run_on_cpus(program, arguments, state):
     [
         ("float32", False, 1e-5),
         ("float32", True, 1e-5),
-        ("mixed_bfloat16", False, 0.1),
+        # Of 8 bits, rounded at other places. 3.4 % are of an offset that
+        # started at 0: Adam's first steps divide by the gradient's own size.
+        ("mixed_bfloat16", False, 0.05),
     ],
 )
 def test_it_computes_what_mirrored_cpus_do(
@@ -242,7 +251,7 @@ def test_it_computes_what_mirrored_cpus_do(
         copies = [copy.numpy() for copy in our.values]
         state[id(our.values[0].handle)] = copies
 
-    batch = batch_of(strategy)
+    batch = batch_of(ours)
     programs = [lowered(x, batch) for x in (ours._accumulate, ours._update)]
     images, labels = tiny.examples()
     images = images.astype("uint8")
@@ -254,11 +263,13 @@ def test_it_computes_what_mirrored_cpus_do(
     expected = theirs.update(iter(distribute(mirrored, lambda _: data)), 2)
 
     for value, name in zip(results[0], step.RESULTS, strict=True):
-        assert value == pytest.approx(float(expected[name][1]), rel=tolerance)
+        assert value == pytest.approx(
+            float(expected[name][1]), rel=tolerance / 5
+        )
     for our, their in pairs:
         for copy, want in zip(
             state[id(our.values[0].handle)], their.values, strict=True
         ):
             want = want.numpy()
-            largest = max(np.max(np.abs(want)), 1e-3)
+            largest = max(np.max(np.abs(want)), 1e-7)
             assert np.max(np.abs(copy - want)) <= tolerance * largest

@@ -93,6 +93,10 @@ COMMANDS = {
         "tests/recipes/benchmark_finetune_test.py",
         "test_all_ways_learn_what_is_easy",
     ),
+    "python recipes/compile_for_chips.py --model 1536_20 "
+    "--batch_sizes 48,64": Elsewhere(
+        "tests/chips_test.py", "test_the_table_has_what_the_compiler_says"
+    ),
     "convmixer phone PHOTOS --output mine": Elsewhere(
         "tests/cli/phone_test.py", "test_all_is_there"
     ),
