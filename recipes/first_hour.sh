@@ -33,7 +33,7 @@ echo "== 3. Memory: the largest batch that compiled"
 "${train[@]}" --output "$output/large" --remat --batch_size 1024 \
   --steps_per_epoch 1 "$@"
 
-echo "== 4. Told to stop, it saves; the same command goes on from there"
+echo "== 4. A stopped run saves, and the same command resumes it"
 stopped=("${train[@]}" --output "$output/stopped" --epochs 4 "$@")
 "${stopped[@]}" > "$log" 2>&1 &
 until grep -q "Epoch 1:" "$log" || ! kill -0 $! 2> /dev/null; do sleep 0.2; done
@@ -41,7 +41,7 @@ kill -TERM $!
 wait $! || echo "It ended with status $?; 143 is expected."
 grep "The same command goes on" "$log"
 "${stopped[@]}" 2>&1 | tee "$log"
-grep -q "Goes on from step" "$log"
+grep -q "Resuming from step" "$log"
 
 echo "== 5. Twice the same, to the bit"
 for name in once twice; do
