@@ -1,5 +1,6 @@
 """export/benchmark.py, as a user runs it."""
 
+import importlib.util
 import json
 
 import pytest
@@ -83,6 +84,7 @@ def test_peers(folder, model, images, tmp_path):
     [
         ("--artifact=model.tflite", "`--artifact` must be NAME=PATH. Received"),
         ("--artifact=qat=/no/file", "There is nothing at `/no/file`"),
+        ("--peers", "pip install onnxruntime openvino torch timm"),
     ],
 )
 def test_wrong_flags(
@@ -92,6 +94,7 @@ def test_wrong_flags(
     for kind in ("intra", "inter"):
         name = f"set_{kind}_op_parallelism_threads"
         monkeypatch.setattr(tf.config.threading, name, lambda number: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     result = call_script(
         "export/benchmark.py",
         *(model, f"--output={tmp_path / 'x.json'}", *images, flag),
