@@ -58,6 +58,7 @@ def test_peers(folder, model, images, tmp_path):
         *("export/benchmark.py", "--peers", "--threads=2", "--batch_size=4"),
         *(model, f"--output={output}", *images, "--turns=3"),
         f"--calibration={folder / 'calibration'}",
+        before="from tests.peers import import_timm; import_timm()",
     )
     assert result.returncode == 0, result.stderr[-2000:]
     results = json.loads(output.read_text())
