@@ -13,7 +13,7 @@ from convmixer_tf.models import open_model
 from convmixer_tf.preprocessing import decode_predictions
 from convmixer_tf.preprocessing import preprocess_input
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ConvMixer",

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import keras
+
 _MOST_NAMES = 30
 
 _PAGE = """\
@@ -97,6 +99,8 @@ def run_card(
     Returns:
         A `ModelCard`.
     """
+    activation = getattr(model.layers[-1], "activation", None)
+    exclusive = activation is not keras.activations.sigmoid
     height, width, _ = model.input_shape[1:]
     last, best = summary["last"], summary["best"]
     figures = {
@@ -106,6 +110,9 @@ def run_card(
     }
     if len(class_names) <= 5:
         del figures["top-5"]  # Always 100 %.
+    for name in ("balanced_accuracy", "mean_average_precision"):
+        if name in last:
+            figures[name.replace("_", " ")] = f"{last[name]:.4f}"
     measured = f"after the last epoch, on {eval_images:,} evaluation images."
     if best["top1"] > last["top1"]:
         measured += (
@@ -119,7 +126,8 @@ def run_card(
         input=f"pixels in [0, 255], {height} x {width}, RGB. For "
         f"evaluation, images were cropped to\n{kept_part(crop)}, resized "
         f"(bicubic) and {turned(orientation)}.",
-        output="probabilities of the classes, which add up to 1.",
+        output="probabilities of the classes, which "
+        + ("add up to 1." if exclusive else "do not exclude each other."),
         class_names=tuple(class_names),
         trained_on=f"{train_images:,} images per epoch. `config.json` and "
         "`environment.json` have the settings\nand the command, `log.csv` has "

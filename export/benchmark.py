@@ -21,6 +21,7 @@ f1af6dd.
 
 import contextlib
 import functools
+import importlib.util
 import pathlib
 import statistics
 import tempfile
@@ -101,6 +102,17 @@ def export_all(model, names, calibration, folder, threads):
     paths |= export_onnx_files(model, calibration, folder)
     paths |= export_tflite_files(model, names, calibration, folder)
     return {name: opener(path, threads) for name, path in paths.items()}
+
+
+def check_peers():
+    """Raises `ImportError` unless all that `--peers` measures is installed."""
+    packages = ("onnxruntime", "openvino", "torch", "timm")
+    missing = [x for x in packages if not importlib.util.find_spec(x)]
+    if missing:
+        raise ImportError(
+            "`--peers` measures other packages, too. Install them: "
+            f"pip install {' '.join(missing)}"
+        )
 
 
 def export_peers(model, names, calibration, folder, threads):
@@ -339,6 +351,8 @@ def main(argv):
         output = export_flags.OUTPUT.value
         check_destination(output, (".json",), export_flags.OVERWRITE.value)
         further = further_artifacts()
+        if _PEERS.value:
+            check_peers()
         model, names = export_flags.load_model()
         samples = export_flags.load_images(model, names)
         calibration = calibration_flags.load_images(model, samples)

@@ -25,6 +25,18 @@ _PRECISION = flags.DEFINE_enum(
     ["auto", "float32", "bfloat16", "float16"],
     "Precision of the computation.",
 )
+_LOSS = flags.DEFINE_enum(
+    "loss",
+    "softmax",
+    ["softmax", "sigmoid", "focal"],
+    "Images of several labels, or of none, need sigmoid or focal.",
+)
+_CLASS_WEIGHT = flags.DEFINE_enum(
+    "class_weight",
+    None,
+    ["balanced"],
+    "Have all classes count alike, however many images each has.",
+)
 _ACCUMULATION = flags.DEFINE_integer(
     "accumulation_steps", 1, "Batches per update; divides the batch size."
 )
@@ -119,6 +131,8 @@ def settings(default_steps):
     """
     return {
         "precision": _PRECISION.value,
+        "loss": _LOSS.value,
+        "class_weight": _CLASS_WEIGHT.value,
         "accumulation_steps": _ACCUMULATION.value,
         "sync_batch_norm": _SYNC.value,
         "ema_decay": _EMA.value,

@@ -127,7 +127,7 @@ PRESETS = {
 
 flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
-    "data", "cifar10", "Folder, or name in tensorflow-datasets."
+    "data", "cifar10", "Folder, table, or name in tensorflow-datasets."
 )
 _PRESET = flags.DEFINE_enum("preset", "25", PRESETS, "Preset of settings.")
 _OUTPUT = flags.DEFINE_string("output", "runs/cifar10", "Folder of the run.")

@@ -48,7 +48,7 @@ MODELS = {  # with the authors' number of epochs
 
 flags.adopt_module_key_flags(run_flags)
 _DATA = flags.DEFINE_string(
-    "data", "imagenet2012", "Folder, or name in tensorflow-datasets."
+    "data", "imagenet2012", "Folder, table, or name in tensorflow-datasets."
 )
 _TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "Training split.")
 _EVAL_SPLIT = flags.DEFINE_string("eval_split", "validation", "Eval split.")

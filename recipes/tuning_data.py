@@ -278,11 +278,17 @@ def _side(model):
 
 def _open(flag):
     try:
-        return data.open_dataset(
+        dataset = data.open_dataset(
             _DATA.value, flag.value, data_dir=_DATA_DIR.value
         )
     except ValueError as error:
         raise ValueError(f"{error} (`--{flag.name}`)") from error
+    if dataset.multi_label:
+        raise ValueError(
+            "--data must have one label an image. Received: the table "
+            f"`{_DATA.value}`, with several labels or none"
+        )
+    return dataset
 
 
 def _shuffled_without(images, others):

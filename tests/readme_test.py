@@ -37,6 +37,7 @@ def test_python(tmp_path):
         for block in documents.blocks(name)
         if block.language == "python"
         and "mediapipe" not in block.text
+        and "keras_hub" not in block.text  # tests/analysis/features_test.py
         and "image_dataset" not in block.text  # tests/fit_test.py
     ]
     assert len(blocks) >= 5

@@ -38,7 +38,7 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Data directory of tensorflow-datasets."
 )
 _DATA = flags.DEFINE_string(
-    "data", "imagenet2012", "Folder, or name in tensorflow-datasets."
+    "data", "imagenet2012", "Folder, table, or name in tensorflow-datasets."
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "Split of the data.")
 _IMAGE_SIZE = flags.DEFINE_integer(
@@ -200,6 +200,9 @@ def main(argv):
     with replaced(path) as unfinished, open(unfinished, "w") as file:
         json.dump(report, file, indent=1)
     measured = f"{scores.images:,} images: top-1 {scores.top1:.2%}"
+    if dataset.multi_label:
+        precision = scores.mean_average_precision
+        measured += f", mean average precision {precision:.4f}"
     picture = os.path.join(output, "confusion.png")
     figure = draw_confusion(
         scores.confusion[np.ix_(outputs, outputs)],

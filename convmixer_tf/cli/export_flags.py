@@ -294,7 +294,7 @@ def load_images(model, names):
             f"Verifying needs at least {MIN_IMAGES} images. Received: "
             f"{len(images)}. Pass other --images, or --noverify."
         )
-    if classifier_of(model) is None:
+    if classifier_of(model) is None or dataset.multi_label:
         labels = np.full(len(images), -1)
     elif dataset.class_names:
         outputs = model.output_shape[-1]

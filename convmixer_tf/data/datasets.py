@@ -1,4 +1,4 @@
-"""Opens labeled images: folders, TFRecords, tensorflow-datasets, digits.
+"""Opens labeled images: folders, tables, TFRecords, prepared data, digits.
 
 There are two kinds of storage with the same members. `ImageList` holds images
 by number, as files or as bytes in memory. Its order is a true permutation, and
@@ -8,6 +8,7 @@ files that are too large for memory in sequence.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import logging
 import os
@@ -23,6 +24,7 @@ from convmixer_tf.data.records import find_record_files
 from convmixer_tf.data.records import open_records
 from convmixer_tf.data.records import read_record
 from convmixer_tf.data.records import size_of_file
+from convmixer_tf.data.table import read_table
 from convmixer_tf.data.unreadable import why_left_out
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import is_remote
@@ -40,6 +42,13 @@ EXTENSIONS = (*_JPEG, ".png", ".bmp", ".gif", ".webp")
 
 # Files that operating systems add to folders, beside those with a leading dot.
 _HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+# Names of each split in folders and tables.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
 
 # Encoded data sets up to this size are kept in memory.
 CACHE_BYTES = 2**30
@@ -66,6 +75,11 @@ class ImageList:
 
     def __len__(self):
         return len(self.names)
+
+    @property
+    def multi_label(self):
+        """Whether an image may have several classes, or none."""
+        return self.labels.shape.rank == 2
 
     def repeated(self, times):
         """Returns a data set that repeats the images.
@@ -165,6 +179,8 @@ def open_dataset(
               pixels, for offline experiments;
             - a folder with `split/class/*.jpg`, also in folders inside `class`,
               with one of the suffixes in `EXTENSIONS`;
+            - a table (CSV) with the columns `path`, `label` and `split` (see
+              `table.read_table`). An image may have several labels;
             - a folder that tensorflow-datasets prepared;
             - a folder of TFRecords, compressed or not, whose names contain the
               split as a word (see `records.find_record_files`). The features
@@ -199,6 +215,8 @@ def open_dataset(
     if is_remote(name):
         return _open_remote(name, split)
     folder = pathlib.Path(name)
+    if folder.is_file():
+        return _open_split_of_table(name, split)
     if not folder.is_dir():
         return _open_tfds(name, split, data_dir, download)
     if (folder / "dataset_info.json").exists():
@@ -285,6 +303,73 @@ def find_splits(name, words, data_dir=None):
         if known:
             found[split] = known[0]
     return found
+
+
+def open_table(path):
+    """Opens the splits of a table.
+
+    Without a column `split`, all images are training images.
+
+    Args:
+        path: Path of a CSV file, as for `table.read_table`.
+
+    Returns:
+        Dictionary from a split of `SPLIT_NAMES` to an `ImageList`.
+
+    Raises:
+        FileNotFoundError: If an image is not there.
+        ValueError: If the file is not such a table.
+    """
+    rows = read_table(path)
+    names = tuple(sorted({label for _, labels, _ in rows for label in labels}))
+    multi_label = any(len(labels) != 1 for _, labels, _ in rows)
+    parts = collections.defaultdict(list)
+    for image, labels, split in rows:
+        parts[_split_of(split, path)].append((image, labels))
+    index = {name: i for i, name in enumerate(names)}
+
+    def dataset(pairs):
+        paths = [image for image, _ in pairs]
+        indices = [[index[x] for x in labels] for _, labels in pairs]
+        if multi_label:
+            targets = np.zeros((len(pairs), len(names)), "int64")
+            for row, known in zip(targets, indices, strict=True):
+                row[known] = 1
+        else:
+            targets = np.array(indices, "int64")[:, 0]
+        return ImageList(
+            names=tf.constant([os.fsencode(x) for x in paths]),
+            labels=tf.constant(targets),
+            class_names=names,
+            contents=read_if_small(paths),
+        )
+
+    return {x: dataset(pairs) for x, pairs in parts.items()}
+
+
+def _split_of(text, path):
+    if text is None:
+        return "train"
+    for name, words in SPLIT_NAMES.items():
+        if text.lower() in words:
+            return name
+    raise ValueError(
+        f"The column `split` of `{path}` must be one of "
+        f"{', '.join(SPLIT_NAMES)}. Received: {text!r}"
+    )
+
+
+def _open_split_of_table(path, split):
+    parts = open_table(path)
+    words = {word: x for x, found in SPLIT_NAMES.items() for word in found}
+    found = words.get(split)
+    if found not in parts:
+        raise ValueError(
+            f"The table `{path}` has no images of the split {split!r}, only "
+            f"of {', '.join(parts)}. Add a column `split`, or correct it. "
+            "Without that column, all images are training images."
+        )
+    return parts[found]
 
 
 def _explain_missing(folder, split):

@@ -54,8 +54,8 @@ def evaluation_batches(
     Returns:
         A `tf.data.Dataset` of triples: images, float32 of shape (batch_size,
         image_size, image_size, 3), in pixels; labels, int64 of shape
-        (batch_size,); weights, float32 of shape (batch_size,), 1 for an image
-        and 0 for padding.
+        (batch_size,), or (batch_size, classes) as in `ImageList`; weights,
+        float32 of shape (batch_size,), 1 for an image and 0 for padding.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -82,6 +82,8 @@ class ImageRecords:
         format: A `RecordFormat`.
     """
 
+    multi_label = False  # Each record has one label.
+
     files: tuple[str, ...]
     num_examples: int
     class_names: tuple[str, ...]

@@ -8,27 +8,20 @@ import os
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
+from convmixer_tf.data.datasets import SPLIT_NAMES
 from convmixer_tf.data.datasets import ImageList
 from convmixer_tf.data.datasets import find_splits
 from convmixer_tf.data.datasets import open_class_folders
 from convmixer_tf.data.datasets import open_dataset
-from convmixer_tf.data.datasets import read_if_small
+from convmixer_tf.data.datasets import open_table
 from convmixer_tf.data.table import SEPARATOR
-from convmixer_tf.data.table import read_table
 from convmixer_tf.data.table import write_table
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.files import printable_name
 
 _LOG = logging.getLogger(__name__)
 
-# Names of each split in folders and tables.
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test", "testing"),
-}
 VALIDATION_FRACTION = 0.2
 
 
@@ -141,7 +134,7 @@ def open_splits(
             split.
     """
     check_range("validation_fraction", validation_fraction, 0.01, 0.9)
-    parts, multi_label = _open_parts(os.fspath(data), data_dir)
+    parts = _open_parts(os.fspath(data), data_dir)
     train, validation, test = (parts.get(name) for name in SPLIT_NAMES)
     if train is None:
         raise ValueError(
@@ -160,65 +153,23 @@ def open_splits(
         validation = _without(validation, [test], "validation")
     train = _without(train, [validation, test], "training")
     if validation is not None:
-        return Splits(train, validation, test, multi_label)
+        return Splits(train, validation, test, train.multi_label)
     train, validation = divide(train, validation_fraction, seed)
-    return Splits(train, validation, test, multi_label)
+    return Splits(train, validation, test, train.multi_label)
 
 
 def _open_parts(data, data_dir):
-    """Opens the existing splits. Also returns whether they are multi-label."""
+    """Opens the existing splits."""
     if os.path.isfile(data):
-        return _open_table(data)
+        return open_table(data)
     folder = pathlib.Path(data)
     found = find_splits(data, SPLIT_NAMES, data_dir)
     if not found and folder.is_dir():
-        return {"train": open_class_folders(folder)}, False
-    parts = {
+        return {"train": open_class_folders(folder)}
+    return {
         name: open_dataset(data, split, data_dir=data_dir)
         for name, split in found.items()
     }
-    return parts, False
-
-
-def _open_table(path):
-    """Opens the splits of a table. Without splits, all images are training."""
-    rows = read_table(path)
-    names = tuple(sorted({label for _, labels, _ in rows for label in labels}))
-    multi_label = any(len(labels) != 1 for _, labels, _ in rows)
-    parts = collections.defaultdict(list)
-    for image, labels, split in rows:
-        parts[_split_of(split, path)].append((image, labels))
-    index = {name: i for i, name in enumerate(names)}
-
-    def dataset(pairs):
-        paths = [image for image, _ in pairs]
-        indices = [[index[x] for x in labels] for _, labels in pairs]
-        if multi_label:
-            targets = np.zeros((len(pairs), len(names)), "int64")
-            for row, known in zip(targets, indices, strict=True):
-                row[known] = 1
-        else:
-            targets = np.array(indices, "int64")[:, 0]
-        return ImageList(
-            names=tf.constant([os.fsencode(x) for x in paths]),
-            labels=tf.constant(targets),
-            class_names=names,
-            contents=read_if_small(paths),
-        )
-
-    return {x: dataset(pairs) for x, pairs in parts.items()}, multi_label
-
-
-def _split_of(text, path):
-    if text is None:
-        return "train"
-    for name, words in SPLIT_NAMES.items():
-        if text.lower() in words:
-            return name
-    raise ValueError(
-        f"The column `split` of `{path}` must be one of "
-        f"{', '.join(SPLIT_NAMES)}. Received: {text!r}"
-    )
 
 
 def _without(dataset, others, name):

@@ -56,6 +56,10 @@ def train_classifier(
 ) -> tuple[keras.Model, dict]:
     """Trains an image classifier or resumes its training.
 
+    A table (CSV) may give an image several labels or none. Such data needs
+    `loss="sigmoid"` or `loss="focal"` in `config`, and epochs are compared by
+    their mean average precision.
+
     At the end, `directory` holds the files of `train`, `model.keras` and its
     card `model.md`. The model outputs probabilities. Its file has the class
     names, the crop fraction and the orientation for `models.open_model`.
@@ -123,7 +127,7 @@ def train_classifier(
         },
         build_teacher=open_teacher and teacher,
     )
-    final = build_model("softmax")
+    final = build_model("softmax" if config.loss == "softmax" else "sigmoid")
     final.set_weights(model.get_weights())
     if is_chief(strategy):
         path = os.path.join(directory, "model.keras")
@@ -178,9 +182,10 @@ def training_inputs(
         A function (epoch, first_batch, context).
     """
     batch_size = config.batch_size // config.accumulation_steps
+    weights = config.class_weight and balanced_weights(train_set)
 
     def train_batches(epoch, first_batch, context):
-        return data.train_batches(
+        batches = data.train_batches(
             train_set,
             augmentation,
             image_size,
@@ -192,8 +197,29 @@ def training_inputs(
             orientation=orientation,
             shard=_shard(context),
         )
+        if weights is None:
+            return batches
+        # The cross entropy is linear in the labels.
+        return batches.map(
+            lambda images, labels: (images, labels * np.float32(weights))
+        )
 
     return train_batches
+
+
+def balanced_weights(dataset):
+    """Computes class weights that balance the classes.
+
+    Their mean over the images is 1.
+
+    Args:
+        dataset: An `ImageList` whose images have one label each.
+
+    Returns:
+        Array of shape (classes,).
+    """
+    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    return counts.sum() / len(counts) / counts
 
 
 def evaluation_inputs(
@@ -262,6 +288,7 @@ def check_datasets(config, train_set, eval_set):
         eval_set: The same, of the images to evaluate on.
     """
     check_classes(train_set, eval_set)
+    _check_loss(config, train_set, eval_set)
     most = steps_per_epoch(train_set, config.batch_size)
     left_out = len(train_set) - most * config.batch_size
     if left_out > len(train_set) / 10:
@@ -277,6 +304,28 @@ def check_datasets(config, train_set, eval_set):
             f"Argument `steps_per_epoch` must be at most {most}, for "
             f"{len(train_set)} images in batches of {config.batch_size}. "
             f"Received: steps_per_epoch={config.steps_per_epoch}"
+        )
+
+
+def _check_loss(config, train_set, eval_set):
+    """Raises `ValueError` if labels and loss don't go together."""
+    several = train_set.multi_label
+    if several != eval_set.multi_label:
+        raise ValueError(
+            "The training and the evaluation images must both be "
+            "multi-label, or both have one label each. Open both from one "
+            f"table (CSV). Received: multi_label={several} and {not several}"
+        )
+    if several and config.loss == "softmax":
+        raise ValueError(
+            "The data has images with several labels, or with none. Pass "
+            'loss="sigmoid" or loss="focal". Received: loss="softmax"'
+        )
+    if config.class_weight and not hasattr(train_set, "labels"):
+        raise ValueError(
+            "Argument `class_weight` needs the labels of all images. They are "
+            "not known for TFRecords above 1 GiB. Received: "
+            f"class_weight={config.class_weight!r}"
         )
 
 

@@ -7,7 +7,7 @@ from convmixer_tf.data.validation import check_non_negative_integer
 from convmixer_tf.validation import check_positive_integer
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-LOSSES = ("softmax", "sigmoid")
+LOSSES = ("softmax", "sigmoid", "focal")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("piecewise", "cosine", "constant")
 
@@ -28,7 +28,11 @@ class TrainConfig:
             batch has `batch_size / accumulation_steps` images.
         learning_rate: The peak of the schedule.
         loss: `"softmax"` for cross-entropy over exclusive classes, `"sigmoid"`
-            for binary cross-entropy in multi-label classification.
+            for binary cross-entropy in multi-label classification,
+            `"focal"` for the binary focal loss, which gives little weight to
+            outputs that are already right.
+        class_weight: `"balanced"` weights the classes equally in the loss,
+            however many images each has. `None` weights the images equally.
         optimizer: `"adamw"`, or `"muon"`. With `"muon"`, Muon trains the
             kernels of 1 x 1 convolutions and AdamW all other weights.
         muon_learning_rate: The peak of Muon's schedule, if `optimizer` is
@@ -90,6 +94,7 @@ class TrainConfig:
     accumulation_steps: int = 1
     learning_rate: float = 0.01
     loss: str = "softmax"
+    class_weight: str | None = None
     optimizer: str = "adamw"
     muon_learning_rate: float = 0.02
     schedule: str = "piecewise"
@@ -154,6 +159,8 @@ class TrainConfig:
             if value is not None:
                 _check(name, value, 0 < value <= top, f"above 0, up to {top}")
         _check_choice("loss", self.loss, LOSSES)
+        if self.class_weight is not None:
+            _check_choice("class_weight", self.class_weight, ("balanced",))
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("precision", self.precision, PRECISIONS)
@@ -165,6 +172,11 @@ class TrainConfig:
                 "Argument `batch_size` must be a multiple of "
                 f"`accumulation_steps`. Received: batch_size={self.batch_size},"
                 f" accumulation_steps={self.accumulation_steps}"
+            )
+        if self.class_weight and self.loss != "softmax":
+            raise ValueError(
+                'Argument `class_weight` needs loss="softmax", of classes that '
+                f"exclude each other. Received: loss={self.loss!r}"
             )
         if self.warmup_epochs and self.schedule != "cosine":
             raise ValueError(

@@ -13,6 +13,7 @@ from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.loss import binary_cross_entropy
 from convmixer_tf.training.loss import cross_entropy
+from convmixer_tf.training.metrics import multi_label_metrics
 from convmixer_tf.training.strategy import resolve_jit_compile
 
 
@@ -26,9 +27,11 @@ class ScoreAccumulator:
     def __init__(self, classes):
         self.confusion = np.zeros((classes, classes), np.int64)
         self.top5 = np.zeros(classes, np.int64)
+        self.images = 0
         self.loss = 0.0
+        self.several = []
 
-    def add(self, weights, labels, predictions, ranks, losses):
+    def add(self, weights, labels, predictions, ranks, losses, *several):
         """Adds a batch.
 
         Args:
@@ -39,12 +42,18 @@ class ScoreAccumulator:
             ranks: Integer array of shape (batch,), the number of classes that
                 score higher than the label.
             losses: Float array of shape (batch,).
+            *several: For multi-label data, the labels and the logits, both
+                of shape (batch, classes).
         """
         real = weights > 0
+        self.images += int(real.sum())
+        self.loss += float(np.sum(losses[real], dtype=np.float64))
+        if several:
+            self.several.append([x[real] for x in several])
+            real = real & several[0].any(axis=-1)
         labels = labels[real]
         np.add.at(self.confusion, (labels, predictions[real]), 1)
         np.add.at(self.top5, labels, ranks[real] < 5)
-        self.loss += float(np.sum(losses[real], dtype=np.float64))
 
     def scores(self):
         """Computes the `Scores`.
@@ -52,19 +61,27 @@ class ScoreAccumulator:
         Raises:
             ValueError: If there were no images.
         """
-        images = int(self.confusion.sum())
-        if not images:
+        if not self.images:
             raise ValueError("There are no images to evaluate.")
+        labeled = max(int(self.confusion.sum()), 1)
+        precision = None
+        if self.several:
+            targets, logits = map(
+                np.concatenate, zip(*self.several, strict=True)
+            )
+            found = multi_label_metrics(logits, targets)
+            precision = found["mean_average_precision"]
         per_class = self.confusion.sum(axis=1)
         with np.errstate(invalid="ignore"):
             recall = np.diag(self.confusion) / per_class
         return Scores(
-            images=images,
-            top1=float(np.trace(self.confusion)) / images,
-            top5=float(self.top5.sum()) / images,
-            loss=self.loss / images,
+            images=self.images,
+            top1=float(np.trace(self.confusion)) / labeled,
+            top5=float(self.top5.sum()) / labeled,
+            loss=self.loss / self.images,
             per_class=recall,
             confusion=self.confusion,
+            mean_average_precision=precision,
         )
 
 
@@ -72,15 +89,21 @@ class ScoreAccumulator:
 class Scores:
     """The result of an evaluation.
 
+    In multi-label data, an image's label with the highest score counts as its
+    label, except for the loss and the mean average precision.
+
     Attributes:
         images: Integer, the number of images.
-        top1: Fraction of the images whose top class is the label.
+        top1: Fraction of the images whose top class is the label. Images
+            without a label are left out.
         top5: Fraction of the images whose label is among the top five.
         loss: Mean cross-entropy against the labels, in nats.
         per_class: Array of shape (classes,), the accuracy of each class; NaN
             for a class without images.
         confusion: Integer array of shape (classes, classes), the number of
             images by label and by prediction.
+        mean_average_precision: Mean of the average precisions of the classes
+            that have images, or `None` if each image has one label.
     """
 
     images: int
@@ -89,11 +112,28 @@ class Scores:
     loss: float
     per_class: np.ndarray
     confusion: np.ndarray
+    mean_average_precision: float | None = None
+
+    @property
+    def balanced_accuracy(self):
+        """Mean of the classes' accuracies, of the classes with images."""
+        return float(np.nanmean(self.per_class))
 
     def summary(self):
         """Returns the scalar scores by name."""
-        names = ("images", "top1", "top5", "loss")
-        return {name: getattr(self, name) for name in names}
+        names = ("images", "top1", "top5", "loss", "mean_average_precision")
+        figures = {name: getattr(self, name) for name in names}
+        return {k: v for k, v in figures.items() if v is not None}
+
+
+def main_metric(figures):
+    """Returns the name of the metric that epochs are compared by.
+
+    Args:
+        figures: Dictionary, a row of a run's history.
+    """
+    names = ("mean_average_precision", "balanced_accuracy", "top1")
+    return next(name for name in names if name in figures)
 
 
 def judge(labels, logits):
@@ -157,8 +197,8 @@ class Evaluator:
 
         Args:
             eval_batches: Function of a `tf.distribute.InputContext` that
-                returns a `tf.data.Dataset` of this worker's images, integer
-                labels and weights. Padding has weight 0. All batches have the
+                returns a `tf.data.Dataset` of this worker's images, labels (see
+                `judge`) and weights. Padding has weight 0. All batches have the
                 same size, and all workers have the same number of batches.
 
         Returns:
@@ -180,7 +220,9 @@ class Evaluator:
         return [self.strategy.gather(value, axis=0) for value in results]
 
     def _replica_judge(self, images, labels, weights):
-        return weights, *judge(labels, self.model(images, training=False))
+        logits = self.model(images, training=False)
+        several = (labels, logits) if labels.shape.rank == 2 else ()
+        return weights, *judge(labels, logits), *several
 
 
 def evaluate_function(
@@ -204,7 +246,7 @@ def evaluate_function(
         activation: The last activation of `predict`: `"softmax"` or `"sigmoid"`
             if it returns probabilities, `"linear"` if it returns logits. By
             default, an image's outputs are treated as probabilities if they are
-            in [0, 1] and add up to 1.
+            in [0, 1] and, unless images have several labels, add up to 1.
 
     Returns:
         `Scores`, by the classes of `predict`.
@@ -217,7 +259,8 @@ def evaluate_function(
     indices = np.arange(classes) if indices is None else indices
     for number, (images, labels, weights) in enumerate(batches, 1):
         progress.note("evaluating, batch %d", number)
-        logits = _as_logits(predict(images.numpy()), activation)
+        several = labels.shape.rank == 2
+        logits = _as_logits(predict(images.numpy()), activation, several)
         real = weights.numpy() > 0
         wrong = np.count_nonzero(~np.isfinite(logits[real]).all(-1))
         if wrong:
@@ -227,14 +270,24 @@ def evaluate_function(
                 "be damaged. Use an earlier checkpoint, or train the model "
                 "again."
             )
-        results = judge(indices[labels.numpy()], logits)
-        accumulator.add(weights.numpy(), *(value.numpy() for value in results))
+        if several:
+            targets = np.zeros(logits.shape)
+            targets[:, indices] = labels.numpy()
+            results = (*judge(targets, logits), targets, logits)
+        else:
+            results = judge(indices[labels.numpy()], logits)
+        accumulator.add(weights.numpy(), *map(np.asarray, results))
     return accumulator.scores()
 
 
-def _as_logits(outputs, activation):
+def _as_logits(outputs, activation, several=False):
     """Returns float64 logits of all classes, or the log of probabilities."""
     outputs = np.asarray(outputs, np.float64)
+    if several:
+        if activation == "linear" or outputs.min() < 0 or outputs.max() > 1:
+            return outputs
+        known = outputs.clip(1e-7, 1 - 1e-7)
+        return np.log(known) - np.log1p(-known)
     if outputs.shape[-1] == 1:
         outputs, activation = probabilities(outputs, activation), "softmax"
     given = are_probabilities(outputs, activation)

@@ -31,6 +31,7 @@ from convmixer_tf.models.copying import copy_weights
 from convmixer_tf.models.open_model import OpenedModel
 from convmixer_tf.models.probabilities import probabilities
 from convmixer_tf.models.rebuilding import arguments_of
+from convmixer_tf.training.classifier import balanced_weights
 from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.classifier import evaluation_inputs
 from convmixer_tf.training.classifier import training_inputs
@@ -555,13 +556,11 @@ def _refit_head(run, body, head, features, targets, in_memory):
 
 def _class_weights(dataset):
     """Returns balancing class weights if the class sizes differ widely."""
-    labels = getattr(dataset, "labels", None)
-    counts = np.ones(len(dataset.class_names))
-    if labels is not None and labels.shape.rank == 1:
-        counts = np.bincount(labels, minlength=len(counts))
-    if counts.max() < IMBALANCE * counts.min():
-        return np.ones(len(counts))
-    return counts.sum() / len(counts) / counts
+    equal = np.ones(len(dataset.class_names))
+    if dataset.multi_label or not hasattr(dataset, "labels"):
+        return equal
+    weights = balanced_weights(dataset)
+    return equal if weights.max() < IMBALANCE * weights.min() else weights
 
 
 def _loss_weights(splits, targets):

@@ -1,5 +1,6 @@
 """Cross-entropy losses."""
 
+import keras
 import tensorflow as tf
 
 
@@ -36,3 +37,25 @@ def binary_cross_entropy(labels, logits):
         tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
     )
     return tf.reduce_mean(losses, axis=-1)
+
+
+def focal_loss(labels, logits):
+    """Computes the binary focal loss of each image, in float32.
+
+    Outputs that are already right have little weight. The many classes that
+    an image does not have therefore do not outweigh the few that it has.
+
+    Reference: Lin et al., "Focal Loss for Dense Object Detection",
+    https://arxiv.org/abs/1708.02002, without its factor alpha.
+
+    Args:
+        labels: As for `binary_cross_entropy`.
+        logits: Tensor of shape (batch, classes).
+
+    Returns:
+        Float32 tensor of shape (batch,), in nats, the mean over the classes.
+    """
+    labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
+    return keras.losses.binary_focal_crossentropy(
+        labels, logits, gamma=2.0, from_logits=True
+    )

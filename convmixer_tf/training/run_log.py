@@ -31,6 +31,8 @@ COLUMNS = (
     "loss",
     "top1",
     "top5",
+    "balanced_accuracy",
+    "mean_average_precision",
     "images_per_second",
     "seconds",
 )
@@ -39,6 +41,7 @@ COLUMNS = (
 # Settings of `TrainConfig` whose defaults match older versions.
 _LATER_SETTINGS = (
     "loss",
+    "class_weight",
     "optimizer",
     "muon_learning_rate",
     "distillation_weight",
@@ -142,7 +145,8 @@ class RunLog:
                     tf.summary.scalar(f"epoch/{name}", value)
             self.events.flush()
         text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        columns = [name for name in COLUMNS if name in row]
+        table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(history)
         try:

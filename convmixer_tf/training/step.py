@@ -10,6 +10,7 @@ from convmixer_tf.training.averages import batch_norms
 from convmixer_tf.training.distillation import distillation_loss
 from convmixer_tf.training.loss import binary_cross_entropy
 from convmixer_tf.training.loss import cross_entropy
+from convmixer_tf.training.loss import focal_loss
 from convmixer_tf.training.loss_scale import LossScale
 from convmixer_tf.training.muon import Muon
 from convmixer_tf.training.optimizer import AdamW
@@ -55,6 +56,7 @@ class Engine:
         self._losses = {
             "softmax": cross_entropy,
             "sigmoid": binary_cross_entropy,
+            "focal": focal_loss,
         }[config.loss]
         self.schedule = make_schedule(config)
         self.average = self.loss_scale = None

@@ -19,6 +19,7 @@ from convmixer_tf.stopping import stop_signals
 from convmixer_tf.training.checkpoint import CheckpointStore
 from convmixer_tf.training.checkpoint import checkpoint_name
 from convmixer_tf.training.evaluation import Evaluator
+from convmixer_tf.training.evaluation import main_metric
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import RunLog
 from convmixer_tf.training.run_log import check_run
@@ -251,6 +252,7 @@ class Run:
                 "loss": scores.loss,
                 "top1": scores.top1,
                 "top5": scores.top5,
+                **self._further_figures(scores),
                 # Unknown if the run was stopped between training and
                 # evaluation.
                 "images_per_second": steps
@@ -264,6 +266,14 @@ class Run:
         self.log.add_epoch(self.history)
         self.epoch_started = time.perf_counter()
         self.epoch_first_step = self.step
+
+    def _further_figures(self, scores):
+        """Returns the metrics for multi-label data or class weights."""
+        if scores.mean_average_precision is not None:
+            return {"mean_average_precision": scores.mean_average_precision}
+        if self.config.class_weight:
+            return {"balanced_accuracy": scores.balanced_accuracy}
+        return {}
 
     def evaluate(self, eval_batches):
         """Evaluates the model.
@@ -358,7 +368,9 @@ class Run:
 
     def best(self):
         """Returns the row of the best epoch, or `None` before the first."""
-        return max(self.history, key=lambda row: row["top1"], default=None)
+        return max(
+            self.history, key=lambda row: row[main_metric(row)], default=None
+        )
 
     def check_finite(self):
         """Raises `FloatingPointError` if the state is not finite."""

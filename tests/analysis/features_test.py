@@ -7,6 +7,7 @@ from keras import ops
 
 from convmixer_tf.analysis import feature_extractor
 from convmixer_tf.analysis.features import save_feature_maps
+from tests.prose import documents
 
 
 @pytest.mark.parametrize("top", [True, False])
@@ -60,6 +61,30 @@ def test_unknown_blocks_are_an_error(build, blocks, message):
     model, _ = build()
     with pytest.raises(ValueError, match=message):
         feature_extractor(model, blocks)
+
+
+@pytest.mark.peer
+def test_keras_hub_takes_it_as_a_backbone():
+    """The code in recipes/README.md, and a step of training."""
+    pytest.importorskip("keras_hub", reason="needs KerasHub")
+    (block,) = (
+        block.text
+        for block in documents.blocks("recipes/README.md")
+        if "keras_hub" in block.text
+    )
+    names = {}
+    exec(block, names)
+    images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3))
+    masks = np.eye(2)[images[..., 0] % 2]
+    for model, labels in (
+        (names["classifier"], np.arange(2)),
+        (names["segmenter"], masks),
+    ):
+        backbone = names["backbone"].get_layer("block_0").get_weights()[0]
+        model.compile()
+        assert np.isfinite(model.train_on_batch(images, labels)).all()
+        after = names["backbone"].get_layer("block_0").get_weights()[0]
+        assert not np.array_equal(after, backbone)
 
 
 def test_other_models_are_an_error():

@@ -451,3 +451,21 @@ def test_some_images_are_selected_and_labels_may_be_several():
     np.testing.assert_array_equal(targets.argmax(1), part.labels)
     several = dataclasses.replace(part, labels=tf.constant(targets))
     np.testing.assert_array_equal(several.targets(), targets)
+
+
+def test_a_table_has_splits_and_several_labels(tmp_path, save, photos):
+    save(tmp_path, {f"{i}.png": photos[0][:8, :8] for i in range(4)})
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "path,label,split\n0.png,a;b,train\n1.png,,train\n2.png,b,val\n"
+    )
+    train = open_dataset(table, "train")
+    assert train.multi_label
+    assert train.class_names == ("a", "b")
+    np.testing.assert_array_equal(train.labels, [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(
+        open_dataset(str(table), "validation").labels, [[0, 1]]
+    )
+    message = "no images of the split 'test', only of train, validation"
+    with pytest.raises(ValueError, match=message):
+        open_dataset(table, "test")

@@ -31,10 +31,13 @@ NAMES = ("red", "green", "blue")
 REPOSITORY = "user/small"
 
 
-def classifier(**arguments):
+def small(**arguments):
     arguments = {"input_shape": (16, 16, 3), "classes": 3, **arguments}
-    model = ConvMixer(8, 1, 3, 4, mean=0.25, std=0.5, **arguments)
-    return randomize(model)
+    return ConvMixer(8, 1, 3, 4, mean=0.25, std=0.5, **arguments)
+
+
+def classifier(**arguments):
+    return randomize(small(**arguments))
 
 
 @pytest.fixture
@@ -158,3 +161,9 @@ def test_timm_opens_it(tmp_path, monkeypatch):
     with torch.inference_mode():
         outputs = opened(torch.tensor(pixels.transpose(0, 3, 1, 2))).numpy()
     np.testing.assert_allclose(outputs, model(IMAGES), atol=1e-5)
+    # The weights have gone through timm unchanged.
+    torch.save(opened.state_dict(), tmp_path / "timm.pth")
+    again = small(weights=tmp_path / "timm.pth", classifier_activation=None)
+    assert len(again.weights) == len(opened.state_dict()) - 3
+    for actual, value in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(actual.numpy(), value.numpy())

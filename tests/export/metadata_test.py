@@ -166,7 +166,7 @@ def test_a_file_that_is_cut_off_behind_the_model(path):
 def test_other_models(tmp_path):
     model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)])
     path = tmp_path / "dense.tflite"
-    model.export(path, format="litert", verbose=False)
+    model.export(str(path), format="litert", verbose=False)
     with pytest.raises(ValueError, match=r"one image.*\[\(1, 7\)\]"):
         write_metadata(path, METADATA)
 

@@ -360,7 +360,8 @@ NORMALIZATIONS = {
 def test_normalization_in_plain_onnx(tmp_path, kind):
     model = normalized(keras.layers.Normalization(**NORMALIZATIONS[kind]))
     outputs = onnx_plain(model, tmp_path)
-    assert relative_difference(outputs, model(IMAGES)) < 1e-5
+    # The inverse makes pixels of up to 16,000: float32 has fewer digits left.
+    assert relative_difference(outputs, model(IMAGES)) < 1e-4
 
 
 def test_normalization_whatever_the_global_data_format(tmp_path):

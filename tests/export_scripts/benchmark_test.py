@@ -1,5 +1,6 @@
 """Tests export/benchmark.py."""
 
+import importlib.util
 import json
 
 import pytest
@@ -57,6 +58,7 @@ def test_peers(folder, model, images, tmp_path):
         *("export/benchmark.py", "--peers", "--threads=2", "--batch_size=4"),
         *(model, f"--output={output}", *images, "--turns=3"),
         f"--calibration={folder / 'calibration'}",
+        before="from tests.peers import import_timm; import_timm()",
     )
     assert result.returncode == 0, result.stderr[-2000:]
     results = json.loads(output.read_text())
@@ -83,6 +85,7 @@ def test_peers(folder, model, images, tmp_path):
     [
         ("--artifact=model.tflite", "`--artifact` must be NAME=PATH. Received"),
         ("--artifact=qat=/no/file", "`/no/file` does not exist"),
+        ("--peers", "pip install onnxruntime openvino torch timm"),
     ],
 )
 def test_wrong_flags(
@@ -92,6 +95,7 @@ def test_wrong_flags(
     for kind in ("intra", "inter"):
         name = f"set_{kind}_op_parallelism_threads"
         monkeypatch.setattr(tf.config.threading, name, lambda number: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     result = call_script(
         "export/benchmark.py",
         *(model, f"--output={tmp_path / 'x.json'}", *images, flag),

@@ -66,6 +66,10 @@ def test_models_and_images(answer, folder, model, tmp_path):
     copied.save_weights(weights)
     body = ConvMixer(4, 1, 3, 4, include_top=False, input_shape=(16, 16, 3))
     body.save(tmp_path / "body.keras")
+    paths = sorted((folder / "images" / "test").rglob("*.*"))[:12]
+    several = tmp_path / "several.csv"
+    lines = ["path,label,split", *(f"{x},red;blue,test" for x in paths)]
+    several.write_text("\n".join(lines))
     known = "ValueError The model has 3 outputs, but there are "
     calibration = f"--calibration={folder / 'calibration'}"
     same = f"--calibration={folder / 'images'}"
@@ -77,6 +81,7 @@ def test_models_and_images(answer, folder, model, tmp_path):
             *(model, *twelve, f"--labels={tmp_path / 'swapped.txt'}"),
         ): "12 2 2 2 2 1 .* 0 0$",
         (model, flat): "12( -1){12}$",
+        (model, f"--images={several}", "--split=test"): "12( -1){12}$",
         ("--model=512_20", images): "FileNotFoundError The model must be",
         (
             f"--model={tmp_path / 'broken.keras'}",

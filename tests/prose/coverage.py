@@ -204,6 +204,11 @@ COMMANDS = {
     "--output artifacts.json": Elsewhere(
         "tests/export_scripts/benchmark_test.py", "test_every_kind"
     ),
+    "python export/benchmark.py --peers --model 256_8 --images FOLDER "
+    "--split test --limit 2000 --calibration FOLDER --turns 3 "
+    "--output peers.json": Elsewhere(
+        "tests/export_scripts/benchmark_test.py", "test_peers"
+    ),
     "python recipes/benchmark_data.py --data FOLDER --split train": Run(
         "--rounds 1 --batches 3 --output data.json",
         "data.json",

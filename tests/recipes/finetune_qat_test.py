@@ -135,6 +135,9 @@ def places(folder):
     write_images(folder / "few" / "train", CLASSES, 14, 16)
     write_images(folder / "few" / "test", CLASSES, 3, 17)
     (folder / "file").write_text("no folder")
+    lines = "path,label,split\nfile,a;b,train\nfile2,a,test\n"
+    (folder / "several.csv").write_text(lines)
+    (folder / "file2").touch()
     square = (16, 16, 3)
     pooled = keras.layers.GlobalAveragePooling2D()
     dense = keras.layers.Dense(3, "softmax")
@@ -180,6 +183,7 @@ def places(folder):
         ("--eval_split=validation", "(`--eval_split`)"),
         ("--train_split=nowhere", "(`--train_split`)"),
         ("--data={}/few", "--eval_split must have at least 10 images. Recei"),
+        ("--data={}/several.csv", "one label an image. Received: the table"),
         ("--data={}/other", "does not know the classes cat, dog of the data"),
         ("--model={}/none.keras", "must be the path of a .keras"),
         (

@@ -21,6 +21,7 @@ from convmixer_tf.training import train_classifier
 from convmixer_tf.training.classifier import check_classes
 from convmixer_tf.training.classifier import evaluation_inputs
 from convmixer_tf.training.classifier import training_inputs
+from convmixer_tf.training.evaluation import main_metric
 from convmixer_tf.training.inputs import distribute
 from convmixer_tf.training.run_log import orientation_of_run
 
@@ -208,6 +209,58 @@ def test_another_number_of_classes_is_an_error(tmp_path, one_device, digits):
             digits,
             build_model=lambda activation: build_model(activation, 7),
         )
+
+
+def several_labels(digits):
+    """The same images with three labels, of which they may have all or none."""
+    x = digits.labels
+    labels = tf.stack([x % 2, tf.cast(x > 4, x.dtype), x // 9], axis=-1)
+    return dataclasses.replace(
+        digits, labels=labels, class_names=("odd", "large", "nine")
+    )
+
+
+@pytest.mark.slow
+def test_images_of_several_labels(tmp_path, one_device, digits):
+    train_set, eval_set = map(several_labels, digits)
+    model, summary = train_digits(
+        *(tmp_path, one_device, (train_set, eval_set)),
+        config=settings(epochs=1, steps_per_epoch=2, loss="focal"),
+        build_model=lambda activation: build_model(activation, 3),
+    )
+    assert 0 < summary["best"]["mean_average_precision"] < 1
+    assert "balanced_accuracy" not in (tmp_path / "log.csv").read_text()
+    assert "don't exclude each other" in (tmp_path / "model.md").read_text()
+    assert model.layers[-1].activation is keras.activations.sigmoid
+
+
+def test_several_labels_need_their_loss(tmp_path, one_device, digits):
+    data_sets = [several_labels(x) for x in digits]
+    with pytest.raises(ValueError, match='Pass loss="sigmoid" or loss="focal"'):
+        train_digits(tmp_path, one_device, data_sets)
+    single = dataclasses.replace(data_sets[1], labels=digits[1].labels)
+    with pytest.raises(ValueError, match="must both be multi-label"):
+        train_digits(tmp_path, one_device, [data_sets[0], single])
+
+
+def test_classes_count_alike(digits):
+    train_set = dataclasses.replace(digits[0], labels=digits[0].labels // 8)
+    train_set = dataclasses.replace(train_set, class_names=("most", "few"))
+    count = len(train_set)
+    config = settings(batch_size=count, class_weight="balanced")
+    batches = training_inputs(
+        config, train_set, data.get_augmentation("none"), SIZE
+    )
+    _, labels = next(iter(batches(0, 0, tf.distribute.InputContext())))
+    np.testing.assert_allclose(
+        labels.numpy().sum(0), [count / 2] * 2, rtol=1e-5
+    )
+
+
+def test_epochs_are_compared_by_what_the_settings_ask_for():
+    assert main_metric({"top1": 0.5}) == "top1"
+    row = {"top1": 0.5, "balanced_accuracy": 0.4}
+    assert main_metric(row) == "balanced_accuracy"
 
 
 def test_class_names_survive_in_the_file(tmp_path):

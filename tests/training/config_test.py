@@ -36,6 +36,10 @@ def test_the_defaults_are_the_authors():
             {"batch_size": 10, "accumulation_steps": 4},
             "`batch_size` must be a multiple of `accumulation_steps`",
         ),
+        (
+            {"loss": "focal", "class_weight": "balanced"},
+            '`class_weight` needs loss="softmax"',
+        ),
         ({"warmup_epochs": 1}, '`warmup_epochs` needs schedule="cosine"'),
         (
             {"warmup_epochs": 3, "epochs": 3, "schedule": "cosine"},

@@ -1,10 +1,16 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from convmixer_tf.training.evaluation import Evaluator
 from convmixer_tf.training.evaluation import ScoreAccumulator
+from convmixer_tf.training.evaluation import evaluate_function
 from convmixer_tf.training.evaluation import judge
+from convmixer_tf.training.loss import binary_cross_entropy
+from convmixer_tf.training.loss import focal_loss
+from convmixer_tf.training.metrics import multi_label_metrics
 from tests.training import tiny
 
 
@@ -101,3 +107,33 @@ def test_of_several_labels_the_best_counts():
     np.testing.assert_array_equal(ranks, [0, 1, 0])
     expected = np.logaddexp(0, logits) - labels.numpy() * logits.numpy()
     np.testing.assert_allclose(losses, expected.mean(-1), rtol=1e-6)
+
+
+def test_several_labels_are_measured_over_all_batches():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(8, 3))
+    targets = (rng.random((8, 3)) < 0.5).astype(np.int64)
+    targets[0] = 0  # An image without a label.
+    answers = iter(np.split(1 / (1 + np.exp(-logits)), 2))
+    batches = [
+        [tf.constant(x) for x in (logits[part], targets[part], np.ones(4))]
+        for part in (slice(4), slice(4, 8))
+    ]
+    scores = evaluate_function(
+        lambda images: next(answers), batches, 3, activation="sigmoid"
+    )
+    json.dumps(scores.summary())
+    expected = multi_label_metrics(logits, targets)
+    for name in ("images", "loss", "mean_average_precision"):
+        assert scores.summary()[name] == pytest.approx(expected[name])
+    best = targets[np.arange(8), logits.argmax(axis=-1)]
+    assert scores.top1 == pytest.approx(best[targets.any(axis=-1)].mean())
+
+
+def test_focal_loss_is_less_where_the_output_is_right_already():
+    labels = tf.constant([[1.0], [0.0], [0.3]])
+    logits = tf.constant([[2.0], [1.0], [-1.0]])
+    p = tf.sigmoid(logits)
+    share = labels * p + (1 - labels) * (1 - p)  # Of what is right.
+    expected = (1 - share[:, 0]) ** 2 * binary_cross_entropy(labels, logits)
+    np.testing.assert_allclose(focal_loss(labels, logits), expected, rtol=1e-5)
