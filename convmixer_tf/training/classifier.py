@@ -308,7 +308,7 @@ def check_datasets(config, train_set, eval_set):
 
 
 def _check_loss(config, train_set, eval_set):
-    """Raises `ValueError` if labels and loss don't go together."""
+    """Raises `ValueError` if labels and loss do not fit together."""
     several = train_set.multi_label
     if several != eval_set.multi_label:
         raise ValueError(
