@@ -22,6 +22,7 @@ COMMAND = "convmixer_tf.predict"
 COMMANDS = {
     "phone": "from photographs to verified files for phones, and a report",
     "predict": "classify image files",
+    "map": "classify any number of images, on a machine or a cluster",
     "finetune": "teach a model the classes of your images",
     "evaluate": "measure a model on labeled images",
     "export": "write a model as tflite, onnx, saved_model, tfhub, web, android",
@@ -38,6 +39,7 @@ _NOISE = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl"
     rb"|INFO: Created TensorFlow Lite|To enable the following instructions:"
     rb"|.*\bJPEG\b|.*\bjpeg\b|libpng"
+    rb"|.*core_worker\.cc:\d+. Actor with class name"
     rb"|Input file read error|.*Huffman|.*\bmarker 0x"
 )
 
@@ -63,9 +65,9 @@ def parse(arguments=None, program=f"python -m {COMMAND}"):
     add(
         "--model",
         default="256_8",
-        help="a .keras or .tflite file, the folder of a SavedModel, of a TF "
-        "Hub module or of a run, hf://USER/REPOSITORY, or one of "
-        f"{', '.join(VARIANTS)}",
+        help="a .keras or .tflite file, a file of weights, the folder of a "
+        "SavedModel, of a TF Hub module or of a run, hf://USER/REPOSITORY, or "
+        f"one of {', '.join(VARIANTS)}",
     )
     add("--labels", help="file with the name of a class a line")
     add("--top", type=_positive, default=5, help="classes to name an image")

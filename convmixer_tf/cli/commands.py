@@ -14,7 +14,7 @@ FORMATS = {
     "android": "to_android",
 }
 # Those whose errors are not put into a line by themselves.
-_GUARDED = ("evaluate", "finetune")
+_GUARDED = ("evaluate", "finetune", "map")
 
 
 def main(arguments=None):
