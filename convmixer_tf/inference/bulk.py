@@ -16,28 +16,21 @@ import logging
 import os
 import pathlib
 import time
-import uuid
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
-import tensorflow as tf
 
 from convmixer_tf import progress
-from convmixer_tf.data.evaluation import batch_decoder
 from convmixer_tf.data.validation import check_crop_fraction
 from convmixer_tf.files import PathLike
 from convmixer_tf.files import is_remote
-from convmixer_tf.inference.bulk_inputs import Part
 from convmixer_tf.inference.bulk_inputs import find_parts
-from convmixer_tf.inference.bulk_inputs import locate
-from convmixer_tf.inference.bulk_inputs import read_batches
-from convmixer_tf.inference.bulk_inputs import why_not
-from convmixer_tf.inference.classification import Prediction
-from convmixer_tf.inference.classification import judged
-from convmixer_tf.inference.classifiers import load_classifier
-from convmixer_tf.inference.classifiers import load_features
-from convmixer_tf.inference.formats import readable_name
+from convmixer_tf.inference.bulk_outputs import MANIFEST
+from convmixer_tf.inference.bulk_outputs import claim
+from convmixer_tf.inference.bulk_outputs import delete
+from convmixer_tf.inference.bulk_outputs import file_of
+from convmixer_tf.inference.bulk_outputs import names_in
+from convmixer_tf.inference.bulk_worker import ERRORS
+from convmixer_tf.inference.bulk_worker import Settings
+from convmixer_tf.inference.bulk_worker import Worker
 from convmixer_tf.models import VARIANTS
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.validation import check_orientation
@@ -47,8 +40,6 @@ from convmixer_tf.weights.hub import fetch_from_hub
 
 _LOG = logging.getLogger(__name__)
 
-# Hidden from what reads the folder as one table.
-MANIFEST = "_manifest.json"
 FEATURES = ("float16", "float32")
 # Bytes of Ray's object store. Parts and counts are all that goes through it.
 _OBJECT_STORE = 2**27
@@ -67,18 +58,6 @@ class MapReport:
     images: int
     computed: int
     failed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """What decides on the numbers in the output."""
-
-    features: str | None
-    top: int
-    batch_size: int
-    image_size: int | None
-    crop_fraction: float | None
-    orientation: str | None
 
 
 def map_images(
@@ -156,7 +135,7 @@ def map_images(
             f"Argument `features` must be one of {', '.join(FEATURES)}, or "
             f"None. Received: features={features!r}"
         )
-    settings = _Settings(
+    settings = Settings(
         features, top, batch_size, image_size, crop_fraction, orientation
     )
     _import_ray()
@@ -172,9 +151,9 @@ def map_images(
         output = os.path.abspath(output)
     if os.path.exists(model):  # Workers are in folders of their own.
         model = os.path.abspath(model)
-    is_new = _claim(output, manifest)
-    done = set(_names_in(output))
-    missing = [i for i in range(len(counts)) if _file_of(i) not in done]
+    is_new = claim(output, manifest)
+    done = set(names_in(output))
+    missing = [i for i in range(len(counts)) if file_of(i) not in done]
     todo = [{"number": i, "part": packed[i]} for i in missing]
     count = sum(counts[i] for i in missing)
     failed = 0
@@ -185,12 +164,12 @@ def map_images(
                 answers = _answers(todo, arguments, workers, gpus)
                 failed = _compute(answers, count)
     finally:
-        names = _names_in(output)
+        names = names_in(output)
         if is_new and not any(x.endswith(".parquet") for x in names):
-            _delete(output, MANIFEST)  # The model may be at fault.
+            delete(output, MANIFEST)  # The model may be at fault.
     for name in names:  # Of workers that were killed.
         if name.startswith(".") and name.endswith(".parquet"):
-            _delete(output, name)
+            delete(output, name)
     return MapReport(sum(counts), count, failed)
 
 
@@ -210,7 +189,7 @@ def _divide(source):
 
     Returns:
         String that identifies the list; for each part the number of images;
-        and what `_Worker` reads. Of a path, some ten bytes are left.
+        and what `Worker` reads. Of a path, some ten bytes are left.
     """
     found = find_parts(source)
     size = _part_size(sum(part.count for part in found))
@@ -228,10 +207,6 @@ def _part_size(total):
     return min(1024, 64 * max(1, total // 1024))
 
 
-def _file_of(number):
-    return f"part-{number:06d}.parquet"
-
-
 def _digest_of_model(name):
     """Identifies a model by its content; a published one by its name."""
     if name in VARIANTS:
@@ -247,70 +222,6 @@ def _digest_of_model(name):
             digest.update(str(file.relative_to(path)).encode())
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
-
-
-def _claim(output, manifest):
-    """Checks that a folder is of these results, or makes it so.
-
-    Returns:
-        Boolean, whether nothing was there before.
-    """
-    names = _names_in(output)
-    if MANIFEST in names:
-        filesystem, folder = locate(output)
-        with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as file:
-            there = json.loads(file.read())
-        other = [x for x in manifest if there.get(x) != manifest[x]]
-        if other:
-            key = other[0]
-            raise ValueError(
-                f"`{output}` has the results of another {' and '.join(other)}. "
-                f"Write elsewhere, or remove it. Received: {manifest[key]!r}, "
-                f"there: {there.get(key)!r}"
-            )
-        return False
-    if names:
-        raise FileExistsError(
-            f"`{output}` exists and has no `{MANIFEST}` in it. Remove it, or "
-            "write elsewhere."
-        )
-    text = json.dumps(manifest, indent=1) + "\n"
-    locate(output)[0].create_dir(locate(output)[1], recursive=True)
-    _write(output, MANIFEST, text.encode())
-    return True
-
-
-def _names_in(output):
-    from pyarrow import fs
-
-    filesystem, folder = locate(output)
-    selector = fs.FileSelector(folder, allow_not_found=True)
-    return [x.base_name for x in filesystem.get_file_info(selector)]
-
-
-def _delete(output, name):
-    filesystem, folder = locate(output)
-    filesystem.delete_file(f"{folder}/{name}")
-
-
-def _write(output, name, content):
-    """Writes a file, which appears when it is complete."""
-    filesystem, folder = locate(output)
-    unfinished = f"{folder}/.{uuid.uuid4().hex}.{name}"
-    try:
-        with filesystem.open_output_stream(unfinished) as file:
-            file.write(content)
-        if filesystem.type_name == "local":
-            with open(unfinished, "rb") as file:
-                os.fsync(file.fileno())
-        filesystem.move(unfinished, f"{folder}/{name}")
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            filesystem.delete_file(unfinished)
-        raise OSError(
-            f"Can't write to `{output}`: {error}. The files that are complete "
-            "stay; make room, and give the same command again."
-        ) from error
 
 
 @contextlib.contextmanager
@@ -378,7 +289,7 @@ def _compute(answers, count):
     said = time.monotonic()
     for answer in answers:
         if answer["error"]:
-            raise _ERRORS[answer["kind"]](answer["error"])
+            raise ERRORS[answer["kind"]](answer["error"])
         done, failed = done + answer["images"], failed + answer["failed"]
         now = time.monotonic()
         if start is None:  # That of the first ones was building the graph.
@@ -399,7 +310,7 @@ def _answers(todo, arguments, workers, gpus):
     ray.data.DataContext.get_current().enable_progress_bars = False
     # A block is one part and comes back as a few numbers.
     rows = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
-        _Worker,
+        Worker,
         fn_constructor_args=arguments,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=arguments[-1],
@@ -413,125 +324,3 @@ def _answers(todo, arguments, workers, gpus):
             f"The cluster failed: {error}. What is complete stays; the same "
             "command does the rest."
         ) from error
-
-
-_ERRORS = {
-    error.__name__: error
-    for error in (FileNotFoundError, ImportError, OSError, ValueError)
-}
-
-
-class _Worker:
-    """Computes parts, in a process of Ray's.
-
-    An error that the user can help comes back as a row: Ray would try again.
-    """
-
-    def __init__(self, model, output, settings, cpus):
-        self._output, self._settings = output, settings
-        self._error = None
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
-            tf.config.threading.set_intra_op_parallelism_threads(cpus)
-            # With one, what calls Python in a graph would wait for itself.
-            tf.config.threading.set_inter_op_parallelism_threads(max(2, cpus))
-            for gpu in tf.config.list_physical_devices("GPU"):  # Shared.
-                tf.config.experimental.set_memory_growth(gpu, True)
-        try:
-            load = load_features if settings.features else load_classifier
-            self._model = load(
-                model,
-                settings.image_size,
-                settings.crop_fraction,
-                settings.orientation,
-            )
-            self._decode = batch_decoder(
-                self._model.image_size,
-                settings.batch_size,
-                self._model.crop_fraction,
-                self._model.orientation,
-            )
-        except tuple(_ERRORS.values()) as error:
-            self._error = error
-
-    def __call__(self, row):
-        name = _file_of(row["number"])
-        part = Part(*json.loads(zlib.decompress(row["part"])))
-        answer = {"images": part.count, "failed": 0, "kind": "", "error": ""}
-        try:
-            if self._error:
-                raise self._error
-            filesystem, folder = locate(self._output)
-            if not filesystem.get_file_info(f"{folder}/{name}").is_file:
-                found = list(self._predict(part))
-                answer["failed"] = sum(x.error is not None for x in found)
-                _write(self._output, name, self._encode(found))
-        except tuple(_ERRORS.values()) as error:
-            kinds = (k for k, x in _ERRORS.items() if isinstance(error, x))
-            answer |= {"images": 0, "kind": next(kinds), "error": str(error)}
-        return answer
-
-    def _predict(self, part):
-        """Yields a `Prediction` for each image of a part."""
-        dtype = self._settings.features or "float64"
-        for images, pixels, is_read in _ahead(self._decoded(part)):
-            rows = iter(())
-            if is_read.any():
-                outputs = np.asarray(self._model.predict(pixels[is_read]))
-                with np.errstate(over="ignore"):
-                    rows = zip(outputs, outputs.astype(dtype), strict=True)
-            for (name, content), seen in zip(images, is_read, strict=True):
-                if not seen:
-                    yield Prediction(name, None, why_not(part, name, content))
-                    continue
-                exact, rounded = next(rows)
-                if np.isfinite(exact).all() != np.isfinite(rounded).all():
-                    yield Prediction(name, None, _TOO_LARGE)
-                else:
-                    yield judged(name, rounded)
-
-    def _decoded(self, part):
-        for images in read_batches(part, self._settings.batch_size):
-            pixels, is_read = self._decode([x or b"" for _, x in images])
-            yield images, pixels[: len(images)], is_read[: len(images)]
-
-    def _encode(self, found):
-        """Makes a Parquet file of predictions."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        columns = {"path": pa.array([readable_name(x.image) for x in found])}
-        if self._settings.features:
-            kind = pa.from_numpy_dtype(self._settings.features)
-            columns["features"] = pa.array(
-                [x.probabilities for x in found],
-                pa.list_(kind, self._model.classes),
-            )
-        else:
-            names = self._model.class_names
-            best = [x.best(self._settings.top, names) or None for x in found]
-            for key, index, kind in (
-                ("classes", 0, pa.string()),
-                ("indices", 1, pa.int32()),
-                ("probabilities", 2, pa.float64()),
-            ):
-                columns[key] = pa.array(
-                    [x and [row[index] for row in x] for x in best],
-                    pa.list_(kind),
-                )
-        columns["error"] = pa.array([x.error for x in found], pa.string())
-        sink = pa.BufferOutputStream()
-        parquet.write_table(pa.table(columns), sink)
-        return sink.getvalue()
-
-
-_TOO_LARGE = "not written: a feature is beyond float16. Write them as float32."
-
-
-def _ahead(items):
-    """Passes items on, and makes the next one meanwhile."""
-    items = iter(items)
-    with ThreadPoolExecutor(1) as pool:
-        item = pool.submit(next, items, None)
-        while (now := item.result()) is not None:
-            item = pool.submit(next, items, None)
-            yield now

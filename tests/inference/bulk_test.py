@@ -15,6 +15,8 @@ from convmixer_tf.data import resize_and_center_crop  # noqa: E402
 from convmixer_tf.inference import bulk  # noqa: E402
 from convmixer_tf.inference import map_images  # noqa: E402
 from convmixer_tf.inference import predict_images  # noqa: E402
+from convmixer_tf.inference.bulk_worker import Settings  # noqa: E402
+from convmixer_tf.inference.bulk_worker import Worker  # noqa: E402
 from convmixer_tf.models import ConvMixer  # noqa: E402
 from convmixer_tf.models import save_model  # noqa: E402
 from tests.helpers import files_up_to  # noqa: E402
@@ -31,7 +33,7 @@ def _here(monkeypatch):
     def answers(todo, arguments, workers, gpus):
         model, output, settings, _ = arguments
         if (model, settings) not in WORKERS:
-            WORKERS[model, settings] = bulk._Worker(*arguments)
+            WORKERS[model, settings] = Worker(*arguments)
         worker = WORKERS[model, settings]
         worker._output = output
         yield from map(worker, todo)
@@ -179,8 +181,8 @@ def test_a_bucket(photos, model, output, tmp_path):
 
 
 def test_features_beyond_float16_are_an_error():
-    worker = bulk._Worker.__new__(bulk._Worker)
-    worker._settings = bulk._Settings("float16", 5, 2, None, None, None)
+    worker = Worker.__new__(Worker)
+    worker._settings = Settings("float16", 5, 2, None, None, None)
     pixels = np.zeros((2, 1, 1, 3), np.float32)
     images, is_read = [("a", b""), ("b", b"")], np.array([True, True])
     worker._decoded = lambda part: [(images, pixels, is_read)]
