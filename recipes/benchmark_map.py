@@ -12,7 +12,7 @@ equal rows.
 
 Time: 50,000 images of CIFAR-10 take about 20 minutes of two idle cores, and
 `--kill` about 10.
-Result: recipes/results/map.json, map_killed.json.
+Result: recipes/results/map_memory.json, map_killed.json.
 """
 
 import contextlib
@@ -83,12 +83,13 @@ def start(command, *arguments):
 
 def measure(command, *arguments):
     """Runs a command and measures all its processes."""
-    began, seconds, peak = time.monotonic(), {}, 0.0
+    began, seconds, workers, peak = time.monotonic(), {}, set(), 0.0
     process = start(command, *arguments)
     while process.poll() is None:
         found = processes()
         numbers = family(process.pid, found)
         seconds |= {number: found[number][1] for number in numbers}
+        workers |= {x for x in numbers if "MapWorker" in found[x][2]}
         peak = max(peak, sum(map(memory, numbers)))
         time.sleep(0.5)
     if process.returncode:
@@ -96,6 +97,7 @@ def measure(command, *arguments):
     return {
         "seconds": time.monotonic() - began,
         "processor_seconds": sum(seconds.values()),
+        "workers_processor_seconds": sum(seconds[x] for x in workers),
         "peak_mb": peak,
     }
 
