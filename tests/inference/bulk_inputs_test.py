@@ -108,7 +108,7 @@ def test_parquet_of_paths(files):
     [
         ("x.csv", b"a,b\n1,2\n", "must name the column `path`"),
         ("x.parquet", b"no table", "is damaged or is no Parquet file"),
-        ("x.tfrecord", b"no records", "cut off or damaged"),
+        ("x.tfrecord", b"no records", "truncated or damaged"),
     ],
 )
 def test_a_damaged_source(tmp_path, name, content, message):
@@ -133,7 +133,7 @@ def test_why_an_image_cannot_be_read(tmp_path):
     why = why_not(files, str(tmp_path / "a.jpg"), b"")
     assert why == "unreadable: it is empty."
     table = Part("parquet", "x.parquet", 0, 1)
-    assert "It begins with" in why_not(table, "a.jpg", b"no image")
+    assert "it is not an image" in why_not(table, "a.jpg", b"no image")
 
 
 def test_a_table_without_images(tmp_path):
