@@ -17,7 +17,7 @@ from absl import logging
 from convmixer_tf.cli.launch import start
 from convmixer_tf.inference import map_images
 from convmixer_tf.inference.bulk import FEATURES
-from convmixer_tf.models import VARIANTS
+from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.validation import ORIENTATIONS
 
 _OUTPUT = flags.DEFINE_string(

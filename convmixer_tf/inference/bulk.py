@@ -31,8 +31,8 @@ from convmixer_tf.inference.bulk_outputs import names_in
 from convmixer_tf.inference.bulk_worker import ERRORS
 from convmixer_tf.inference.bulk_worker import Settings
 from convmixer_tf.inference.bulk_worker import Worker
-from convmixer_tf.models import VARIANTS
 from convmixer_tf.models.rebuilding import find_model
+from convmixer_tf.models.variants import VARIANTS
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 from convmixer_tf.weights.hub import HUB
