@@ -1,4 +1,4 @@
-"""Classifiers of every kind give what their Keras model gives."""
+"""Tests that classifiers of all formats match their Keras model."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def files(model, tmp_path_factory):
-    """One of each kind, and what is wrong with models."""
+    """One file of each format, and invalid models."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "run").mkdir()
     save_model(model, folder / "run" / "model.keras", NAMES, 0.5, "stored")
@@ -108,7 +108,7 @@ def test_a_crop_that_is_none(files, tmp_path, text):
 
 
 def test_a_single_output_of_unknown_meaning(tmp_path):
-    """A ReLU that the converter puts into the last operator."""
+    """A ReLU that the converter fuses into the last operator."""
     images = keras.Input((24, 24, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     model = keras.Model(images, keras.layers.Dense(1, "relu")(pooled))
@@ -124,7 +124,7 @@ def test_a_file_from_before_orientations(files, tmp_path, caplog):
     path.write_text('{"crop_fraction": 0.5}')
     found = load_classifier(tmp_path / "model")
     assert (found.crop_fraction, found.orientation) == (0.5, "exif")
-    assert "images are read. Assumed: --orientation exif" in caplog.text
+    assert "images are read. Using defaults: --orientation exif" in caplog.text
 
 
 def test_a_variant(tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def export(model, folder, ways=tuple(WAYS)):
 
 @pytest.mark.parametrize("activation", [None, "sigmoid"])
 def test_probabilities_are_as_the_model_means_them(tmp_path, activation):
-    """All outputs are in [0, 1], and none of them adds up to 1."""
+    """All outputs are in [0, 1], and no row adds up to 1."""
     arguments = {"input_shape": (24, 24, 3), "classes": 2}
     arguments["classifier_activation"] = activation
     model = randomize(ConvMixer(8, 1, 3, 4, **arguments))
@@ -273,7 +273,7 @@ def test_softmax_over_one_output_is_refused(tmp_path):
 
 
 def export_foreign(model, folder):
-    """Saves a model in the ways that ask nothing of it; returns the paths."""
+    """Saves a model in formats without requirements; returns the paths."""
     model.save(folder / "model.keras")
     model.export(folder / "foreign", verbose=False)
     return folder / "model.keras", folder / "foreign"
@@ -281,7 +281,7 @@ def export_foreign(model, folder):
 
 @pytest.mark.parametrize("kind", ["softmax", "linear", "neither"])
 def test_an_end_that_is_not_known(tmp_path, kind):
-    """Probes settle it, once for all images, or it is refused."""
+    """Test images determine it once for all images, or it is an error."""
     image = keras.Input((24, 24, 3))
     x = keras.layers.GlobalAveragePooling2D()(image)
     x = keras.layers.Rescaling(1 / 255)(x)
@@ -292,7 +292,7 @@ def test_an_end_that_is_not_known(tmp_path, kind):
         x = keras.layers.Rescaling(2.0, offset=-0.5)(x)
     model = keras.Model(image, keras.layers.Flatten()(x))
     images = np.zeros((2, 24, 24, 3), "float32")
-    # The first one's outputs add up to 1, by accident or not.
+    # The first image's outputs happen to add up to 1.
     images[0], images[1] = (204, 127.5, 51), (255, 0, 255)
     expected = model.predict(images, verbose=0)
     if kind == "linear":
@@ -392,7 +392,7 @@ def test_a_file_that_wants_other_pixels(files, tmp_path):
     path = tmp_path / "normalized.tflite"
     shutil.copy(files / "named.tflite", path)
     write_metadata(path, TFLiteMetadata("Toy", mean=(127.5,), std=(127.5,)))
-    with pytest.raises(ValueError, match=r"not take pixels in .0, 255.: "):
+    with pytest.raises(ValueError, match=r"must take pixels in .0, 255.\."):
         load_classifier(path)
     raw = ConvMixer(
         *(8, 1, 3, 4),
@@ -420,7 +420,7 @@ def test_a_module_whose_white_is_1(model, tmp_path, crop_fraction):
 
 
 def test_threads_of_a_tflite_file(files, monkeypatch):
-    """No more than there are cores, or than TensorFlow is told to use."""
+    """At most the number of cores and of TensorFlow's threads."""
     threads = []
 
     class Model(LiteRTModel):
