@@ -22,6 +22,7 @@ COMMAND = "convmixer_tf.predict"
 COMMANDS = {
     "phone": "train on photographs and write verified files for phones",
     "predict": "classify image files",
+    "map": "classify any number of images, on one machine or a cluster",
     "finetune": "fine-tune a model on your images",
     "evaluate": "evaluate a model on labeled images",
     "export": "export to tflite, onnx, saved_model, tfhub, web or android",
@@ -38,6 +39,7 @@ _NOISE = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl"
     rb"|INFO: Created TensorFlow Lite|To enable the following instructions:"
     rb"|.*\bJPEG\b|.*\bjpeg\b|libpng"
+    rb"|.*core_worker\.cc:\d+. Actor with class name"
     rb"|Input file read error|.*Huffman|.*\bmarker 0x"
 )
 
@@ -63,8 +65,8 @@ def parse(arguments=None, program=f"python -m {COMMAND}"):
     add(
         "--model",
         default="256_8",
-        help="a .keras or .tflite file, a SavedModel, TF Hub module or run "
-        f"folder, hf://USER/REPOSITORY, or one of {', '.join(VARIANTS)}",
+        help="a .keras, .tflite or weights file, a SavedModel, TF Hub module "
+        f"or run folder, hf://USER/REPOSITORY, or one of {', '.join(VARIANTS)}",
     )
     add("--labels", help="file with one class name a line")
     add("--top", type=_positive, default=5, help="number of top classes")

@@ -32,7 +32,6 @@ from convmixer_tf import ConvMixer768_32
 from convmixer_tf import ConvMixer1024_20
 from convmixer_tf import ConvMixer1536_20
 from convmixer_tf.files import dump_json
-from convmixer_tf.layers._fast import tensorflow_cpu
 from convmixer_tf.layers._fast.choice import plain_operations
 from convmixer_tf.training import TrainConfig
 from convmixer_tf.training.step import Engine
@@ -143,8 +142,10 @@ def lower_update(strategy, model, batch_size):
         batch = [described_chips.per_replica(strategy, *x) for x in parts]
     else:
         update, batch = engine._update, [tf.TensorSpec(*x) for x in parts]
-    # The layers shall not take what is fast on this machine's CPU.
-    with mock.patch.object(tensorflow_cpu, "only_cpus", return_value=False):
+    # Otherwise the layers choose what is fast on this machine's CPU.
+    with mock.patch(
+        "convmixer_tf.layers._fast.tensorflow_cpu.only_cpus", return_value=False
+    ):
         update = update.get_concrete_function(tuple(batch))
     return described_chips.Program(update, "TPU" if tpu else "GPU")
 

@@ -38,6 +38,7 @@ ALLOWED = {
 # commands in `convmixer_tf.cli`.
 PUBLIC_MODULES = {
     *("convmixer_tf.files", "convmixer_tf.model_card", "convmixer_tf.predict"),
+    "convmixer_tf.layers._fast.choice",  # Its README documents it.
     *("convmixer_tf.progress", "convmixer_tf.timing"),
     *("convmixer_tf.training.finetune", "convmixer_tf.training.step"),
     "convmixer_tf.validation",

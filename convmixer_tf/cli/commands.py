@@ -14,7 +14,7 @@ FORMATS = {
     "android": "to_android",
 }
 # Commands that need `guarded` for one-line errors.
-_GUARDED = ("evaluate", "finetune")
+_GUARDED = ("evaluate", "finetune", "map")
 
 
 def main(arguments=None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 from convmixer_tf.data.cropping import CROP_FRACTION
@@ -12,10 +13,12 @@ from convmixer_tf.data.decoding import ORIENTATION
 from convmixer_tf.data.decoding import decode_image
 from convmixer_tf.data.loading import Shard
 from convmixer_tf.data.loading import UnreadableLog
+from convmixer_tf.data.loading import batch_loader
 from convmixer_tf.data.loading import check_labels
 from convmixer_tf.data.loading import finish
 from convmixer_tf.data.loading import load_batches
 from convmixer_tf.data.loading import readable_names
+from convmixer_tf.data.pillow import with_pillow
 from convmixer_tf.data.validation import check_range
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
@@ -103,6 +106,55 @@ def evaluation_batches(
     return finish(batches, num_batches)
 
 
+def batch_decoder(image_size, batch_size, crop_fraction, orientation):
+    """Makes a function that decodes images as `evaluation_batches` does.
+
+    Args:
+        image_size: Side of the images, in pixels.
+        batch_size: Integer, the most images at a time.
+        crop_fraction: As in `resize_and_center_crop`.
+        orientation: As in `decode_image`.
+
+    Returns:
+        Function from a list of bytes to two arrays: images, float32 of shape
+        (batch_size, image_size, image_size, 3), and whether each was read.
+    """
+
+    def prepare(example):
+        image = decode_image(with_pillow(example["name"]), orientation)
+        image = resize_and_center_crop(image, image_size, crop_fraction)
+        return image, tf.constant(True)
+
+    load = batch_loader(
+        prepare,
+        batch_size,
+        lambda _, tensors, position: _fill(batch_size, tensors, position),
+    )
+    graph = tf.function(
+        lambda encoded: load({"name": encoded}),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+
+    def decode(contents):
+        images, is_read = graph(tf.constant(contents, tf.string))
+        return np.float32(images.numpy()), is_read.numpy()
+
+    return decode
+
+
+def _fill(batch_size, tensors, position):
+    """Puts what was loaded to its positions in a batch of zeros."""
+    return tuple(
+        tf.scatter_nd(
+            position[:, None],
+            tensor,
+            tf.concat([[batch_size], tf.shape(tensor)[1:]], axis=0),
+        )
+        for tensor in tensors
+    )
+
+
 def _pad(log, batch_size, names, tensors, position):
     """Pads with zeros. Logs unreadable images or raises an error."""
     if log:
@@ -117,11 +169,4 @@ def _pad(log, batch_size, names, tensors, position):
             ],
         )
     with tf.control_dependencies([report]):
-        return tuple(
-            tf.scatter_nd(
-                position[:, None],
-                tensor,
-                tf.concat([[batch_size], tf.shape(tensor)[1:]], axis=0),
-            )
-            for tensor in tensors
-        )
+        return _fill(batch_size, tensors, position)

@@ -46,6 +46,23 @@ def load_batches(groups, prepare, batch_size, on_lost):
     Args:
         groups: A `tf.data.Dataset` of examples in groups of at most
             `batch_size`.
+        prepare: As in `batch_loader`.
+        batch_size: Number of images in a batch.
+        on_lost: As in `batch_loader`.
+
+    Returns:
+        A `tf.data.Dataset` of tuples of tensors with `batch_size` rows.
+    """
+    return groups.map(
+        batch_loader(prepare, batch_size, on_lost),
+        num_parallel_calls=_BATCHES_IN_FLIGHT,
+    )
+
+
+def batch_loader(prepare, batch_size, on_lost):
+    """Makes a function from a group of examples to a batch, for a graph.
+
+    Args:
         prepare: Function from an example to a tuple of tensors of static shape.
             It raises an error if the image is unreadable.
         batch_size: Number of images in a batch.
@@ -55,7 +72,8 @@ def load_batches(groups, prepare, batch_size, on_lost):
             the batch. It returns full batches.
 
     Returns:
-        A `tf.data.Dataset` of tuples of tensors with `batch_size` rows.
+        Function from a dictionary of tensors, of which `"name"` is one, to a
+        tuple of tensors with `batch_size` rows.
     """
 
     def load(group):
@@ -89,7 +107,7 @@ def load_batches(groups, prepare, batch_size, on_lost):
             for tensor in tensors
         )
 
-    return groups.map(load, num_parallel_calls=_BATCHES_IN_FLIGHT)
+    return load
 
 
 def check_labels(labels, class_names):

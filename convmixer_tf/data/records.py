@@ -173,10 +173,17 @@ def find_record_files(folder, split):
     return sorted(
         os.path.join(folder, name)
         for name in names
-        if not name.startswith(".")
+        if is_record_file(name) and _split_of(name, split)
+    )
+
+
+def is_record_file(path):
+    """Says whether a file's name is one of TFRecords."""
+    name = os.path.basename(path)
+    return (
+        not name.startswith(".")
         and not name.lower().endswith(_NOT_RECORDS)
-        and ("tfrecord" in name.lower() or _SHARD.search(name))
-        and _split_of(name, split)
+        and ("tfrecord" in name.lower() or bool(_SHARD.search(name)))
     )
 
 
@@ -272,6 +279,48 @@ def read_record(records, example):
             f"{count - 1 + first}.{hint}"
         )
     return image.numpy(), label
+
+
+def count_records(path):
+    """Counts the records of a TFRecord file.
+
+    Args:
+        path: Its path.
+
+    Returns:
+        Integer; 0 of an empty file.
+
+    Raises:
+        ValueError: If it is cut off or damaged.
+    """
+    return _count_records(path, _compression(path))
+
+
+def read_record_images(path, start, count):
+    """Reads the encoded images of some records of a file.
+
+    Args:
+        path: Path of the TFRecord file.
+        start: Integer, the first record.
+        count: Integer, how many there are.
+
+    Yields:
+        Bytes for each record: `None` if it is damaged, empty if it has no
+        image.
+    """
+    dataset = tf.data.TFRecordDataset(path, compression_type=_compression(path))
+    position, end = start, start + count
+    while position < end:
+        try:
+            for record in dataset.skip(position).take(end - position):
+                features = _features(record.numpy())
+                keys = [key for key, _ in _KEYS if key in features]
+                values = features[keys[0]].bytes_list.value if keys else ()
+                yield values[0] if values else b""
+                position += 1
+        except tf.errors.OpError:  # The rest is read past it.
+            yield None
+            position += 1
 
 
 def _compression(path):

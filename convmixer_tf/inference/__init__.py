@@ -1,9 +1,10 @@
 """Classifies image files with models of any supported format."""
 
 from convmixer_tf.deprecation import renamed
+from convmixer_tf.inference.bulk import map_images
 from convmixer_tf.inference.classification import predict_images
 
-__all__ = ["predict_images"]
+__all__ = ["map_images", "predict_images"]
 
 __getattr__ = renamed(
     __name__,

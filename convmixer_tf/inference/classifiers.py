@@ -91,8 +91,8 @@ def load_classifier(
     Args:
         name: The name of a variant with its published weights;
             `"hf://USER/REPOSITORY"`, as for `models.open_model`; or the path of
-            a `.keras` or `.tflite` file, a SavedModel folder, a TF Hub module
-            folder or a run folder with a `model.keras`.
+            a `.keras` or `.tflite` file, a file of weights, a SavedModel
+            folder, a TF Hub module folder or a run folder with a `model.keras`.
         image_size: Side of the images, in pixels. Defaults to the model's, or
             to 224 if it takes any size.
         crop_fraction: Fraction of an image's shorter side to keep. Defaults to
@@ -111,10 +111,43 @@ def load_classifier(
             classifier; or if it is a Keras model and Keras' image data format
             is `"channels_first"`.
     """
+    return _opened(_load, name, image_size, crop_fraction, orientation)
+
+
+def load_features(
+    name: PathLike,
+    image_size: int | None = None,
+    crop_fraction: float | None = None,
+    orientation: str | None = None,
+) -> Classifier:
+    """Loads a model without its classifier, to compute features of images.
+
+    Args:
+        name: As for `models.open_model`. The model must end in pooling, with
+            or without a dense classifier after it.
+        image_size: As for `load_classifier`.
+        crop_fraction: As for `load_classifier`.
+        orientation: As for `load_classifier`.
+
+    Returns:
+        A `Classifier` without class names, whose `predict` gives features,
+        float32 of shape (batch, classes).
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        OSError: If a variant's weights can't be had.
+        ValueError: If it can't be read, is not of such images, or has no such
+            features.
+    """
+    return _opened(_load_features, name, image_size, crop_fraction, orientation)
+
+
+def _opened(load, name, image_size, crop_fraction, orientation):
+    """Loads a model, and settles how its images are read."""
     name = os.fspath(name)
     check_crop_fraction(crop_fraction)
     check_orientation(orientation)
-    found = _load(name, image_size)
+    found = load(name, image_size)
     known = {
         "crop_fraction": crop_fraction or found.crop_fraction,
         "orientation": orientation or found.orientation,
@@ -136,15 +169,18 @@ def _load(name, image_size):
     if name in VARIANTS or name.startswith(HUB):
         return _opened_classifier(name, image_size)
     path = pathlib.Path(find_model(name))
-    if not path.is_dir() and (
-        not path.exists() or path.suffix not in (".keras", ".tflite")
-    ):
-        error = ValueError if path.exists() else FileNotFoundError
-        raise error(
-            "The model must be a .keras or .tflite file, a SavedModel, TF Hub "
-            f"module or run folder, or one of {', '.join(VARIANTS)}. Received: "
-            f"{name!r}"
-        )
+    wanted = (
+        "The model must be a .keras or .tflite file, a file of weights, a "
+        "SavedModel, TF Hub module or run folder, or one of "
+        f"{', '.join(VARIANTS)}. Received: {name!r}"
+    )
+    if not path.exists():
+        raise FileNotFoundError(wanted)
+    if path.is_file() and path.suffix not in (".keras", ".tflite"):
+        try:
+            return _opened_classifier(path, image_size)
+        except ValueError as error:
+            raise ValueError(f"{wanted}. {error}") from error
     if (path / "saved_model").is_dir():  # A TF Hub module folder.
         path = path / "saved_model"
     if path.suffix == ".tflite":
@@ -174,6 +210,51 @@ def _opened_classifier(name, image_size):
     )
 
 
+def _load_features(name, image_size):
+    """Makes of what `open_model` opens a `Classifier` that gives features."""
+    _check_data_format()
+    path = find_model(name)
+    if os.path.isdir(path) or path.endswith(".tflite"):
+        raise ValueError(
+            "Features are computed by Keras models: a variant, a .keras file, "
+            f"the folder of a run or a file of weights. Received: {name!r}"
+        )
+    opened = open_model(name, image_size)
+    check_pixels(opened.model)
+    model = opened.model
+    if activation_of_keras(model) is not None:
+        dense = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
+        if dense:
+            model = keras.Model(model.inputs, dense[-1].input)
+    if len(model.output_shape) != 2 or activation_of_keras(model) is not None:
+        raise ValueError(
+            "The model must end in pooling, or in a dense classifier after "
+            f"it, to have features. Received: {name!r}, with outputs of shape "
+            f"{model.output_shape}"
+        )
+    size = _resolve_size(model.input_shape[1:], image_size)
+    return Classifier(
+        _compiled(model, size),
+        model.output_shape[1],
+        None,
+        size,
+        opened.crop_fraction,
+        opened.orientation,
+    )
+
+
+def _compiled(model, size):
+    """Makes a function of a Keras model, built once for all batches."""
+    if keras.backend.backend() != "tensorflow":
+        return model.predict_on_batch
+    # The last batch may be smaller.
+    return tf.function(
+        lambda images: model(images, training=False),
+        input_signature=[tf.TensorSpec((None, size, size, 3))],
+        autograph=False,
+    )
+
+
 def _check_data_format():
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -190,15 +271,7 @@ def _keras_classifier(model, image_size=None):
         raise _not_of_images(shape)
     size = _resolve_size(shape[1:], image_size)
     activation = activation_of_keras(model)
-    if keras.backend.backend() == "tensorflow":
-        # Check this once: the last batch may be smaller.
-        predict = tf.function(
-            lambda images: model(images, training=False),
-            input_signature=[tf.TensorSpec((None, size, size, 3))],
-            autograph=False,
-        )
-    else:
-        predict = model.predict_on_batch
+    predict = _compiled(model, size)
     return _probed(predict, activation, None, size, model.output_shape)
 
 

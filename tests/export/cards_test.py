@@ -79,7 +79,7 @@ def test_the_figures_are_the_reports(model):
         "on 2,000 images, 1,500 of them labeled, in onnxruntime 1.32",
         "| number format | float32 |",
         "| size | 12,345 bytes |",
-        "| top-1 accuracy | 87.54%, of the model 87.65% |",
+        "| top-1 accuracy | 87.54%, model 87.65% |",
         "| top-1 agreement | 99.85% |",
         "| its 95 % interval | 99.57% to 99.95% |",
         "| difference of probabilities | max 0.0123, mean 4.5e-05, "

@@ -27,7 +27,7 @@ def test_only_a_report_of_the_artifact_may_be_replaced(tmp_path, beside, error):
     path = tmp_path / "model.onnx"
     (tmp_path / "model.onnx.json").write_text(json.dumps(beside))
     if error:
-        with pytest.raises(error, match=r"model\.onnx\.json` is something"):
+        with pytest.raises(error, match=r"model\.onnx\.json` is not a report"):
             publish(write, path, model, "an ONNX file")
         assert not path.exists()
     else:

@@ -346,7 +346,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left")
 
     monkeypatch.setattr(tf.saved_model, "save", full)
-    with pytest.raises(OSError, match="Can't write the SavedModel: No"):
+    with pytest.raises(OSError, match="Cannot write the SavedModel: No"):
         export_saved_model(model, path, overwrite=True)
     assert {x.name for x in path.iterdir()} == before
     assert list(tmp_path.iterdir()) == [path]

@@ -55,7 +55,7 @@ def test_calibrating_with_photos_a_model_of_gray_images(folder, tmp_path):
         f"--calibration={folder / 'calibration'}",
     )
     assert result.returncode == 1
-    assert "shape (16, 16, 1); pass another --quantization." in result.stderr
+    assert "shape (16, 16, 1). Pass another --quantization." in result.stderr
 
 
 @pytest.mark.large

@@ -16,6 +16,7 @@ from convmixer_tf.export import export_tflite
 from convmixer_tf.export.metadata import TFLiteMetadata
 from convmixer_tf.export.metadata import write_metadata
 from convmixer_tf.inference.classifiers import load_classifier
+from convmixer_tf.inference.classifiers import load_features
 from convmixer_tf.models import ConvMixer
 from convmixer_tf.models import ConvMixer256_8
 from convmixer_tf.models import save_model
@@ -136,6 +137,27 @@ def test_a_variant(tmp_path, monkeypatch):
     images = np.float32(asymmetric_image(32, 32))
     expected = model.predict(images, verbose=0)
     assert relative_difference(found.predict(images), expected) < 0.02
+
+
+@pytest.mark.slow
+def test_a_file_of_weights(tmp_path):
+    model = randomize(ConvMixer256_8(weights=None))
+    model.save_weights(tmp_path / "a.weights.h5")
+    found = load_classifier(tmp_path / "a.weights.h5", image_size=32)
+    assert (found.classes, found.class_names) == (10, None)
+    images = np.float32(asymmetric_image(32, 32))
+    expected = model.predict(images, verbose=0)
+    assert relative_difference(found.predict(images), expected) < 1e-4
+
+
+def test_features_are_what_the_classifier_gets(model, files):
+    found = load_features(files / "named.keras")
+    body = keras.Model(model.inputs, model.get_layer("avg_pool").output)
+    expected = body.predict(IMAGES, verbose=0)
+    assert relative_difference(found.predict(IMAGES), expected) < 1e-4
+    assert (found.classes, found.crop_fraction) == (8, 0.5)
+    with pytest.raises(ValueError, match="Features are computed by Keras mod"):
+        load_features(files / "named.tflite")
 
 
 def test_a_model_of_any_size(tmp_path):
@@ -333,7 +355,7 @@ def test_channels_first(files):
         (
             "model.onnx",
             ValueError,
-            r"a \.keras or \.tflite file, a SavedModel",
+            r"a \.keras or \.tflite file, a file of wei",
         ),
         ("broken.keras", ValueError, "Cannot read a model from .*broken.keras"),
         ("empty", ValueError, "Cannot read a model from .*empty"),

@@ -64,6 +64,7 @@ _SDK = "needs the Android SDK; tests/android compiles the app without it"
 _DOCKER = "needs Docker; tests/serve/tf_serving_test.py has a stand-in"
 _EXPORT = "python export/{} --model runs/mine/model.keras --output "
 _IMAGES = " --images FOLDER"
+_MACHINES = "a cluster of machines; the tests start its nodes on one"
 
 COMMANDS = {
     # Weights, from a hub on this machine.
@@ -214,6 +215,27 @@ COMMANDS = {
         "data.json",
         **_PEER,
         needs=("timm",),
+    ),
+    "convmixer map FOLDER --output predictions --model 768_32 "
+    "--workers 2": Elsewhere(
+        "tests/recipes/benchmark_map_test.py",
+        "test_the_rows_are_the_same_whatever_dies",
+    ),
+    "convmixer map list.csv --output features --model runs/mine "
+    "--features float16": Elsewhere(
+        "tests/inference/bulk_test.py", "test_features"
+    ),
+    "ray up cluster.yaml": NotRun(_MACHINES),
+    'ray exec cluster.yaml "convmixer map gs://BUCKET/images '
+    "--output gs://BUCKET/predictions --workers 32 --address auto"
+    '"': NotRun(_MACHINES),
+    "python recipes/benchmark_map.py --images FOLDER --output map.json": (
+        Elsewhere("tests/recipes/benchmark_map_test.py", "test_it_measures")
+    ),
+    "python recipes/benchmark_map.py --images FOLDER --kill "
+    "--output map_killed.json": Elsewhere(
+        "tests/recipes/benchmark_map_test.py",
+        "test_the_rows_are_the_same_whatever_dies",
     ),
     "taskset -c 0 python recipes/benchmark.py --clock cpu": Elsewhere(
         "tests/recipes/benchmark_test.py", "test_short_run_against_timm"

@@ -1,0 +1,87 @@
+"""Classifies any number of images, or computes their features, into Parquet.
+
+    convmixer map SOURCE --output FOLDER
+
+SOURCE is a folder of images or the URL of one in a bucket, a .txt file with a
+path a line, a .csv file with a column `path`, or TFRecord or Parquet files.
+Each image is one row of the output, whatever dies; the same command resumes.
+On a cluster of Ray's: `--address auto`. It needs the extra `ray`.
+
+Time: recipes/README.md has images per second.
+"""
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from convmixer_tf.cli.launch import start
+from convmixer_tf.inference import map_images
+from convmixer_tf.inference.bulk import FEATURES
+from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.validation import ORIENTATIONS
+
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder to write, or its URL.", required=True
+)
+_MODEL = flags.DEFINE_string(
+    "model",
+    "256_8",
+    "A .keras or .tflite file, a file of weights, the folder of a SavedModel, "
+    "of a TF Hub module or of a run, hf://USER/REPOSITORY, or one of "
+    f"{', '.join(VARIANTS)}.",
+)
+_FEATURES = flags.DEFINE_enum(
+    "features", None, FEATURES, "Write features in place of classes."
+)
+_TOP = flags.DEFINE_integer("top", 5, "Classes to name an image.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", 1)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side, in pixels. Default: the model's.", 1
+)
+_CROP = flags.DEFINE_float(
+    "crop_fraction",
+    None,
+    "Part of an image's side to keep. Default: the model's.",
+    0.01,
+    1,
+)
+_ORIENTATION = flags.DEFINE_enum(
+    "orientation",
+    None,
+    ORIENTATIONS,
+    "Turn images as their EXIF says, or take pixels as stored. Default: the "
+    "model's.",
+)
+_WORKERS = flags.DEFINE_integer("workers", 1, "Processes that compute.", 1)
+_GPUS = flags.DEFINE_float("gpus", 0, "GPUs of each worker.", 0)
+_ADDRESS = flags.DEFINE_string(
+    "address", None, "Ray cluster, or auto. Default: this machine alone."
+)
+
+
+def main(argv):
+    """Computes what the flags say."""
+    if len(argv) != 2:
+        raise app.UsageError(f"Expected one SOURCE. Received: {argv[1:]}")
+    start(argv[:1])
+    report = map_images(
+        argv[1],
+        _OUTPUT.value,
+        _MODEL.value,
+        features=_FEATURES.value,
+        top=_TOP.value,
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        crop_fraction=_CROP.value,
+        orientation=_ORIENTATION.value,
+        workers=_WORKERS.value,
+        gpus=_GPUS.value,
+        address=_ADDRESS.value,
+    )
+    logging.info(
+        "%d images in %s, %d of them computed now; %d of these have an error.",
+        report.images,
+        _OUTPUT.value,
+        report.computed,
+        report.failed,
+    )

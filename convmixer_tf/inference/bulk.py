@@ -1,0 +1,326 @@
+"""Predictions or features of any number of images, on one machine or many.
+
+The images are divided into parts of a fixed order. A worker computes a part
+and writes it as one Parquet file, under another name until it is complete. So
+what is there is right, whatever dies, and a rerun does the parts that are
+missing. Ray Data starts the workers, gives them parts, and starts them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import time
+import zlib
+
+from convmixer_tf import progress
+from convmixer_tf.data.validation import check_crop_fraction
+from convmixer_tf.files import PathLike
+from convmixer_tf.files import is_remote
+from convmixer_tf.inference.bulk_inputs import find_parts
+from convmixer_tf.inference.bulk_outputs import MANIFEST
+from convmixer_tf.inference.bulk_outputs import claim
+from convmixer_tf.inference.bulk_outputs import delete
+from convmixer_tf.inference.bulk_outputs import file_of
+from convmixer_tf.inference.bulk_outputs import names_in
+from convmixer_tf.inference.bulk_worker import ERRORS
+from convmixer_tf.inference.bulk_worker import Settings
+from convmixer_tf.inference.bulk_worker import Worker
+from convmixer_tf.models.rebuilding import find_model
+from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.validation import check_orientation
+from convmixer_tf.validation import check_positive_integer
+from convmixer_tf.weights.hub import HUB
+from convmixer_tf.weights.hub import fetch_from_hub
+
+_LOG = logging.getLogger(__name__)
+
+FEATURES = ("float16", "float32")
+# Bytes of Ray's object store. Parts and counts are all that goes through it.
+_OBJECT_STORE = 2**27
+
+
+@dataclasses.dataclass(frozen=True)
+class MapReport:
+    """What `map_images` did.
+
+    Attributes:
+        images: Integer, rows in the output.
+        computed: Integer, how many of these were computed now.
+        failed: Integer, how many of those computed now have an error.
+    """
+
+    images: int
+    computed: int
+    failed: int
+
+
+def map_images(
+    source: PathLike,
+    output: PathLike,
+    model: PathLike = "256_8",
+    *,
+    features: str | None = None,
+    top: int = 5,
+    batch_size: int = 64,
+    image_size: int | None = None,
+    crop_fraction: float | None = None,
+    orientation: str | None = None,
+    workers: int = 1,
+    gpus: float = 0,
+    address: str | None = None,
+) -> MapReport:
+    """Predicts all images of a source, and writes the results as Parquet.
+
+    The same call resumes what was stopped or killed. Each image is one row of
+    the output, in the columns `path`; `classes`, `indices` and
+    `probabilities`, best first, or `features`; and `error`, which says why an
+    image has none. The numbers are those of `predict_images`.
+
+    Args:
+        source: Path, or URL of a bucket such as `gs://BUCKET/FOLDER`: a folder
+            of images, also in folders inside it; a `.txt` file with a path a
+            line; a `.csv` file with a column `path`; TFRecords, as
+            `data.open_dataset` reads them; or Parquet files with a column
+            `bytes` or `path`. Of the latter two, a file or a folder.
+        output: Path or URL of the folder to write.
+        model: As for `load_classifier`; for features, as for `open_model`.
+        features: `"float16"` or `"float32"`, to write what the classifier
+            would get, in place of classes.
+        top: Integer, how many of the best classes to write.
+        batch_size: Integer, images at a time.
+        image_size: As for `load_classifier`.
+        crop_fraction: As for `load_classifier`.
+        orientation: As for `load_classifier`.
+        workers: Integer, processes that compute, which share the cores.
+        gpus: Number of GPUs of each worker, which may be a fraction.
+        address: Address of a Ray cluster, or `"auto"`. All its machines must
+            have this package and see the paths. Defaults to this machine.
+
+    Returns:
+        A `MapReport`.
+
+    Raises:
+        FileNotFoundError: If there is no image or no such model.
+        ImportError: If Ray is not installed.
+        OSError: If something can't be written. What is complete stays.
+        RuntimeError: If the cluster fails.
+        ValueError: If an argument is out of range, the model can't be read, or
+            the output is of another source, model or settings.
+
+    Example:
+
+    ```python
+    convmixer_tf.inference.map_images("photos", "predictions", workers=2)
+    table = pyarrow.parquet.read_table("predictions")
+    ```
+    """
+    source, output = os.fspath(source), os.fspath(output)
+    model = os.fspath(model)
+    for name, value in (
+        ("top", top),
+        ("batch_size", batch_size),
+        ("workers", workers),
+    ):
+        check_positive_integer(name, value)
+    check_crop_fraction(crop_fraction)
+    check_orientation(orientation)
+    if features not in (None, *FEATURES):
+        raise ValueError(
+            f"Argument `features` must be one of {', '.join(FEATURES)}, or "
+            f"None. Received: features={features!r}"
+        )
+    settings = Settings(
+        features, top, batch_size, image_size, crop_fraction, orientation
+    )
+    _import_ray()
+    progress.note("listing %s", source)
+    digest, counts, packed = _divide(source)
+    manifest = {
+        "source": digest,
+        "images": sum(counts),
+        "model": _digest_of_model(model),
+        **dataclasses.asdict(settings),
+    }
+    if not is_remote(output):
+        output = os.path.abspath(output)
+    if os.path.exists(model):  # Workers are in folders of their own.
+        model = os.path.abspath(model)
+    is_new = claim(output, manifest)
+    done = set(names_in(output))
+    missing = [i for i in range(len(counts)) if file_of(i) not in done]
+    todo = [{"number": i, "part": packed[i]} for i in missing]
+    count = sum(counts[i] for i in missing)
+    failed = 0
+    try:
+        if todo:
+            with _cluster(address, workers) as cpus:
+                arguments = (model, output, settings, cpus)
+                answers = _answers(todo, arguments, workers, gpus)
+                failed = _compute(answers, count)
+    finally:
+        names = names_in(output)
+        if is_new and not any(x.endswith(".parquet") for x in names):
+            delete(output, MANIFEST)  # The model may be at fault.
+    for name in names:  # Of workers that were killed.
+        if name.startswith(".") and name.endswith(".parquet"):
+            delete(output, name)
+    return MapReport(sum(counts), count, failed)
+
+
+def _import_ray():
+    try:
+        import ray.data
+    except ImportError as error:
+        raise ImportError(
+            "Bulk prediction needs Ray Data. Install the extra: "
+            'pip install "convmixer_tf[ray]"'
+        ) from error
+    return ray
+
+
+def _divide(source):
+    """Lists a source's images, and packs them for workers.
+
+    Returns:
+        String that identifies the list; for each part the number of images;
+        and what `Worker` reads. Of a path, some ten bytes are left.
+    """
+    found = find_parts(source)
+    size = _part_size(sum(part.count for part in found))
+    digest, counts, packed = hashlib.sha256(), [], []
+    for part in (part for whole in found for part in whole.divided(size)):
+        text = json.dumps(dataclasses.astuple(part)).encode()
+        digest.update(text)
+        counts.append(part.count)
+        packed.append(zlib.compress(text))
+    return digest.hexdigest(), counts, packed
+
+
+def _part_size(total):
+    """Chooses how many images a file gets, by the number of all images."""
+    return min(1024, 64 * max(1, total // 1024))
+
+
+def _digest_of_model(name):
+    """Identifies a model by its content; a published one by its name."""
+    if name in VARIANTS:
+        return name
+    path = fetch_from_hub(name) if name.startswith(HUB) else find_model(name)
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model `{name}`.")
+    files = sorted(x for x in path.rglob("*") if x.is_file()) or [path]
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as content:
+            digest.update(str(file.relative_to(path)).encode())
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _cluster(address, workers):
+    """Starts Ray here, or joins a cluster.
+
+    Yields:
+        Integer, how many cores each worker gets.
+    """
+    # Nothing is sent to anybody.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = _import_ray()
+    is_ours = not ray.is_initialized()
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if is_ours:
+        progress.note("starting Ray")
+        here = {
+            "num_cpus": max(_cores(), workers),
+            "object_store_memory": _OBJECT_STORE,
+            "include_dashboard": False,
+            # Ray's own default makes way for everything else.
+            "_system_config": {"worker_niceness": 0},
+        }
+        try:
+            ray.init(
+                address or "local",
+                log_to_driver=False,
+                logging_level="error",
+                **({} if address else here),
+            )
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"There is no Ray cluster at {address!r}: {error}"
+            ) from error
+    try:
+        nodes = [
+            int(node["Resources"].get("CPU", 0))
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        if sum(nodes) < workers:
+            raise ValueError(
+                f"The cluster has {sum(nodes)} cores, and each worker needs "
+                f"one. Received: workers={workers}"
+            )
+        yield max(
+            cores
+            for cores in range(1, max(nodes) + 1)
+            if sum(node // cores for node in nodes) >= workers
+        )
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _cores():
+    affinity = getattr(os, "sched_getaffinity", None)  # On Linux.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _compute(answers, count):
+    """Waits for the answers of workers; returns how many images failed."""
+    done, failed, start, first = 0, 0, None, 0
+    said = time.monotonic()
+    for answer in answers:
+        if answer["error"]:
+            raise ERRORS[answer["kind"]](answer["error"])
+        done, failed = done + answer["images"], failed + answer["failed"]
+        now = time.monotonic()
+        if start is None:  # That of the first ones was building the graph.
+            start, first = now, done
+        speed = (done - first) / max(now - start, 1e-9)
+        line = ("%d of %d images, %.0f images/s", done, count, speed)
+        progress.note(*line)
+        if now > said + progress.FIRST:
+            _LOG.info(*line)
+            progress.touch()
+            said = now
+    return failed
+
+
+def _answers(todo, arguments, workers, gpus):
+    """Lets Ray's workers compute parts, and yields what each answers."""
+    ray = _import_ray()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    # A block is one part and comes back as a few numbers.
+    rows = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
+        Worker,
+        fn_constructor_args=arguments,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=arguments[-1],
+        num_gpus=gpus,
+    )
+    progress.note("starting %d workers", workers)
+    try:
+        yield from rows.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(
+            f"The cluster failed: {error}. What is complete stays; the same "
+            "command does the rest."
+        ) from error

@@ -1,0 +1,82 @@
+"""The folder that a bulk prediction writes, on a disk or in a bucket."""
+
+import contextlib
+import json
+import os
+import uuid
+
+from convmixer_tf.inference.bulk_inputs import locate
+
+# Hidden from what reads the folder as one table.
+MANIFEST = "_manifest.json"
+
+
+def file_of(number):
+    """Names the file of a part."""
+    return f"part-{number:06d}.parquet"
+
+
+def claim(output, manifest):
+    """Checks that a folder is of these results, or makes it so.
+
+    Returns:
+        Boolean, whether nothing was there before.
+    """
+    names = names_in(output)
+    if MANIFEST in names:
+        filesystem, folder = locate(output)
+        with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as file:
+            there = json.loads(file.read())
+        other = [x for x in manifest if there.get(x) != manifest[x]]
+        if other:
+            key = other[0]
+            raise ValueError(
+                f"`{output}` has the results of another {' and '.join(other)}. "
+                f"Write elsewhere, or remove it. Received: {manifest[key]!r}, "
+                f"there: {there.get(key)!r}"
+            )
+        return False
+    if not all(name.startswith(".") for name in names):
+        raise FileExistsError(
+            f"`{output}` exists and has no `{MANIFEST}` in it. Remove it, or "
+            "write elsewhere."
+        )
+    text = json.dumps(manifest, indent=1) + "\n"
+    locate(output)[0].create_dir(locate(output)[1], recursive=True)
+    write(output, MANIFEST, text.encode())
+    return True
+
+
+def names_in(output):
+    """Lists what is in the folder, if it is there."""
+    from pyarrow import fs
+
+    filesystem, folder = locate(output)
+    selector = fs.FileSelector(folder, allow_not_found=True)
+    return [x.base_name for x in filesystem.get_file_info(selector)]
+
+
+def delete(output, name):
+    """Deletes a file of the folder."""
+    filesystem, folder = locate(output)
+    filesystem.delete_file(f"{folder}/{name}")
+
+
+def write(output, name, content):
+    """Writes a file, which appears when it is complete."""
+    filesystem, folder = locate(output)
+    unfinished = f"{folder}/.{uuid.uuid4().hex}.{name}"
+    try:
+        with filesystem.open_output_stream(unfinished) as file:
+            file.write(content)
+        if filesystem.type_name == "local":
+            with open(unfinished, "rb") as file:
+                os.fsync(file.fileno())
+        filesystem.move(unfinished, f"{folder}/{name}")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            filesystem.delete_file(unfinished)
+        raise OSError(
+            f"Can't write to `{output}`: {error}. The files that are complete "
+            "stay; make room, and give the same command again."
+        ) from error
