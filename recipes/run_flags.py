@@ -35,7 +35,7 @@ _CLASS_WEIGHT = flags.DEFINE_enum(
     "class_weight",
     None,
     ["balanced"],
-    "Have all classes count alike, however many images each has.",
+    "Weight all classes equally in the loss.",
 )
 _ACCUMULATION = flags.DEFINE_integer(
     "accumulation_steps", 1, "Batches per update; divides the batch size."
