@@ -98,7 +98,7 @@ def test_models_and_images(answer, folder, model, tmp_path):
         (
             model,
             f"--images={tmp_path / 'empty'}",
-        ): "ValueError There is no folder .* It has nothing. Put images",
+        ): "ValueError There is no folder .* It contains nothing. Add images",
         (model, images, "--image_size=32"): "ValueError The model takes "
         "images of 16 x 16 pixels. Received: --image_size=32",
         (f"--model={weights}", *twelve): "ValueError The file "

@@ -107,7 +107,7 @@ def test_features(photos, model, tmp_path):
     image = resize_and_center_crop(decode_image(path.read_bytes()), 8, 0.9)
     row, missing = table.to_pylist()
     assert missing["features"] is None
-    assert missing["error"] == "unreadable: there is no such file."
+    assert missing["error"] == "unreadable: the file does not exist."
     expected = np.float16(body(image[None])[0])
     np.testing.assert_allclose(row["features"], expected, rtol=2e-3)
 

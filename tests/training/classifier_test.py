@@ -94,7 +94,7 @@ def test_it_learns_digits_into_a_file(tmp_path, one_device, digits):
     assert scores.loss == pytest.approx(summary["last"]["loss"], rel=1e-4)
     card = (tmp_path / "model.md").read_text()
     assert f"| top-1 | {summary['last']['top1']:.2%} |" in card
-    assert f"on {len(digits[1])} images" in card
+    assert f"on {len(digits[1])} evaluation images" in card
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["augmentation"]["label_smoothing"] == 0
     assert config["image_size"] == SIZE
@@ -230,7 +230,7 @@ def test_images_of_several_labels(tmp_path, one_device, digits):
     )
     assert 0 < summary["best"]["mean_average_precision"] < 1
     assert "balanced_accuracy" not in (tmp_path / "log.csv").read_text()
-    assert "don't exclude each other" in (tmp_path / "model.md").read_text()
+    assert "do not exclude each other" in (tmp_path / "model.md").read_text()
     assert model.layers[-1].activation is keras.activations.sigmoid
 
 

@@ -278,7 +278,7 @@ def test_a_full_disk_does_not_stop_the_run(
     with caplog.at_level("ERROR", logger=logging.get_absl_logger().name):
         _, summary = run(tmp_path, one_device)
     assert summary["last"]["step"] == 8
-    assert "No space left on device. The run goes on." in caplog.text
+    assert "No space left on device. The run continues." in caplog.text
 
 
 @pytest.mark.slow

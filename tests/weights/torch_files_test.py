@@ -167,7 +167,7 @@ def test_whole_module_is_refused(torch, tmp_path):
     path = tmp_path / "small.pth"
     torch.save(torch.nn.Linear(2, 2), path)
     with pytest.raises(
-        ValueError, match=r"`torch\.\S+\.Linear`, which was refused"
+        ValueError, match=r"`torch\.\S+\.Linear`, which was not unpickled"
     ):
         read_weights(path)
 
@@ -200,7 +200,7 @@ def test_truncated_anywhere(torch, tmp_path):
 def test_no_tensors(torch, tmp_path, content, received):
     path = tmp_path / "small.pth"
     torch.save(content, path)
-    with pytest.raises(ValueError, match=rf"{received}\. Save the weights"):
+    with pytest.raises(ValueError, match=rf"{received}\. Save only the weights"):
         read_weights(path)
 
 
@@ -243,7 +243,7 @@ def test_what_stands_beside_is_said_once(torch, tmp_path):
     content["n_averaged"] = torch.tensor(3)
     torch.save(content, path)
     with pytest.warns(
-        UserWarning, match=r"was not read: criterion\.weight, n_averaged\.$"
+        UserWarning, match=r"were not read: criterion\.weight, n_averaged\.$"
     ) as said:
         model = small_model(weights=path)
     assert len(said) == 1
@@ -358,7 +358,7 @@ def test_other_object_is_named(torch, tmp_path):
     torch.save({"state_dict": tensors(torch), "cfg": Settings()}, path)
     with pytest.raises(
         ValueError,
-        match=r"`[\w.]*torch_files_test\.Settings`, which was refused .*"
+        match=r"`[\w.]*torch_files_test\.Settings`, which was not unpickled .*"
         r"`torch\.save\(model\.state_dict\(\), path\)`\.$",
     ) as error:
         read_weights(path)

@@ -140,7 +140,7 @@ def test_errors_leave_no_folder(tmp_path):
                 IMAGES,
                 labels,
                 {"quantization": wrong},
-                rf"one of \('int8', 'int4'\), .* quantization={wrong!r}",
+                rf"one of \('int8', 'int4'\)\. .* quantization={wrong!r}",
             )
             for wrong in ("float16", "dynamic", "int7", None)
         ),
@@ -236,7 +236,7 @@ def test_a_deployed_model_is_exported_as_it_is(tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(deployed, path)
     assert path.stat().st_size
-    with pytest.raises(ValueError, match="deployed for 'litert_dynamic', or"):
+    with pytest.raises(ValueError, match="deployed for 'litert_dynamic' or"):
         export_tflite(
             deployed, tmp_path / "other.tflite", quantization="dynamic"
         )
