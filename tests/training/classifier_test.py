@@ -243,6 +243,7 @@ def test_several_labels_need_their_loss(tmp_path, one_device, digits):
         train_digits(tmp_path, one_device, [data_sets[0], single])
 
 
+@pytest.mark.slow
 def test_classes_count_alike(digits):
     train_set = dataclasses.replace(digits[0], labels=digits[0].labels // 8)
     train_set = dataclasses.replace(train_set, class_names=("most", "few"))

@@ -284,7 +284,7 @@ test("a dropped and a pasted file", async () => {
       new DragEvent("drop", { dataTransfer: new DataTransfer() }),
     ),
   );
-  assert.match(await problemOf(page), /dropped is not a file/);
+  assert.match(await problemOf(page), /dropped item is not a file/);
 });
 
 test("the camera runs, and stops", async () => {
