@@ -200,7 +200,8 @@ def test_truncated_anywhere(torch, tmp_path):
 def test_no_tensors(torch, tmp_path, content, received):
     path = tmp_path / "small.pth"
     torch.save(content, path)
-    with pytest.raises(ValueError, match=rf"{received}\. Save only the weights"):
+    message = rf"{received}\. Save only the weights"
+    with pytest.raises(ValueError, match=message):
         read_weights(path)
 
 
