@@ -102,7 +102,7 @@ class Findings:
 
         def pictures(indices):
             return _pictures(
-                model, run, dataset, pixels, labels, names, indices
+                model, run, dataset, pixels, scores, labels, names, indices
             )
 
         return cls(
@@ -238,12 +238,23 @@ def _choose(scores, labels):
     return mistakes[:_MOST_MISTAKES], examples[:_MOST_EXAMPLES]
 
 
-def _pictures(model, run, dataset, pixels, labels, names, indices):
-    """Creates pictures of some photographs with their activation maps."""
+def _pictures(model, run, dataset, pixels, scores, labels, names, indices):
+    """Creates pictures of some photographs with their activation maps.
+
+    The answers are those of `scores`. `model` may have learned from the
+    validation photographs since.
+    """
     if not indices:
         return []
     indices = np.array(indices)
-    found = class_activation_map(model, np.float32(pixels[indices]))
+    answers = scores[indices].argmax(axis=-1)
+    maps = {}
+    for answer in np.unique(answers):
+        chosen = indices[answers == answer]
+        found = class_activation_map(
+            model, np.float32(pixels[chosen]), int(answer)
+        )
+        maps |= dict(zip(chosen, found.maps, strict=True))
     large, _ = data.read_images(
         dataset.select(indices),
         _SIDE,
@@ -256,10 +267,10 @@ def _pictures(model, run, dataset, pixels, labels, names, indices):
             name=names[i],
             index=int(i),
             truth=classes[labels[i]],
-            answer=classes[found.classes[j]],
-            probability=float(found.probabilities[j, found.classes[j]]),
+            answer=classes[answers[j]],
+            probability=float(scores[i, answers[j]]),
             image=large[j],
-            overlay=_overlay(large[j], found.maps[j]),
+            overlay=_overlay(large[j], maps[i]),
         )
         for j, i in enumerate(indices)
     ]

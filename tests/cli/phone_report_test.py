@@ -6,9 +6,14 @@ import types
 import numpy as np
 import pytest
 
+from convmixer_tf import ConvMixer
 from convmixer_tf.cli.phone_report import Findings
 from convmixer_tf.cli.phone_report import Picture
 from convmixer_tf.cli.phone_report import write_report
+from convmixer_tf.data import open_splits
+from convmixer_tf.data import read_images
+from tests.helpers import randomize
+from tests.helpers import write_images
 
 NAMES = ["ant", "<b>bee</b>", "cat"]
 REPORT = types.SimpleNamespace(
@@ -155,3 +160,32 @@ def test_images_for_selection_bias_the_accuracy(split, biased):
     run = findings().run | {"test": findings().run["validation"]}
     lines = findings(split=split, run=run).advice()
     assert sum("slightly too high" in line for line in lines) == biased
+
+
+def test_pictures_show_the_measured_answers(tmp_path):
+    write_images(tmp_path / "photos", ("blue", "green"), 10, 16)
+    splits = open_splits(str(tmp_path / "photos"))
+    model = randomize(ConvMixer(8, 1, 3, 4, input_shape=(16, 16, 3), classes=2))
+    pixels, labels = read_images(splits.validation, 16, crop_fraction=1)
+    # The model has changed since: it no longer gives these wrong answers.
+    scores = np.where(labels[:, None] == [0, 1], 0.2, 0.8)
+    rows = "\n".join(",".join(map(str, row)) for row in scores)
+    (tmp_path / "validation.csv").write_text(f"blue,green\n{rows}\n")
+    names = [str(i) for i in range(len(labels))]
+    found = Findings.of(
+        tmp_path,
+        model,
+        splits,
+        {
+            "class_names": ["blue", "green"],
+            "crop_fraction": 1.0,
+            "orientation": "exif",
+        },
+        (splits.validation, pixels, labels, names),
+        {},
+        {},
+    )
+    assert len(found.mistakes) == len(labels)
+    for picture in found.mistakes:
+        assert picture.answer != picture.truth
+        assert picture.probability == pytest.approx(0.8)
