@@ -43,6 +43,12 @@ def cpu(path="/proc/cpuinfo"):
     return {name: facts[name] for name in names if name in facts}
 
 
+def available_cores():
+    """Counts the cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # On Linux.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def machine():
     """Describes this machine and the date, ready for JSON."""
     driver = pathlib.Path("/proc/driver/nvidia/version")

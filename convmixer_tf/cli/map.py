@@ -36,12 +36,12 @@ _FEATURES = flags.DEFINE_enum(
 _TOP = flags.DEFINE_integer("top", 5, "Classes to name an image.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", 1)
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side, in pixels. Default: the model's.", 1
+    "image_size", None, "Image size, in pixels. Default: the model's.", 1
 )
 _CROP = flags.DEFINE_float(
     "crop_fraction",
     None,
-    "Part of an image's side to keep. Default: the model's.",
+    "Fraction of an image's side to keep. Default: the model's.",
     0.01,
     1,
 )
@@ -49,7 +49,7 @@ _ORIENTATION = flags.DEFINE_enum(
     "orientation",
     None,
     ORIENTATIONS,
-    "Turn images as their EXIF says, or take pixels as stored. Default: the "
+    "Rotate images as their EXIF says, or read pixels as stored. Default: the "
     "model's.",
 )
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes that compute.", 1)

@@ -27,7 +27,7 @@ from convmixer_tf import predict
 from convmixer_tf import serve
 from convmixer_tf.serve.application import Limits
 from convmixer_tf.serve.batching import give_way
-from convmixer_tf.serve.server import available_cores
+from convmixer_tf.timing import available_cores
 from convmixer_tf.validation import ORIENTATIONS
 
 flags.DEFINE_string("model", None, "Model to serve.", required=True)

@@ -49,6 +49,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
+_SPLITS = {word: x for x, words in SPLIT_NAMES.items() for word in words}
 
 # Encoded data sets up to this size are kept in memory.
 CACHE_BYTES = 2**30
@@ -350,9 +351,8 @@ def open_table(path):
 def _split_of(text, path):
     if text is None:
         return "train"
-    for name, words in SPLIT_NAMES.items():
-        if text.lower() in words:
-            return name
+    if text.lower() in _SPLITS:
+        return _SPLITS[text.lower()]
     raise ValueError(
         f"The column `split` of `{path}` must be one of "
         f"{', '.join(SPLIT_NAMES)}. Received: {text!r}"
@@ -361,8 +361,7 @@ def _split_of(text, path):
 
 def _open_split_of_table(path, split):
     parts = open_table(path)
-    words = {word: x for x, found in SPLIT_NAMES.items() for word in found}
-    found = words.get(split)
+    found = _SPLITS.get(split)
     if found not in parts:
         raise ValueError(
             f"The table `{path}` has no images of the split {split!r}, only "

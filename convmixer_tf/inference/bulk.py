@@ -33,6 +33,7 @@ from convmixer_tf.inference.bulk_worker import Settings
 from convmixer_tf.inference.bulk_worker import Worker
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.timing import available_cores
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.validation import check_positive_integer
 from convmixer_tf.weights.hub import HUB
@@ -240,7 +241,7 @@ def _cluster(address, workers):
     if is_ours:
         progress.note("starting Ray")
         here = {
-            "num_cpus": max(_cores(), workers),
+            "num_cpus": max(available_cores(), workers),
             "object_store_memory": _OBJECT_STORE,
             "include_dashboard": False,
             # Ray's own default makes way for everything else.
@@ -276,11 +277,6 @@ def _cluster(address, workers):
     finally:
         if is_ours:
             ray.shutdown()
-
-
-def _cores():
-    affinity = getattr(os, "sched_getaffinity", None)  # On Linux.
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _compute(answers, count):

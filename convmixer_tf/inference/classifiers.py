@@ -27,6 +27,7 @@ from convmixer_tf.models.probabilities import resolve_activation
 from convmixer_tf.models.rebuilding import find_model
 from convmixer_tf.models.structure import check_pixels
 from convmixer_tf.models.variants import VARIANTS
+from convmixer_tf.timing import available_cores
 from convmixer_tf.validation import check_orientation
 from convmixer_tf.weights.hub import HUB
 
@@ -294,9 +295,8 @@ def _tflite_classifier(path, image_size):
 
 def _threads():
     """Returns TensorFlow's number of threads, or the number of cores."""
-    affinity = getattr(os, "sched_getaffinity", None)  # On Linux.
-    cores = len(affinity(0)) if affinity else os.cpu_count()
-    return tf.config.threading.get_intra_op_parallelism_threads() or cores
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    return threads or available_cores()
 
 
 def _saved_model_classifier(path, image_size):

@@ -1,6 +1,5 @@
 """Creates the server for a model."""
 
-import os
 import pathlib
 
 import uvicorn
@@ -13,6 +12,7 @@ from convmixer_tf.serve.application import Service
 from convmixer_tf.serve.batching import BatchedClassifier
 from convmixer_tf.serve.connections import uvicorn_server
 from convmixer_tf.serve.images import Decoder
+from convmixer_tf.timing import available_cores
 
 
 def make_server(
@@ -79,10 +79,3 @@ def make_server(
         threads=threads or available_cores(),
     )
     return uvicorn_server(service, bounds)
-
-
-def available_cores():
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # On Linux.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
