@@ -10,8 +10,9 @@ accuracy, agreement with the Keras model, and time per image, measured in turns.
 It writes JSON and prints a Markdown table.
 
 `--peers` instead compares runtimes for the same weights on a CPU: Keras'
-`predict`, onnxruntime, OpenVINO (also in bfloat16), LiteRT, and timm's
-ConvMixer with torch.compile. It needs `pip install openvino torch timm`.
+`predict` and `predict_on_batch`, onnxruntime, OpenVINO (also in bfloat16),
+LiteRT, and timm's ConvMixer with torch.compile. It needs
+`pip install openvino torch timm`. `plot_peers.py` draws the results.
 
 Time: a forward pass of each format over the images; five minutes of processor
 time for a CIFAR-10 network and 10,000 images. Result: `results/artifacts.json`,
@@ -34,6 +35,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from convmixer_tf import progress
 from convmixer_tf.cli import calibration_flags
 from convmixer_tf.cli import export_flags
 from convmixer_tf.export import export_onnx
@@ -64,6 +66,12 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in a timed run.", 1)
 flags.mark_flags_as_required(["model", "output", "images", "calibration"])
 
 
+def say(text):
+    """Logs what happens, and repeats it while it takes long."""
+    logging.info("%s", text)
+    progress.note("%s", text)
+
+
 def further_artifacts():
     """Parses `--artifact` to a dictionary from names to paths."""
     found = {}
@@ -92,7 +100,7 @@ def export_all(model, names, calibration, folder, threads):
         "SavedModel": folder / "saved_model",
         "TF Hub module": folder / "module",
     }
-    logging.info("Exporting")
+    say("Exporting")
     model.save(paths[KERAS])
     export_saved_model(
         model, paths["SavedModel"], class_names=names, image_size=size
@@ -123,7 +131,10 @@ def export_peers(model, names, calibration, folder, threads):
     exported |= export_tflite_files(
         model, names, calibration, folder, ("float32", "int8")
     )
-    found = {"Keras predict": (path, lambda: keras_predict(model))}
+    found = {
+        f"Keras {name}": (path, functools.partial(keras_model, model, name))
+        for name in ("predict", "predict_on_batch")
+    }
     for name, file in exported.items():
         runtimes = {"LiteRT": None}
         if name.startswith("ONNX"):
@@ -146,6 +157,7 @@ def opener(path, threads, runtime=None):
 def export_onnx_files(model, calibration, folder):
     """Exports ONNX files and returns a dictionary from names to paths."""
     paths = {"ONNX": folder / "model.onnx", "ONNX int8": folder / "int8.onnx"}
+    say("Exporting ONNX")
     export_onnx(model, paths["ONNX"])
     export_onnx(
         model,
@@ -163,7 +175,7 @@ def export_tflite_files(
     paths = {}
     for quantization in quantizations:
         name = f"TFLite {quantization}"
-        logging.info("Exporting %s", name)
+        say(f"Exporting {name}")
         paths[name] = folder / f"{quantization}.tflite"
         export_tflite(
             model,
@@ -176,13 +188,15 @@ def export_tflite_files(
 
 
 @contextlib.contextmanager
-def keras_predict(model):
-    """Opens a model's `predict`."""
+def keras_model(model, method):
+    """Opens a model's `predict` or `predict_on_batch`."""
 
     def predict(images):
+        if method == "predict_on_batch":
+            return model.predict_on_batch(images)
         return model.predict(images, batch_size=len(images), verbose=0)
 
-    yield in_process("keras predict", model, predict)
+    yield in_process(f"keras {method}", model, predict)
 
 
 @contextlib.contextmanager
@@ -261,7 +275,7 @@ def measure(artifacts, samples, rounds, batch_size=1):
     with contextlib.ExitStack() as stack:
         runtimes = {}
         for name, (path, open_artifact) in artifacts.items():
-            logging.info("%s on %d images", name, len(images))
+            say(f"{name} on {len(images)} images")
             runtimes[name] = stack.enter_context(open_artifact())
             outputs = predict(runtimes[name], images)
             expected = outputs if expected is None else expected
@@ -278,7 +292,7 @@ def measure(artifacts, samples, rounds, batch_size=1):
                     ],
                 }
             )
-        logging.info("Timing in turns")
+        say("Timing in turns")
         batch = np.resize(images, (batch_size, *images.shape[1:]))
         seconds = take_turns(runtimes, batch, rounds)
     for result in results:

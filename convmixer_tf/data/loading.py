@@ -185,6 +185,9 @@ class UnreadableLog:
 def finish(batches, num_batches):
     """Declares the number of batches and prefetches.
 
+    Autotuning is off: in TensorFlow 2.20 and 2.21 an iterator that ends often
+    waits for the autotuning thread, up to as long as its data set was read.
+
     Args:
         batches: A `tf.data.Dataset`.
         num_batches: Number of batches.
@@ -196,7 +199,8 @@ def finish(batches, num_batches):
         tf.data.experimental.assert_cardinality(num_batches)
     )
     options = tf.data.Options()
+    options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return batches.prefetch(2).with_options(options)

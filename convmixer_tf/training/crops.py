@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from convmixer_tf import data
+from convmixer_tf.data.loading import finish
 
 # Larger sets of images are read from their files in every pass.
 MEMORY_BYTES = 2**31
@@ -152,11 +153,7 @@ def crop_inputs(config, crops, targets, mirror):
         batches = tf.data.Dataset.from_tensor_slices(
             (numbers, indices.reshape(len(numbers), size))
         ).map(batch, num_parallel_calls=2)
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.OFF
-        )
-        return batches.prefetch(2).with_options(options)
+        return finish(batches, len(numbers))
 
     return train_batches
 

@@ -66,6 +66,7 @@ def test_peers(folder, model, images, tmp_path):
     found = {row["artifact"]: row for row in results["artifacts"]}
     assert list(found) == [
         "Keras predict",
+        "Keras predict_on_batch",
         "ONNX, onnxruntime",
         "ONNX, OpenVINO",
         "ONNX, OpenVINO bfloat16",
