@@ -1,16 +1,17 @@
-"""Compiles training for TPUs and GPUs that are described, not there.
+"""Compiles training for described TPUs and GPUs, without the hardware.
 
     python recipes/compile_for_chips.py --model 1024_20 --batch_sizes 64,128
 
-It needs an environment with TensorFlow for TPUs and JAX's compiler for them,
-or, for GPUs, with TensorFlow and `jax[cuda13]`: see BUILD.md. Nothing is run:
-memory, traffic and cycles are the compiler's account of the trainer's own
-update, on 4 TPU chips or one GPU, in bfloat16 with a running mean of the
-weights. Time is the cycles at the clock that the chip's peak implies, without
-what the chip waits for: data, the host, other chips. XLA has none for GPUs.
+For TPUs it needs an environment with TensorFlow for TPUs and JAX's compiler
+for them; for GPUs, one with TensorFlow and `jax[cuda13]`. BUILD.md describes
+both. Nothing is run. Memory, traffic and cycles are the compiler's figures for
+the trainer's own update, on 4 TPU chips or one GPU, in bfloat16 with a running
+mean of the weights. Time is the number of cycles divided by the clock rate that
+the chip's peak implies. It does not include waiting for data, the host or other
+chips. XLA estimates no cycles for GPUs.
 
-Each combination is a row in the JSON file, written when it is compiled. A row
-that is there is not compiled again.
+Each combination is a row of the JSON file and is written when it is compiled.
+Existing rows are not compiled again.
 """
 
 import contextlib
@@ -37,8 +38,8 @@ from convmixer_tf.training import TrainConfig
 from convmixer_tf.training.step import Engine
 
 REPLICAS = 4
-IMAGES = 1_281_167  # of ImageNet
-MODELS = {  # and how many epochs the authors trained them
+IMAGES = 1_281_167  # ImageNet's training images.
+MODELS = {  # Each model and the number of epochs that the authors trained it.
     "1536_20": (ConvMixer1536_20, 150),
     "768_32": (ConvMixer768_32, 300),
     "1024_20": (ConvMixer1024_20, 150),
@@ -47,16 +48,16 @@ MODELS = {  # and how many epochs the authors trained them
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What its maker says of a chip; of a TPU, what libtpu calls 4 of them."""
+    """Data of a chip from its maker; for TPUs, libtpu's name of 4 chips."""
 
     gibibytes: float
-    teraflops: float  # in bfloat16
+    teraflops: float  # In bfloat16.
     topology: str | None = None
-    multipliers: int = 0  # that work at a time
+    multipliers: int = 0  # Multiply-accumulate units.
     gigabytes_per_second: int = 0
 
     def devices(self, name):
-        """Describes it to JAX: 4 TPU chips, or one GPU."""
+        """Returns JAX's described devices: 4 TPU chips, or one GPU."""
         if self.topology:
             return described_chips.described_devices(self.topology)[:REPLICAS]
         return described_chips.described_gpu(
@@ -73,19 +74,23 @@ CHIPS = {
 }
 
 _MODEL = flags.DEFINE_enum("model", "1024_20", MODELS, "Which ConvMixer.")
-_CHIPS = flags.DEFINE_list("chips", ["v5e"], f"Some of {', '.join(CHIPS)}.")
+_CHIPS = flags.DEFINE_list(
+    "chips", ["v5e"], f"One or more of {', '.join(CHIPS)}."
+)
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64"], "Images per chip.")
-_REMAT = flags.DEFINE_bool("remat", False, "As for training.")
-_PLAIN = flags.DEFINE_bool("plain", False, "Keras' own operations only.")
-_OUTPUT = flags.DEFINE_string("output", "compiled_for_tpu.json", "JSON file.")
+_REMAT = flags.DEFINE_bool("remat", False, "Recompute activations.")
+_PLAIN = flags.DEFINE_bool("plain", False, "Use Keras' own operations only.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "compiled_for_tpu.json", "JSON file to write."
+)
 
 
 def main(argv):
-    """Compiles each combination, and writes after each."""
+    """Compiles each combination and writes its row."""
     del argv
     logging.set_verbosity(logging.INFO)
     if len({bool(CHIPS[name].topology) for name in _CHIPS.value}) > 1:
-        raise app.UsageError("Compile for TPUs and for GPUs one by one.")
+        raise app.UsageError("Compile for TPUs and for GPUs separately.")
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, REPLICAS * [tf.config.LogicalDeviceConfiguration()]
@@ -124,7 +129,7 @@ def main(argv):
 
 
 def lower_update(strategy, model, batch_size):
-    """Lowers an update of a model's weights, for TPUs or for a GPU."""
+    """Lowers one update of a model's weights, for TPUs or for a GPU."""
     tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     config = TrainConfig(
         batch_size=batch_size * strategy.num_replicas_in_sync,
@@ -133,7 +138,7 @@ def lower_update(strategy, model, batch_size):
     )
     with strategy.scope():
         engine = Engine(config, model, strategy)
-    parts = [  # Images and shares of classes.
+    parts = [  # Images, and labels as fractions of classes.
         ((batch_size, *model.input_shape[1:]), "uint8"),
         ((batch_size, model.output_shape[-1]), "float32"),
     ]
@@ -142,7 +147,7 @@ def lower_update(strategy, model, batch_size):
         batch = [described_chips.per_replica(strategy, *x) for x in parts]
     else:
         update, batch = engine._update, [tf.TensorSpec(*x) for x in parts]
-    # Otherwise the layers choose what is fast on this machine's CPU.
+    # Otherwise the layers would choose operations for this machine's CPU.
     with mock.patch(
         "convmixer_tf.layers._fast.tensorflow_cpu.only_cpus", return_value=False
     ):
@@ -151,11 +156,11 @@ def lower_update(strategy, model, batch_size):
 
 
 def measure(program, name, batch_size, epochs):
-    """Compiles a program and reads off what the compiler says of it."""
+    """Compiles a program and returns the compiler's figures."""
     chip = CHIPS[name]
     try:
         compiled = described_chips.compile_program(program, chip.devices(name))
-    except Exception as error:  # XLA's, of no public class.
+    except Exception as error:  # XLA's error has no public class.
         used = re.search(r"Used ([\d.]+)G of", str(error))
         if not used:
             raise
@@ -168,7 +173,7 @@ def measure(program, name, batch_size, epochs):
         row |= {"gigabytes_moved": sum(moved) / 1e9, "kernels": len(moved)}
         return row
     costs = compiled.cost_analysis()
-    # The peak implies the clock.
+    # The clock rate follows from the peak.
     seconds = estimated_cycles(text) * 2 * chip.multipliers
     seconds /= chip.teraflops * 1e12
     hours = epochs * IMAGES / batch_size * seconds / 3600
@@ -184,7 +189,7 @@ def measure(program, name, batch_size, epochs):
 
 
 def estimated_cycles(text):
-    """Sums up the cycles that XLA estimates, loops as often as they run."""
+    """Sums the cycles that XLA estimates, counting each pass of a loop."""
     parts = re.split(r"\n(?=(?:ENTRY )?%?[\w.\-]+ .*\{\n)", text)
     lines = {
         re.match(r"(?:ENTRY )?%?([\w.\-]+)", part)[1]: part for part in parts
@@ -205,18 +210,17 @@ def estimated_cycles(text):
 
 
 def bytes_all_reduced(text):
-    """Adds up what each chip exchanges with the others."""
+    """Returns the number of bytes that each chip exchanges with others."""
     shapes = re.findall(r" = (.*?) all-reduce(?:-start)?\(", text)
     return sum(map(_bytes, shapes))
 
 
 def bytes_of_kernels(text):
-    """Lists what each kernel of a GPU's program reads and writes, in bytes."""
+    """Lists the bytes that each kernel of a GPU program reads and writes."""
     sizes, moved = {}, []
     pattern = r"\n *(?:ROOT )?%([\w.-]+) = (.*?) ([\w-]+)\((.*?)\)"
-    text = re.sub(
-        r"[su]8\[\d+\]", "", text[text.index("\nENTRY") :]
-    )  # Scratch.
+    # Byte arrays are scratch memory.
+    text = re.sub(r"[su]8\[\d+\]", "", text[text.index("\nENTRY") :])
     for name, shape, kind, inputs in re.findall(pattern, text):
         sizes[name] = _bytes(shape)
         if kind not in _NO_KERNELS:
@@ -237,7 +241,7 @@ def _bytes(shape):
 
 
 def read():
-    """Reads the rows that there are."""
+    """Reads the existing rows."""
     if not os.path.exists(_OUTPUT.value):
         return []
     with open(_OUTPUT.value) as file:
@@ -245,7 +249,7 @@ def read():
 
 
 def write(row):
-    """Adds a row to the table."""
+    """Adds a row to the JSON file."""
     rows = sorted([*read(), row], key=lambda x: str([*x.values()][:5]))
     title = "Compiled, not run: training on 4 TPU chips or one GPU"
     dump_json(_OUTPUT.value, {"title": title, "results": rows})

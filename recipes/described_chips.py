@@ -1,11 +1,11 @@
-"""Chips that are described instead of there, to trace and compile for."""
+"""Describes TPUs and GPUs, to trace and compile for them without hardware."""
 
 import collections
 import os
 import types
 
-# Before libtpu is loaded, lest it asks Google's cloud for its TPU, or locks
-# out other processes.
+# This must be set before libtpu is loaded. Otherwise libtpu would ask Google's
+# cloud for its TPU, and lock out other processes.
 os.environ |= {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -27,7 +27,7 @@ def tpu_strategy(replicas):
     """Builds a `TPUStrategy` whose cores are this machine's logical CPUs.
 
     It traces functions as for a TPU, keeps a copy of each variable for each
-    replica and distributes batches. It can't run what it traced.
+    replica and distributes batches. It can't run the traced functions.
 
     Args:
         replicas: Integer, at most the number of logical CPUs.
@@ -59,15 +59,15 @@ def tpu_strategy(replicas):
 
 
 def per_replica(strategy, shape, dtype):
-    """Builds the spec of a tensor that each replica has one of."""
+    """Builds the spec of a tensor of which each replica has one."""
     spec = tf.TensorSpec(shape, dtype)
     return PerReplicaSpec(*[spec] * strategy.num_replicas_in_sync)
 
 
 class Program:
-    """What each replica of a `TPUStrategy` runs, or one GPU, lowered for it.
+    """The program of one replica of a `TPUStrategy`, or of one GPU, lowered.
 
-    It is a pure function: variables are arguments, and their new values are
+    It is a pure function. Variables are arguments, and their new values are
     results.
 
     Args:
@@ -75,16 +75,16 @@ class Program:
         platform: `"TPU"` or `"GPU"`.
 
     Attributes:
-        resources: Handles of the variables, of the first replica.
-        stablehlo: The lowered function, bytes.
+        resources: Handles of the variables of the first replica.
+        stablehlo: Bytes, the lowered function.
 
     Raises:
-        Exception: Of TensorFlow, if the platform can't run it.
+        Exception: TensorFlow's, if the platform can't run the function.
     """
 
     def __init__(self, concrete, platform="TPU"):
         self._operations = concrete.graph.get_operations()
-        # Of what each replica has a copy of, the first stands for all.
+        # If each replica has a copy of an input, the first represents all.
         first = {
             op.inputs[0].name
             for op in self._operations
@@ -117,14 +117,14 @@ class Program:
         tensors = dict(zip(names, values, strict=True))
         tensors |= {k: tf.constant(v) for k, v in self._constants.items()}
         handles = {name: name for name in names}
-        for op in self._operations:  # As they were traced, one by one.
+        for op in self._operations:  # In the order of tracing.
             _repeat(op, tensors, handles)
         outputs = [tensors[x.name] for x in self._outputs]
         return outputs, [tensors[x.name] for x in self._variables]
 
 
 def _repeat(op, tensors, handles):
-    """Adds an operation to the graph, with values in place of variables."""
+    """Adds an operation to the graph, with values instead of variables."""
     names = [x.name for x in op.inputs]
     values = [tensors.get(name) for name in names]
     if op.type in _OF_THE_STRATEGY:
@@ -172,17 +172,18 @@ _ASSIGN = {
 
 
 def compile_program(program, devices):
-    """Compiles a program for devices, which need not be there.
+    """Compiles a program for devices, which may be described only.
 
     Args:
         program: A `Program`.
-        devices: List of JAX's devices, one for each replica.
+        devices: List of JAX devices, one for each replica.
 
     Returns:
-        JAX's executable. The variables' memory is that of their new values.
+        JAX's executable. The new values of variables reuse the memory of the
+        old ones.
 
     Raises:
-        Exception: Of JAX, if it does not fit.
+        Exception: JAX's, if the program does not fit.
     """
     from jax._src import compiler
     from jax._src.interpreters import mlir
@@ -201,7 +202,7 @@ def compile_program(program, devices):
         )
         shift = len(kind.results) - len(kind.inputs)
         first = len(kind.inputs) - len(program.resources)
-        # A variable's old value gives its memory to the new one.
+        # The new value of a variable reuses the memory of the old one.
         donated = [
             i >= first and x == kind.results[i + shift]
             for i, x in enumerate(kind.inputs)
@@ -231,7 +232,7 @@ def compile_program(program, devices):
         )
 
 
-# To choose by measuring would need the GPU.
+# Autotuning would need the GPU.
 _OPTIONS = {
     "gpu": {
         "xla_gpu_autotune_level": "0",
@@ -273,10 +274,10 @@ def described_gpu(name, memory, bytes_per_second):
     Args:
         name: String, such as `"H200"`.
         memory: Float, in bytes.
-        bytes_per_second: Float, of its memory.
+        bytes_per_second: Float, the bandwidth of its memory.
 
     Returns:
-        List of one of JAX's devices.
+        List with one JAX device.
     """
     return _describe(
         platform="cuda",
@@ -288,13 +289,13 @@ def described_gpu(name, memory, bytes_per_second):
 
 
 def described_devices(topology):
-    """Describes TPUs, as libtpu knows them.
+    """Describes TPUs that libtpu knows.
 
     Args:
         topology: String, such as `"v5e:2x2"`.
 
     Returns:
-        List of JAX's devices.
+        List of JAX devices.
     """
     return _describe(platform="tpu", topology_name=topology)
 

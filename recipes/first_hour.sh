@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The first hour on a TPU or on GPUs: what no compiler can show.
+# The first hour on a TPU or on GPUs: checks that a compiler can't make.
 #
 #     recipes/first_hour.sh tpu gs://bucket/first_hour
 #     recipes/first_hour.sh mirrored runs/first_hour
 #
-# It needs no data but scikit-learn's digits, enlarged, and a new output. Flags
-# of train_imagenet.py, such as --tpu=NAME --tpu_zone=ZONE, stand behind the two.
-# Only a real chip can show what each part is named for, and besides: that a
-# TPU's topology is found by its name, that all hosts of a pod start, and what
-# gs:// does under load. Run so far: on a CPU, with one block of 8 channels in
-# place of 1024/20, by
+# The data are scikit-learn's digits, enlarged. The output must be new. Flags of
+# train_imagenet.py, such as --tpu=NAME --tpu_zone=ZONE, follow the two
+# arguments. Each part prints what it checks. Only a real chip can also show
+# that a TPU's topology is found by its name, that all hosts of a pod start, and
+# how gs:// behaves under load. So far this ran only on a CPU, with one block of
+# 8 channels instead of 1024/20:
 #
 #     recipes/first_hour.sh one runs/first_hour --batch_size 8 \
 #       --image_size 28 --steps_per_epoch 5
@@ -26,7 +26,7 @@ echo "== 1. The devices are found, and an update runs"
 python -c "import tensorflow as tf; print(tf.config.list_logical_devices())"
 "${train[@]}" --output "$output/plain" "$@"
 
-echo "== 2. Images a second: log.csv, against recipes/results; Python's share"
+echo "== 2. Images per second (log.csv; see recipes/results), Python's share"
 "${train[@]}" --output "$output/calls" --steps_per_call 5 "$@"
 
 echo "== 3. Memory: the largest batch that compiled"
@@ -39,11 +39,11 @@ stopped=("${train[@]}" --output "$output/stopped" --epochs 4 "$@")
 until grep -q "Epoch 1:" "$log" || ! kill -0 $! 2> /dev/null; do sleep 0.2; done
 kill -TERM $!
 wait $! || echo "It ended with status $?; 143 is expected."
-grep "The same command goes on" "$log"
+grep "Run the same command to resume" "$log"
 "${stopped[@]}" 2>&1 | tee "$log"
 grep -q "Resuming from step" "$log"
 
-echo "== 5. Twice the same, to the bit"
+echo "== 5. Two runs are equal to the bit"
 for name in once twice; do
   "${train[@]}" --output "$output/$name" --deterministic "$@"
 done
@@ -52,7 +52,7 @@ import sys
 
 import tensorflow as tf
 
-# All but the times.
+# All columns except the times.
 once, twice = (
     [row.split(",")[:7] for row in tf.io.gfile.GFile(path)]
     for path in sys.argv[1:]
@@ -60,5 +60,5 @@ once, twice = (
 sys.exit(0 if once == twice else "The two runs differ.")
 END
 
-echo "== 6. Cycles by operation, for TensorBoard, against the compiler's"
+echo "== 6. A profile for TensorBoard: compare the cycles with the compiler's"
 "${train[@]}" --output "$output/profile" --tensorboard --profile_steps 4,5 "$@"

@@ -56,7 +56,7 @@ of 32 x 32 pixels as one of
 | architecture | ConvMixer, width 256, 8 blocks, 5 x 5 kernels, 2 x 2 patches, \
 exact GELU |
 | trainable parameters | 594,186 |
-| file | {bytes:,} bytes, float16; computed with in float32 |
+| file | {bytes:,} bytes, float16; computations are in float32 |
 | test images | {images:,} |
 | top-1 | {top1:.2%} |
 | top-5 | {top5:.2%} |

@@ -1,6 +1,6 @@
-"""The trainer compiled for TPUs that are described, and run on CPUs.
+"""Tests the trainer, compiled for described TPUs and run on CPUs.
 
-In an environment of its own, which BUILD.md describes: `pytest -m chips`.
+`pytest -m chips` needs the environment for TPUs that BUILD.md describes.
 """
 
 import functools
@@ -28,7 +28,7 @@ REPLICAS = 4
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_cpu_paths():
-    """Of the layers: what replicas of a TPU run, which is not there."""
+    """Makes the layers choose the operations for TPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensorflow_cpu, "only_cpus", lambda: False)
         yield
@@ -36,7 +36,7 @@ def _no_cpu_paths():
 
 @pytest.fixture(scope="module")
 def devices():
-    """4 chips of a v5e, and as many CPUs."""
+    """4 described chips of a v5e; JAX also gets 4 CPUs."""
     jax = pytest.importorskip("jax")
     pytest.importorskip("libtpu")
     jax.config.update("jax_num_cpu_devices", REPLICAS)
@@ -51,7 +51,7 @@ def strategy(devices):
 
 @pytest.fixture(scope="module")
 def mirrored():
-    """One: two over the same devices would share their keys."""
+    """A single one: two on the same devices would share their keys."""
     return tf.distribute.MirroredStrategy(
         [f"/cpu:{i}" for i in range(REPLICAS)]
     )
@@ -93,7 +93,7 @@ def lowered(function, *arguments):
 
 
 def compiled(devices, function, *arguments):
-    """Compiles what replicas run, and returns the text of the result."""
+    """Compiles a function of replicas and returns the text of the program."""
     program = lowered(function, *arguments)
     executable = described_chips.compile_program(program, devices)
     text = executable.hlo_modules()[0].to_string()
@@ -105,7 +105,7 @@ def compiled(devices, function, *arguments):
 def test_an_update_compiles(engine, devices):
     batch = batch_of(engine)
     compiled(devices, engine._accumulate, batch)
-    # The gradients go in one, not one by one.
+    # The gradients are reduced together, not one by one.
     assert compiled(devices, engine._update, batch).count(" all-reduce(") <= 3
 
 
@@ -147,7 +147,7 @@ def test_the_table_has_what_the_compiler_says(strategy, devices, monkeypatch):
     assert row["estimated_ms"] > 0
     gradients = sum(np.prod(x.shape) for x in model.trainable_variables)
     reduced = 1e6 * row["megabytes_all_reduced"]
-    assert reduced == pytest.approx(4 * (gradients + 1))  # And the loss.
+    assert reduced == pytest.approx(4 * (gradients + 1))  # 1: the loss.
 
 
 def call_python(x):
@@ -194,7 +194,7 @@ def variables_of(engine):
 
 
 def run_on_cpus(program, arguments, state):
-    """Runs a program with a CPU for each replica, and updates the state."""
+    """Runs a program with one CPU for each replica and updates the state."""
     import jax
 
     cpus = jax.devices("cpu")
@@ -231,8 +231,9 @@ def run_on_cpus(program, arguments, state):
     [
         ("float32", False, 1e-5),
         ("float32", True, 1e-5),
-        # Of 8 bits, rounded at other places. 3.4 % are of an offset that
-        # started at 0: Adam's first steps divide by the gradient's own size.
+        # bfloat16 has 8 significant bits, and the two round at other places.
+        # An offset that starts at 0 differs by 3.4 %, because Adam's first
+        # steps divide by the gradient's own size.
         ("mixed_bfloat16", False, 0.05),
     ],
 )

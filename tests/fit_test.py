@@ -1,4 +1,4 @@
-"""Tests the README's example with `compile` and `fit`."""
+"""Tests the documents' examples with `compile` and `fit`."""
 
 import keras
 import numpy as np
@@ -7,17 +7,19 @@ from PIL import Image
 
 from tests.prose import documents
 
-(EXAMPLE,) = (
+EXAMPLES = [
     block.text
-    for block in documents.blocks("README.md")
+    for name in ("README.md", "recipes/README.md")
+    for block in documents.blocks(name)
     if "image_dataset_from_directory" in block.text
-)
+]
 
 
 # Keras warns about any `tf.data.Dataset` because `shuffle` defaults to true.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
-def test_the_example_learns_and_leaves_a_model(tmp_path, monkeypatch):
+@pytest.mark.parametrize("example", EXAMPLES, ids=("short", "long"))
+def test_the_example_learns_and_leaves_a_model(tmp_path, monkeypatch, example):
     rng = np.random.default_rng(0)
     for label, name in enumerate(("blue", "green", "red")):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -28,7 +30,7 @@ def test_the_example_learns_and_leaves_a_model(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(path)
     monkeypatch.chdir(tmp_path)
     found = {}
-    exec(EXAMPLE, found)
+    exec(example, found)
     model = keras.saving.load_model("mine.keras")
     _, accuracy = model.evaluate(found["validation"], verbose=0)
     assert accuracy == 1

@@ -245,6 +245,11 @@ def test_the_artifacts_are_those_of_the_committed_run():
         for row in record["artifacts"]
     }
     assert rows <= set(EXPORT.splitlines())
-    quoted = re.findall(r"^\| .+ % \| .+ % \| [\d.]+ \|$", README, re.M)
-    assert quoted
-    assert set(quoted) <= rows
+    same = {row["artifact"]: row["agreement"] for row in record["artifacts"]}
+    for name in ("SavedModel", "TF Hub module", "ONNX", "TFLite float32"):
+        assert same[name] == 1
+    assert f"{100 * same['TFLite float16']:.2f} % of them" in README
+    assert f"{100 * same['TFLite int8']:.2f} % in int8" in README
+    top1 = {row["artifact"]: row["top1"] for row in record["artifacts"]}
+    loss = 100 * (top1["Keras"] - top1["TFLite int8"])
+    assert f"costs the packaged model {loss:.2f} points" in README

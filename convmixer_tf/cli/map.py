@@ -1,11 +1,12 @@
-"""Classifies any number of images, or computes their features, into Parquet.
+"""Classifies any number of images, or computes their features, as Parquet.
 
     convmixer map SOURCE --output FOLDER
 
-SOURCE is a folder of images or the URL of one in a bucket, a .txt file with a
-path a line, a .csv file with a column `path`, or TFRecord or Parquet files.
-Each image is one row of the output, whatever dies; the same command resumes.
-On a cluster of Ray's: `--address auto`. It needs the extra `ray`.
+SOURCE is a folder of images or its URL in a bucket, a .txt file with one path
+per line, a .csv file with a column `path`, or TFRecord or Parquet files. Each
+image is exactly one row of the output, even if workers or machines fail. The
+same command resumes a stopped run. `--address auto` uses a Ray cluster. The
+extra `ray` is required.
 
 Time: recipes/README.md has images per second.
 """
@@ -26,15 +27,15 @@ _OUTPUT = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model",
     "256_8",
-    "A .keras or .tflite file, a file of weights, the folder of a SavedModel, "
+    "A .keras or .tflite file, a weights file, the folder of a SavedModel, "
     "of a TF Hub module or of a run, hf://USER/REPOSITORY, or one of "
     f"{', '.join(VARIANTS)}.",
 )
 _FEATURES = flags.DEFINE_enum(
-    "features", None, FEATURES, "Write features in place of classes."
+    "features", None, FEATURES, "Write features instead of classes."
 )
-_TOP = flags.DEFINE_integer("top", 5, "Classes to name an image.", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", 1)
+_TOP = flags.DEFINE_integer("top", 5, "Number of best classes per image.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per batch.", 1)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Image size, in pixels. Default: the model's.", 1
 )
@@ -52,15 +53,15 @@ _ORIENTATION = flags.DEFINE_enum(
     "Rotate images as their EXIF says, or read pixels as stored. Default: the "
     "model's.",
 )
-_WORKERS = flags.DEFINE_integer("workers", 1, "Processes that compute.", 1)
-_GPUS = flags.DEFINE_float("gpus", 0, "GPUs of each worker.", 0)
+_WORKERS = flags.DEFINE_integer("workers", 1, "Number of worker processes.", 1)
+_GPUS = flags.DEFINE_float("gpus", 0, "GPUs per worker; may be a fraction.", 0)
 _ADDRESS = flags.DEFINE_string(
-    "address", None, "Ray cluster, or auto. Default: this machine alone."
+    "address", None, "Ray cluster, or auto. Default: this machine."
 )
 
 
 def main(argv):
-    """Computes what the flags say."""
+    """Runs `map_images` with the flags."""
     if len(argv) != 2:
         raise app.UsageError(f"Expected one SOURCE. Received: {argv[1:]}")
     start(argv[:1])

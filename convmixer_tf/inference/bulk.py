@@ -1,9 +1,10 @@
 """Predictions or features of any number of images, on one machine or many.
 
-The images are divided into parts of a fixed order. A worker computes a part
-and writes it as one Parquet file, under another name until it is complete. So
-what is there is right, whatever dies, and a rerun does the parts that are
-missing. Ray Data starts the workers, gives them parts, and starts them again.
+The images are divided into parts, in a fixed order. A worker computes a part
+and writes it as one Parquet file, which has a temporary name until it is
+complete. Therefore every file with a final name is correct, even if processes
+are killed, and a rerun computes the missing parts. Ray Data starts the workers,
+sends them parts, and restarts them if they fail.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ from convmixer_tf.weights.hub import fetch_from_hub
 _LOG = logging.getLogger(__name__)
 
 FEATURES = ("float16", "float32")
-# Bytes of Ray's object store. Parts and counts are all that goes through it.
+# Size of Ray's object store, in bytes. It holds only parts and counts.
 _OBJECT_STORE = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
 class MapReport:
-    """What `map_images` did.
+    """The result of `map_images`.
 
     Attributes:
-        images: Integer, rows in the output.
-        computed: Integer, how many of these were computed now.
-        failed: Integer, how many of those computed now have an error.
+        images: Integer, the number of rows in the output.
+        computed: Integer, the number of rows that this call computed.
+        failed: Integer, the number of these rows that have an error.
     """
 
     images: int
@@ -76,30 +77,34 @@ def map_images(
     gpus: float = 0,
     address: str | None = None,
 ) -> MapReport:
-    """Predicts all images of a source, and writes the results as Parquet.
+    """Predicts all images of a source and writes the results as Parquet.
 
-    The same call resumes what was stopped or killed. Each image is one row of
-    the output, in the columns `path`; `classes`, `indices` and
-    `probabilities`, best first, or `features`; and `error`, which says why an
-    image has none. The numbers are those of `predict_images`.
+    The same call resumes a run that was stopped or killed. Each image is one
+    row of the output. The columns are `path`; either `features`, or `classes`,
+    `indices` and `probabilities` with the best class first; and `error`, the
+    reason if an image has no result. The results are equal to those of
+    `predict_images`.
 
     Args:
-        source: Path, or URL of a bucket such as `gs://BUCKET/FOLDER`: a folder
-            of images, also in folders inside it; a `.txt` file with a path a
-            line; a `.csv` file with a column `path`; TFRecords, as
-            `data.open_dataset` reads them; or Parquet files with a column
-            `bytes` or `path`. Of the latter two, a file or a folder.
+        source: Path or URL, such as `gs://BUCKET/FOLDER`. One of
+
+            - a folder of images, which may have subfolders;
+            - a `.txt` file with one path per line;
+            - a `.csv` file with a column `path`;
+            - TFRecords that `data.open_dataset` reads, a file or a folder;
+            - Parquet files with a column `bytes` or `path`, a file or a
+              folder.
         output: Path or URL of the folder to write.
         model: As for `load_classifier`; for features, as for `open_model`.
-        features: `"float16"` or `"float32"`, to write what the classifier
-            would get, in place of classes.
-        top: Integer, how many of the best classes to write.
-        batch_size: Integer, images at a time.
+        features: `"float16"` or `"float32"`, to write the inputs of the
+            classifier instead of classes.
+        top: Integer, the number of best classes to write.
+        batch_size: Integer, images per batch.
         image_size: As for `load_classifier`.
         crop_fraction: As for `load_classifier`.
         orientation: As for `load_classifier`.
-        workers: Integer, processes that compute, which share the cores.
-        gpus: Number of GPUs of each worker, which may be a fraction.
+        workers: Integer, the number of processes, which share the cores.
+        gpus: Number of GPUs per worker, which may be a fraction.
         address: Address of a Ray cluster, or `"auto"`. All its machines must
             have this package and see the paths. Defaults to this machine.
 
@@ -109,10 +114,10 @@ def map_images(
     Raises:
         FileNotFoundError: If there is no image or no such model.
         ImportError: If Ray is not installed.
-        OSError: If something can't be written. What is complete stays.
+        OSError: If the output can't be written. Complete files are kept.
         RuntimeError: If the cluster fails.
         ValueError: If an argument is out of range, the model can't be read, or
-            the output is of another source, model or settings.
+            the output has another source, model or settings.
 
     Example:
 
@@ -150,7 +155,7 @@ def map_images(
     }
     if not is_remote(output):
         output = os.path.abspath(output)
-    if os.path.exists(model):  # Workers are in folders of their own.
+    if os.path.exists(model):  # Workers have other working directories.
         model = os.path.abspath(model)
     is_new = claim(output, manifest)
     done = set(names_in(output))
@@ -167,8 +172,8 @@ def map_images(
     finally:
         names = names_in(output)
         if is_new and not any(x.endswith(".parquet") for x in names):
-            delete(output, MANIFEST)  # The model may be at fault.
-    for name in names:  # Of workers that were killed.
+            delete(output, MANIFEST)  # The model may be the cause.
+    for name in names:  # Temporary files of workers that were killed.
         if name.startswith(".") and name.endswith(".parquet"):
             delete(output, name)
     return MapReport(sum(counts), count, failed)
@@ -186,11 +191,11 @@ def _import_ray():
 
 
 def _divide(source):
-    """Lists a source's images, and packs them for workers.
+    """Lists a source's images and packs them for workers.
 
     Returns:
-        String that identifies the list; for each part the number of images;
-        and what `Worker` reads. Of a path, some ten bytes are left.
+        A tuple: a string that identifies the list, the number of images of each
+        part, and the compressed parts, with about ten bytes per path.
     """
     found = find_parts(source)
     size = _part_size(sum(part.count for part in found))
@@ -204,12 +209,12 @@ def _divide(source):
 
 
 def _part_size(total):
-    """Chooses how many images a file gets, by the number of all images."""
+    """Chooses the number of images per file from the total number."""
     return min(1024, 64 * max(1, total // 1024))
 
 
 def _digest_of_model(name):
-    """Identifies a model by its content; a published one by its name."""
+    """Identifies a model by its content, or a published one by its name."""
     if name in VARIANTS:
         return name
     path = fetch_from_hub(name) if name.startswith(HUB) else find_model(name)
@@ -227,12 +232,12 @@ def _digest_of_model(name):
 
 @contextlib.contextmanager
 def _cluster(address, workers):
-    """Starts Ray here, or joins a cluster.
+    """Starts Ray on this machine, or connects to a cluster.
 
     Yields:
-        Integer, how many cores each worker gets.
+        Integer, the number of cores per worker.
     """
-    # Nothing is sent to anybody.
+    # By default, Ray sends usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _import_ray()
     is_ours = not ray.is_initialized()
@@ -244,7 +249,7 @@ def _cluster(address, workers):
             "num_cpus": max(available_cores(), workers),
             "object_store_memory": _OBJECT_STORE,
             "include_dashboard": False,
-            # Ray's own default makes way for everything else.
+            # By default, Ray runs workers at low priority.
             "_system_config": {"worker_niceness": 0},
         }
         try:
@@ -280,7 +285,7 @@ def _cluster(address, workers):
 
 
 def _compute(answers, count):
-    """Waits for the answers of workers; returns how many images failed."""
+    """Waits for the workers' answers and returns the number of errors."""
     done, failed, start, first = 0, 0, None, 0
     said = time.monotonic()
     for answer in answers:
@@ -288,7 +293,7 @@ def _compute(answers, count):
             raise ERRORS[answer["kind"]](answer["error"])
         done, failed = done + answer["images"], failed + answer["failed"]
         now = time.monotonic()
-        if start is None:  # That of the first ones was building the graph.
+        if start is None:  # The first answer includes building the graph.
             start, first = now, done
         speed = (done - first) / max(now - start, 1e-9)
         line = ("%d of %d images, %.0f images/s", done, count, speed)
@@ -301,10 +306,10 @@ def _compute(answers, count):
 
 
 def _answers(todo, arguments, workers, gpus):
-    """Lets Ray's workers compute parts, and yields what each answers."""
+    """Computes parts with Ray's workers and yields their answers."""
     ray = _import_ray()
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # A block is one part and comes back as a few numbers.
+    # A block is one part. Its result is a few numbers.
     rows = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
         Worker,
         fn_constructor_args=arguments,
@@ -317,6 +322,6 @@ def _answers(todo, arguments, workers, gpus):
         yield from rows.iter_rows()
     except ray.exceptions.RayError as error:
         raise RuntimeError(
-            f"The cluster failed: {error}. What is complete stays; the same "
-            "command does the rest."
+            f"The Ray cluster failed: {error}. Complete files are kept. Run "
+            "the same command to compute the rest."
         ) from error

@@ -1,4 +1,4 @@
-"""The images of a bulk prediction: found once, divided, read by workers."""
+"""Finds the images of a bulk prediction, divides them and reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from convmixer_tf.data.unreadable import why_unreadable
 from convmixer_tf.files import is_remote
 from convmixer_tf.files import parse_lines
 
-# Files that a worker reads at a time: of a bucket, each waits for an answer.
+# Files that a worker reads in parallel, because buckets answer slowly.
 _READERS = 16
 _PATH_COLUMNS = ("path", "file", "filename", "image")
 _LOG = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ class Part:
     Attributes:
         kind: `"files"`, `"records"` or `"parquet"`.
         file: Path of the TFRecord or Parquet file.
-        start: Integer, the first image in it.
-        count: Integer, how many images there are.
-        names: Paths of the images, of `"files"`.
+        start: Integer, the position of the first image in the source or file.
+        count: Integer, the number of images.
+        names: Paths of the images, if the kind is `"files"`.
     """
 
     kind: str
@@ -61,13 +61,14 @@ class Part:
 
 
 def find_parts(source: str) -> list[Part]:
-    """Finds the images of a source, as one part for each file that lists them.
+    """Finds the images of a source.
 
     Args:
         source: As for `map_images`.
 
     Returns:
-        List of `Part`, in an order that depends on names only.
+        List of `Part`: one for all image files, or one for each TFRecord or
+        Parquet file. The order depends on names only.
 
     Raises:
         FileNotFoundError: If there is no image.
@@ -88,7 +89,7 @@ def find_parts(source: str) -> list[Part]:
         raise FileNotFoundError(f"There is no file or folder `{source}`.")
     if images:
         if others:
-            _LOG.warning("%d files are no images: left out.", len(others))
+            _LOG.warning("%d files are not images: skipped.", len(others))
         return [_of_files(images)]
     tables = [x for x in others if x.lower().endswith(".parquet")]
     records = [] if tables else [x for x in others if is_record_file(x)]
@@ -132,7 +133,7 @@ def read_batches(part: Part, size: int) -> Iterator[list[Image]]:
 
 
 def why_not(part: Part, name: str, content: bytes | None) -> str:
-    """Says why an image of a part can't be read, as `predict` does."""
+    """Returns why an image of a part can't be read, as in `predict`."""
     if content is None and part.kind == "records":
         return "unreadable: its record is damaged. Copy the file again."
     local = part.kind == "files" and not is_remote(name)
@@ -174,7 +175,7 @@ def _is_file(path):
 
 
 def _open(path):
-    """Opens a file to read and seek in, wherever it is."""
+    """Opens a local or remote file for reading and seeking."""
     if not is_remote(path):
         return open(path, "rb")
     filesystem, inner = locate(path)
@@ -208,7 +209,7 @@ def _walk_bucket(source):
 
 
 def _beside(source, path):
-    """Makes a path absolute that is relative to the file that lists it."""
+    """Makes a path absolute. It is relative to the file that lists it."""
     if is_remote(path) or os.path.isabs(path):
         return path
     if is_remote(source):
@@ -220,7 +221,7 @@ def _read_list(source, suffix):
     """Reads the paths in a text or CSV file."""
     with _open(source) as file:
         content = file.read()
-    if suffix == ".txt":  # Relative to where the command is given.
+    if suffix == ".txt":  # Paths are relative to the current folder.
         lines = parse_lines(content, source, paths=True)
         return [*map(_absolute, lines)]
     text = content.decode("utf-8-sig", "surrogateescape")
@@ -234,7 +235,7 @@ def _read_list(source, suffix):
         )
     found = [_beside(source, x[column].strip()) for x in rows if x[column]]
     if not found:
-        raise ValueError(f"The table `{source}` has no line of an image.")
+        raise ValueError(f"The table `{source}` lists no images.")
     return found
 
 
@@ -244,7 +245,7 @@ def _read_file(name):
             filesystem, inner = locate(name)
             with filesystem.open_input_stream(inner) as file:
                 return file.read()
-        # To open a pipe would be to wait.
+        # Opening a pipe would block.
         return pathlib.Path(name).read_bytes() if os.path.isfile(name) else None
     except (OSError, ValueError):
         return None
@@ -257,13 +258,13 @@ def _read_records(part):
 
 
 def _columns(file, path):
-    """Finds the columns of the bytes and of the paths of images."""
+    """Finds the columns of encoded images and of paths."""
     found = [file.schema.column(i).path for i in range(len(file.schema))]
     kinds = [("bytes", "image.bytes"), ("path", "image.path")]
     columns = [next((x for x in kind if x in found), None) for kind in kinds]
     if not any(columns):
         raise ValueError(
-            f"`{path}` must have a column `bytes`, of encoded images, or "
+            f"`{path}` must have a column `bytes`, with encoded images, or "
             f"`path`. Received: {', '.join(found)}"
         )
     return columns
@@ -279,12 +280,12 @@ def _of_table(path):
             return Part("parquet", path, 0, file.metadata.num_rows)
     except pyarrow.ArrowInvalid as error:
         raise ValueError(
-            f"`{path}` is damaged or is no Parquet file: {error}"
+            f"`{path}` is damaged or not a Parquet file: {error}"
         ) from error
 
 
 def _read_rows(part):
-    """Reads rows of a Parquet file, from the row groups that they are in."""
+    """Reads rows of a Parquet file, and only the row groups they are in."""
     import pyarrow
     from pyarrow import parquet
 

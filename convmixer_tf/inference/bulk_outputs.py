@@ -1,4 +1,4 @@
-"""The folder that a bulk prediction writes, on a disk or in a bucket."""
+"""The output folder of a bulk prediction, on a disk or in a bucket."""
 
 import contextlib
 import json
@@ -7,20 +7,20 @@ import uuid
 
 from convmixer_tf.inference.bulk_inputs import locate
 
-# Hidden from what reads the folder as one table.
+# Readers of the folder as one table skip names that begin with `_`.
 MANIFEST = "_manifest.json"
 
 
 def file_of(number):
-    """Names the file of a part."""
+    """Returns the file name of a part."""
     return f"part-{number:06d}.parquet"
 
 
 def claim(output, manifest):
-    """Checks that a folder is of these results, or makes it so.
+    """Creates a folder for these results, or checks that it is for them.
 
     Returns:
-        Boolean, whether nothing was there before.
+        Boolean, whether the folder is new or was empty.
     """
     names = names_in(output)
     if MANIFEST in names:
@@ -48,7 +48,7 @@ def claim(output, manifest):
 
 
 def names_in(output):
-    """Lists what is in the folder, if it is there."""
+    """Lists the names in the folder; none if it does not exist."""
     from pyarrow import fs
 
     filesystem, folder = locate(output)
@@ -63,7 +63,7 @@ def delete(output, name):
 
 
 def write(output, name, content):
-    """Writes a file, which appears when it is complete."""
+    """Writes a file. It appears under its name when it is complete."""
     filesystem, folder = locate(output)
     unfinished = f"{folder}/.{uuid.uuid4().hex}.{name}"
     try:
@@ -77,6 +77,6 @@ def write(output, name, content):
         with contextlib.suppress(OSError):
             filesystem.delete_file(unfinished)
         raise OSError(
-            f"Can't write to `{output}`: {error}. The files that are complete "
-            "stay; make room, and give the same command again."
+            f"Can't write to `{output}`: {error}. Complete files are kept. "
+            "To resume, make room and run the same command."
         ) from error

@@ -1,4 +1,4 @@
-"""What computes parts of a bulk prediction, in a process of its own."""
+"""Computes parts of a bulk prediction, in a separate process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from convmixer_tf.inference.classifiers import load_classifier
 from convmixer_tf.inference.classifiers import load_features
 from convmixer_tf.inference.formats import readable_name
 
-_TOO_LARGE = "not written: a feature is beyond float16. Write them as float32."
-# What a user can help, by name.
+_TOO_LARGE = "not written: a feature is too large for float16. Use float32."
+# Errors that the user can fix, by name.
 ERRORS = {
     error.__name__: error
     for error in (FileNotFoundError, ImportError, OSError, ValueError)
@@ -34,7 +34,7 @@ ERRORS = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides on the numbers in the output."""
+    """The arguments of `map_images` that change the output."""
 
     features: str | None
     top: int
@@ -45,17 +45,18 @@ class Settings:
 
 
 class Worker:
-    """Computes parts, in a process of Ray's.
+    """Computes parts, in a process that Ray starts.
 
-    An error that the user can help comes back as a row: Ray would try again.
+    An error that the user can fix is returned as a row. If it were raised, Ray
+    would retry the part.
     """
 
     def __init__(self, model, output, settings, cpus):
         self._output, self._settings = output, settings
         self._error = None
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already.
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started.
             tf.config.threading.set_intra_op_parallelism_threads(cpus)
-            # With one, what calls Python in a graph would wait for itself.
+            # With one thread, Python functions in a graph would deadlock.
             tf.config.threading.set_inter_op_parallelism_threads(max(2, cpus))
             for gpu in tf.config.list_physical_devices("GPU"):  # Shared.
                 tf.config.experimental.set_memory_growth(gpu, True)
@@ -148,7 +149,7 @@ class Worker:
 
 
 def _ahead(items):
-    """Passes items on, and makes the next one meanwhile."""
+    """Yields items and computes the next one in the meantime."""
     items = iter(items)
     with ThreadPoolExecutor(1) as pool:
         item = pool.submit(next, items, None)

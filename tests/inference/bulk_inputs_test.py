@@ -107,7 +107,7 @@ def test_parquet_of_paths(files):
     ("name", "content", "message"),
     [
         ("x.csv", b"a,b\n1,2\n", "must name the column `path`"),
-        ("x.parquet", b"no table", "is damaged or is no Parquet file"),
+        ("x.parquet", b"no table", "is damaged or not a Parquet file"),
         ("x.tfrecord", b"no records", "truncated or damaged"),
     ],
 )
