@@ -1,14 +1,14 @@
-"""Measures `convmixer map` beside `predict`, and kills what it runs on.
+"""Measures `convmixer map` beside `predict`, and kills its workers.
 
     python recipes/benchmark_map.py --images FOLDER --output map.json
 
-Each command classifies few images and then many. What a command does before
-its first image is not counted: speed and processor time are of the difference.
-Memory is the largest sum over all processes of a command, shared pages once.
+Each command classifies few images and then many. Speed and processor time are
+computed from the difference, so the start of a command is not counted. Memory
+is the largest sum over all processes of a command. Shared pages count once.
 
-With `--kill`, a cluster of three nodes on this machine does all images twice.
-The second time a worker and then a node get SIGKILL. Both outputs must have
-equal rows.
+With `--kill`, a cluster of three nodes on this machine classifies all images
+twice. In the second run, a worker and then a node get SIGKILL. Both outputs
+must have equal rows.
 
 Time: 50,000 images of CIFAR-10 take about 20 minutes of two idle cores, and
 `--kill` about 10.
@@ -33,21 +33,21 @@ from convmixer_tf.files import dump_json
 from convmixer_tf.timing import machine
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder.", required=True)
-_MODEL = flags.DEFINE_string("model", "256_8", "As of `convmixer map`.")
+_MODEL = flags.DEFINE_string("model", "256_8", "As for `convmixer map`.")
 _OUTPUT = flags.DEFINE_string(
     "output", "recipes/results/map.json", "JSON file to write."
 )
-_FEW = flags.DEFINE_integer("few", 5000, "Images of the short runs.", 1)
-_MANY = flags.DEFINE_integer("many", 50000, "Images of the long runs.", 2)
-_WORKERS = flags.DEFINE_multi_integer("workers", [1, 2], "Of `map`.")
+_FEW = flags.DEFINE_integer("few", 5000, "Images in the short runs.", 1)
+_MANY = flags.DEFINE_integer("many", 50000, "Images in the long runs.", 2)
+_WORKERS = flags.DEFINE_multi_integer("workers", [1, 2], "As for `map`.")
 _PREDICT = flags.DEFINE_bool("predict", True, "Measure `predict`, too.")
 _KILL = flags.DEFINE_bool("kill", False, "Kill a worker and a node instead.")
 
-_TICKS = os.sysconf("SC_CLK_TCK")  # A second.
+_TICKS = os.sysconf("SC_CLK_TCK")  # Per second.
 
 
 def processes():
-    """Reads of each process its parent, processor seconds and command."""
+    """Reads the parent, processor seconds and command of each process."""
     found = {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # It has just ended.
@@ -59,7 +59,7 @@ def processes():
 
 
 def family(root, found):
-    """Lists a process and all that it started."""
+    """Lists a process and all its descendants."""
     numbers = [root]
     for number in numbers:
         numbers += [x for x, (parent, *_) in found.items() if parent == number]
@@ -67,7 +67,7 @@ def family(root, found):
 
 
 def memory(number):
-    """Reads how many MB a process has, its part of shared pages."""
+    """Reads the memory of a process in MB, with its share of shared pages."""
     with contextlib.suppress(OSError):
         lines = pathlib.Path(f"/proc/{number}/smaps_rollup").read_text()
         return int(lines.partition("\nPss:")[2].split()[0]) / 1000
@@ -135,16 +135,16 @@ def compare(paths, folder, model):
 
 
 def wait_for_parts(process, output, count):
-    """Waits until there are so many files in the output."""
+    """Waits until the output has that many files."""
     while len(list(output.glob("part-*"))) < count:
         if process.poll() is not None:
-            raise RuntimeError("It ended before all was killed.")
+            raise RuntimeError("The command ended before all kills.")
         time.sleep(0.05)
 
 
 def kill_worker(raylet):
-    """Kills a worker of a node; returns its process number."""
-    while True:  # One may be starting.
+    """Kills a worker of a node and returns its process number."""
+    while True:  # The worker may be starting.
         for number, (parent, _, command) in processes().items():
             if parent == raylet and "MapWorker" in command:
                 os.kill(number, signal.SIGKILL)
@@ -197,7 +197,7 @@ def survive(source, folder, model):
 
 
 def main(argv):
-    """Measures what the flags say."""
+    """Runs the measurement that the flags select."""
     launch.start(argv)
     check_destination(_OUTPUT.value, (".json",), overwrite=True)
     with tempfile.TemporaryDirectory() as name:

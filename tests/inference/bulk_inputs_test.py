@@ -1,4 +1,4 @@
-"""Where the images of a bulk prediction come from."""
+"""Tests how the images of a bulk prediction are found and read."""
 
 import pytest
 import tensorflow as tf
@@ -13,7 +13,7 @@ from convmixer_tf.inference.bulk_inputs import why_not  # noqa: E402
 
 
 def images_of(source, size=2):
-    """All images, in parts of `size` and batches of three."""
+    """Reads all images, in parts of `size` and batches of three."""
     return [
         image
         for whole in find_parts(str(source))

@@ -1,4 +1,4 @@
-"""Bulk prediction, without Ray: in this process."""
+"""Tests bulk prediction in this process, without Ray."""
 
 import contextlib
 import json
@@ -66,7 +66,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def output(photos, model, tmp_path_factory):
-    """What a first run wrote, to copy."""
+    """The output of a first run, to copy."""
     folder = tmp_path_factory.mktemp("first") / "output"
     with pytest.MonkeyPatch.context() as patch:
         _here.__wrapped__(patch)
@@ -171,7 +171,7 @@ def test_a_folder_of_something_else_is_refused(photos, model, tmp_path):
 
 
 def test_a_bucket(photos, model, output, tmp_path):
-    """Of the file system, which takes the way of other URLs."""
+    """A `file://` URL is handled like other URLs."""
     url = (tmp_path / "out").as_uri()
     map_images(photos.as_uri(), url, model)
     for row, expected in zip(read(tmp_path / "out"), read(output), strict=True):

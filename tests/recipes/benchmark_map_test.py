@@ -1,4 +1,4 @@
-"""recipes/benchmark_map.py, and `convmixer map` as processes of Ray."""
+"""Tests recipes/benchmark_map.py, and `convmixer map` with Ray's processes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.large
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """640 names of twelve images, which take a while to decode; one broken."""
+    """640 files: links to twelve images that decode slowly, and one broken."""
     folder = tmp_path_factory.mktemp("photos")
     for number, pixels in enumerate(asymmetric_image(1800, 1700, batch=12)):
         Image.fromarray(pixels).save(folder / f"{number:03d}.jpg")
