@@ -93,6 +93,16 @@ def test_what_the_ci_runs():
     assert in_ci == {line for line in taken if not PREPARES.match(line)}
 
 
+def test_what_the_first_hour_waits_for_is_logged():
+    script = documents.read("recipes/first_hour.sh")
+    found = re.findall(r'grep (?:-q )?"(.+?)" "\$log"', script)
+    assert len(found) == 3
+    training = ROOT / "convmixer_tf" / "training"
+    source = "".join(x.read_text() for x in training.glob("*.py"))
+    for message in found:
+        assert message.replace("1", "%d") in source
+
+
 def test_tests_that_the_ci_names_are_there():
     words = re.findall(r"\btests/\S+", documents.read(".ci/run"))
     assert len(words) >= 8
