@@ -2,8 +2,8 @@
 
     python export/plot_peers.py results/peers/*.json --output peers.png
 
-A dot is the time of one model in one runtime, relative to Keras' `predict` in
-the same run. Each number of threads has a panel.
+A dot is the time of one model in one runtime, relative to Keras'
+`predict_on_batch` in the same run. Each number of threads has a panel.
 """
 
 import json
@@ -15,6 +15,8 @@ from absl import flags
 
 from convmixer_tf.files import check_destination
 from convmixer_tf.files import replaced
+
+BASE = "Keras predict_on_batch"
 
 _OUTPUT = flags.DEFINE_string("output", None, "PNG file to write.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether to replace it.")
@@ -32,16 +34,18 @@ def draw(runs):
     """
     threads = sorted({run["threads"] for run in runs})
     models = sorted({name_of(run) for run in runs})
-    names = [artifact["artifact"] for artifact in runs[0]["artifacts"][1:]]
+    names = [x["artifact"] for x in runs[0]["artifacts"]]
     figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, len(threads), sharey=True, squeeze=False)[0]
     for number, axes in zip(threads, panels, strict=True):
         for run in runs:
             if run["threads"] != number:
                 continue
-            base, *others = (x["wall_milliseconds"] for x in run["artifacts"])
+            times = {
+                x["artifact"]: x["wall_milliseconds"] for x in run["artifacts"]
+            }
             axes.plot(
-                [x / base for x in others],
+                [times[name] / times[BASE] for name in names],
                 names,
                 "o",
                 color=f"C{models.index(name_of(run))}",
@@ -50,7 +54,7 @@ def draw(runs):
         axes.axvline(1, color="0.4", linewidth=1)
         axes.set(
             title="one thread" if number == 1 else f"{number} threads",
-            xlabel="time relative to Keras' predict",
+            xlabel=f"time relative to {BASE}",
             xlim=(0, None),
         )
         axes.grid(alpha=0.3)

@@ -8,7 +8,7 @@ from tests.helpers import call_script
 def test_it_draws_each_number_of_threads(tmp_path):
     paths = []
     for threads in (1, 2):
-        names = {"Keras predict": 4.0, "ONNX, onnxruntime": 2.0}
+        names = {"Keras predict_on_batch": 4.0, "ONNX, onnxruntime": 2.0}
         run = {
             "threads": threads,
             "model": "1024_20",
