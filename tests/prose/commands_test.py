@@ -50,7 +50,7 @@ def test_every_block_is_one_that_is_run():
         assert text.count("\n```") == 2 * len(documents.blocks(name))
         for block in documents.blocks(name):
             # Other blocks are only shown, not run.
-            languages = ("python", "shell", "json", "text", "mermaid")
+            languages = ("python", "shell", "json", "yaml", "text", "mermaid")
             assert block.language in languages, block.place
         # Indented blocks would not be checked.
         assert not re.search(r"\n\n    \S", text)

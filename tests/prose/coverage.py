@@ -71,6 +71,9 @@ COMMANDS = {
     "python -m convmixer_tf.predict photo.jpg FOLDER --model 768_32 --top 3": (
         Run("--image_size 56")
     ),
+    "python -m convmixer_tf.predict photo.jpg --model 768_32": (
+        Run("--image_size 56")
+    ),
     "python export/convert_weights.py --source model.safetensors "
     "--destination model.weights.h5": Run(makes="model.weights.h5"),
     "python export/convert_weights.py --source convmixer.weights.h5 "
@@ -83,9 +86,8 @@ COMMANDS = {
         "tests/prose/running_test.py", "test_a_checkpoint_of_pytorch"
     ),
     # Training.
-    "python recipes/train_cifar10.py --data FOLDER --preset 25": Run(
-        _SHORT, "runs/cifar10/model.keras"
-    ),
+    "python recipes/train_cifar10.py --data FOLDER --preset 25 "
+    "--output runs/cifar10": Run(_SHORT, "runs/cifar10/model.keras"),
     "python recipes/finetune.py --data FOLDER --model 256_8 "
     "--output runs/mine": Run(
         "--epochs 1 --batch_size 4", "runs/mine/model.keras"
@@ -107,11 +109,10 @@ COMMANDS = {
     "convmixer --help": Elsewhere(
         "tests/cli/commands_test.py", "test_help_comes_before_tensorflow"
     ),
-    "python recipes/train_imagenet.py --data imagenet2012 --model 1536_20": (
-        Elsewhere(
-            "tests/recipes/training_recipes_test.py",
-            "test_imagenet_goes_through_kill_resume_and_evaluate",
-        )
+    "python recipes/train_imagenet.py --data FOLDER --model 1536_20 "
+    "--output runs/imagenet": Elsewhere(
+        "tests/recipes/training_recipes_test.py",
+        "test_imagenet_goes_through_kill_resume_and_evaluate",
     ),
     "python recipes/finetune.py --data FOLDER --model 512_16 "
     "--output runs/pretrained": Elsewhere(
@@ -120,6 +121,10 @@ COMMANDS = {
     ),
     "python recipes/evaluate.py --model runs/mine --data FOLDER": Run(
         makes="runs/mine/evaluation/confusion.png"
+    ),
+    "python recipes/evaluate.py --model runs/imagenet --data FOLDER": Elsewhere(
+        "tests/recipes/training_recipes_test.py",
+        "test_imagenet_goes_through_kill_resume_and_evaluate",
     ),
     "python recipes/compare.py --data FOLDER --epochs 1 --threads 1": Elsewhere(
         "tests/recipes/compare_test.py",
@@ -182,6 +187,9 @@ COMMANDS = {
         given=("runs/mine/convmixer_256_8_float16.tflite", "model.tflite"),
         makes="predictions.csv",
     ),
+    "convmixer predict FOLDER --model mine/model_float16.tflite": Elsewhere(
+        "tests/cli/commands_test.py", "test_predict"
+    ),
     'find . -name "*.jpg" | python -m convmixer_tf.predict --list - '
     "--format json": Run(),
     # The page.
@@ -226,9 +234,11 @@ COMMANDS = {
         "tests/inference/bulk_test.py", "test_features"
     ),
     "ray up cluster.yaml": NotRun(_MACHINES),
-    'ray exec cluster.yaml "convmixer map gs://BUCKET/images '
-    "--output gs://BUCKET/predictions --workers 32 --address auto"
-    '"': NotRun(_MACHINES),
+    'ray exec cluster.yaml "ray status"': NotRun(_MACHINES),
+    'ray exec --tmux cluster.yaml "convmixer map s3://BUCKET/images '
+    "--output s3://BUCKET/predictions --model 768_32 --workers 32 "
+    '--address auto"': NotRun(_MACHINES),
+    "ray down cluster.yaml": NotRun(_MACHINES),
     "python recipes/benchmark_map.py --images FOLDER --output map.json": (
         Elsewhere("tests/recipes/benchmark_map_test.py", "test_it_measures")
     ),
