@@ -9,6 +9,8 @@ import tensorflow as tf
 from safetensors.numpy import save
 
 from convmixer_tf.export import export_tflite
+from convmixer_tf.export.verification.limits import default_limits
+from convmixer_tf.intervals import paired_interval
 from convmixer_tf.models import ConvMixer256_8
 from convmixer_tf.models import ConvMixer768_32
 from convmixer_tf.preprocessing import CIFAR10_CLASSES
@@ -228,6 +230,23 @@ def test_what_pruning_and_clustering_cost_is_that_of_the_committed_runs(
     text = text.format(f"{min(losses):.2f}", f"{max(losses):.2f}")
     text += f" {min(gains):.0f} to {max(gains):.0f} % less"
     assert text in TRAINING
+
+
+@pytest.mark.parametrize("kernel", ["k9", "k7", "k5"])
+def test_what_int8_costs_is_that_of_the_committed_runs(kernel):
+    path = ROOT / "export" / "results" / f"tflite_cifar10_{kernel}.json"
+    files = json.loads(path.read_text())["results"]["files"]
+    top1 = {(file["format"], file["plain"]): file["top1"] for file in files}
+    formats = ("float32", False), ("int8", True), ("int8", False)
+    row = " | ".join(f"{100 * top1[x]:.2f} %" for x in formats)
+    assert f"| {row} |" in README
+
+
+def test_which_loss_is_refused():
+    assert "of 100 photos, it must lose 8" in README
+    limit = default_limits("int8").max_accuracy_loss
+    assert paired_interval(7, 0, 100)[0] <= limit
+    assert paired_interval(8, 0, 100)[0] > limit
 
 
 def test_the_artifacts_are_those_of_the_committed_run():
