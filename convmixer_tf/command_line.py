@@ -3,13 +3,16 @@
 The commands are `convmixer`, `python -m convmixer_tf` and `python -m
 convmixer_tf.predict`. Python imports a package before its modules, and
 TensorFlow writes to stderr while it is imported. Therefore the package imports
-this module first. In every other process, it does nothing.
+this module first. In every other process, it only keeps TensorFlow from
+searching for a TPU that is not there.
 """
 
 import argparse
 import atexit
 import contextlib
 import difflib
+import glob
+import importlib.util
 import os
 import re
 import sys
@@ -163,6 +166,18 @@ def prepare():
         filter_standard_error()
 
 
+def skip_absent_tpu():
+    """Keeps TensorFlow for TPUs from waiting minutes for an absent TPU.
+
+    While TensorFlow is imported, libtpu asks Google's metadata server which TPU
+    the machine has.
+    """
+    if importlib.util.find_spec("libtpu") and not (
+        glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
+    ):
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+
+
 def _is_console_script():
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
     # On Windows, it is an .exe or a script beside it.
@@ -247,4 +262,5 @@ def _pass_on(read, write):
                 os.write(write, line)
 
 
+skip_absent_tpu()
 prepare()

@@ -4,7 +4,10 @@
 """
 
 import functools
+import os
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from convmixer_tf import ConvMixer1024_20
+from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers._fast import tensorflow_cpu
 from convmixer_tf.training import step
 from convmixer_tf.training import trainer
@@ -148,6 +152,40 @@ def test_the_table_has_what_the_compiler_says(strategy, devices, monkeypatch):
     gradients = sum(np.prod(x.shape) for x in model.trainable_variables)
     reduced = 1e6 * row["megabytes_all_reduced"]
     assert reduced == pytest.approx(4 * (gradients + 1))  # 1: the loss.
+
+
+def test_remat_is_computed_twice(strategy, devices):
+    def convolutions(remat):
+        with strategy.scope():
+            block = ConvMixerBlock(3, remat=remat)
+            block.build((None, 16, 16, 8))
+
+        def train(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = block(x, training=True)
+            return y, tape.gradient(y, [x, *tape.watched_variables()])
+
+        def run(x):
+            return strategy.run(train, args=(x,))
+
+        x = described_chips.per_replica(strategy, (8, 16, 16, 8), "float32")
+        return compiled(devices, run, x).count(" convolution(")
+
+    assert convolutions(remat=True) == convolutions(remat=False) + 2
+
+
+def test_an_absent_tpu_is_an_error_soon():
+    code = "from convmixer_tf.training import make_strategy as make"
+    finished = subprocess.run(
+        [sys.executable, "-c", f"{code}; make('tpu')"],
+        env={k: v for k, v in os.environ.items() if not k.startswith("TPU_")},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "needs a TPU in this machine" in finished.stderr
 
 
 def call_python(x):

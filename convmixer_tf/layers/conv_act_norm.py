@@ -83,7 +83,7 @@ def conv_act_norm(
 def _recomputed(inputs, conv, activation, norm):
     # `keras.RematScope` would run `norm` twice and update its running
     # statistics twice. Here only pure functions are recomputed.
-    @keras.remat
+    @(getattr(faster_than_keras(), "remat", keras.remat))
     def compute(inputs):
         x = convolve(inputs, conv, training=True)
         x = activate(x, activation, training=True)

@@ -2,12 +2,15 @@
 
 import json
 import os
+import socket
+import urllib.parse
 
 import keras
 import tensorflow as tf
 from absl import logging
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+_SECONDS_TO_ANSWER = 10  # for a Cloud TPU
 
 
 def make_strategy(
@@ -45,8 +48,8 @@ def make_strategy(
 
     Raises:
         ValueError: If the strategy is unknown, if `"multiworker"` has no
-            `TF_CONFIG`, if `"tpu"` has no TPU, or if a TPU is named for another
-            strategy.
+            `TF_CONFIG`, if `"tpu"` has no TPU or can't reach it, or if a TPU is
+            named for another strategy.
         RuntimeError: If it is too late to connect several workers.
     """
     check_backend()
@@ -199,9 +202,22 @@ def _tpu(tpu, zone, project):
             "For a Cloud TPU, pass its name as `tpu` (`--tpu`). Received: "
             f"devices={[d.name for d in tf.config.list_physical_devices()]}"
         )
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-        tpu or "local", zone, project
-    )
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu or "local", zone, project
+        )
+        if tpu:  # TensorFlow would wait for its answer without an end.
+            address = urllib.parse.urlsplit(resolver.master())
+            socket.create_connection(
+                (address.hostname, address.port), _SECONDS_TO_ANSWER
+            ).close()
+    except OSError as error:
+        raise ValueError(
+            "The Cloud TPU named by `tpu` (`--tpu`) can't be reached. Start it "
+            "and run this process where it is reachable. Outside Google's "
+            "cloud, pass `zone` and `project`, too. Received: "
+            f"tpu={tpu!r}, zone={zone!r}, project={project!r}. {error}"
+        ) from error
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
     return tf.distribute.TPUStrategy(resolver)

@@ -1,9 +1,12 @@
 """Tests the command `convmixer`."""
 
 import configparser
+import fnmatch
+import functools
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -125,3 +128,28 @@ def test_the_absl_commands(photos, start, tmp_path):
     assert "Traceback" not in result.stderr
     assert "nowhere" in result.stderr
     assert len(CLASSES) == 3
+
+
+@pytest.mark.parametrize(
+    ("package", "device", "expected"),
+    [
+        ("libtpu", "/dev/null", "1"),
+        ("libtpu", "/dev/vfio/0", None),
+        ("libtpu", "/dev/accel0", None),
+        ("other", "/dev/null", None),
+    ],
+)
+def test_only_an_absent_tpu_is_not_searched_for(
+    monkeypatch, package, device, expected
+):
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "")  # To be restored.
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY")
+    found = {"find_spec": lambda name: name == package}
+    monkeypatch.setattr(
+        command_line.importlib, "util", types.SimpleNamespace(**found)
+    )
+    monkeypatch.setattr(
+        command_line.glob, "glob", functools.partial(fnmatch.filter, [device])
+    )
+    command_line.skip_absent_tpu()
+    assert os.environ.get("TPU_SKIP_MDS_QUERY") == expected

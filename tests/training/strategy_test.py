@@ -143,6 +143,13 @@ def test_a_tpu_is_found_by_name_zone_and_project(monkeypatch):
     assert found.value.args == ("pod", "us-east5-a", "lab")
 
 
+@pytest.mark.parametrize("name", ["pod", "grpc://127.0.0.1:1"])
+def test_a_tpu_that_does_not_answer_is_an_error(monkeypatch, name):
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+    with pytest.raises(ValueError, match="can't be reached"):
+        make_strategy(tpu=name)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"name": "one", "tpu": "pod"}, {"zone": "us-east5-a"}]
 )

@@ -8,6 +8,7 @@ variance.
 import operator
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 from tensorflow.python.ops import control_flow_util
 
 from convmixer_tf.layers._fast import one_pass
@@ -41,3 +42,33 @@ def convolve(x, kernel, conv, training):
 def inference_loop(x, activation, norm):
     """Returns `None`: XLA compiles the network as a whole."""
     return None
+
+
+def remat(function):
+    """Wraps a function so that its gradient keeps only the argument.
+
+    XLA would compute once what `tf.recompute_grad` computes twice, and would
+    keep it. An optimization barrier prevents that. The gradient passes through
+    it, too, so that the second computation waits for the gradient.
+
+    Args:
+        function: Function of a tensor that returns a list of tensors. Only the
+            first has a gradient.
+
+    Returns:
+        A function that returns the same.
+    """
+
+    @tf.custom_gradient
+    def compute(x):
+        def gradient(upstream, *unused, variables=()):
+            again, upstream = optimization_barrier(x, upstream)
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                y, *_ = function(again)
+            dx, *rest = tape.gradient(y, [again, *variables], upstream)
+            return dx, rest
+
+        return function(x), gradient
+
+    return compute

@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 from scipy import special
 
+from convmixer_tf.layers import ConvMixerBlock
 from convmixer_tf.layers._fast import choice
 from convmixer_tf.layers.conv_act_norm import activate
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import normalize
+from tests.helpers import randomize
+from tests.helpers import relative_difference
 
 tf = pytest.importorskip("tensorflow")
 
@@ -71,3 +74,30 @@ def test_statistics_of_one_pass_lose_no_digits():
     np.testing.assert_allclose(y, exact, atol=2e-3)
     moved = norm.moving_variance.numpy()
     np.testing.assert_allclose(moved, 0.9 + 0.1 * variance, rtol=1e-5)
+
+
+def test_remat_recomputes_behind_a_barrier():
+    x, dy = np.random.default_rng(0).normal(size=(2, 2, 6, 6, 4))
+    x, dy = tf.constant(x, "float32"), tf.constant(dy, "float32")
+
+    def step_of(remat):
+        block = ConvMixerBlock(3, remat=remat)
+        block.build(x.shape)
+        randomize(block)
+
+        @tf.function(jit_compile=True)
+        def step(x, dy):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = block(x, training=True)
+            weights = [w.value for w in block.trainable_weights]
+            moved = [w.value for w in block.non_trainable_weights]
+            return [y, *tape.gradient(y, [x, *weights], dy), *moved]
+
+        return step
+
+    plain, remat = map(step_of, (False, True))
+    for ours, expected in zip(remat(x, dy), plain(x, dy), strict=True):
+        assert relative_difference(ours, expected) < 2e-6
+    program = remat.experimental_get_compiler_ir(x, dy)(stage="hlo")
+    assert program.count(" opt-barrier(") == 2
