@@ -154,20 +154,46 @@ def test_the_packaged_model_is_in_the_table():
     assert f"| {top1:.2f} / {top5:.2f}, CIFAR-10 |" in README
 
 
+def span(ratios):
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
 def test_the_speeds_are_those_of_the_committed_runs():
+    path = ROOT / "recipes" / "results" / "benchmark.json"
+    rows = json.loads(path.read_text())["summary"]
+    infer, train = (
+        span([x["ratio"] for x in rows if [x["step"], x["dtype"]] == kind])
+        for kind in (["infer", "float32"], ["train", "float32"])
+    )
+    text = " ".join(README.split())
+    assert f"inference takes {infer} and a training step {train} of" in text
+
+
+def test_the_runtimes_are_those_of_the_committed_runs():
     ratios = {}
-    for name in ("benchmark", "benchmark_bfloat16"):  # The latter is newer.
-        path = ROOT / "recipes" / "results" / f"{name}.json"
-        for row in json.loads(path.read_text())["summary"]:
-            key = row["model"], row["step"], row["dtype"]
-            ratios[key] = f"{row['ratio']:.2f}"
-    for model in ("1536_20", "768_32", "1024_20", "256_8"):
-        cells = [
-            ratios[model, step, dtype]
-            for step in ("infer", "train")
-            for dtype in ("float32", "bfloat16")
-        ]
-        assert " | ".join([model.replace("_", "/"), *cells]) in README
+    table = (ROOT / "export" / "results" / "README.md").read_text()
+    for path in (ROOT / "export" / "results" / "peers").glob("*.json"):
+        record = json.loads(path.read_text())
+        times = {
+            row["artifact"]: row["wall_milliseconds"]
+            for row in record["artifacts"]
+        }
+        base = times["Keras predict_on_batch"]
+        for name, time in times.items():
+            digits = 2 if base < 10 else 0
+            assert f" {time:.{digits}f} | {time / base:.2f} |" in table
+            if record["threads"] == 1:
+                ratios.setdefault(name, []).append(time / base)
+    text = " ".join(README.split())
+    float32 = [
+        *ratios["ONNX, onnxruntime"],
+        *ratios["ONNX, OpenVINO"],
+        *ratios["TFLite float32, LiteRT"],
+        *ratios["PyTorch, torch.compile"],
+    ]
+    assert f"take {span(float32)} of its time" in text
+    assert f"with {span(ratios['ONNX int8, OpenVINO'])}." in text
+    assert f"`predict` takes {span(ratios['Keras predict'])}," in text
 
 
 def test_the_quickstart_is_that_of_the_committed_run():

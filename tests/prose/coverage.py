@@ -213,10 +213,20 @@ COMMANDS = {
     "--output artifacts.json": Elsewhere(
         "tests/export_scripts/benchmark_test.py", "test_every_kind"
     ),
-    "python export/benchmark.py --peers --model 256_8 --images FOLDER "
-    "--split test --limit 2000 --calibration FOLDER --turns 3 "
-    "--output peers.json": Elsewhere(
+    "taskset -c 0 python export/benchmark.py --peers --model 256_8 "
+    "--images FOLDER --split test --limit 2000 --calibration FOLDER "
+    "--batch_size 16 --turns 31 --output peers.json": Elsewhere(
         "tests/export_scripts/benchmark_test.py", "test_peers"
+    ),
+    "taskset -c 0 python export/benchmark.py --peers --model 1024_20.keras "
+    "--images FOLDER --limit 20 --calibration FOLDER --calibration_limit 16 "
+    "--batch_size 4 --turns 7 --output peers.json": Elsewhere(
+        "tests/export_scripts/benchmark_test.py", "test_peers"
+    ),
+    "python export/plot_peers.py results/peers/*.json --output "
+    "peers.png": Elsewhere(
+        "tests/export_scripts/plot_peers_test.py",
+        "test_it_draws_each_number_of_threads",
     ),
     "python recipes/benchmark_data.py --data FOLDER --split train": Run(
         "--rounds 1 --batches 3 --output data.json",
