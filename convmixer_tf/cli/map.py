@@ -6,10 +6,13 @@ SOURCE is a folder of images or its URL in a bucket, a .txt file with one path
 per line, a .csv file with a column `path`, or TFRecord or Parquet files. Each
 image is exactly one row of the output, even if workers or machines fail. The
 same command resumes a stopped run. `--address auto` uses a Ray cluster. The
-extra `ray` is required.
+extra `ray` is required. Exit status: 0; 3 if some rows have an error; 1 if the
+command failed.
 
 Time: recipes/README.md has images per second.
 """
+
+import sys
 
 from absl import app
 from absl import flags
@@ -80,9 +83,11 @@ def main(argv):
         address=_ADDRESS.value,
     )
     logging.info(
-        "%d images in %s, %d of them computed now; %d of these have an error.",
+        "%d images in %s, %d of them computed now. Images with an error: %d.",
         report.images,
         _OUTPUT.value,
         report.computed,
         report.failed,
     )
+    if report.failed:
+        sys.exit(3)

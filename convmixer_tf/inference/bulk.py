@@ -26,6 +26,7 @@ from convmixer_tf.files import is_remote
 from convmixer_tf.inference.bulk_inputs import find_parts
 from convmixer_tf.inference.bulk_outputs import MANIFEST
 from convmixer_tf.inference.bulk_outputs import claim
+from convmixer_tf.inference.bulk_outputs import count_errors
 from convmixer_tf.inference.bulk_outputs import delete
 from convmixer_tf.inference.bulk_outputs import file_of
 from convmixer_tf.inference.bulk_outputs import names_in
@@ -54,7 +55,7 @@ class MapReport:
     Attributes:
         images: Integer, the number of rows in the output.
         computed: Integer, the number of rows that this call computed.
-        failed: Integer, the number of these rows that have an error.
+        failed: Integer, the number of rows in the output that have an error.
     """
 
     images: int
@@ -80,17 +81,18 @@ def map_images(
     """Predicts all images of a source and writes the results as Parquet.
 
     The same call resumes a run that was stopped or killed. Each image is one
-    row of the output. The columns are `path`; either `features`, or `classes`,
-    `indices` and `probabilities` with the best class first; and `error`, the
-    reason if an image has no result. The results are equal to those of
-    `predict_images`.
+    row of the output, also if it is listed twice. Rows with an error are kept.
+    The columns are `path`; either `features`, or `classes`, `indices` and
+    `probabilities` with the best class first; and `error`, the reason if an
+    image has no result. The results are equal to those of `predict_images`.
 
     Args:
         source: Path or URL, such as `gs://BUCKET/FOLDER`. One of
 
             - a folder of images, which may have subfolders;
             - a `.txt` file with one path per line;
-            - a `.csv` file with a column `path`;
+            - a `.csv` file with a column `path`, `file`, `filename` or
+              `image`;
             - TFRecords that `data.open_dataset` reads, a file or a folder;
             - Parquet files with a column `bytes` or `path`, a file or a
               folder.
@@ -118,6 +120,7 @@ def map_images(
         RuntimeError: If the cluster fails.
         ValueError: If an argument is out of range, the model can't be read, or
             the output has another source, model or settings.
+        FileExistsError: If the output is a file, or a folder of something else.
 
     Example:
 
@@ -162,13 +165,22 @@ def map_images(
     missing = [i for i in range(len(counts)) if file_of(i) not in done]
     todo = [{"number": i, "part": packed[i]} for i in missing]
     count = sum(counts[i] for i in missing)
-    failed = 0
+    names = []
     try:
         if todo:
             with _cluster(address, workers) as cpus:
                 arguments = (model, output, settings, cpus)
                 answers = _answers(todo, arguments, workers, gpus)
-                failed = _compute(answers, count)
+                _compute(answers, count)
+    except KeyboardInterrupt:
+        names = set(names_in(output))
+        written = sum(n for i, n in enumerate(counts) if file_of(i) in names)
+        _LOG.warning(
+            "%d of %d images are written. Run the same command to continue.",
+            written,
+            sum(counts),
+        )
+        raise
     finally:
         names = names_in(output)
         if is_new and not any(x.endswith(".parquet") for x in names):
@@ -176,7 +188,7 @@ def map_images(
     for name in names:  # Temporary files of workers that were killed.
         if name.startswith(".") and name.endswith(".parquet"):
             delete(output, name)
-    return MapReport(sum(counts), count, failed)
+    return MapReport(sum(counts), count, count_errors(output))
 
 
 def _import_ray():
@@ -220,7 +232,10 @@ def _digest_of_model(name):
     path = fetch_from_hub(name) if name.startswith(HUB) else find_model(name)
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no model `{name}`.")
+        raise FileNotFoundError(
+            f"There is no model `{name}`. Pass a path, {HUB}USER/REPOSITORY, "
+            f"or one of {', '.join(VARIANTS)}."
+        )
     files = sorted(x for x in path.rglob("*") if x.is_file()) or [path]
     digest = hashlib.sha256()
     for file in files:
@@ -285,24 +300,25 @@ def _cluster(address, workers):
 
 
 def _compute(answers, count):
-    """Waits for the workers' answers and returns the number of errors."""
-    done, failed, start, first = 0, 0, None, 0
+    """Waits for the workers' answers and reports progress."""
+    done, start, first = 0, None, 0
     said = time.monotonic()
     for answer in answers:
         if answer["error"]:
             raise ERRORS[answer["kind"]](answer["error"])
-        done, failed = done + answer["images"], failed + answer["failed"]
+        done += answer["images"]
         now = time.monotonic()
+        line = ("%d of %d images", done, count)
         if start is None:  # The first answer includes building the graph.
             start, first = now, done
-        speed = (done - first) / max(now - start, 1e-9)
-        line = ("%d of %d images, %.0f images/s", done, count, speed)
+        else:
+            speed = (done - first) / max(now - start, 1e-9)
+            line = ("%d of %d images, %.0f images/s", done, count, speed)
         progress.note(*line)
         if now > said + progress.FIRST:
             _LOG.info(*line)
             progress.touch()
             said = now
-    return failed
 
 
 def _answers(todo, arguments, workers, gpus):
@@ -313,7 +329,7 @@ def _answers(todo, arguments, workers, gpus):
     rows = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
         Worker,
         fn_constructor_args=arguments,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(todo))),
         num_cpus=arguments[-1],
         num_gpus=gpus,
     )

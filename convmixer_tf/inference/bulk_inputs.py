@@ -89,7 +89,7 @@ def find_parts(source: str) -> list[Part]:
         raise FileNotFoundError(f"There is no file or folder `{source}`.")
     if images:
         if others:
-            _LOG.warning("%d files are not images: skipped.", len(others))
+            _LOG.warning("Skipped: %d files that are not images.", len(others))
         return [_of_files(images)]
     tables = [x for x in others if x.lower().endswith(".parquet")]
     records = [] if tables else [x for x in others if is_record_file(x)]

@@ -22,18 +22,24 @@ def claim(output, manifest):
     Returns:
         Boolean, whether the folder is new or was empty.
     """
+    filesystem, folder = locate(output)
+    if filesystem.get_file_info(folder).is_file:
+        raise FileExistsError(f"`{output}` is a file. Name a folder.")
     names = names_in(output)
     if MANIFEST in names:
-        filesystem, folder = locate(output)
         with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as file:
             there = json.loads(file.read())
         other = [x for x in manifest if there.get(x) != manifest[x]]
         if other:
-            key = other[0]
+            # A list of images is known by its hash.
+            shown = [x for x in other if x != "source" or other == ["source"]]
             raise ValueError(
                 f"`{output}` has the results of another {' and '.join(other)}. "
-                f"Write elsewhere, or remove it. Received: {manifest[key]!r}, "
-                f"there: {there.get(key)!r}"
+                "Write elsewhere, or remove it. "
+                + ", ".join(
+                    f"`{x}` there: {there.get(x)!r}, now: {manifest[x]!r}"
+                    for x in shown
+                )
             )
         return False
     if not all(name.startswith(".") for name in names):
@@ -42,7 +48,7 @@ def claim(output, manifest):
             "write elsewhere."
         )
     text = json.dumps(manifest, indent=1) + "\n"
-    locate(output)[0].create_dir(locate(output)[1], recursive=True)
+    filesystem.create_dir(folder, recursive=True)
     write(output, MANIFEST, text.encode())
     return True
 
@@ -54,6 +60,15 @@ def names_in(output):
     filesystem, folder = locate(output)
     selector = fs.FileSelector(folder, allow_not_found=True)
     return [x.base_name for x in filesystem.get_file_info(selector)]
+
+
+def count_errors(output):
+    """Counts the rows with an error."""
+    from pyarrow import dataset
+
+    filesystem, folder = locate(output)
+    rows = dataset.dataset(folder, filesystem=filesystem, format="parquet")
+    return rows.count_rows(filter=dataset.field("error").is_valid())
 
 
 def delete(output, name):

@@ -80,15 +80,14 @@ class Worker:
     def __call__(self, row):
         name = file_of(row["number"])
         part = Part(*json.loads(zlib.decompress(row["part"])))
-        answer = {"images": part.count, "failed": 0, "kind": "", "error": ""}
+        answer = {"images": part.count, "kind": "", "error": ""}
         try:
             if self._error:
                 raise self._error
             filesystem, folder = locate(self._output)
             if not filesystem.get_file_info(f"{folder}/{name}").is_file:
-                found = list(self._predict(part))
-                answer["failed"] = sum(x.error is not None for x in found)
-                write(self._output, name, self._encode(found))
+                found = self._encode(list(self._predict(part)))
+                write(self._output, name, found)
         except tuple(ERRORS.values()) as error:
             kinds = (k for k, x in ERRORS.items() if isinstance(error, x))
             answer |= {"images": 0, "kind": next(kinds), "error": str(error)}

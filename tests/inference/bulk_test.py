@@ -117,9 +117,9 @@ def test_a_rerun_does_what_is_missing(photos, model, output, tmp_path):
     expected = read(copy)
     (copy / "part-000001.parquet").unlink()
     (copy / ".0a.part-000002.parquet").write_bytes(b"of a killed worker")
-    assert map_images(photos, copy, model).computed == 2
+    assert map_images(photos, copy, model) == bulk.MapReport(5, 2, 1)
     assert read(copy) == expected
-    assert map_images(photos, copy, model).computed == 0
+    assert map_images(photos, copy, model) == bulk.MapReport(5, 0, 1)
     assert len(list(copy.iterdir())) == 4
 
 
@@ -142,7 +142,8 @@ def test_results_of_others_are_left_alone(
 
 
 def test_another_source_is_an_error(photos, model, output):
-    with pytest.raises(ValueError, match="of another source and images"):
+    message = "another source and images.*`images` there: 5, now: 2$"
+    with pytest.raises(ValueError, match=message):
         map_images(photos / "0", output, model)
 
 
@@ -168,6 +169,23 @@ def test_a_folder_of_something_else_is_refused(photos, model, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(FileExistsError, match="has no `_manifest"):
         map_images(photos, tmp_path, model)
+    with pytest.raises(FileExistsError, match="Name a folder"):
+        map_images(photos, tmp_path / "letter.txt", model)
+
+
+def test_an_interrupted_run_tells_what_is_written(
+    photos, model, output, tmp_path, monkeypatch, caplog
+):
+    copy = shutil.copytree(output, tmp_path / "out")
+    (copy / "part-000001.parquet").unlink()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bulk, "_compute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        map_images(photos, copy, model)
+    assert "3 of 5 images are written" in caplog.text
 
 
 def test_a_bucket(photos, model, output, tmp_path):

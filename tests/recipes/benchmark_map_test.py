@@ -76,10 +76,12 @@ def test_an_interrupted_run_is_resumed(photos, load_recipe, tmp_path):
     said = process.communicate()[1]
     assert process.returncode == 130, said
     assert said.endswith("Interrupted.\n")
+    assert "of 640 images are written. Run the same command" in said
     done = len(list(output.glob("part-*")))
     assert done < 10
     said = start(photos, "--output", output).communicate()[1]
-    assert f"{640 - 64 * done} of them computed now; 1 of these have" in said
+    line = f"{640 - 64 * done} of them computed now. Images with an error: 1."
+    assert line in said
 
 
 def test_a_broken_model_is_one_line(photos, tmp_path):
