@@ -71,9 +71,7 @@ COMMANDS = {
     "python -m convmixer_tf.predict photo.jpg FOLDER --model 768_32 --top 3": (
         Run("--image_size 56")
     ),
-    "python -m convmixer_tf.predict photo.jpg --model 768_32": (
-        Run("--image_size 56")
-    ),
+    "convmixer predict photo.jpg --model 768_32": Run("--image_size 56"),
     "python export/convert_weights.py --source model.safetensors "
     "--destination model.weights.h5": Run(makes="model.weights.h5"),
     "python export/convert_weights.py --source convmixer.weights.h5 "
@@ -179,7 +177,7 @@ COMMANDS = {
         given=("runs/mine/model.keras", "model.keras"),
     ),
     # Classifying files.
-    "python -m convmixer_tf.predict photo.jpg": InCI(),
+    "convmixer predict photo.jpg": InCI(),
     "python -m convmixer_tf.predict photo.jpg FOLDER --model runs/mine "
     "--top 3": Run(),
     "python -m convmixer_tf.predict FOLDER --model model.tflite "
