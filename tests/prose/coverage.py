@@ -246,6 +246,7 @@ COMMANDS = {
     'ray exec --tmux cluster.yaml "convmixer map s3://BUCKET/images '
     "--output s3://BUCKET/predictions --model 768_32 --workers 32 "
     '--address auto"': NotRun(_MACHINES),
+    "ray attach --tmux cluster.yaml": NotRun(_MACHINES),
     "ray down cluster.yaml": NotRun(_MACHINES),
     "python recipes/benchmark_map.py --images FOLDER --output map.json": (
         Elsewhere("tests/recipes/benchmark_map_test.py", "test_it_measures")
