@@ -130,13 +130,12 @@ def test_predict_takes_its_flags(monkeypatch):
         raise ValueError(message)
 
     monkeypatch.setattr(argparse.ArgumentParser, "error", fail)
-    module = "python -m convmixer_tf.predict"
     lines = [
-        words
+        words[2:]
         for line in FOUND
-        for words in documents.parts(line.replace(module, "convmixer predict"))
+        for words in documents.parts(line)
+        if words[:2] == ["convmixer", "predict"]
     ]
-    lines = [x[2:] for x in lines if x[:2] == ["convmixer", "predict"]]
     assert len(lines) >= 6
     for arguments in lines:
         predict.parse(arguments)
