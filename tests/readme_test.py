@@ -269,7 +269,7 @@ def test_what_int8_costs_is_that_of_the_committed_runs(kernel):
 
 
 def test_which_loss_is_refused():
-    assert "of 100 photos, it must lose 8" in README
+    assert "a loss of 7 is accepted, and a loss of 8 is refused" in README
     limit = default_limits("int8").max_accuracy_loss
     assert paired_interval(7, 0, 100)[0] <= limit
     assert paired_interval(8, 0, 100)[0] > limit

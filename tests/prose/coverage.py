@@ -68,12 +68,10 @@ _MACHINES = "a cluster of machines; the tests start its nodes on one"
 
 COMMANDS = {
     # Weights, from a hub on this machine.
-    "python -m convmixer_tf.predict photo.jpg FOLDER --model 768_32 --top 3": (
+    "convmixer predict photo.jpg FOLDER --model 768_32 --top 3": (
         Run("--image_size 56")
     ),
-    "python -m convmixer_tf.predict photo.jpg --model 768_32": (
-        Run("--image_size 56")
-    ),
+    "convmixer predict photo.jpg --model 768_32": Run("--image_size 56"),
     "python export/convert_weights.py --source model.safetensors "
     "--destination model.weights.h5": Run(makes="model.weights.h5"),
     "python export/convert_weights.py --source convmixer.weights.h5 "
@@ -179,10 +177,9 @@ COMMANDS = {
         given=("runs/mine/model.keras", "model.keras"),
     ),
     # Classifying files.
-    "python -m convmixer_tf.predict photo.jpg": InCI(),
-    "python -m convmixer_tf.predict photo.jpg FOLDER --model runs/mine "
-    "--top 3": Run(),
-    "python -m convmixer_tf.predict FOLDER --model model.tflite "
+    "convmixer predict photo.jpg": InCI(),
+    "convmixer predict photo.jpg FOLDER --model runs/mine --top 3": Run(),
+    "convmixer predict FOLDER --model model.tflite "
     "--labels labels.txt --format csv --output predictions.csv": Run(
         given=("runs/mine/convmixer_256_8_float16.tflite", "model.tflite"),
         makes="predictions.csv",
@@ -190,8 +187,7 @@ COMMANDS = {
     "convmixer predict FOLDER --model mine/model_float16.tflite": Elsewhere(
         "tests/cli/commands_test.py", "test_predict"
     ),
-    'find . -name "*.jpg" | python -m convmixer_tf.predict --list - '
-    "--format json": Run(),
+    'find . -name "*.jpg" | convmixer predict --list - --format json': Run(),
     # The page.
     "cd export/web": Elsewhere(
         "tests/web/page_test.py", "test_it_finds_what_litert_finds"
@@ -248,6 +244,7 @@ COMMANDS = {
     'ray exec --tmux cluster.yaml "convmixer map s3://BUCKET/images '
     "--output s3://BUCKET/predictions --model 768_32 --workers 32 "
     '--address auto"': NotRun(_MACHINES),
+    "ray attach --tmux cluster.yaml": NotRun(_MACHINES),
     "ray down cluster.yaml": NotRun(_MACHINES),
     "python recipes/benchmark_map.py --images FOLDER --output map.json": (
         Elsewhere("tests/recipes/benchmark_map_test.py", "test_it_measures")

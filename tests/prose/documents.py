@@ -72,7 +72,7 @@ def commands():
         for block in blocks(name):
             if block.language == "shell":
                 for line in block.text.splitlines():
-                    found.setdefault(_plain(line), block.place)
+                    found.setdefault(plain(line), block.place)
         for match in _SPAN.finditer(_BLOCK.sub("", read(name))):
             if _STARTS.match(match[1]) and " " in match[1]:
                 found.setdefault(match[1], name)
@@ -87,7 +87,7 @@ def commands_on_top(path):
     return re.findall(r"^    (python .+)$", text, re.M)
 
 
-def _plain(line):
+def plain(line):
     """Removes a comment and surrounding space."""
     return re.sub(r"(^|\s)#\s.*", "", line).strip()
 
