@@ -235,8 +235,7 @@ COMMANDS = {
         "tests/recipes/benchmark_map_test.py",
         "test_the_rows_are_the_same_whatever_dies",
     ),
-    "convmixer map list.csv --output features --model runs/mine "
-    "--features float16": Elsewhere(
+    "convmixer map list.csv --output features --features float16": Elsewhere(
         "tests/inference/bulk_test.py", "test_features"
     ),
     "ray up cluster.yaml": NotRun(_MACHINES),
