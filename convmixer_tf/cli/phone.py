@@ -47,7 +47,7 @@ def main(arguments=None):
 
     Returns:
         Integer, the exit status: 0 on success, 1 if a file broke a limit (see
-        the report), 2 if the arguments are invalid, 130 after Ctrl-C.
+        the report), 2 after another error, 130 after Ctrl-C.
     """
     options = command_line.parse_phone(arguments)
     try:

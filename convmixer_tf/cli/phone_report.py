@@ -213,7 +213,7 @@ class Findings:
             )
         lines += [
             "Try it on other photographs: `convmixer predict --model "
-            f"{os.path.join(self.folder, 'model_int8.tflite')} FOLDER`.",
+            f"{os.path.join(self.folder, 'model_float16.tflite')} FOLDER`.",
             "Use it on a phone: `--android` writes the assets of the app in "
             "export/android of the repository. Any app with MediaPipe's "
             "ImageClassifier can use the .tflite files.",
