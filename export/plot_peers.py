@@ -37,6 +37,7 @@ def draw(runs):
     names = [x["artifact"] for x in runs[0]["artifacts"]]
     figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, len(threads), sharey=True, squeeze=False)[0]
+    rows = range(len(names))
     for number, axes in zip(threads, panels, strict=True):
         for run in runs:
             if run["threads"] != number:
@@ -44,18 +45,22 @@ def draw(runs):
             times = {
                 x["artifact"]: x["wall_milliseconds"] for x in run["artifacts"]
             }
+            model = models.index(name_of(run))
+            shift = 0.16 * (model - (len(models) - 1) / 2)
             axes.plot(
                 [times[name] / times[BASE] for name in names],
-                names,
+                [row + shift for row in rows],
                 "o",
-                color=f"C{models.index(name_of(run))}",
-                label=name_of(run),
+                color=f"C{model}",
+                label=f"ConvMixer-{name_of(run)}",
             )
         axes.axvline(1, color="0.4", linewidth=1)
         axes.set(
             title="one thread" if number == 1 else f"{number} threads",
-            xlabel=f"time relative to {BASE}",
+            xlabel=f"time of an image relative to {BASE}",
             xlim=(0, None),
+            yticks=rows,
+            yticklabels=names,
         )
         axes.grid(alpha=0.3)
     panels[0].invert_yaxis()

@@ -192,8 +192,8 @@ def test_the_runtimes_are_those_of_the_committed_runs():
         *ratios["PyTorch, torch.compile"],
     ]
     assert f"take {span(float32)} of its time" in text
-    assert f"with {span(ratios['ONNX int8, OpenVINO'])}." in text
-    assert f"`predict` takes {span(ratios['Keras predict'])}," in text
+    assert f"with {span(ratios['ONNX int8, OpenVINO'])} " in text
+    assert f"`model.predict` takes {span(ratios['Keras predict'])}," in text
 
 
 def test_the_quickstart_is_that_of_the_committed_run():
