@@ -171,7 +171,9 @@ def map_images(
             with _cluster(address, workers) as cpus:
                 arguments = (model, output, settings, cpus)
                 answers = _answers(todo, arguments, workers, gpus)
-                _compute(answers, count)
+                # Ray Data must end before the cluster, or it starts another.
+                with contextlib.closing(answers):
+                    _compute(answers, count)
     except KeyboardInterrupt:
         names = set(names_in(output))
         written = sum(n for i, n in enumerate(counts) if file_of(i) in names)
