@@ -165,7 +165,6 @@ def map_images(
     missing = [i for i in range(len(counts)) if file_of(i) not in done]
     todo = [{"number": i, "part": packed[i]} for i in missing]
     count = sum(counts[i] for i in missing)
-    names = []
     try:
         if todo:
             with _cluster(address, workers) as cpus:
@@ -175,8 +174,8 @@ def map_images(
                 with contextlib.closing(answers):
                     _compute(answers, count)
     except KeyboardInterrupt:
-        names = set(names_in(output))
-        written = sum(n for i, n in enumerate(counts) if file_of(i) in names)
+        done = set(names_in(output))
+        written = sum(n for i, n in enumerate(counts) if file_of(i) in done)
         _LOG.warning(
             "%d of %d images are written. Run the same command to continue.",
             written,
