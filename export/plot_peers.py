@@ -56,13 +56,13 @@ def draw(runs):
             )
         axes.axvline(1, color="0.4", linewidth=1)
         axes.set(
-            title="one thread" if number == 1 else f"{number} threads",
-            xlabel=f"time of an image relative to {BASE}",
+            title="1 thread" if number == 1 else f"{number} threads",
             xlim=(0, None),
             yticks=rows,
             yticklabels=names,
         )
         axes.grid(alpha=0.3)
+    figure.supxlabel(f"time of an image relative to {BASE}", fontsize="medium")
     panels[0].invert_yaxis()
     panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
