@@ -41,7 +41,6 @@ def conv_act_norm(
     activation,
     norm,
     training,
-    remat=False,
     shortcut=None,
     drop=None,
 ):
@@ -55,8 +54,6 @@ def conv_act_norm(
         norm: A layer from `batch_norm`.
         training: Boolean, whether to normalize with batch statistics and to
             update the running statistics.
-        remat: Boolean, whether to keep only `inputs` for the backward pass and
-            to recompute the rest there.
         shortcut: Tensor of the result's shape that is added to the result, or
             `None`.
         drop: Layer that is applied to the result before `shortcut` is added. In
@@ -65,33 +62,50 @@ def conv_act_norm(
     Returns:
         Tensor of the output shape of `conv`.
     """
-    if remat and training and norm.trainable:
-        outputs = _recomputed(inputs, conv, activation, norm)
-    else:
-        x = convolve(inputs, conv, training)
-        fast = None if training else faster_than_keras()
-        loop = fast and fast.inference_loop(x, activation, norm)
-        if loop:
-            return loop(x, shortcut)
-        x = activate(x, activation, training)
-        outputs = normalize(x, norm, training)
+    x = convolve(inputs, conv, training)
+    fast = None if training else faster_than_keras()
+    loop = fast and fast.inference_loop(x, activation, norm)
+    if loop:
+        return loop(x, shortcut)
+    x = activate(x, activation, training)
+    outputs = normalize(x, norm, training)
     if shortcut is None:
         return outputs
     return shortcut + drop(outputs, training=training)
 
 
-def _recomputed(inputs, conv, activation, norm):
-    # `keras.RematScope` would run `norm` twice and update its running
-    # statistics twice. Here only pure functions are recomputed.
-    @(getattr(faster_than_keras(), "remat", keras.remat))
-    def compute(inputs):
-        x = convolve(inputs, conv, training=True)
-        x = activate(x, activation, training=True)
-        return normalize_batch(x, norm)
+def recomputed(function):
+    """Wraps a function so that its gradient keeps only the argument.
 
-    outputs, mean, variance = compute(inputs)
-    _move_statistics(norm, mean, variance)
-    return outputs
+    The backward pass calls `function` again. `keras.RematScope` would call
+    layers again, and batch normalizations would update their running statistics
+    twice.
+
+    Args:
+        function: Pure function of a tensor that returns a list of tensors. Only
+            the first has a gradient.
+
+    Returns:
+        A function that returns the same.
+    """
+    return getattr(faster_than_keras(), "remat", keras.remat)(function)
+
+
+def pure_conv_act_norm(inputs, conv, activation, norm):
+    """Computes `conv_act_norm` in training, but moves no running statistics.
+
+    The arguments are as for `conv_act_norm`.
+
+    Returns:
+        The result, and a list of the batch's mean and variance for
+        `move_statistics`. The list is empty if `norm` is frozen.
+    """
+    x = convolve(inputs, conv, training=True)
+    x = activate(x, activation, training=True)
+    if not norm.trainable:
+        return norm(x, training=False), []
+    x, *statistics = normalize_batch(x, norm)
+    return x, statistics
 
 
 def convolve(x, conv, training):
@@ -151,7 +165,7 @@ def normalize(x, norm, training):
     if not batch:
         return norm(x, training=training)
     outputs, mean, variance = batch
-    _move_statistics(norm, mean, variance)
+    move_statistics(norm, mean, variance)
     return outputs
 
 
@@ -176,7 +190,7 @@ def normalize_batch(x, norm):
     return ops.cast(outputs, norm.compute_dtype), mean, variance
 
 
-def _move_statistics(norm, mean, variance):
+def move_statistics(norm, mean, variance):
     """Updates the running statistics with a batch's, as Keras does."""
     for moving, batch in (
         (norm.moving_mean, mean),

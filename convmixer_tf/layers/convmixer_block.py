@@ -8,9 +8,13 @@ import keras
 from keras import activations
 from keras import initializers
 from keras import layers
+from keras import ops
 
 from convmixer_tf.layers.conv_act_norm import batch_norm
 from convmixer_tf.layers.conv_act_norm import conv_act_norm
+from convmixer_tf.layers.conv_act_norm import move_statistics
+from convmixer_tf.layers.conv_act_norm import pure_conv_act_norm
+from convmixer_tf.layers.conv_act_norm import recomputed
 from convmixer_tf.layers.freezing import frozen_names
 from convmixer_tf.layers.initializers import torch_uniform
 from convmixer_tf.layers.validation import channels_of
@@ -40,9 +44,9 @@ class ConvMixerBlock(layers.Layer):
         drop_path: Fraction of the training images for which the residual branch
             is dropped (stochastic depth). For the other images the branch is
             scaled by 1 / (1 - drop_path).
-        remat: Boolean, whether to recompute activations in the backward pass
-            instead of storing them. This takes less memory and more time; the
-            gradients are the same.
+        remat: Boolean, whether to keep only the block's input for the backward
+            pass and to recompute the rest there. This takes less memory and
+            more time; the gradients are the same.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to
             `keras.config.image_data_format()`.
         frozen: Names of the block's layers, such as `"depthwise_norm"`, that
@@ -133,8 +137,32 @@ class ConvMixerBlock(layers.Layer):
             layer.trainable = self.trainable and layer.name not in self.frozen
 
     def call(self, inputs, training=None):
+        if self.remat and training:
+            return self._keep_inputs_only(inputs)
         x = self.mix_space(inputs, training)
         return self.mix_channels(x, training)
+
+    def _keep_inputs_only(self, inputs):
+        # Not recomputed, because it is random.
+        ones = ops.ones((ops.shape(inputs)[0], 1, 1, 1), inputs.dtype)
+        kept = self.residual_dropout(ones, training=True)
+
+        @recomputed
+        def compute(inputs):
+            x, first = pure_conv_act_norm(
+                inputs, self.depthwise, self.activation, self.depthwise_norm
+            )
+            x = inputs + x * kept if self.drop_path else inputs + x
+            x, second = pure_conv_act_norm(
+                x, self.pointwise, self.activation, self.pointwise_norm
+            )
+            return [x, *first, *second]
+
+        outputs, *statistics = compute(inputs)
+        for norm in (self.depthwise_norm, self.pointwise_norm):
+            if norm.trainable:
+                move_statistics(norm, statistics.pop(0), statistics.pop(0))
+        return outputs
 
     def mix_space(self, inputs, training=None):
         """Adds `norm(activation(depthwise(inputs)))` to `inputs`."""
@@ -144,7 +172,6 @@ class ConvMixerBlock(layers.Layer):
             self.activation,
             self.depthwise_norm,
             training,
-            self.remat,
             shortcut=inputs,
             drop=self.residual_dropout,
         )
@@ -157,7 +184,6 @@ class ConvMixerBlock(layers.Layer):
             self.activation,
             self.pointwise_norm,
             training,
-            self.remat,
         )
 
     def compute_output_shape(self, input_shape):

@@ -11,12 +11,18 @@ from tests.helpers import asymmetric_image
 tf = pytest.importorskip("tensorflow")
 
 
-def _step(remat, images, graph, policy):
+def _step(remat, images, graph, policy, frozen=None, **arguments):
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(1)
     model = ConvMixer(
-        8, 2, 3, 4, input_shape=(None, None, 3), classes=5, remat=remat
+        *(8, 2, 3, 4),
+        input_shape=(None, None, 3),
+        classes=5,
+        remat=remat,
+        **arguments,
     )
+    if frozen:
+        getattr(model.get_layer("block_0"), frozen).trainable = False
 
     def step(images):
         with tf.GradientTape() as tape:
@@ -40,6 +46,26 @@ def test_same_loss_gradients_and_running_statistics(graph, policy):
     ):
         scale = max(np.abs(expected).max(), 1e-3)
         np.testing.assert_allclose(actual, expected, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"drop_path": 0.5},
+        {"frozen": "depthwise_norm"},
+        {"frozen": "pointwise_norm"},
+    ],
+)
+def test_same_with_dropped_branches_and_frozen_layers(arguments):
+    images = np.random.default_rng(0).uniform(0, 255, (8, 20, 24, 3))
+    images = tf.constant(images, tf.float32)
+    plain, remat = (
+        tf.nest.flatten(_step(remat, images, True, "float32", **arguments))
+        for remat in (False, True)
+    )
+    for actual, expected in zip(remat, plain, strict=True):
+        scale = max(np.abs(expected).max(), 1e-3)
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * scale)
 
 
 def test_frozen_blocks_use_their_running_statistics():
