@@ -51,6 +51,7 @@ def make_strategy(
             `TF_CONFIG`, if `"tpu"` has no TPU or can't reach it, or if a TPU is
             named for another strategy.
         RuntimeError: If it is too late to connect several workers.
+        ImportError: If `tpu` is a name and Google's packages are missing.
     """
     check_backend()
     if name not in STRATEGIES:
@@ -217,6 +218,15 @@ def _tpu(tpu, zone, project):
             "and run this process where it is reachable. Outside Google's "
             "cloud, pass `zone` and `project`, too. Received: "
             f"tpu={tpu!r}, zone={zone!r}, project={project!r}. {error}"
+        ) from error
+    except RuntimeError as error:
+        if "Google API client" not in str(error):
+            raise
+        # TensorFlow recommends cloud-tpu-client, which replaces protobuf by a
+        # version that is too old for TensorFlow.
+        raise ImportError(
+            "To find a Cloud TPU by its name, run `pip install "
+            "google-api-python-client oauth2client`."
         ) from error
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)

@@ -5,6 +5,7 @@ import keras
 import pytest
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.tpu.client import client as tpu_client
 
 from convmixer_tf.training import make_strategy
 from convmixer_tf.training import strategy as strategies
@@ -148,6 +149,12 @@ def test_a_tpu_that_does_not_answer_is_an_error(monkeypatch, name):
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
     with pytest.raises(ValueError, match="can't be reached"):
         make_strategy(tpu=name)
+
+
+def test_a_tpu_by_name_needs_googles_packages(monkeypatch):
+    monkeypatch.setattr(tpu_client, "_GOOGLE_API_CLIENT_INSTALLED", False)
+    with pytest.raises(ImportError, match="run `pip install google-api-python"):
+        make_strategy("tpu", tpu="pod", zone="us-east5-a", project="lab")
 
 
 @pytest.mark.parametrize(
