@@ -360,7 +360,7 @@ def main(argv):
     export_flags.begin(argv)
     threads = flags.FLAGS.threads
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
     with export_flags.errors_end_it():
         output = export_flags.OUTPUT.value
         check_destination(output, (".json",), export_flags.OVERWRITE.value)

@@ -82,7 +82,7 @@ def main(folder, name, threads):
         answers.flush()
 
     tf.config.threading.set_intra_op_parallelism_threads(int(threads))
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(int(threads))
     try:
         kept, signature, argument, spec, output = load(folder, name)
         answer(describe(signature, argument, spec, output))
