@@ -172,7 +172,6 @@ def run(variant, seed, folder, sets, whitening):
         "top1": summary["last"]["top1"],
         "top1_flipped": evaluate_function(flipped, batches, 10).top1,
         "processor_seconds": round(seconds),
-        "steps": summary["step"],
     }
 
 
