@@ -117,8 +117,10 @@ def make_model(variant, classifier_activation, whitening):
 def whitening_matrix(dataset):
     """Computes the matrix that decorrelates the patches of 5,000 images."""
     size = FAST.patch_size
+    # A folder's images are sorted by class.
+    dataset = dataset.select(np.arange(0, len(dataset), len(dataset) // 5000))
     batches = data.evaluation_batches(dataset, 32, 500, crop_fraction=1.0)
-    images = np.concatenate([x.numpy() for x, *_ in batches.take(10)])
+    images = np.concatenate([x.numpy() for x, *_ in batches])
     images = (images / 255 - CIFAR10_MEAN) / CIFAR10_STD
     patches = images.reshape(len(images), 32 // size, size, 32 // size, size, 3)
     patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(-1, size * size * 3)
