@@ -35,7 +35,7 @@ from convmixer_tf.training import train_classifier
 
 FAST = train_cifar10.PRESETS["fast"]
 EPOCHS = 4
-STEPS = 88  # 22,528 images
+IMAGES = 22528  # of an epoch
 HELD_OUT = 5000
 
 
@@ -71,12 +71,27 @@ VARIANTS = {
     "whitened patch embedding": Variant(whitened=True),
     "flips at random": Variant(augmentation={"alternate_flips": False}),
     "no label smoothing": Variant(augmentation={"label_smoothing": 0.0}),
-    "no random erasing": Variant(augmentation={"erasing": None}),
-    "shifts by 4 pixels instead of crops": Variant(
-        augmentation={"crop": data.PadAndCrop(4)}
+    "no mixing": Variant(augmentation={"mixing": None}),
+    "random erasing": Variant(
+        augmentation={
+            "erasing": data.RandomErasing(
+                probability=0.25, max_area=0.2, mode="const"
+            )
+        }
     ),
+    "crops of at least 0.6 of the area": Variant(
+        augmentation={
+            "crop": data.RandomResizedCrop(
+                min_area=0.6, min_aspect=0.8, interpolation="bilinear"
+            )
+        }
+    ),
+    "shifts by up to 2 pixels": Variant(
+        augmentation={"crop": data.PadAndCrop(2)}
+    ),
+    "batches of 256": Variant({"batch_size": 256}),
     "running mean of the weights": Variant({"ema_decay": 0.98}),
-    "teacher, 0.5 at 2": Variant(teacher=(0.5, 2.0)),
+    "teacher, 0.5 at 4": Variant(teacher=(0.5, 4.0)),
     "teacher, 0.9 at 2": Variant(teacher=(0.9, 2.0)),
     "teacher, 0.9 at 4": Variant(teacher=(0.9, 4.0)),
 }
@@ -131,6 +146,7 @@ def whitening_matrix(dataset):
 def run(variant, seed, folder, sets, whitening):
     """Trains one model and returns its row of the results."""
     settings = {
+        "batch_size": FAST.batch_size,
         **FAST.settings,
         "warmup_epochs": FAST.settings["warmup_epochs"] * EPOCHS / FAST.epochs,
         **variant.settings,
@@ -141,8 +157,7 @@ def run(variant, seed, folder, sets, whitening):
         settings["distillation_temperature"] = temperature
     config = TrainConfig(
         epochs=EPOCHS,
-        steps_per_epoch=STEPS,
-        batch_size=FAST.batch_size,
+        steps_per_epoch=IMAGES // settings["batch_size"],
         seed=seed,
         precision=flags.FLAGS.precision,
         tensorboard=False,
