@@ -5,8 +5,9 @@
 It trains a ConvMixer-96/6 for 4 epochs of 22,528 images with one part of the
 preset changed, for each variant and each seed. 5,000 training images are held
 out for the evaluation; no test image is used. With `--teacher`, it also trains
-with distillation. `results.json` in the output folder has a row for each run.
-To resume, repeat the command: finished runs are kept.
+with distillation. `--dim`, `--depth`, `--epochs` and `--train_images` change
+the size of the runs. `results.json` in the output folder has a row for each
+run. To resume, repeat the command: finished runs are kept.
 
 Time: 3 to 7 minutes a run on two cores.
 """
@@ -34,8 +35,7 @@ from convmixer_tf.training import evaluate_function
 from convmixer_tf.training import train_classifier
 
 FAST = train_cifar10.PRESETS["fast"]
-EPOCHS = 4
-IMAGES = 22528  # of an epoch
+IMAGES = 22528  # Of an epoch, at most.
 HELD_OUT = 5000
 
 
@@ -62,6 +62,7 @@ class Variant:
 
 
 _ADAMW = {"optimizer": "adamw"}
+_TEACHER = (0.9, 4.0)
 VARIANTS = {
     "preset fast": Variant(),
     "AdamW for all kernels": Variant(_ADAMW),
@@ -93,10 +94,33 @@ VARIANTS = {
     "running mean of the weights": Variant({"ema_decay": 0.98}),
     "teacher, 0.5 at 4": Variant(teacher=(0.5, 4.0)),
     "teacher, 0.9 at 2": Variant(teacher=(0.9, 2.0)),
-    "teacher, 0.9 at 4": Variant(teacher=(0.9, 4.0)),
+    "teacher, 0.9 at 4": Variant(teacher=_TEACHER),
+    "teacher, no mixing": Variant(
+        augmentation={"mixing": None}, teacher=_TEACHER
+    ),
+    "teacher, mixing in half of the images": Variant(
+        augmentation={
+            "mixing": dataclasses.replace(
+                FAST.augmentation.mixing, probability=0.5
+            )
+        },
+        teacher=_TEACHER,
+    ),
+    "teacher, RandAugment, mixing in half of the images": Variant(
+        augmentation={
+            "rand_augment": data.get_augmentation("cifar10").rand_augment,
+            "mixing": dataclasses.replace(
+                FAST.augmentation.mixing, probability=0.5
+            ),
+        },
+        teacher=_TEACHER,
+    ),
 }
 
 flags.adopt_module_key_flags(train_cifar10)
+_TRAIN_IMAGES = flags.DEFINE_integer(
+    "train_images", 45000, "Training images, evenly from all of them.", 1
+)
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _VARIANTS = flags.DEFINE_list(
     "variants", None, "Positions of the variants, from 0. Default: all."
@@ -106,8 +130,8 @@ _VARIANTS = flags.DEFINE_list(
 def make_model(variant, classifier_activation, whitening):
     """Builds the small model of a variant."""
     model = ConvMixer(
-        96,
-        6,
+        flags.FLAGS.dim,
+        flags.FLAGS.depth,
         FAST.kernel_size,
         FAST.patch_size,
         input_shape=(32, 32, 3),
@@ -133,7 +157,7 @@ def whitening_matrix(dataset):
     """Computes the matrix that decorrelates the patches of 5,000 images."""
     size = FAST.patch_size
     # A folder's images are sorted by class.
-    dataset = dataset.select(np.arange(0, len(dataset), len(dataset) // 5000))
+    dataset = dataset.select(np.linspace(0, len(dataset), 5000, False))
     batches = data.evaluation_batches(dataset, 32, 500, crop_fraction=1.0)
     images = np.concatenate([x.numpy() for x, *_ in batches])
     images = (images / 255 - CIFAR10_MEAN) / CIFAR10_STD
@@ -145,10 +169,11 @@ def whitening_matrix(dataset):
 
 def run(variant, seed, folder, sets, whitening):
     """Trains one model and returns its row of the results."""
+    epochs = flags.FLAGS.epochs
     settings = {
         "batch_size": FAST.batch_size,
         **FAST.settings,
-        "warmup_epochs": FAST.settings["warmup_epochs"] * EPOCHS / FAST.epochs,
+        "warmup_epochs": FAST.settings["warmup_epochs"] * epochs / FAST.epochs,
         **variant.settings,
     }
     if variant.teacher:
@@ -156,8 +181,8 @@ def run(variant, seed, folder, sets, whitening):
         settings["distillation_weight"] = weight
         settings["distillation_temperature"] = temperature
     config = TrainConfig(
-        epochs=EPOCHS,
-        steps_per_epoch=IMAGES // settings["batch_size"],
+        epochs=epochs,
+        steps_per_epoch=min(IMAGES, len(sets[0])) // settings["batch_size"],
         seed=seed,
         precision=flags.FLAGS.precision,
         tensorboard=False,
@@ -197,7 +222,9 @@ def main(argv):
     launch.start(argv)
     output = pathlib.Path(flags.FLAGS.output)
     train_set = data.open_dataset(flags.FLAGS.data, "train")
-    sets = data.hold_out(train_set, HELD_OUT)
+    train_set, eval_set = data.hold_out(train_set, HELD_OUT)
+    kept = np.linspace(0, len(train_set), _TRAIN_IMAGES.value, False)
+    sets = train_set.select(kept), eval_set
     whitening = whitening_matrix(sets[0])
     names = list(VARIANTS)
     chosen = [names[int(i)] for i in _VARIANTS.value or range(len(names))]
@@ -218,4 +245,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    for flag, value in (("dim", 96), ("depth", 6), ("epochs", 4)):
+        flags.FLAGS.set_default(flag, value)
     launch.run(main)
