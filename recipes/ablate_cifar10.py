@@ -63,6 +63,9 @@ class Variant:
 
 _ADAMW = {"optimizer": "adamw"}
 _TEACHER = (0.9, 4.0)
+_HALF_MIXED = {
+    "mixing": dataclasses.replace(FAST.augmentation.mixing, probability=0.5)
+}
 VARIANTS = {
     "preset fast": Variant(),
     "AdamW for all kernels": Variant(_ADAMW),
@@ -99,19 +102,12 @@ VARIANTS = {
         augmentation={"mixing": None}, teacher=_TEACHER
     ),
     "teacher, mixing in half of the images": Variant(
-        augmentation={
-            "mixing": dataclasses.replace(
-                FAST.augmentation.mixing, probability=0.5
-            )
-        },
-        teacher=_TEACHER,
+        augmentation=_HALF_MIXED, teacher=_TEACHER
     ),
     "teacher, RandAugment, mixing in half of the images": Variant(
         augmentation={
             "rand_augment": data.get_augmentation("cifar10").rand_augment,
-            "mixing": dataclasses.replace(
-                FAST.augmentation.mixing, probability=0.5
-            ),
+            **_HALF_MIXED,
         },
         teacher=_TEACHER,
     ),
@@ -230,10 +226,12 @@ def main(argv):
     chosen = [names[int(i)] for i in _VARIANTS.value or range(len(names))]
     if not flags.FLAGS.teacher:
         chosen = [name for name in chosen if not VARIANTS[name].teacher]
+    size = (flags.FLAGS.dim, flags.FLAGS.depth, flags.FLAGS.epochs, len(kept))
     rows = []
     for seed in map(int, _SEEDS.value):
         for name in chosen:
-            folder = output / f"{names.index(name):02}_seed_{seed}"
+            run_name = (*size, names.index(name), seed)
+            folder = output / "_".join(map(str, run_name))
             path = folder / "row.json"
             if not path.exists():
                 logging.info("%s, seed %d", name, seed)
