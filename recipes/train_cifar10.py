@@ -131,7 +131,10 @@ _OUTPUT = flags.DEFINE_string("output", "runs/cifar10", "Folder of the run.")
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Default: the preset's.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Default: the preset's.")
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Default: the preset's, for any batch size."
+    "learning_rate",
+    None,
+    "Muon's changes by the same factor. Default: the preset's, for any batch "
+    "size.",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
@@ -193,6 +196,9 @@ def make_config(train_set):
     if "warmup_epochs" in settings:  # The same fraction of any run.
         settings["warmup_epochs"] *= epochs / preset.epochs
     if _LEARNING_RATE.value is not None:
+        if "muon_learning_rate" in settings:
+            factor = _LEARNING_RATE.value / settings["learning_rate"]
+            settings["muon_learning_rate"] *= factor
         settings["learning_rate"] = _LEARNING_RATE.value
     if _OPTIMIZER.value is not None:
         settings["optimizer"] = _OPTIMIZER.value

@@ -97,10 +97,12 @@ def test_the_fast_preset_with_a_teacher(cifar_run, images, tmp_path):
         "train_cifar10.py",
         *(f"--data={images}", "--preset=fast", f"--teacher={cifar_run}"),
         *(f"--output={output}", "--held_out=6", "--epochs=2"),
-        *(*TINY, "--notensorboard"),
+        *(*TINY, "--notensorboard", "--learning_rate=0.005"),
     )
     config = json.loads((output / "config.json").read_text())
     assert (config["optimizer"], config["train_images"]) == ("muon", 18)
+    rates = config["learning_rate"], config["muon_learning_rate"]
+    assert rates == (0.005, 0.01)
     assert config["augmentation"]["alternate_flips"]
     assert config["teacher"] == str(cifar_run)
     model = keras.saving.load_model(output / "model.keras")
