@@ -133,8 +133,8 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Default: the preset's.")
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate",
     None,
-    "Muon's changes by the same factor. Default: the preset's, for any batch "
-    "size.",
+    "Also scales the preset's rate for Muon, if it has one. Default: the "
+    "preset's, for any batch size.",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
